@@ -1,0 +1,141 @@
+"""Vision tower -> `VisionFeatures`: hidden states, keys and saliency of one layer, and no attention map.
+
+The towers are transformers' own CLIP and SigLIP modules, run layer by layer up to the selected one; what comes after it
+is never run. Shapes: B tiles, N tokens, P patches, H heads, d channels a head, C = H * d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llava.model.multimodal_compressor.registry import Need
+from llava.model.multimodal_compressor.types import VisionFeatures
+
+# model_type of a vision config -> whether the tower has a CLS token
+TOWERS_WITH_CLS: dict[str, bool] = {"clip_vision_model": True, "siglip_vision_model": False}
+
+# Rows of the attention map that exist at a time when a tower has no CLS token.
+_QUERY_BLOCK = 128
+
+
+def tower_has_cls(vision_config: Any) -> bool:
+    """Whether the tower of this config puts a CLS token first.
+
+    Raises:
+        ValueError: The tower is of a kind that is not supported.
+    """
+    model_type = vision_config.model_type
+    if model_type not in TOWERS_WITH_CLS:
+        raise ValueError(
+            f"vision_config.model_type {model_type!r} is not supported; supported: {', '.join(sorted(TOWERS_WITH_CLS))}"
+        )
+    return TOWERS_WITH_CLS[model_type]
+
+
+def selected_depth(vision_feature_layer: int, num_layers: int) -> int:
+    """How many encoder layers must run so that `hidden_states[vision_feature_layer]` is known.
+
+    Args:
+        vision_feature_layer: Index into the hidden states, of which there are `num_layers + 1`, embeddings first.
+        num_layers: Encoder layers of the tower.
+
+    Raises:
+        ValueError: There is no such hidden state.
+    """
+    if not -num_layers - 1 <= vision_feature_layer <= num_layers:
+        raise ValueError(
+            f"vision_feature_layer {vision_feature_layer} is outside {-num_layers - 1}..{num_layers}: "
+            f"the vision tower has {num_layers} layers"
+        )
+    return vision_feature_layer % (num_layers + 1)
+
+
+def extract_features(
+    tower: nn.Module, pixel_values: Tensor, vision_feature_layer: int, needs: Set[Need] = frozenset()
+) -> VisionFeatures:
+    """Runs a tower up to the selected layer.
+
+    Args:
+        tower: transformers' `CLIPVisionModel` or `SiglipVisionModel`.
+        pixel_values: (B, 3, height, width).
+        vision_feature_layer: Index into the hidden states, as in transformers' config; LLaVA uses -2.
+        needs: What a compressor wants beside the hidden states: `keys`, `saliency`, `digest`.
+
+    Returns:
+        Features of the B tiles.
+
+    Raises:
+        ValueError: Keys or saliency are asked of the embeddings, which no attention made.
+    """
+    core: Any = getattr(tower, "vision_model", tower)  # transformers before 5.20 nests the tower once more
+    has_cls = tower_has_cls(core.config)
+    depth = selected_depth(vision_feature_layer, len(core.encoder.layers))
+    if depth == 0 and not needs.isdisjoint({"keys", "saliency"}):
+        raise ValueError("vision_feature_layer selects the embeddings, before any attention; compression needs a layer")
+
+    hidden = core.embeddings(pixel_values)  # (B, N, C)
+    if has_cls:
+        hidden = core.pre_layrnorm(hidden)
+    keys = saliency = None
+    for layer in core.encoder.layers[: max(depth - 1, 0)]:
+        hidden = layer(hidden, attention_mask=None)
+    if depth > 0:
+        last = core.encoder.layers[depth - 1]
+        if not needs.isdisjoint({"keys", "saliency"}):
+            keys, saliency = _keys_and_saliency(last, hidden, has_cls)
+        hidden = last(hidden, attention_mask=None)
+
+    side = core.config.image_size // core.config.patch_size
+    digest = _digest(pixel_values) if "digest" in needs else None
+    return VisionFeatures(hidden, (side, side), has_cls, keys, saliency, digest)
+
+
+def _keys_and_saliency(layer: Any, hidden: Tensor, has_cls: bool) -> tuple[Tensor, Tensor]:
+    """What VisionZip reads of a layer: keys, mean over heads (B, N, d), and attention received (B, P), both fp32."""
+    attention = layer.self_attn
+    normed = layer.layer_norm1(hidden)
+    shape = (*normed.shape[:2], -1, attention.head_dim)
+    keys = attention.k_proj(normed).view(shape)  # (B, N, H, d)
+    mean_keys = keys.float().mean(dim=2)
+    keys = keys.transpose(1, 2)  # (B, H, N, d)
+    queries = normed[:, :1] if has_cls else normed
+    queries = attention.q_proj(queries).view(*queries.shape[:2], -1, attention.head_dim).transpose(1, 2)  # (B, H, Q, d)
+    if has_cls:
+        return mean_keys, _attention(queries, keys, attention.scale).sum(dim=(1, 2))[:, 1:]
+    return mean_keys, received_attention(queries, keys, attention.scale)
+
+
+def _attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """(B, H, Q, N), fp32: softmax(q k^T) of the given rows."""
+    return torch.softmax((queries @ keys.transpose(-1, -2)) * scale, dim=-1, dtype=torch.float32)
+
+
+def received_attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """Attention that each token receives, averaged over all queries and heads (VisionZip, appendix A.2).
+
+    The map is made in blocks of queries and summed at once, so that B * H * 128 * N values exist at a time.
+
+    Args:
+        queries: (B, H, N, d).
+        keys: (B, H, N, d).
+        scale: What the products are multiplied by before the softmax.
+
+    Returns:
+        (B, N), fp32.
+    """
+    batch, heads, num_tokens, _ = queries.shape
+    received = torch.zeros(batch, num_tokens, dtype=torch.float32, device=queries.device)
+    for block in queries.split(_QUERY_BLOCK, dim=2):
+        received = received + _attention(block, keys, scale).sum(dim=(1, 2))
+    return received / (heads * num_tokens)
+
+
+def _digest(pixel_values: Tensor) -> Tensor:
+    """(B,), int64: a hash of each tile's pixels; sums of integers are exact, so the batch around it plays no part."""
+    bits = pixel_values.detach().float().flatten(1).view(torch.int32).to(torch.int64)
+    weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * 0x9E3779B1
+    return (bits * weights).sum(dim=1)
