@@ -1,0 +1,199 @@
+"""Makes the small language model: a Llama tokenizer of its own, and a Llama pre-trained on text alone.
+
+The text is LLaVA's `vicuna_v1` conversation, in which a scene is told in words where the picture will stand. So the
+model brings what Vicuna brings to LLaVA: it knows the template and how to answer about something described.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from questions import CAPTION_PROMPT, ask_many, caption, read_scene, tell
+from safetensors.torch import load_file, save_file
+from scenes import load_block, sample_scenes
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+IMAGE_TOKEN = "<image>"
+TAIL = "Answer the question using a single word or phrase."
+
+
+def compose(rng: np.random.Generator, count: int) -> list[list[tuple[str, str]]]:
+    """Writes `count` conversations, each a list of (question, answer), the scene told in the first question."""
+    scenes = sample_scenes(rng, load_block(False), count)
+    talks = []
+    for index in range(count):
+        digits = read_scene(scenes, index)
+        pairs = [(q.text, q.answer) for q in ask_many(digits, int(rng.integers(4, 13)), rng)]
+        if rng.random() < 0.1:
+            pairs.append((CAPTION_PROMPT, caption(digits)))
+        longest = int(rng.integers(0, 7))
+        talks.append([(f"{tell(digits, rng, longest)}\n{pairs[0][0]}", pairs[0][1]), *pairs[1:]])
+    return talks
+
+
+def flatten(pairs: list[tuple[str, str]]) -> tuple[str, list[tuple[int, int]]]:
+    """Gives the text of a conversation and the spans of characters that the assistant says, `</s>` included."""
+    text, spans = SYSTEM + " ", []
+    for question, answer in pairs:
+        text += f"USER: {question} ASSISTANT: "
+        spans.append((len(text), len(text) + len(answer) + len("</s>")))
+        text += f"{answer}</s>"
+    return text, spans
+
+
+def make_tokenizer(size: int, seed: int) -> LlamaTokenizer:
+    """Trains a byte-pair tokenizer of the Llama kind on our own text; every common word becomes one token."""
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    learner = Tokenizer(models.BPE(byte_fallback=True))
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first"),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.Split("\n", "isolated"),
+        ]
+    )
+    talks = compose(np.random.default_rng([seed, 1]), 2000)
+    text = [f"{q} ASSISTANT: {a} USER: {CAPTION_PROMPT} {TAIL}\n{q}" for talk in talks for q, a in talk]
+    learner.train_from_iterator([SYSTEM] * 500 + text, trainer)
+    made = json.loads(learner.to_str())["model"]
+    tokenizer = LlamaTokenizer(
+        vocab=made["vocab"],
+        merges=[tuple(pair) for pair in made["merges"]],
+        pad_token="<unk>",
+        padding_side="right",
+        model_max_length=2048,
+        add_bos_token=True,
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+    return tokenizer
+
+
+def encode(tokenizer: LlamaTokenizer, talks: list[list[tuple[str, str]]]) -> dict[str, Tensor]:
+    """Turns conversations into `input_ids`, `attention_mask` and `labels`, (B, T) each."""
+    texts, spans = zip(*(flatten(talk) for talk in talks), strict=True)
+    batch = tokenizer(list(texts), padding=True, return_tensors="pt", return_offsets_mapping=True)
+    begin, end = batch["offset_mapping"].unbind(-1)
+    said = torch.zeros_like(begin, dtype=torch.bool)
+    for row, parts in enumerate(spans):
+        for left, right in parts:
+            said[row] |= (end[row] > left) & (begin[row] < right)
+    said &= batch["attention_mask"].bool()
+    return {
+        "input_ids": batch["input_ids"],
+        "attention_mask": batch["attention_mask"],
+        "labels": batch["input_ids"].masked_fill(~said, -100),
+    }
+
+
+def make_model(tokenizer: LlamaTokenizer, width: int, layers: int, heads: int) -> LlamaForCausalLM:
+    """Builds the untrained Llama."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=int(width * 8 / 3) // 32 * 32 + 32,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+        initializer_range=0.05,
+    )
+    return LlamaForCausalLM(config)
+
+
+def save_state(path: Path, model: nn.Module, optimiser: torch.optim.AdamW, step: int) -> None:
+    """Writes weights and optimiser moments to one safetensors file, whole or not at all."""
+    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value).contiguous() for key, value in state.items()}
+    tensors["step"] = torch.tensor(step)
+    save_file(tensors, f"{path}.part")
+    os.replace(f"{path}.part", path)
+
+
+def load_state(path: Path, model: nn.Module, optimiser: torch.optim.AdamW) -> int:
+    """Restores what `save_state` wrote and returns the step to go on from."""
+    tensors = load_file(path)
+    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    state = optimiser.state_dict()
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            state["state"].setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict(state)
+    return int(tensors["step"])
+
+
+def train(arguments: argparse.Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer) -> float:
+    """Pre-trains on fresh conversations; a second call goes on where the first was stopped. Returns the last loss."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    path, smooth = arguments.output / "checkpoint.safetensors", math.nan
+    start = load_state(path, model, optimiser) if path.exists() else 0
+    bar = tqdm(range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2)
+    for step in bar:
+        batch = encode(tokenizer, compose(np.random.default_rng([arguments.seed, 2, step]), arguments.batch))
+        fade = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
+        for group in optimiser.param_groups:
+            group["lr"] = arguments.lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * fade)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**batch).loss
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
+        bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
+        if (step + 1) % arguments.save_every == 0:
+            save_state(path, model, optimiser, step + 1)
+    return smooth
+
+
+def main() -> None:
+    """Trains tokenizer and language model and writes both in transformers' format."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--vocab", type=int, default=640)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save-every", type=int, default=200)
+    arguments = parser.parse_args()
+    if (arguments.output / "llm" / "model.safetensors").exists():
+        print(f"The language model is there already: {arguments.output / 'llm'}")
+        return
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(arguments.seed)
+    tokenizer = make_tokenizer(arguments.vocab, arguments.seed)
+    model, begin = make_model(tokenizer, arguments.width, arguments.layers, arguments.heads), time.time()
+    loss = train(arguments, model, tokenizer)
+    (arguments.output / "llm.json").write_text(json.dumps({"loss": loss, "seconds": round(time.time() - begin)}) + "\n")
+    tokenizer.save_pretrained(arguments.output / "llm")
+    model.save_pretrained(arguments.output / "llm")
+
+
+if __name__ == "__main__":
+    main()
