@@ -1,0 +1,25 @@
+"""Names and numbers shared by every room of the package; the values are LLaVA's own."""
+
+CONTROLLER_HEART_BEAT_EXPIRATION = 30
+"""Seconds after which a serving worker that sends no heart beat counts as gone."""
+
+WORKER_HEART_BEAT_INTERVAL = 15
+"""Seconds between two heart beats of a serving worker."""
+
+LOGDIR = "."
+
+IGNORE_INDEX = -100
+"""Label of a token that takes no part in the loss."""
+
+IMAGE_TOKEN_INDEX = -200
+"""Id that stands for one image in `input_ids`; it is in no vocabulary."""
+
+DEFAULT_IMAGE_TOKEN = "<image>"
+"""What stands for one image in a prompt."""
+
+DEFAULT_IMAGE_PATCH_TOKEN = "<im_patch>"
+DEFAULT_IM_START_TOKEN = "<im_start>"
+DEFAULT_IM_END_TOKEN = "<im_end>"
+
+IMAGE_PLACEHOLDER = "<image-placeholder>"
+"""What a user's question may hold where the image belongs; the command line replaces it."""

@@ -1,0 +1,388 @@
+"""Conversations and the prompt templates that LLaVA's checkpoints were tuned with.
+
+The system texts, roles and separators are those of haotian-liu/LLaVA (Apache-2.0) and, through it, of FastChat: a model
+answers well only to the exact strings it has seen, so they are kept verbatim.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class SeparatorStyle(Enum):
+    """How roles, messages and separators become one text."""
+
+    SINGLE = auto()
+    TWO = auto()
+    MPT = auto()
+    PLAIN = auto()
+    LLAMA_2 = auto()
+
+
+class Span(NamedTuple):
+    """A piece of a prompt, and whether the assistant says it (so that training may take it for a target)."""
+
+    text: str
+    is_answer: bool
+
+
+@dataclasses.dataclass
+class Conversation:
+    """A system text, two roles, and what they have said so far.
+
+    A message is a text; a tuple (text, image, image_process_mode) as LLaVA's demos make it; or None for the turn that
+    the model is to take. Those in `conv_templates` are shared: work on a `copy()`.
+
+    Attributes:
+        system: What precedes the first turn.
+        roles: The user's and the assistant's name, as the prompt spells them.
+        messages: [role, message] pairs.
+        offset: How many leading messages are an example and not shown to users.
+        sep_style: How the parts are put together.
+        sep: The separator, after the user's turns where there are two.
+        sep2: The separator after the assistant's turns.
+        version: The template's family.
+        skip_next: A flag that LLaVA's demos keep here.
+    """
+
+    system: str
+    roles: Sequence[str]
+    messages: Sequence[Any]
+    offset: int
+    sep_style: SeparatorStyle = SeparatorStyle.SINGLE
+    sep: str = "###"
+    sep2: str | None = None
+    version: str = "Unknown"
+    skip_next: bool = False
+
+    def get_prompt(self) -> str:
+        """Return the whole conversation as the text that the model reads."""
+        return "".join(span.text for span in self.spans())
+
+    def spans(self) -> list[Span]:
+        """Return the prompt in pieces, each either said by the assistant (with its closing separator) or not."""
+        return list(_RENDERERS[self.sep_style](self, self._turns()))
+
+    def _turns(self) -> list[tuple[str, str | None]]:
+        """Return (role, text) pairs; an image that opens the conversation is put before its question."""
+        turns = [(role, message[0] if isinstance(message, tuple) else message) for role, message in self.messages]
+        if self.messages and isinstance(self.messages[0][1], tuple):
+            role, text = turns[0]
+            text = (text or "").replace(DEFAULT_IMAGE_TOKEN, "").strip()
+            if self.version.endswith("mmtag"):
+                shown = [(self.roles[0], f"<Image>{DEFAULT_IMAGE_TOKEN}</Image>"), (self.roles[1], "Received.")]
+                return [*shown, (role, text), *turns[1:]]
+            turns[0] = (role, f"{DEFAULT_IMAGE_TOKEN}\n{text}")
+        return turns
+
+    def append_message(self, role: str, message: Any) -> None:
+        """Add a turn; None as the message leaves it open for the model.
+
+        Raises:
+            TypeError: This is a shared template and not a copy of one.
+        """
+        if not isinstance(self.messages, list):
+            raise TypeError("this conversation is a shared template: take a `.copy()` and append to that.")
+        self.messages.append([role, message])
+
+    def get_images(self, return_pil: bool = False) -> list[Any]:
+        """Return the user's images, as Pillow images or as base64 PNG texts."""
+        return [
+            self.process_image(message[1], message[2], return_pil=return_pil)
+            for _, message in self.messages[self.offset :][::2]
+            if isinstance(message, tuple)
+        ]
+
+    def process_image(
+        self,
+        image: Image.Image,
+        image_process_mode: str,
+        return_pil: bool = False,
+        image_format: str = "PNG",
+        max_len: int = 1344,
+        min_len: int = 672,
+    ) -> Image.Image | str:
+        """Prepare an image for the demo: pad or resize as asked, then shrink what is longer than `max_len` pixels.
+
+        Args:
+            image: The user's image.
+            image_process_mode: `Pad`, `Resize` (336x336), `Crop` or `Default`, which both leave it as it is.
+            return_pil: Return the image itself and not its encoding.
+            image_format: The encoding's format.
+            max_len: Upper limit of the longer side.
+            min_len: Upper limit of the shorter side where the image is shrunk.
+
+        Returns:
+            The image, or its base64 text.
+
+        Raises:
+            ValueError: An unknown mode.
+        """
+        if image_process_mode == "Pad":
+            from llava.image_processing import expand2square
+
+            image = expand2square(image, (122, 116, 104))
+        elif image_process_mode == "Resize":
+            image = image.resize((336, 336))
+        elif image_process_mode not in ("Default", "Crop"):
+            raise ValueError(f"image_process_mode={image_process_mode!r}: choose Pad, Resize, Crop or Default.")
+        if max(image.size) > max_len:
+            longer, shorter = max(image.size), min(image.size)
+            ratio = longer / shorter
+            shorter = int(min(max_len / ratio, min_len, shorter))
+            longer = int(shorter * ratio)
+            width, height = image.size
+            image = image.resize((shorter, longer) if height > width else (longer, shorter))
+        if return_pil:
+            return image
+        encoded = BytesIO()
+        image.save(encoded, format=image_format)
+        return base64.b64encode(encoded.getvalue()).decode()
+
+    def to_gradio_chatbot(self) -> list[list[str | None]]:
+        """Return [user, assistant] pairs for a chat window, images as inline HTML."""
+        pairs: list[list[str | None]] = []
+        for i, (_, message) in enumerate(self.messages[self.offset :]):
+            if i % 2:
+                pairs[-1][1] = message
+                continue
+            if isinstance(message, tuple):
+                text, image, _ = message
+                picture = self.process_image(image, "Default", image_format="JPEG")
+                text = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
+                message = f'<img src="data:image/jpeg;base64,{picture}" alt="user upload image" />{text}'
+            pairs.append([message, None])
+        return pairs
+
+    def copy(self) -> Conversation:
+        """Return a conversation of its own that starts from this one."""
+        return dataclasses.replace(
+            self, messages=[[role, message] for role, message in self.messages], skip_next=False
+        )
+
+    def dict(self) -> Mapping[str, Any]:
+        """Return what can be written as JSON, without the images."""
+        return {
+            "system": self.system,
+            "roles": self.roles,
+            "messages": [[role, text[0] if isinstance(text, tuple) else text] for role, text in self.messages],
+            "offset": self.offset,
+            "sep": self.sep,
+            "sep2": self.sep2,
+        }
+
+
+# The renderers: one function a style. Each yields the pieces of the prompt; a turn without text is the open one.
+_Turns = Sequence[tuple[str, str | None]]
+
+
+def _labelled(conversation: Conversation, turns: _Turns, separators: Sequence[str]) -> Iterator[Span]:
+    """`ROLE: text` turns, the separators used in rotation."""
+    yield Span(conversation.system + separators[0], False)
+    for i, (role, text) in enumerate(turns):
+        if not text:
+            yield Span(f"{role}:", False)
+            continue
+        yield Span(f"{role}: ", False)
+        yield Span(text + separators[i % len(separators)], role == conversation.roles[1])
+
+
+def _single(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
+    return _labelled(conversation, turns, [conversation.sep])
+
+
+def _two(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
+    return _labelled(conversation, turns, [conversation.sep, conversation.sep2 or conversation.sep])
+
+
+def _chatml(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
+    """Turns that a role opens with its own marker and the separator closes."""
+    yield Span(conversation.system + conversation.sep, False)
+    for role, text in turns:
+        yield Span(role, False)
+        if text:
+            yield Span(text + conversation.sep, role == conversation.roles[1])
+
+
+def _plain(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
+    """No roles: each text with its separator, which is the same for both where there is one only."""
+    yield Span(conversation.system, False)
+    separators = [conversation.sep, conversation.sep2 or conversation.sep]
+    for i, (_, text) in enumerate(turns):
+        if text:
+            yield Span(text + separators[i % 2], i % 2 == 1)
+
+
+def _llama_2(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
+    """Instructions in brackets; the system text inside the first. The first BOS is left to the tokenizer."""
+    if turns and (not turns[0][1] or turns[0][0] != conversation.roles[0]):
+        raise ValueError(f"this template's first message must be a text of {conversation.roles[0]!r}.")
+    for i, (_, text) in enumerate(turns):
+        if not text:
+            continue
+        if i == 0 and conversation.system:
+            text = f"<<SYS>>\n{conversation.system}\n<</SYS>>\n\n{text}"
+        if i % 2 == 0:
+            yield Span(f"{conversation.sep if i else ''}[INST] {text} [/INST]", False)
+        else:
+            yield Span(" ", False)
+            yield Span(f"{text} {conversation.sep2}", True)
+
+
+_RENDERERS: dict[SeparatorStyle, Callable[[Conversation, _Turns], Iterator[Span]]] = {
+    SeparatorStyle.SINGLE: _single,
+    SeparatorStyle.TWO: _two,
+    SeparatorStyle.MPT: _chatml,
+    SeparatorStyle.PLAIN: _plain,
+    SeparatorStyle.LLAMA_2: _llama_2,
+}
+
+
+# The templates. Their spelling (a missing space after a full stop included) is part of what the models have learned.
+_HELPFUL = "The assistant gives helpful, detailed, and polite answers to the {}'s questions."
+_CHAT_WITH_HUMAN = "A chat between a curious human and an artificial intelligence assistant. " + _HELPFUL.format("human")
+_CHAT_WITH_USER = "A chat between a curious user and an artificial intelligence assistant. " + _HELPFUL.format("user")
+_CHAT_WITH_MM_TAG = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant is able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language."
+    "The visual content will be provided with the following format: <Image>visual content</Image>."
+)
+_LLAMA_2_SYSTEM = (
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
+    "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "
+    "Please ensure that your responses are socially unbiased and positive in nature.\n\n"
+    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
+    "not correct. If you don't know the answer to a question, please don't share false information."
+)
+_LLAVA_LLAMA_2_SYSTEM = (
+    "You are a helpful language and vision assistant. "
+    "You are able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language."
+)
+_MPT_SYSTEM = (
+    "<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. "
+    "The assistant gives helpful and honest answers."
+)
+_V0_EXAMPLE_ANSWER = (
+    "Renewable energy sources are those that can be replenished naturally in a relatively short amount of time, such "
+    "as solar, wind, hydro, geothermal, and biomass. Non-renewable energy sources, on the other hand, are finite and "
+    "will eventually be depleted, such as coal, oil, and natural gas. Here are some key differences between renewable "
+    "and non-renewable energy sources:\n"
+    "1. Availability: Renewable energy sources are virtually inexhaustible, while non-renewable energy sources are "
+    "finite and will eventually run out.\n"
+    "2. Environmental impact: Renewable energy sources have a much lower environmental impact than non-renewable "
+    "sources, which can lead to air and water pollution, greenhouse gas emissions, and other negative effects.\n"
+    "3. Cost: Renewable energy sources can be more expensive to initially set up, but they typically have lower "
+    "operational costs than non-renewable sources.\n"
+    "4. Reliability: Renewable energy sources are often more reliable and can be used in more remote locations than "
+    "non-renewable sources.\n"
+    "5. Flexibility: Renewable energy sources are often more flexible and can be adapted to different situations and "
+    "needs, while non-renewable sources are more rigid and inflexible.\n"
+    "6. Sustainability: Renewable energy sources are more sustainable over the long term, while non-renewable sources "
+    "are not, and their depletion can lead to economic and social instability.\n"
+)
+
+
+def _vicuna_v0(system: str, version: str = "Unknown", messages: Sequence[Any] = ()) -> Conversation:
+    roles = ("Human", "Assistant")
+    return Conversation(system, roles, messages, len(messages), SeparatorStyle.SINGLE, "###", version=version)
+
+
+def _vicuna_v1(system: str, version: str = "v1") -> Conversation:
+    return Conversation(system, ("USER", "ASSISTANT"), (), 0, SeparatorStyle.TWO, " ", "</s>", version)
+
+
+def _instruct(system: str, sep: str) -> Conversation:
+    return Conversation(system, ("USER", "ASSISTANT"), (), 0, SeparatorStyle.LLAMA_2, sep, "</s>", "llama_v2")
+
+
+def _im_start(system: str) -> Conversation:
+    roles = ("<|im_start|>user\n", "<|im_start|>assistant\n")
+    return Conversation(system, roles, (), 0, SeparatorStyle.MPT, "<|im_end|>", version="mpt")
+
+
+conv_vicuna_v0 = _vicuna_v0(
+    _CHAT_WITH_HUMAN,
+    messages=(
+        ("Human", "What are the key differences between renewable and non-renewable energy sources?"),
+        ("Assistant", _V0_EXAMPLE_ANSWER),
+    ),
+)
+conv_llava_v0 = _vicuna_v0(_CHAT_WITH_HUMAN)
+conv_llava_v0_mmtag = _vicuna_v0(_CHAT_WITH_MM_TAG, version="v0_mmtag")
+conv_vicuna_v1 = _vicuna_v1(_CHAT_WITH_USER)
+conv_llava_v1 = _vicuna_v1(_CHAT_WITH_HUMAN)
+conv_llava_v1_mmtag = _vicuna_v1(_CHAT_WITH_MM_TAG, version="v1_mmtag")
+conv_llama_2 = _instruct(_LLAMA_2_SYSTEM, "<s>")
+conv_llava_llama_2 = _instruct(_LLAVA_LLAMA_2_SYSTEM, "<s>")
+conv_mistral_instruct = _instruct("", "")
+conv_mpt = _im_start(_MPT_SYSTEM)
+conv_chatml_direct = _im_start("<|im_start|>system\nAnswer the questions.")
+conv_llava_plain = Conversation("", ("", ""), (), 0, SeparatorStyle.PLAIN, "\n")
+
+default_conversation = conv_vicuna_v1
+conv_templates: dict[str, Conversation] = {
+    "default": conv_vicuna_v0,
+    "v0": conv_vicuna_v0,
+    "v1": conv_vicuna_v1,
+    "vicuna_v1": conv_vicuna_v1,
+    "llama_2": conv_llama_2,
+    "mistral_instruct": conv_mistral_instruct,
+    "chatml_direct": conv_chatml_direct,
+    "mistral_direct": conv_chatml_direct,
+    "plain": conv_llava_plain,
+    "v0_plain": conv_llava_plain,
+    "llava_v0": conv_llava_v0,
+    "v0_mmtag": conv_llava_v0_mmtag,
+    "llava_v1": conv_llava_v1,
+    "v1_mmtag": conv_llava_v1_mmtag,
+    "llava_llama_2": conv_llava_llama_2,
+    "mpt": conv_mpt,
+}
+
+_YI_VOCABULARY = range(64_000, 64_256)  # LLaVA-1.6-34B: a Llama architecture with Yi's 64,000 pieces, tuned on ChatML
+
+
+def default_conv_mode(config: Any) -> str:
+    """Name the template for a checkpoint whose user chose none, from its config's entries.
+
+    An entry `conv_mode` in the config is followed. Else the language model decides: Vicuna's `vicuna_v1` for Llama
+    (what every published LLaVA-1.5 number was measured with; LLaVA's own chat picks `llava_v1`, one word apart),
+    `mistral_instruct`, `mpt`, and `chatml_direct` for Yi. Llama-2-chat and v0 checkpoints have configs like Vicuna's:
+    name their template.
+
+    Args:
+        config: A LLaVA or transformers config.
+
+    Raises:
+        ValueError: The config names an unknown template, or no template is known for its language model.
+    """
+    chosen = getattr(config, "conv_mode", None)
+    if chosen is not None:
+        if chosen not in conv_templates:
+            raise ValueError(f"conv_mode={chosen!r} in the config is unknown; choose from {', '.join(conv_templates)}.")
+        return chosen
+    language = getattr(config, "text_config", None) or config
+    kind = str(getattr(language, "model_type", "")).removeprefix("llava_")
+    vocabulary = getattr(language, "vocab_size", 0)
+    if kind == "llama" and vocabulary in _YI_VOCABULARY:
+        return "chatml_direct"
+    if kind == "llama" and vocabulary < _YI_VOCABULARY.start:
+        return "vicuna_v1"
+    if kind in ("mistral", "mpt"):
+        return {"mistral": "mistral_instruct", "mpt": "mpt"}[kind]
+    raise ValueError(
+        f"no template is known for model_type={kind!r} with vocab_size={vocabulary}: "
+        f"choose one with --conv-mode (or `conv_mode` in the config) from {', '.join(conv_templates)}."
+    )
