@@ -1,0 +1,39 @@
+# Every target sets itself up: `make test` works in a fresh clone with nothing but python3.
+VENV   ?= .venv
+ORACLE ?= ../shared/oracle
+PY     := $(VENV)/bin/python
+# Idle OpenMP threads must sleep: tiny models on a shared machine are otherwise many times slower.
+export OMP_WAIT_POLICY := PASSIVE
+export VENV
+
+.PHONY: setup lint format types test test-slow test-gpu parity quickstart
+
+setup:
+	@bash scripts/setup.sh
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: setup
+	$(PY) -m mypy
+
+test: setup
+	$(PY) -m pytest -q -m "not slow and not gpu"
+
+test-slow: setup
+	$(PY) -m pytest -q -m "slow and not gpu"
+
+test-gpu: setup
+	$(PY) -m pytest -q -m gpu
+
+# Against every recorded output of the reference, not only the fixtures of the test suite.
+parity: setup
+	ORACLE=$(abspath $(ORACLE)) $(PY) -m pytest -q tests/model -k parity
+
+quickstart:
+	bash scripts/quickstart.sh
