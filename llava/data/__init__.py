@@ -1,0 +1,1 @@
+"""Instruction data: LLaVA's JSON, templates that know what is learned, batches, seeded subsets."""
