@@ -1,0 +1,191 @@
+"""LLaVA-NeXT: the tiles of an image become one sequence, whose length is known beforehand.
+
+Shapes: T tiles of an image (the base tile first, then the grid row by row), P = h * w patches a tile, K kept tokens a
+tile, D channels after the projector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from llava.image_processing import select_best_resolution, unpadded_shape
+
+MergeType = Literal["flat", "spatial", "spatial_unpad"]
+Rule = Literal["llava", "transformers"]
+MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
+RULES = ("llava", "transformers")
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """How the tiles of an image are laid out and read.
+
+    Attributes:
+        merge_type: LLaVA's `mm_patch_merge_type`. `flat` reads tile after tile; the others read the grid's rows as
+            one canvas, `spatial_unpad` without the padding and with a newline after each row.
+        rule: Whose rounding the unpadding follows: LLaVA's for LLaVA-format checkpoints, transformers' for llava-hf.
+        pinpoints: (w, h) of the grids an image may be resized to; empty if images are single tiles.
+        tile_size: Pixels of a tile's side.
+        patches_per_side: h = w of a tile.
+    """
+
+    merge_type: MergeType
+    rule: Rule
+    pinpoints: tuple[tuple[int, int], ...]
+    tile_size: int
+    patches_per_side: int
+
+    @classmethod
+    def from_config(cls, config: Any) -> TileLayout:
+        """Reads a `LlavaConfig` or `LlavaNextConfig`, whose pinpoints are (h, w) as in transformers.
+
+        Raises:
+            ValueError: An entry has an unknown value.
+        """
+        is_next = config.model_type == "llava_next"
+        merge_type = getattr(config, "mm_patch_merge_type", None) or ("spatial_unpad" if is_next else "flat")
+        rule = getattr(config, "anyres_rule", None) or "transformers"
+        if merge_type not in MERGE_TYPES:
+            raise ValueError(f"mm_patch_merge_type {merge_type!r} is none of {', '.join(MERGE_TYPES)}")
+        if rule not in RULES:
+            raise ValueError(f"anyres_rule {rule!r} is none of {', '.join(RULES)}")
+        pinpoints = tuple((w, h) for h, w in config.image_grid_pinpoints) if is_next else ()
+        vision = config.vision_config
+        return cls(merge_type, rule, pinpoints, vision.image_size, vision.image_size // vision.patch_size)
+
+    def grid_shape(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of the tiles that an image of (w, h) pixels is cut into."""
+        width, height = select_best_resolution(image_size, list(self.pinpoints))
+        return height // self.tile_size, width // self.tile_size
+
+    def num_tiles(self, image_size: tuple[int, int]) -> int:
+        """Tiles of an image of (w, h) pixels, the base tile included."""
+        if not self.pinpoints:
+            return 1
+        rows, columns = self.grid_shape(image_size)
+        return 1 + rows * columns
+
+    def num_tokens(self, num_tiles: int, image_size: tuple[int, int] | None, kept: int | None) -> int:
+        """Length of an image's sequence.
+
+        Args:
+            num_tiles: T.
+            image_size: (w, h); needed for several tiles unless `flat`.
+            kept: K of the compressor, None without one.
+        """
+        per_tile = self.patches_per_side**2 if kept is None else kept
+        if self.merge_type == "flat":
+            return num_tiles * per_tile
+        if num_tiles == 1:
+            return per_tile + int(self.merge_type == "spatial_unpad")
+        if kept is not None or self.merge_type == "spatial":
+            return num_tiles * per_tile
+        rows, columns = self._canvas(image_size, num_tiles)
+        rows, columns = unpadded_shape(rows, columns, _known(image_size), self.rule)
+        return per_tile + rows * (columns + 1)
+
+    def _canvas(self, image_size: tuple[int, int] | None, num_tiles: int) -> tuple[int, int]:
+        """(rows, columns) of patches of the whole grid.
+
+        Raises:
+            ValueError: The size is not given, or its grid does not have these tiles.
+        """
+        rows, columns = self.grid_shape(_known(image_size))
+        if rows * columns + 1 != num_tiles:
+            raise ValueError(
+                f"an image of {image_size} pixels (w, h) has a {rows} x {columns} grid and a base tile, but "
+                f"{num_tiles} tiles were given; image_sizes must be (w, h) with images=, (h, w) with pixel_values="
+            )
+        return rows * self.patches_per_side, columns * self.patches_per_side
+
+    def pack(self, tiles: Tensor, image_size: tuple[int, int] | None, newline: Tensor | None) -> Tensor:
+        """Puts the uncompressed tiles of an image in sequence.
+
+        Args:
+            tiles: (T, P, D).
+            image_size: (w, h).
+            newline: (D,), LLaVA-NeXT's `image_newline`.
+
+        Returns:
+            (`num_tokens`, D).
+        """
+        if self.merge_type == "flat":
+            return tiles.flatten(0, 1)
+        if len(tiles) == 1:
+            return self._end_single_tile(tiles[0], newline)
+        side = self.patches_per_side
+        rows, columns = self._canvas(image_size, len(tiles))
+        canvas = tiles[1:].unflatten(1, (side, side)).unflatten(0, (rows // side, columns // side))
+        canvas = canvas.transpose(1, 2).reshape(rows, columns, -1)
+        if self.merge_type == "spatial_unpad":
+            new_rows, new_columns = unpadded_shape(rows, columns, _known(image_size), self.rule)
+            top, left = (rows - new_rows) // 2, (columns - new_columns) // 2
+            canvas = canvas[top : top + new_rows, left : left + new_columns]
+            assert newline is not None
+            canvas = torch.cat([canvas, newline.to(canvas).expand(new_rows, 1, -1)], dim=1)
+        return torch.cat([tiles[0], canvas.flatten(0, 1)])
+
+    def pack_compressed(
+        self,
+        tiles: Tensor,
+        positions: Tensor,
+        num_dominant: int,
+        image_size: tuple[int, int] | None,
+        newline: Tensor | None,
+    ) -> Tensor:
+        """Puts the compressed tiles of an image in VisionZip's order.
+
+        The base tile; then of the grid the kept patches in raster order of the whole canvas, the tiles' CLS tokens, and
+        the tiles' contextual tokens. Nothing is unpadded and no newline inserted.
+
+        Args:
+            tiles: (T, K, D).
+            positions: (T, K), -1 for CLS, else the patch's index in its tile.
+            num_dominant: How many of the K are dominant, CLS included.
+            image_size: (w, h).
+            newline: (D,).
+
+        Returns:
+            (`num_tokens`, D).
+        """
+        if self.merge_type == "flat":
+            return tiles.flatten(0, 1)
+        if len(tiles) == 1:
+            return self._end_single_tile(tiles[0], newline)
+        _, columns = self._canvas(image_size, len(tiles))
+        side = self.patches_per_side
+        grid, where = tiles[1:], positions[1:, :num_dominant]  # (T - 1, K, D), (T - 1, num_dominant)
+        tile = torch.arange(len(grid), device=where.device).unsqueeze(1)
+        tile_row, tile_column = tile // (columns // side), tile % (columns // side)
+        raster = (tile_row * side + where // side) * columns + tile_column * side + where % side
+        after_all = side * side * len(grid)
+        raster = torch.where(where < 0, after_all + tile, raster)  # CLS tokens follow all patches, tile by tile
+        dominant = grid[:, :num_dominant].flatten(0, 1)[raster.flatten().argsort()]
+        return torch.cat([tiles[0], dominant, grid[:, num_dominant:].flatten(0, 1)])
+
+    def _end_single_tile(self, tile: Tensor, newline: Tensor | None) -> Tensor:
+        """A lone tile is followed by one newline, if rows are."""
+        if self.merge_type == "spatial_unpad":
+            assert newline is not None
+            return torch.cat([tile, newline.to(tile).unsqueeze(0)])
+        return tile
+
+
+def _known(image_size: tuple[int, int] | None) -> tuple[int, int]:
+    """The size, which an image of several tiles must come with."""
+    if image_size is None:
+        raise ValueError("image_sizes must be given for images of several tiles: the (w, h) of each, before padding")
+    return image_size
+
+
+def size_pairs(image_sizes: Sequence[Sequence[int]] | Tensor | None, *, height_first: bool) -> list[tuple[int, int]] | None:
+    """Image sizes as (w, h) pairs of ints, from (w, h) or, with `height_first`, from transformers' (h, w)."""
+    if image_sizes is None:
+        return None
+    pairs = image_sizes.tolist() if isinstance(image_sizes, Tensor) else image_sizes
+    return [(int(b), int(a)) if height_first else (int(a), int(b)) for a, b in pairs]

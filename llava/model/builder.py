@@ -1,0 +1,230 @@
+"""`load_pretrained_model`: any LLaVA checkpoint, in either format, whole or a projector on its base."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.image_processing import load_image_processor
+from llava.model.checkpoint_files import resolve_checkpoint
+from llava.model.configuration import CompressionLike, as_compression
+from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+from llava.model.loading import ModelParts, instantiate, parts_from_base, parts_of_checkpoint
+from llava.tokenization import load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+Model = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration
+
+
+class _Stored:
+    """Marks `compression` as not given: the checkpoint's own is kept."""
+
+
+_STORED = _Stored()
+
+
+def load_pretrained_model(
+    model_path: str | Path,
+    model_base: str | Path | None = None,
+    model_name: str | None = None,
+    load_8bit: bool = False,
+    load_4bit: bool = False,
+    device_map: str | Mapping[str, Any] | None = "auto",
+    device: str | torch.device | None = None,
+    use_flash_attn: bool = False,
+    *,
+    compression: CompressionLike | _Stored = _STORED,
+    torch_dtype: torch.dtype | str | None = None,
+    attn_implementation: str | None = None,
+    multimodal: bool | None = None,
+    customized_config: Any = None,
+    overwrite_config: Mapping[str, Any] | None = None,
+    **unknown: Any,
+) -> tuple[PreTrainedTokenizerBase, Model, Any, int]:
+    """Loads a LLaVA for inference, with as many visual tokens as `compression` leaves.
+
+    What the folder holds is read from its config and files, never from its name: a LLaVA-format checkpoint
+    (`liuhaotian/llava-v1.5-*`, `llava-v1.6-*`), a transformers-format one (`llava-hf/*`, or saved by this package), or a
+    projector alone, which goes on `model_base` (a whole LLaVA, or a language model for LLaVA's own projectors).
+
+    Args:
+        model_path: A folder, or a repository on the Hub.
+        model_base: What a projector alone is put on; by default what its config names.
+        model_name: Taken for LLaVA's sake, and ignored.
+        load_8bit: Quantise the language model with bitsandbytes.
+        load_4bit: The same with 4 bits (nf4).
+        device_map: As in transformers; used only on an accelerator.
+        device: Where to put the model; by default the accelerator if there is one, else the CPU.
+        use_flash_attn: LLaVA's way to say `attn_implementation="flash_attention_2"`.
+        compression: `"visionzip:54+10"`, a `CompressionConfig`, its dict, or None for all visual tokens. Not given: what
+            the checkpoint's config says.
+        torch_dtype: Of the weights, or `"auto"` for the checkpoint's own; by default float16 on an accelerator, as in
+            LLaVA, and float32 on the CPU.
+        attn_implementation: `sdpa` (the default), `eager`, or `flash_attention_2`.
+        multimodal: LLaVA's; a model of this package always is.
+        customized_config: LLaVA's; not supported, warned about.
+        overwrite_config: Entries set on the config before the model is made.
+        **unknown: Raises TypeError.
+
+    Returns:
+        (tokenizer, model, image_processor, context_len), the model in eval mode.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be loaded; the message names folder and tensor, entry or file.
+        ValueError: The compression does not fit the tower.
+        TypeError: An unknown keyword.
+    """
+    if unknown:
+        raise TypeError(f"load_pretrained_model() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
+    if multimodal is False:
+        warnings.warn("multimodal=False is ignored: this package loads multimodal models only", stacklevel=2)
+    if customized_config is not None:
+        warnings.warn("customized_config is ignored; use overwrite_config={entry: value}", stacklevel=2)
+    if use_flash_attn and attn_implementation is None:
+        attn_implementation = "flash_attention_2"
+
+    parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base)
+    for name, value in (overwrite_config or {}).items():
+        setattr(parts.config, name, value)
+    if not isinstance(compression, _Stored):
+        budget = as_compression(compression)
+        parts.config.compression = None if budget is None else budget.to_dict()
+    target = torch.device(device) if device is not None else _default_device()
+    model = instantiate(
+        parts,
+        dtype=_dtype_for(target, torch_dtype),
+        device_map=device_map if device is None and target.type != "cpu" else {"": target},
+        attn_implementation=attn_implementation,
+        quantization=_quantization(load_8bit, load_4bit, torch_dtype),
+    )
+    tokenizer = load_tokenizer(parts.tokenizer_folder)
+    if parts.is_llava_format:
+        _add_image_tokens(tokenizer, model)
+    image_processor = load_image_processor(parts.processor_folder)
+    model.image_processor = image_processor
+    return tokenizer, model.eval(), image_processor, _context_length(model.config)
+
+
+def build_from_parts(
+    llm_path: str | Path,
+    vision_tower_path: str | Path,
+    *,
+    mm_vision_select_layer: int = -2,
+    mm_vision_select_feature: str = "patch",
+    mm_projector_type: str = "mlp2x_gelu",
+    pretrain_mm_mlp_adapter: str | Path | None = None,
+    mm_patch_merge_type: str = "flat",
+    image_aspect_ratio: str = "pad",
+    image_grid_pinpoints: Any = None,
+    compression: CompressionLike = None,
+    torch_dtype: torch.dtype | str | None = None,
+    attn_implementation: str | None = None,
+    **extra_entries: Any,
+) -> tuple[PreTrainedTokenizerBase, Model, Any]:
+    """Makes a LLaVA of a language model and a vision tower, as LLaVA's first stage does.
+
+    Args:
+        llm_path: A Llama or Mistral checkpoint.
+        vision_tower_path: A CLIP or SigLIP checkpoint.
+        mm_vision_select_layer: Index into the tower's hidden states.
+        mm_vision_select_feature: `patch`, or `cls_patch` to keep the CLS token.
+        mm_projector_type: Must be `mlp2x_gelu`.
+        pretrain_mm_mlp_adapter: File or folder of a projector; without it the projector starts at random.
+        mm_patch_merge_type: `flat`, `spatial` or `spatial_unpad`.
+        image_aspect_ratio: `square`, `pad` or `anyres`.
+        image_grid_pinpoints: (w, h) of each grid, for `anyres`.
+        compression: See `load_pretrained_model`.
+        torch_dtype: Of the weights; float32 by default.
+        attn_implementation: `sdpa` or another of transformers'.
+        **extra_entries: Further LLaVA entries of the config (`mm_*`, `tokenizer_*`).
+
+    Returns:
+        (tokenizer, model, image_processor), the model in training mode and on the CPU.
+
+    Raises:
+        CheckpointError: A part cannot be loaded.
+    """
+    budget = as_compression(compression)
+    entries = {
+        "mm_vision_tower": str(vision_tower_path),
+        "mm_vision_select_layer": mm_vision_select_layer,
+        "mm_vision_select_feature": mm_vision_select_feature,
+        "mm_projector_type": mm_projector_type,
+        "mm_patch_merge_type": mm_patch_merge_type,
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "image_aspect_ratio": image_aspect_ratio,
+        "image_grid_pinpoints": image_grid_pinpoints,
+        **extra_entries,
+    }
+    parts = parts_from_base(resolve_checkpoint(llm_path), entries, pretrain_mm_mlp_adapter)
+    parts.config.compression = None if budget is None else budget.to_dict()
+    model = instantiate(parts, dtype=torch_dtype or torch.float32, attn_implementation=attn_implementation)
+    image_processor = load_image_processor(parts.processor_folder)
+    model.image_processor = image_processor
+    return load_tokenizer(parts.tokenizer_folder), model.train(), image_processor
+
+
+def _default_device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def _dtype_for(device: torch.device, asked: torch.dtype | str | None) -> torch.dtype | str:
+    if asked is not None:
+        return asked
+    return torch.float32 if device.type == "cpu" else torch.float16
+
+
+def _quantization(load_8bit: bool, load_4bit: bool, torch_dtype: torch.dtype | str | None) -> Any:
+    """bitsandbytes' settings; tower, projector and head stay in full precision."""
+    if not (load_8bit or load_4bit):
+        return None
+    if load_8bit and load_4bit:
+        raise ValueError("load_8bit and load_4bit exclude each other; choose one")
+    from transformers import BitsAndBytesConfig
+
+    keep = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]  # full paths: short names skip nothing
+    if load_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=keep)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch_dtype if isinstance(torch_dtype, torch.dtype) else torch.float16,
+        llm_int8_skip_modules=keep,
+    )
+
+
+def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Model) -> None:
+    """Gives checkpoints of LLaVA-1.0's kind the extra tokens that their config asks for."""
+    wanted = []
+    if getattr(model.config, "mm_use_im_patch_token", False):
+        wanted.append(DEFAULT_IMAGE_PATCH_TOKEN)
+    if getattr(model.config, "mm_use_im_start_end", False):
+        wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
+    if wanted:
+        tokenizer.add_tokens(wanted, special_tokens=True)
+    if len(tokenizer) > model.config.vocab_size:
+        model.resize_token_embeddings(len(tokenizer))
+        model.config.image_token_id = model.config.vocab_size
+
+
+def _context_length(config: Any) -> int:
+    """Tokens that prompt and answer may have, images included."""
+    for entry in ("max_sequence_length", "tokenizer_model_max_length", "max_position_embeddings"):
+        value = getattr(config, entry, None)
+        if value:
+            return int(value)
+    return 2048
+
+
+__all__ = ["ModelParts", "build_from_parts", "load_pretrained_model"]

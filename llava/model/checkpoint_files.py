@@ -1,0 +1,113 @@
+"""Checkpoints on disk or on the Hub: which files there are, and their tensors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be loaded as asked; the message names the folder and what is wrong with it."""
+
+
+def resolve_checkpoint(path_or_repo: str | Path) -> Path:
+    """The folder of a checkpoint: itself if it exists, else downloaded from the Hub (or found in its cache).
+
+    Raises:
+        CheckpointError: It is neither a folder nor a repository that can be had.
+    """
+    folder = Path(path_or_repo).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(path_or_repo)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or folder.exists():
+        raise CheckpointError(f"{name}: there is no such folder")
+    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    wanted = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja"]
+    try:
+        files = list_repo_files(name)
+    except HFValidationError as error:
+        raise CheckpointError(f"{name}: there is no such folder, and it is no repository's name") from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        files = []
+    if any(file.endswith(".safetensors") and file.startswith("model") for file in files):
+        wanted.remove("*.bin")
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not files))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{name}: there is no such folder, and the Hub did not give it: {error}") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        CheckpointError: The file is missing or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{file.parent}: there is no {file.name}") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: holds a {type(content).__name__}, not an object")
+    return content
+
+
+def projector_file(folder: Path) -> Path | None:
+    """The file of a folder that holds a projector alone, if there is one."""
+    return next((folder / name for name in _PROJECTORS if (folder / name).is_file()), None)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of the whole model, safetensors preferred; empty if there are none.
+
+    Raises:
+        CheckpointError: An index names a shard that is missing.
+    """
+    for index_name, single in zip(_INDEXES, _WEIGHTS, strict=True):
+        if (folder / index_name).is_file():
+            entries = read_json(folder / index_name).get("weight_map", {})
+            shards = sorted({folder / name for name in entries.values()})
+            missing = [shard.name for shard in shards if not shard.is_file()]
+            if missing:
+                raise CheckpointError(f"{folder}: {index_name} names shards that are not there: {', '.join(missing)}")
+            return shards
+        if (folder / single).is_file():
+            return [folder / single]
+    return []
+
+
+def read_tensors(files: list[Path]) -> dict[str, Tensor]:
+    """Reads the tensors of safetensors files (mapped, not copied) or of legacy `.bin` files (weights only).
+
+    Raises:
+        CheckpointError: A file is damaged, or a `.bin` holds more than tensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, framework="pt") as reader:
+                    shard = {name: reader.get_tensor(name) for name in reader.keys()}
+            else:
+                shard = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise CheckpointError(f"{file}: cannot be read as tensors: {error}") from error
+        repeated = sorted(set(shard) & set(tensors))
+        if repeated:
+            raise CheckpointError(f"{file}: holds tensors that another shard holds too: {', '.join(repeated[:5])}")
+        tensors.update(shard)
+    return tensors

@@ -1,0 +1,351 @@
+"""The models: transformers' Llava and LlavaNext with one seam overridden, and LLaVA's calling convention on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration as HFLlavaForConditionalGeneration
+from transformers import LlavaModel as HFLlavaModel
+from transformers import LlavaNextForConditionalGeneration as HFLlavaNextForConditionalGeneration
+from transformers import LlavaNextModel as HFLlavaNextModel
+
+from llava.model.anyres import TileLayout, size_pairs
+from llava.model.configuration import CompressionConfig, CompressionLike
+from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+from llava.model.multimodal_compressor import CompressedTokens
+from llava.model.multimodal_encoder import tower_has_cls
+from llava.model.multimodal_encoder.tower import VisionTowerView
+from llava.model.placeholders import (
+    ExpandedSequence,
+    PaddingSide,
+    expand_placeholders,
+    has_placeholders,
+    match_images_to_placeholders,
+)
+from llava.model.state_dict_adapter import TRANSFORMERS_NAMES, to_file_names, tower_root
+from llava.model.vision_seam import VisionSeam
+
+Images = Tensor | Sequence[Tensor]
+ImageSizes = Sequence[Sequence[int]] | Tensor
+
+
+class _NotGiven:
+    """Tells `images=None` (LLaVA's convention, no image) from no `images` at all (transformers' convention)."""
+
+
+_NOT_GIVEN = _NotGiven()
+
+
+class LlavaModel(VisionSeam, HFLlavaModel):
+    """LLaVA-1.5 without its language-modelling head."""
+
+    config: LlavaConfig
+
+    @property
+    def mm_projector(self) -> nn.Module:
+        """LLaVA's name for the projector."""
+        return self.multi_modal_projector
+
+
+class LlavaNextModel(VisionSeam, HFLlavaNextModel):
+    """LLaVA-NeXT without its language-modelling head."""
+
+    config: LlavaNextConfig
+
+    @property
+    def mm_projector(self) -> nn.Module:
+        """LLaVA's name for the projector."""
+        return self.multi_modal_projector
+
+
+class LlavaMetaForCausalLM:
+    """LLaVA's calling convention: `-200` in the ids, `images=`, and new ids only from `generate`.
+
+    Attributes:
+        image_processor: The processor that the checkpoint came with; `load_pretrained_model` sets it.
+    """
+
+    config: Any
+    model: Any
+    lm_head: nn.Module
+    image_processor: Any = None
+
+    @property
+    def compression(self) -> CompressionConfig | None:
+        """The compression, None when every visual token is kept."""
+        return self.model.compression
+
+    def set_compression(self, compression: CompressionLike) -> None:
+        """Changes the compression, or switches it off with None, without reloading anything.
+
+        Args:
+            compression: A `CompressionConfig`, its short form (`"visionzip:54+10"`), its dict, or None.
+
+        Raises:
+            ValueError: The method is unknown, or the budget does not fit the tower; the message gives the range.
+        """
+        self.model.set_compression(compression)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a tile."""
+        return self.model.num_patches
+
+    def num_visual_tokens(self, image_sizes: ImageSizes) -> list[int]:
+        """How many rows each image will take in the sequence, before any is encoded.
+
+        Args:
+            image_sizes: (w, h) of each image, before padding.
+        """
+        layout = TileLayout.from_config(self.config)
+        aspect_ratio = getattr(self.config, "image_aspect_ratio", None) or "anyres"
+        budget = self.compression
+        kept = None if budget is None else budget.num_tokens
+        if not layout.pinpoints or not aspect_ratio.startswith("anyres"):
+            keeps_cls = self.config.vision_feature_select_strategy == "full" and tower_has_cls(self.config.vision_config)
+            return [kept or self.num_patches + int(keeps_cls)] * len(image_sizes)
+        sizes = size_pairs(image_sizes, height_first=False) or []
+        return [layout.num_tokens(layout.num_tiles(size), size, kept) for size in sizes]
+
+    def encode_images(self, images: Images, image_sizes: ImageSizes | None = None) -> list[Tensor]:
+        """Encodes images once, for `image_features=` of `forward` and `generate`.
+
+        Args:
+            images: (B, 3, H, W), (B, T, 3, H, W), or a list of (3, H, W) or (T, 3, H, W); a list may mix sizes of T.
+            image_sizes: (w, h) of each image; needed for tiles of LLaVA-NeXT.
+
+        Returns:
+            For each image (its tokens, D), compressed, projected and in order.
+        """
+        if isinstance(images, Tensor) and images.dim() == 4:
+            return list(self.model.encode_tiles(images)[0])
+        tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
+        return self.model.encode_images(tiles, size_pairs(image_sizes, height_first=False))
+
+    def compress_images(self, images: Images) -> CompressedTokens:
+        """What the compressor keeps of each tile, before the projector: for pictures and measurements.
+
+        Args:
+            images: As for `encode_images`; the tiles of all images are concatenated.
+
+        Raises:
+            ValueError: The model has no compression.
+        """
+        budget = self.compression
+        if budget is None:
+            raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
+        tiles = images if isinstance(images, Tensor) else torch.cat([x[None] if x.dim() == 3 else x for x in images])
+        weight = next(self.model.vision_tower.parameters())
+        return self.model.compress_tiles(tiles.flatten(0, -4).to(weight), budget)
+
+    def _expand(
+        self,
+        input_ids: Tensor,
+        images: Images | None,
+        image_sizes: ImageSizes | None,
+        image_features: Sequence[Tensor] | None,
+        attention_mask: Tensor | None,
+        labels: Tensor | None = None,
+        padding_side: PaddingSide | None = None,
+    ) -> tuple[Tensor, ExpandedSequence]:
+        """Encodes what is not encoded yet and opens the placeholders: embeddings (B, L, D), and the rest."""
+        if image_features is None:
+            count = 0 if images is None else len(images)
+            used = match_images_to_placeholders(input_ids, attention_mask, count)
+            if used is not None and images is not None:
+                images = images[used] if isinstance(images, Tensor) else [images[index] for index in used]
+                image_sizes = None if image_sizes is None else [image_sizes[index] for index in used]
+            image_features = [] if images is None or not len(images) else self.encode_images(images, image_sizes)
+        sequence = expand_placeholders(
+            input_ids,
+            [len(image) for image in image_features],
+            attention_mask,
+            labels,
+            padding_side=padding_side,
+            max_length=getattr(self.config, "tokenizer_model_max_length", None),
+        )
+        is_image = sequence.image_rows >= 0
+        if image_features:
+            # By index, since a cut sample leaves some of its image's rows out.
+            image_features = [torch.cat(list(image_features))[sequence.image_rows[is_image]]]
+        return self.model.embed(sequence.input_ids, is_image, image_features), sequence
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
+        image_features: Sequence[Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Runs the model in LLaVA's convention, or in transformers' when `pixel_values` are given.
+
+        Args:
+            input_ids: (B, T) with one `-200` an image; or (B, L) with an image token for every feature.
+            attention_mask: (B, T) or (B, L), 0 where padded, on either side.
+            position_ids: (B, L); by default counted from each sample's first token.
+            past_key_values: Cache.
+            inputs_embeds: (B, L, D), in place of the ids.
+            labels: (B, T), `-100` where there is no target; opened like the ids.
+            images: See `encode_images`, in the order of the placeholders. One dummy image for each text-only
+                sample, as LLaVA's collator makes, may be among them.
+            image_sizes: With `images`, (w, h) of each; with `pixel_values`, (h, w) as transformers has it.
+            image_features: Output of `encode_images`, in place of `images`.
+            **kwargs: For transformers' forward, `pixel_values` among them.
+
+        Returns:
+            transformers' output; logits (B, L, vocabulary) over the expanded sequence, and the loss if labels are given.
+
+        Raises:
+            ValueError: Placeholders and images differ in number.
+        """
+        if images is None and image_features is None and not has_placeholders(input_ids):
+            return super().forward(  # type: ignore[misc]
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                labels=labels,
+                image_sizes=image_sizes,
+                **kwargs,
+            )
+        if input_ids is None:
+            raise ValueError("images need input_ids with their placeholders; got inputs_embeds")
+        embeds, sequence = self._expand(input_ids, images, image_sizes, image_features, attention_mask, labels)
+        return super().forward(  # type: ignore[misc]
+            attention_mask=sequence.attention_mask,
+            position_ids=sequence.position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=embeds,
+            labels=sequence.labels,
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        images: Images | _NotGiven | None = _NOT_GIVEN,
+        image_sizes: ImageSizes | None = None,
+        image_features: Sequence[Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generates in LLaVA's convention with `images=`, or in transformers' without.
+
+        Args:
+            inputs: (B, T) with one `-200` an image; `input_ids=` works as well.
+            images: See `encode_images`. None is LLaVA's way to say that there is none.
+            image_sizes: With `images`, (w, h) of each; with `pixel_values`, (h, w).
+            image_features: Output of `encode_images`, in place of `images`. With `past_key_values` from an earlier
+                turn and the ids of the whole conversation, only what is new is computed.
+            **kwargs: For transformers' `generate`, `attention_mask` and `pixel_values` among them.
+
+        Returns:
+            (B, new ids) with `images=` or `image_features=`; else prompt and new ids, as transformers does.
+        """
+        input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
+        in_llava_convention = not isinstance(images, _NotGiven) or image_features is not None
+        if not in_llava_convention and not has_placeholders(input_ids):
+            if image_sizes is not None:
+                kwargs["image_sizes"] = image_sizes
+            return super().generate(input_ids, **kwargs)  # type: ignore[misc]
+        if input_ids is None:
+            raise ValueError("generate needs input_ids with a placeholder for each image")
+        embeds, sequence = self._expand(
+            input_ids,
+            None if isinstance(images, _NotGiven) else images,
+            image_sizes,
+            image_features,
+            kwargs.pop("attention_mask", None),
+            padding_side="left",
+        )
+        kwargs.pop("position_ids", None)
+        return super().generate(  # type: ignore[misc]
+            inputs_embeds=embeds, attention_mask=sequence.attention_mask, **kwargs
+        )
+
+    @classmethod
+    def from_state(cls, config: Any, state: dict[str, Tensor], **options: Any) -> Any:
+        """Makes the model of tensors in memory.
+
+        Args:
+            config: Of the model.
+            state: Tensors by the module's names; a missing one starts at random.
+            **options: For transformers' `from_pretrained`: `dtype`, `device_map`, `quantization_config`, ...
+        """
+        return super().from_pretrained(None, config=config, state_dict=state, **options)  # type: ignore[misc]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """transformers' `from_pretrained`, strict about tensors: either format, published files of any age.
+
+        Args:
+            pretrained_model_name_or_path: As for `load_pretrained_model`, which also gives the tokenizer.
+            *args: For transformers' `from_pretrained`.
+            **kwargs: Likewise.
+
+        Raises:
+            CheckpointError: The checkpoint does not hold this kind of model.
+        """
+        from llava.model.checkpoint_files import CheckpointError, resolve_checkpoint
+        from llava.model.loading import check_tensors, parts_of_checkpoint
+
+        parts = parts_of_checkpoint(resolve_checkpoint(pretrained_model_name_or_path))
+        if parts.model_class is not cls:
+            raise CheckpointError(
+                f"{pretrained_model_name_or_path}: holds a {parts.model_class.__name__}, not a {cls.__name__}"
+            )
+        config = kwargs.pop("config", None) or parts.config
+        check_tensors(parts)
+        return cls.from_state(config, parts.state, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> Any:
+        """transformers' `save_pretrained`, with the tensor names of the published llava-hf checkpoints."""
+        own = self.state_dict() if state_dict is None else state_dict  # type: ignore[attr-defined]
+        renamed = to_file_names(own, TRANSFORMERS_NAMES, tower_root(own))
+        return super().save_pretrained(  # type: ignore[misc]
+            save_directory, *args, state_dict=renamed, save_original_format=False, **kwargs
+        )
+
+    def get_model(self) -> Any:
+        """LLaVA's name for the model without its head."""
+        return self.model
+
+    def get_vision_tower(self) -> VisionTowerView:
+        """The vision tower as programs for LLaVA see it."""
+        return VisionTowerView(self.model.vision_tower, self.config, self.image_processor)
+
+
+class LlavaForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaForConditionalGeneration):
+    """LLaVA-1.5; saved files are transformers' own `llava`, with `compression` in config.json."""
+
+    config: LlavaConfig
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super(HFLlavaForConditionalGeneration, self).__init__(config)  # the parent would build transformers' inner model
+        self.model = LlavaModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.model.check_vision_config()
+        self.post_init()
+
+
+class LlavaNextForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaNextForConditionalGeneration):
+    """LLaVA-NeXT; saved files are transformers' own `llava_next`, with `compression` in config.json."""
+
+    config: LlavaNextConfig
+
+    def __init__(self, config: LlavaNextConfig) -> None:
+        super(HFLlavaNextForConditionalGeneration, self).__init__(config)  # as above
+        self.model = LlavaNextModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.model.check_vision_config()
+        self.post_init()

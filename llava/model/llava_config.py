@@ -1,0 +1,47 @@
+"""transformers' own configs, with the language model's entries readable where programs for LLaVA look for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import LlavaConfig as HFLlavaConfig
+from transformers import LlavaNextConfig as HFLlavaNextConfig
+
+
+class _LanguageModelEntries:
+    """Read-only views of `text_config`; they are not written to config.json, which stays transformers' own."""
+
+    text_config: Any
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model."""
+        return int(self.text_config.hidden_size)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers of the language model."""
+        return int(self.text_config.num_hidden_layers)
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Attention heads of the language model."""
+        return int(self.text_config.num_attention_heads)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the token embedding."""
+        return int(self.text_config.vocab_size)
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Longest sequence, in tokens, that the language model was made for."""
+        return int(self.text_config.max_position_embeddings)
+
+
+class LlavaConfig(_LanguageModelEntries, HFLlavaConfig):
+    """A LLaVA-1.5 model; `model_type` and file format are transformers'."""
+
+
+class LlavaNextConfig(_LanguageModelEntries, HFLlavaNextConfig):
+    """A LLaVA-NeXT model; `model_type` and file format are transformers'."""

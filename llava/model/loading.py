@@ -1,0 +1,283 @@
+"""From folders to a model: what a checkpoint is made of, a strict check of its tensors, and the model itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llava.model.checkpoint_files import (
+    CheckpointError,
+    projector_file,
+    read_json,
+    read_tensors,
+    resolve_checkpoint,
+    weight_files,
+)
+from llava.model.config_adapter import adapt_config, is_llava_format, is_transformers_format, vision_config_from
+from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+from llava.model.multimodal_projector import read_projector
+from llava.model.state_dict_adapter import (
+    LANGUAGE_MODEL_NAMES,
+    LLAVA_NAMES,
+    TOWER_NAMES,
+    belongs_to_tower,
+    from_transformers_names,
+    to_module_names,
+    tower_root,
+)
+
+logger = logging.getLogger(__name__)
+
+Model = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration
+_MODEL_CLASSES: dict[str, type[Model]] = {
+    "llava": LlavaForConditionalGeneration,
+    "llava_next": LlavaNextForConditionalGeneration,
+}
+_PROJECTOR = "model.multi_modal_projector."
+_MAX_NAMED = 8
+
+
+@dataclass
+class ModelParts:
+    """What a model is made of, before it is made.
+
+    Attributes:
+        source: Folder that was asked for, for messages.
+        config: transformers' config.
+        state: Tensors by the module's names.
+        tokenizer_folder: Where the tokenizer lies.
+        processor_folder: Where the image processor's config lies.
+        is_llava_format: Whether LLaVA's rules hold (tokens that its config asks for).
+        may_start_at_random: Prefixes of tensors that need not be there (a new projector, a new newline).
+    """
+
+    source: Path
+    config: LlavaConfig | LlavaNextConfig
+    state: dict[str, Tensor]
+    tokenizer_folder: Path
+    processor_folder: Path
+    is_llava_format: bool = False
+    may_start_at_random: tuple[str, ...] = ()
+
+    @property
+    def model_class(self) -> type[Model]:
+        """The class that the config calls for."""
+        return _MODEL_CLASSES[self.config.model_type]
+
+
+def parts_of_checkpoint(folder: Path, model_base: str | Path | None = None) -> ModelParts:
+    """Finds out what a folder holds, and collects it.
+
+    Args:
+        folder: The checkpoint.
+        model_base: For a projector alone.
+
+    Raises:
+        CheckpointError: It holds nothing that can be loaded; the message says what is missing.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{folder}: adapter_config.json: LoRA adapters are not loaded yet; merge it into its base with peft first"
+        )
+    raw = read_json(folder / "config.json")
+    if not (is_llava_format(raw) or is_transformers_format(raw)):
+        raise CheckpointError(
+            f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither mm_vision_tower "
+            "(LLaVA's format) nor vision_config with model_type llava or llava_next (transformers' format)"
+        )
+    files = weight_files(folder)
+    if files:
+        if model_base is not None:
+            logger.warning("%s holds a whole model; model_base %s is not needed and not read", folder, model_base)
+        return _transformers_parts(folder, files) if is_transformers_format(raw) else _llava_parts(folder, raw, files)
+    if projector_file(folder) is None:
+        raise CheckpointError(
+            f"{folder}: there are no weights: neither model*.safetensors, pytorch_model*.bin, nor mm_projector.*"
+        )
+    return _projector_parts(folder, raw, model_base)
+
+
+def parts_from_base(
+    folder: Path, llava_entries: Mapping[str, Any], projector: str | Path | None, vision_source: Path | None = None
+) -> ModelParts:
+    """A plain language model, a vision tower, and a projector or none.
+
+    Args:
+        folder: The language model.
+        llava_entries: LLaVA's config entries, `mm_vision_tower` among them.
+        projector: File or folder; None starts at random.
+        vision_source: Folder from which a relative `mm_vision_tower` is meant; the working directory by default.
+
+    Raises:
+        CheckpointError: A part cannot be loaded.
+    """
+    base = read_json(folder / "config.json")
+    kind = base.get("model_type")
+    if kind not in ("llama", "mistral"):
+        raise CheckpointError(f"{folder}: config.json: model_type {kind!r} is not a supported language model")
+    raw = {**base, **llava_entries, "model_type": f"llava_{kind}"}
+    tower = _tower_folder(raw, vision_source or Path())
+    config = adapt_config(raw, vision_config_from(tower), folder)
+    root = _module_root(config)
+    state = to_module_names(read_tensors(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
+    state.update(_tower_state(tower, root))
+    random = ["model.image_newline"] if config.model_type == "llava_next" else []
+    if projector is None:
+        random.append(_PROJECTOR)
+    else:
+        state.update(read_projector(projector))
+    return ModelParts(folder, config, state, folder, tower, True, tuple(random))
+
+
+def _transformers_parts(folder: Path, files: list[Path]) -> ModelParts:
+    model_type = read_json(folder / "config.json")["model_type"]
+    config = _MODEL_CLASSES[model_type].config_class.from_pretrained(folder)
+    if model_type == "llava_next" and getattr(config, "image_aspect_ratio", None) is None:
+        config.image_aspect_ratio = "anyres"
+    state = from_transformers_names(read_tensors(files), _module_root(config))
+    return ModelParts(folder, config, state, folder, folder)
+
+
+def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> ModelParts:
+    tower = _tower_folder(raw, folder)
+    config = adapt_config(raw, vision_config_from(tower), folder)
+    root = _module_root(config)
+    state = to_module_names(read_tensors(files), LLAVA_NAMES, root)
+    if not any(name.startswith("model.vision_tower.") for name in state):
+        state.update(_tower_state(tower, root))
+    if config.model_type == "llava":
+        state.pop("model.image_newline", None)  # LLaVA saves it with every model that has ever been trained as NeXT
+    return ModelParts(folder, config, state, folder, tower, True)
+
+
+def _projector_parts(folder: Path, raw: Mapping[str, Any], model_base: str | Path | None) -> ModelParts:
+    named = model_base or raw.get("base_model_name_or_path")
+    if named is None:
+        raise CheckpointError(f"{folder}: holds a projector alone; give the model it was tuned on as model_base")
+    base = resolve_checkpoint(named)
+    base_raw = read_json(base / "config.json")
+    if not (is_llava_format(base_raw) or is_transformers_format(base_raw)):
+        if not is_llava_format(raw):
+            raise CheckpointError(f"{base}: is no LLaVA, and {folder}/config.json does not say which vision tower to use")
+        entries = {name: value for name, value in raw.items() if name.startswith(("mm_", "image_", "tokenizer_"))}
+        return parts_from_base(base, entries, folder, vision_source=folder)
+    parts = parts_of_checkpoint(base)
+    parts.state.update(read_projector(folder))
+    parts.source = folder
+    if "compression" in raw:
+        parts.config.compression = raw["compression"]
+    if (folder / "tokenizer_config.json").is_file():
+        parts.tokenizer_folder = folder
+    return parts
+
+
+def _tower_folder(raw: Mapping[str, Any], beside: Path) -> Path:
+    """The folder of `mm_vision_tower`: a path (also relative to the checkpoint) or a repository."""
+    named = raw.get("mm_vision_tower") or raw.get("vision_tower")
+    if not named:
+        raise CheckpointError(f"{beside}: config.json: mm_vision_tower is missing")
+    relative = beside / str(named)
+    return relative if relative.is_dir() else resolve_checkpoint(named)
+
+
+def _required_weights(folder: Path) -> list[Path]:
+    files = weight_files(folder)
+    if not files:
+        raise CheckpointError(f"{folder}: there are no weights: neither model*.safetensors nor pytorch_model*.bin")
+    return files
+
+
+def _tower_state(folder: Path, root: str) -> dict[str, Tensor]:
+    """The tower's tensors, from its own checkpoint or from that of a whole CLIP or SigLIP model."""
+    tensors = {name: value for name, value in read_tensors(_required_weights(folder)).items() if belongs_to_tower(name)}
+    return to_module_names(tensors, TOWER_NAMES, root)
+
+
+def _meta_model(config: LlavaConfig | LlavaNextConfig) -> Model:
+    """The model without memory: names and shapes."""
+    with torch.device("meta"):
+        return _MODEL_CLASSES[config.model_type](config)
+
+
+def _module_root(config: LlavaConfig | LlavaNextConfig) -> str:
+    return tower_root(_meta_model(config).state_dict())
+
+
+def check_tensors(parts: ModelParts) -> None:
+    """Compares the tensors with what the config calls for.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, or of another shape; all of them are counted, some named.
+    """
+    expected = {name: tuple(value.shape) for name, value in _meta_model(parts.config).state_dict().items()}
+    tied = {"lm_head.weight"} if parts.config.get_text_config().tie_word_embeddings else set()
+    missing = [
+        name
+        for name in expected
+        if name not in parts.state and name not in tied and not name.startswith(parts.may_start_at_random or ("\0",))
+    ]
+    unexpected = [name for name in parts.state if name not in expected]
+    misshapen = [
+        f"{name} is {tuple(value.shape)}, the config says {expected[name]}"
+        for name, value in parts.state.items()
+        if name in expected and tuple(value.shape) != expected[name]
+    ]
+    problems = [
+        f"{label} ({len(names)}): {', '.join(sorted(names)[:_MAX_NAMED])}{', ...' if len(names) > _MAX_NAMED else ''}"
+        for label, names in (
+            ("missing tensors", missing),
+            ("unexpected tensors", unexpected),
+            ("tensors of another shape", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(f"{parts.source}: the weights do not fit config.json. " + "; ".join(problems))
+
+
+def instantiate(
+    parts: ModelParts,
+    *,
+    dtype: torch.dtype | str,
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+    quantization: Any = None,
+) -> Model:
+    """Makes the model, after the strict check.
+
+    Args:
+        parts: From `parts_of_checkpoint` or `parts_from_base`.
+        dtype: Of the weights, or `"auto"`.
+        device_map: As in transformers.
+        attn_implementation: As in transformers.
+        quantization: As transformers' `quantization_config`.
+
+    Raises:
+        CheckpointError: See `check_tensors`.
+    """
+    check_tensors(parts)
+    options: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    model = parts.model_class.from_state(parts.config, parts.state, **options)
+    generation_file = parts.tokenizer_folder / "generation_config.json"
+    if generation_file.is_file():
+        _set_generation_config(model, generation_file)
+    return model
+
+
+def _set_generation_config(model: Model, file: Path) -> None:
+    """Takes over published generation settings; those that contradict themselves must not stop a later save."""
+    from transformers import GenerationConfig
+
+    config = GenerationConfig.from_dict(read_json(file))
+    if not config.do_sample:
+        config.temperature = config.top_p = config.top_k = None
+    model.generation_config = config

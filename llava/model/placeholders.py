@@ -1,0 +1,141 @@
+"""One `<image>` in the ids becomes as many rows as its image has tokens, for a whole batch at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+
+logger = logging.getLogger(__name__)
+
+PaddingSide = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class ExpandedSequence:
+    """A batch whose placeholders have been opened.
+
+    Attributes:
+        input_ids: (B, L), `IMAGE_TOKEN_INDEX` at every image row, 0 where padded.
+        attention_mask: (B, L), int64, 1 where there is a token.
+        position_ids: (B, L), counted from each sample's first token.
+        image_rows: (B, L), the row of the concatenated image features that stands there, -1 for text and padding.
+        labels: (B, L), `IGNORE_INDEX` at image rows and padding; None if there were none.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    image_rows: Tensor
+    labels: Tensor | None
+
+
+def expand_placeholders(
+    input_ids: Tensor,
+    image_lengths: Sequence[int],
+    attention_mask: Tensor | None = None,
+    labels: Tensor | None = None,
+    *,
+    padding_side: PaddingSide | None = None,
+    max_length: int | None = None,
+) -> ExpandedSequence:
+    """Opens every placeholder to the length of its image.
+
+    Args:
+        input_ids: (B, T), with `IMAGE_TOKEN_INDEX` once per image.
+        image_lengths: Tokens of each image, in the order of the placeholders (row by row).
+        attention_mask: (B, T), 0 where padded; all ones if not given. Masked tokens are dropped and padded anew.
+        labels: (B, T).
+        padding_side: Where the result is padded; by default where the mask is, else right.
+        max_length: Samples are cut to this many tokens, on the right, as LLaVA does with `tokenizer_model_max_length`.
+
+    Raises:
+        ValueError: The number of placeholders is not the number of images.
+    """
+    valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    is_image = (input_ids == IMAGE_TOKEN_INDEX) & valid
+    if int(is_image.sum()) != len(image_lengths):
+        raise ValueError(
+            f"the ids hold {int(is_image.sum())} image placeholders ({IMAGE_TOKEN_INDEX}), but {len(image_lengths)} "
+            "images were given; there must be one <image> in the prompt for each image"
+        )
+    if padding_side is None:
+        padding_side = "left" if bool((~valid[:, 0]).any()) else "right"
+
+    batch, width = input_ids.shape
+    repeats = valid.long()  # (B, T): how many rows each token becomes
+    repeats[is_image] = torch.tensor(image_lengths, dtype=torch.int64, device=input_ids.device)
+    source = torch.repeat_interleave(repeats.flatten())  # (sum of lengths,), index into the flattened ids
+    row = source // width
+    lengths = repeats.sum(dim=1)  # (B,)
+    column = torch.arange(len(source), device=row.device) - (lengths.cumsum(0) - lengths)[row]
+
+    expanded_is_image = is_image.flatten()[source]
+    image_row = torch.where(expanded_is_image, expanded_is_image.cumsum(0) - 1, -1)
+    if max_length is not None and int(lengths.max()) > max_length:
+        logger.warning("a sample of %d tokens was cut to max_length %d", int(lengths.max()), max_length)
+        fits = column < max_length
+        source, row, column, image_row = source[fits], row[fits], column[fits], image_row[fits]
+        lengths = lengths.clamp(max=max_length)
+
+    total = int(lengths.max())
+    position = column
+    if padding_side == "left":
+        column = column + (total - lengths)[row]
+
+    def scatter(values: Tensor, fill: int) -> Tensor:
+        out = torch.full((batch, total), fill, dtype=values.dtype, device=values.device)
+        out[row, column] = values
+        return out
+
+    return ExpandedSequence(
+        input_ids=scatter(input_ids.flatten()[source], 0),
+        attention_mask=scatter(torch.ones_like(position), 0),
+        position_ids=scatter(position, 0),
+        image_rows=scatter(image_row, -1),
+        labels=None
+        if labels is None
+        else scatter(labels.flatten()[source].masked_fill(image_row >= 0, IGNORE_INDEX), IGNORE_INDEX),
+    )
+
+
+def match_images_to_placeholders(input_ids: Tensor, attention_mask: Tensor | None, num_images: int) -> list[int] | None:
+    """Which of the given images the placeholders take, in order.
+
+    LLaVA's collator gives a text-only sample a dummy image, which no placeholder takes. So as many images as
+    placeholders are taken in order, and as many as placeholders plus text-only samples are taken without the dummies.
+
+    Returns:
+        Indices of the images that are used; None if all are.
+
+    Raises:
+        ValueError: The number of images fits neither rule.
+    """
+    is_image = input_ids == IMAGE_TOKEN_INDEX
+    if attention_mask is not None:
+        is_image = is_image & attention_mask.bool()
+    per_sample = is_image.sum(dim=1).tolist()
+    if num_images == sum(per_sample):
+        return None
+    if num_images != sum(max(count, 1) for count in per_sample):
+        raise ValueError(
+            f"the prompts hold {sum(per_sample)} image placeholders (per sample: {per_sample}), but {num_images} images "
+            "were given; there must be one <image> in the prompt for each image"
+        )
+    used: list[int] = []
+    start = 0
+    for count in per_sample:
+        used.extend(range(start, start + count))
+        start += max(count, 1)
+    return used
+
+
+def has_placeholders(input_ids: Tensor | None) -> bool:
+    """Whether a prompt has an image; a decoding step, one id a sample, is never asked."""
+    return input_ids is not None and input_ids.shape[-1] > 1 and bool((input_ids == IMAGE_TOKEN_INDEX).any())

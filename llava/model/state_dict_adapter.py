@@ -1,0 +1,93 @@
+"""The names of tensors: LLaVA's, transformers' files', and transformers' modules', as one table each, read both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
+Table = tuple[tuple[str, str], ...]
+
+# (prefix in the file, prefix in the module), the longest match first. `{tower}` is the tower's root in the module.
+LLAVA_NAMES: Table = (
+    ("model.mm_projector.0.", "model.multi_modal_projector.linear_1."),
+    ("model.mm_projector.2.", "model.multi_modal_projector.linear_2."),
+    ("model.vision_tower.vision_tower.vision_model.", "{tower}"),
+    ("model.image_newline", "model.image_newline"),
+    ("model.", "model.language_model."),
+    ("lm_head.", "lm_head."),
+)
+
+# As published in llava-hf/*. This is what `save_pretrained` writes.
+TRANSFORMERS_NAMES: Table = (
+    ("language_model.lm_head.", "lm_head."),
+    ("language_model.model.", "model.language_model."),
+    ("vision_tower.vision_model.", "{tower}"),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+    ("image_newline", "model.image_newline"),
+)
+
+# Other spellings that transformers has written over time; read, never written.
+_TRANSFORMERS_SPELLINGS: Table = (
+    *TRANSFORMERS_NAMES,
+    ("model.vision_tower.vision_model.", "{tower}"),
+    ("vision_tower.", "{tower}"),
+    ("model.vision_tower.", "{tower}"),
+    ("model.", "model."),
+    ("lm_head.", "lm_head."),
+)
+
+TOWER_NAMES: Table = (("vision_model.", "{tower}"), ("", "{tower}"))
+LANGUAGE_MODEL_NAMES: Table = (("model.", "model.language_model."), ("lm_head.", "lm_head."))
+PROJECTOR_NAMES: Table = LLAVA_NAMES[:2]
+
+# Buffers that old versions saved and that are made anew; and the half of a CLIP model that a tower is not.
+_DERIVED = re.compile(r"(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)$")
+_NOT_OF_THE_TOWER = re.compile(r"(^|\.)(text_model|text_projection|visual_projection|logit_scale|logit_bias)(\.|$)")
+
+
+def tower_root(module_names: Iterable[str]) -> str:
+    """Where the tower's modules live in this version of transformers, which before 5.20 nested them once more."""
+    nested = "model.vision_tower.vision_model."
+    return nested if any(name.startswith(nested) for name in module_names) else "model.vision_tower."
+
+
+def is_derived(name: str) -> bool:
+    """Whether a tensor of a file is a buffer that the model makes itself."""
+    return _DERIVED.search(name) is not None
+
+
+def belongs_to_tower(name: str) -> bool:
+    """Whether a tensor of a whole CLIP or SigLIP checkpoint is the vision tower's."""
+    return _NOT_OF_THE_TOWER.search(name) is None
+
+
+def to_module_names(state: Mapping[str, Value], table: Table, tower: str) -> dict[str, Value]:
+    """Renames a file's tensors to the module's names; unknown names stay, for the strict check to find.
+
+    Args:
+        state: Tensors by the file's names.
+        table: One of the tables above.
+        tower: From `tower_root`.
+    """
+    return {_rename(name, table, tower): value for name, value in state.items() if not is_derived(name)}
+
+
+def from_transformers_names(state: Mapping[str, Value], tower: str) -> dict[str, Value]:
+    """Renames the tensors of a transformers checkpoint, of any age, to the module's names."""
+    return to_module_names(state, _TRANSFORMERS_SPELLINGS, tower)
+
+
+def to_file_names(state: Mapping[str, Value], table: Table, tower: str) -> dict[str, Value]:
+    """Renames the module's tensors to a file's names: the inverse of `to_module_names`."""
+    inverse = tuple((module.format(tower=tower), file) for file, module in table)
+    longest_first = tuple(sorted(inverse, key=lambda pair: -len(pair[0])))
+    return {_rename(name, longest_first, tower): value for name, value in state.items()}
+
+
+def _rename(name: str, table: Table, tower: str) -> str:
+    for old, new in table:
+        if name.startswith(old):
+            return new.format(tower=tower) + name[len(old) :]
+    return name

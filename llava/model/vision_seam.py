@@ -1,0 +1,244 @@
+"""The one seam that is overridden in transformers' models: pixels -> tower -> compressor -> projector -> sequence.
+
+Shapes: T tiles, P patches a tile, K kept tokens a tile, C channels of the tower, D channels of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
+
+from llava.model.anyres import TileLayout, size_pairs
+from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
+from llava.model.multimodal_compressor import CompressedTokens, get_compressor
+from llava.model.multimodal_encoder import extract_features, tower_has_cls
+
+
+class VisionSeam:
+    """Mixed into transformers' `LlavaModel` and `LlavaNextModel`, the models without a language-modelling head."""
+
+    config: Any
+    vision_tower: nn.Module
+    multi_modal_projector: nn.Module
+    language_model: Any
+    image_newline: Tensor
+
+    @property
+    def compression(self) -> CompressionConfig | None:
+        """The compression in `config.compression`, None without one."""
+        return as_compression(getattr(self.config, "compression", None))
+
+    def set_compression(self, compression: CompressionLike) -> None:
+        """Changes the compression, or switches it off with None. Nothing is reloaded.
+
+        Raises:
+            ValueError: The method is unknown, or the budget does not fit the tower.
+        """
+        budget = as_compression(compression)
+        if budget is not None:
+            get_compressor(budget.method).check(budget, self.num_patches, tower_has_cls(self.config.vision_config))
+        self.config.compression = None if budget is None else budget.to_dict()
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a tile."""
+        vision = self.config.vision_config
+        return int((vision.image_size // vision.patch_size) ** 2)
+
+    def check_vision_config(self) -> None:
+        """Refuses a config that the seam would misread.
+
+        Raises:
+            ValueError: A field has a value that is not supported; the message names it.
+        """
+        has_cls = tower_has_cls(self.config.vision_config)
+        layer, strategy = self.config.vision_feature_layer, self.config.vision_feature_select_strategy
+        if not isinstance(layer, int):
+            raise ValueError(f"vision_feature_layer {layer!r}: only a single layer is supported")
+        if strategy not in ("default", "full"):
+            raise ValueError(f"vision_feature_select_strategy {strategy!r} is none of 'default', 'full'")
+        if strategy == "default" and not has_cls:
+            raise ValueError(
+                "vision_feature_select_strategy 'default' drops the CLS token, but a "
+                f"{self.config.vision_config.model_type} has none and would lose a patch; set it to 'full'"
+            )
+        TileLayout.from_config(self.config)
+        self.set_compression(self.compression)
+
+    def compress_tiles(self, pixel_values: Tensor, budget: CompressionConfig) -> CompressedTokens:
+        """Tower and compressor: one graph without a data-dependent shape.
+
+        Args:
+            pixel_values: (T, 3, height, width).
+            budget: Of one tile.
+
+        Returns:
+            K tokens of C channels for each tile.
+        """
+        compressor = get_compressor(budget.method)
+        layer = self.config.vision_feature_layer
+        return compressor(extract_features(self.vision_tower, pixel_values, layer, compressor.needs), budget)
+
+    def encode_tiles(self, pixel_values: Tensor) -> tuple[Tensor, CompressedTokens | None]:
+        """Tower, compressor (if any) and projector.
+
+        Args:
+            pixel_values: (T, 3, height, width), any float dtype.
+
+        Returns:
+            (T, P or K, D), and what the compressor kept.
+        """
+        weight = next(self.vision_tower.parameters())
+        pixel_values = pixel_values.to(device=weight.device, dtype=weight.dtype)
+        budget = self.compression
+        if budget is not None:
+            compressed = self.compress_tiles(pixel_values, budget)
+            return self.multi_modal_projector(compressed.tokens), compressed
+        features = extract_features(self.vision_tower, pixel_values, self.config.vision_feature_layer)
+        is_full = self.config.vision_feature_select_strategy == "full"
+        return self.multi_modal_projector(features.hidden_states if is_full else features.patches), None
+
+    def encode_images(self, tiles: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+        """Encodes images, all tiles of all of them in one pass.
+
+        Args:
+            tiles: For each image (T, 3, height, width), base tile first.
+            image_sizes: (w, h) of each image before padding; needed where an image has several tiles.
+
+        Returns:
+            For each image (its tokens, D), ready to stand in for its placeholder.
+
+        Raises:
+            ValueError: Images and sizes differ in number, or a size does not fit its tiles.
+        """
+        if image_sizes is not None and len(image_sizes) != len(tiles):
+            raise ValueError(f"{len(tiles)} images came with {len(image_sizes)} image_sizes")
+        if not tiles:
+            return []
+        counts = [len(image) for image in tiles]
+        embeds, compressed = self.encode_tiles(torch.cat(list(tiles)))
+        layout = TileLayout.from_config(self.config)
+        newline = getattr(self, "image_newline", None)
+        sizes: Sequence[tuple[int, int] | None] = image_sizes or [None] * len(tiles)
+        per_image = embeds.split(counts)
+        if compressed is None:
+            return [layout.pack(image, size, newline) for image, size in zip(per_image, sizes, strict=True)]
+        positions = compressed.positions.split(counts)
+        return [
+            layout.pack_compressed(image, where, compressed.num_dominant, size, newline)
+            for image, where, size in zip(per_image, positions, sizes, strict=True)
+        ]
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """transformers' way in: the features of each image as a list in `pooler_output`.
+
+        Args:
+            pixel_values: (B, 3, height, width), or for NeXT (B, T, 3, height, width) padded to the largest T.
+            image_sizes: (B, 2), (h, w) as transformers has it; needed for NeXT.
+            **kwargs: `vision_feature_layer` and `vision_feature_select_strategy` must be those of the config.
+
+        Raises:
+            ValueError: A keyword asks for something else than the config.
+        """
+        for name in ("vision_feature_layer", "vision_feature_select_strategy"):
+            asked = kwargs.get(name)
+            if asked is not None and asked != getattr(self.config, name):
+                raise ValueError(f"{name}={asked!r} differs from the config's {getattr(self.config, name)!r}; set it there")
+        if pixel_values.dim() == 4:
+            return BaseModelOutputWithPooling(pooler_output=list(self.encode_tiles(pixel_values)[0]))
+        sizes = size_pairs(image_sizes, height_first=True)
+        if sizes is None:
+            raise ValueError("image_sizes, the (h, w) of each image, must come with 5-D pixel_values")
+        layout = TileLayout.from_config(self.config)
+        tiles = [image[: layout.num_tiles(size)] for image, size in zip(pixel_values, sizes, strict=True)]
+        return BaseModelOutputWithPooling(pooler_output=self.encode_images(tiles, sizes))
+
+    def embed(self, input_ids: Tensor, is_image: Tensor, features: Sequence[Tensor] | None) -> Tensor:
+        """Token embeddings with the image features in their places.
+
+        Args:
+            input_ids: (B, L). An id at an image row need not be in the vocabulary.
+            is_image: (B, L), bool.
+            features: Per image (its tokens, D), in the order of the rows; None leaves the rows zero.
+
+        Returns:
+            (B, L, D).
+        """
+        embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
+        if not features:
+            return embeds
+        rows = torch.cat(list(features)).to(embeds)
+        return embeds.masked_scatter(is_image.unsqueeze(-1), rows)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        vision_feature_layer: int | None = None,
+        vision_feature_select_strategy: str | None = None,
+        mm_encoder_outputs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> LlavaModelOutputWithPast:
+        """transformers' calling convention: expanded ids and pixels, or embeddings.
+
+        Args:
+            input_ids: (B, L), with as many image tokens as an image has features.
+            pixel_values: See `get_image_features`.
+            image_sizes: See `get_image_features`.
+            inputs_embeds: (B, L, D), in place of `input_ids`.
+            vision_feature_layer: Must be the config's.
+            vision_feature_select_strategy: Must be the config's.
+            mm_encoder_outputs: `{"image": output of get_image_features}`, in place of the pixels.
+            **kwargs: For the language model.
+
+        Raises:
+            ValueError: Ids and embeddings are both or neither given, or tokens and features differ in number.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        features: Sequence[Tensor] | None = None
+        if mm_encoder_outputs and mm_encoder_outputs.get("image") is not None:
+            features = mm_encoder_outputs["image"].pooler_output
+        elif pixel_values is not None and len(pixel_values):
+            features = self.get_image_features(
+                pixel_values,
+                image_sizes,
+                vision_feature_layer=vision_feature_layer,
+                vision_feature_select_strategy=vision_feature_select_strategy,
+            ).pooler_output
+        if input_ids is not None:
+            is_image = input_ids == self.config.image_token_id
+            _check_count(is_image, features)
+            inputs_embeds = self.embed(input_ids, is_image, features)
+        elif features is not None:
+            raise ValueError("pixel_values need input_ids, which say where the image stands; got inputs_embeds")
+        outputs = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+        return LlavaModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=None if features is None else torch.cat(list(features)),
+        )
+
+
+def _check_count(is_image: Tensor, features: Sequence[Tensor] | None) -> None:
+    """Raises ValueError unless there is an image token for every feature. (No features: decoding steps, text.)"""
+    if features is None:
+        return
+    tokens, rows = int(is_image.sum()), sum(len(image) for image in features)
+    if tokens != rows:
+        raise ValueError(
+            f"the ids hold {tokens} image tokens, but the images have {rows} features. A compressed model needs as many "
+            "tokens as its compression leaves: take them from model.num_visual_tokens(image_sizes), or pass images= "
+            "with one placeholder an image"
+        )
