@@ -166,9 +166,7 @@ class Conversation:
 
     def copy(self) -> Conversation:
         """Return a conversation of its own that starts from this one."""
-        return dataclasses.replace(
-            self, messages=[[role, message] for role, message in self.messages], skip_next=False
-        )
+        return dataclasses.replace(self, messages=[[role, message] for role, message in self.messages], skip_next=False)
 
     def dict(self) -> Mapping[str, Any]:
         """Return what can be written as JSON, without the images."""
@@ -249,9 +247,14 @@ _RENDERERS: dict[SeparatorStyle, Callable[[Conversation, _Turns], Iterator[Span]
 
 
 # The templates. Their spelling (a missing space after a full stop included) is part of what the models have learned.
-_HELPFUL = "The assistant gives helpful, detailed, and polite answers to the {}'s questions."
-_CHAT_WITH_HUMAN = "A chat between a curious human and an artificial intelligence assistant. " + _HELPFUL.format("human")
-_CHAT_WITH_USER = "A chat between a curious user and an artificial intelligence assistant. " + _HELPFUL.format("user")
+_CHAT_WITH_HUMAN = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
+_CHAT_WITH_USER = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
 _CHAT_WITH_MM_TAG = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant is able to understand the visual content that the user provides, "
@@ -375,6 +378,7 @@ def default_conv_mode(config: Any) -> str:
         return chosen
     language = getattr(config, "text_config", None) or config
     kind = str(getattr(language, "model_type", "")).removeprefix("llava_")
+    kind = "llama" if kind == "llava" else kind  # the first LLaVA checkpoints say no more
     vocabulary = getattr(language, "vocab_size", 0)
     if kind == "llama" and vocabulary in _YI_VOCABULARY:
         return "chatml_direct"

@@ -1,4 +1,4 @@
-"""From a file to pixels: safe decoding, padding, LLaVA's any-resolution tiles. Pillow only, and equal to LLaVA's pixels.
+"""From a file to pixels: safe decoding, padding, any-resolution tiles. Pillow only; the pixels equal LLaVA's.
 
 Every image size in this module is `(width, height)` in pixels, and so is every grid pinpoint; the one exception,
 transformers' configs, is converted in `grid_pinpoints`.
@@ -25,7 +25,7 @@ DEFAULT_MAX_PIXELS = 89_478_485
 """Images with more pixels than this are refused: the size above which Pillow itself begins to warn."""
 
 # transformers' configs that hold their pinpoints as (height, width).
-_HEIGHT_FIRST_MODEL_TYPES = frozenset({"llava_next", "llava_onevision", "llava_next_video"})
+_HEIGHT_FIRST_MODEL_TYPES = frozenset({"llava_next", "llava_next_video", "llava_onevision"})
 
 # `image_processor_type` (or the older `feature_extractor_type`) -> the Pillow class that makes one view of one image.
 # A NeXT processor is read as the CLIP processor inside it: the tiles are cut here, by LLaVA's rule.
@@ -70,15 +70,15 @@ def load_image(source: str | os.PathLike[str] | bytes, max_pixels: int | None = 
                     "shrink the image or raise `max_pixels`."
                 )
             image.load()
-            return to_rgb(image)
-    except (ImageDecodeError, FileNotFoundError, IsADirectoryError, PermissionError):
+            rgb = to_rgb(image)
+            return rgb.copy() if rgb is image else rgb  # a copy keeps neither the file nor its metadata
+    except (ImageDecodeError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"{name}: {error}") from error
     except UnidentifiedImageError as error:
         raise ImageDecodeError(f"{name}: not an image in any format that Pillow knows.") from error
-    # Pillow's decoders answer broken data with nearly any built-in exception.
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, ArithmeticError) as error:
+    except Exception as error:  # broken data makes Pillow's decoders raise nearly anything
         raise ImageDecodeError(f"{name}: the image cannot be decoded ({error}).") from error
 
 
@@ -255,7 +255,7 @@ def process_anyres_image(
 def _input_sides(processor: Any) -> tuple[int, int]:
     """Return a tile's side and the side that the base view is squeezed to; SigLIP's processor crops nothing."""
     size, crop = processor.size, getattr(processor, "crop_size", None)
-    base = getattr(size, "shortest_edge", None) or size["height"]
+    base = size.get("shortest_edge") or size["height"]
     return (crop["height"] if crop else base), base
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 _SENTENCEPIECE_FILE = "tokenizer.model"
 _LLAMA_CLASSES = frozenset({"LlamaTokenizer", "LlamaTokenizerFast"})
-# Checkpoints in transformers' own format: their ids are those of transformers, whatever files lie beside.
-_TRANSFORMERS_MODEL_TYPES = frozenset({"llava", "llava_next", "llava_onevision", "vipllava"})
+_LLAMA_MODEL_TYPES = frozenset({"llama", "mistral", "llava", "llava_llama", "llava_mistral"})
+_HELD_BY_BACKEND = frozenset({"added_tokens_decoder", "extra_special_tokens"})
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
@@ -30,12 +31,11 @@ def load_tokenizer(path: str | os.PathLike[str], *, like_slow: bool | None = Non
     Args:
         path: A folder or a Hub id.
         like_slow: Whether to give the slow Llama tokenizer's ids. None decides by the files: yes for a SentencePiece
-            Llama tokenizer (there is a `tokenizer.model` and its class is LlamaTokenizer), unless config.json says that
-            the checkpoint is in transformers' format (`model_type` llava, llava_next). Byte-level BPE tokenizers are
-            never touched.
+            Llama tokenizer (class LlamaTokenizer and a `tokenizer.model`), unless config.json is a composite one, as
+            in llava-hf's folders: their ids are those of transformers. Byte-level BPE tokenizers are never touched.
 
     Returns:
-        A fast tokenizer. Where the slow rules apply, it has the attribute `legacy` that LLaVA programs read.
+        A fast tokenizer. Where its files say so, it has the attribute `legacy` that LLaVA programs read.
 
     Raises:
         OSError: There is no tokenizer at `path`.
@@ -43,29 +43,26 @@ def load_tokenizer(path: str | os.PathLike[str], *, like_slow: bool | None = Non
     """
     from transformers import AutoTokenizer
 
-    settings = _read_json(path, "tokenizer_config.json")
-    is_llama = settings.get("tokenizer_class") in _LLAMA_CLASSES
-    model_file = _find_file(path, _SENTENCEPIECE_FILE) if is_llama else None
+    settings, config = _read_json(path, "tokenizer_config.json"), _read_json(path, "config.json")
+    model_file = _find_file(path, _SENTENCEPIECE_FILE) if _is_llama(settings, config) else None
+    if like_slow and model_file is None:
+        raise ValueError(f"{path}: like_slow=True needs a Llama tokenizer with its {_SENTENCEPIECE_FILE}.")
     if like_slow is None:
-        like_slow = model_file is not None and (
-            _read_json(path, "config.json").get("model_type") not in _TRANSFORMERS_MODEL_TYPES
-        )
-    elif like_slow and model_file is None:
-        raise ValueError(
-            f"{path}: like_slow=True needs a {_SENTENCEPIECE_FILE} and tokenizer_class LlamaTokenizer "
-            f"(found {settings.get('tokenizer_class')!r})."
-        )
-    if not like_slow or model_file is None:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        if "legacy" in settings and not hasattr(tokenizer, "legacy"):
-            tokenizer.legacy = settings["legacy"]
-        return tokenizer
-    return _load_like_slow(path, model_file, settings)
+        like_slow = "text_config" not in config
+    if like_slow and model_file is not None:
+        return _load_like_slow(path, model_file, settings)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if "legacy" in settings and not hasattr(tokenizer, "legacy"):
+        tokenizer.legacy = settings["legacy"]
+    return tokenizer
 
 
-def _load_like_slow(
-    path: str | os.PathLike[str], model_file: str, settings: dict[str, Any]
-) -> PreTrainedTokenizerBase:
+def _is_llama(settings: dict[str, Any], config: dict[str, Any]) -> bool:
+    declared = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    return declared in _LLAMA_CLASSES if declared else config.get("model_type") in _LLAMA_MODEL_TYPES
+
+
+def _load_like_slow(path: str | os.PathLike[str], model_file: str, settings: dict[str, Any]) -> PreTrainedTokenizerBase:
     from tokenizers import normalizers, pre_tokenizers
     from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
@@ -86,7 +83,9 @@ def _load_like_slow(
             pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="never", split=False),
         ]
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **source.init_kwargs)
+    # What is left out stands in the backend already; transformers lists the named special tokens there a second time.
+    options = {key: value for key, value in source.init_kwargs.items() if key not in _HELD_BY_BACKEND}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, legacy=legacy, **options)
     tokenizer.legacy = legacy
     return tokenizer
 
@@ -115,8 +114,7 @@ def _read_json(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
     file = _find_file(path, name)
     if file is None:
         return {}
-    with open(file, encoding="utf-8") as handle:
-        try:
-            return json.load(handle)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}: not valid JSON ({error}).") from error
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: not valid JSON ({error}).") from error
