@@ -1,0 +1,1 @@
+"""Training: LLaVA's stages and flags, on transformers' Trainer."""

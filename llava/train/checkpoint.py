@@ -1,0 +1,91 @@
+"""What a run leaves behind, and where it goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llava.train.arguments import Arguments
+from llava.train.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+ARGUMENTS_NAME = "training_args.json"
+_STATE_NAME = "trainer_state.json"  # the trainer writes it last, so a checkpoint that has one is whole
+
+
+def checkpoint_to_resume(output_dir: str | Path, asked: str | None) -> str | None:
+    """Where to go on.
+
+    Args:
+        output_dir: Of the run.
+        asked: `--resume_from_checkpoint`: a folder; `auto` or nothing for the last whole checkpoint of `output_dir`,
+            as LLaVA does; `none` to start anew.
+
+    Raises:
+        ValueError: The folder is no whole checkpoint.
+    """
+    if asked is not None and asked.lower() in ("none", "false"):
+        return None
+    if asked is not None and asked.lower() not in ("auto", "true"):
+        if not (Path(asked) / _STATE_NAME).is_file():
+            raise ValueError(f"--resume_from_checkpoint {asked} is no whole checkpoint: it has no {_STATE_NAME}")
+        return asked
+    found = {
+        int(path.name.rpartition("-")[2]): path
+        for path in Path(output_dir).glob("checkpoint-*")
+        if path.name.rpartition("-")[2].isdigit() and (path / _STATE_NAME).is_file()
+    }
+    if not found:
+        return None
+    logger.info("resuming from %s", found[max(found)])
+    return str(found[max(found)])
+
+
+def save_result(
+    directory: str | Path, model: Any, stage: Stage, arguments: Arguments, tokenizer: Any, image_processor: Any
+) -> None:
+    """Writes what the stage made, ready for `load_pretrained_model`, and the arguments it was made with.
+
+    A stage that trains only the projector leaves `mm_projector.safetensors` and a config; another one a whole
+    checkpoint in transformers' format.
+
+    Args:
+        directory: Made if it is not there.
+        model: In the dtypes of training; what a whole checkpoint holds is written in the dtype of the run.
+        stage: What was trained.
+        arguments: Of the run.
+        tokenizer: Saved with a whole checkpoint.
+        image_processor: Saved with a whole checkpoint.
+    """
+    from llava.model.multimodal_projector import save_projector
+
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    model.config.use_cache = True
+    if stage.saves_projector_only:
+        save_projector(model, directory, base_model=arguments.model.model_name_or_path)
+    else:
+        dtype = _dtype_of(arguments)
+        state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+        model.config.dtype = dtype
+        model.save_pretrained(directory, state_dict=state)
+        tokenizer.save_pretrained(directory)
+        image_processor.save_pretrained(directory)
+    write_arguments(directory, arguments)
+
+
+def write_arguments(directory: str | Path, arguments: Arguments) -> None:
+    """Writes the arguments of a run as JSON."""
+    text = json.dumps(arguments.to_dict(), indent=2, ensure_ascii=False, sort_keys=True, default=str)
+    (Path(directory) / ARGUMENTS_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def _dtype_of(arguments: Arguments) -> torch.dtype:
+    if arguments.training.bf16:
+        return torch.bfloat16
+    return torch.float16 if arguments.training.fp16 else torch.float32

@@ -1,0 +1,118 @@
+"""The model that a run starts from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llava.train.arguments import Arguments
+from llava.train.stages import Stage, apply_stage
+
+logger = logging.getLogger(__name__)
+
+
+def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | None = None) -> tuple[Any, Any, Any]:
+    """Loads a LLaVA checkpoint, or joins a language model and a tower, and readies it for a stage.
+
+    What is trained is kept in float32, so that small updates are not lost; the rest takes the dtype of the run
+    (`--bf16`, `--fp16`), in which DeepSpeed will hold all of it.
+
+    Args:
+        arguments: Of `parse_arguments`.
+        stage: What will be trained.
+        attn_implementation: For the language model, unless `--attn_implementation` says otherwise.
+
+    Returns:
+        Tokenizer, model, image processor.
+
+    Raises:
+        ValueError: The flags do not fit the checkpoint.
+    """
+    model_arguments = arguments.model
+    attention = model_arguments.attn_implementation or attn_implementation
+    if _is_llava_checkpoint(model_arguments.model_name_or_path):
+        tokenizer, model, image_processor = _from_checkpoint(arguments, attention)
+    else:
+        tokenizer, model, image_processor = _from_parts(arguments, attention)
+    if arguments.data.image_aspect_ratio is not None:
+        model.config.image_aspect_ratio = arguments.data.image_aspect_ratio
+    if model_arguments.compression is not None:
+        model.set_compression(model_arguments.compression)
+    model.config.use_cache = False  # a cache would be filled and never read; it is no part of what is saved
+    tokenizer.padding_side = "right"
+    apply_stage(model, stage)
+    _set_dtypes(model, _run_dtype(arguments))
+    return tokenizer, model, image_processor
+
+
+def _from_checkpoint(arguments: Arguments, attention: str | None) -> tuple[Any, Any, Any]:
+    from llava.model.builder import load_pretrained_model
+    from llava.model.multimodal_projector import read_projector
+
+    given = arguments.model
+    if given.vision_tower is not None:
+        logger.warning("--vision_tower %s is ignored: the checkpoint names its own tower", given.vision_tower)
+    tokenizer, model, image_processor, _ = load_pretrained_model(
+        given.model_name_or_path, device="cpu", torch_dtype="auto", attn_implementation=attention
+    )
+    merge_type = getattr(model.config, "mm_patch_merge_type", None) or "flat"
+    if given.mm_patch_merge_type not in (None, merge_type):
+        raise ValueError(f"--mm_patch_merge_type {given.mm_patch_merge_type}: the checkpoint was made with {merge_type}")
+    if given.pretrain_mm_mlp_adapter is not None:
+        projector = read_projector(given.pretrain_mm_mlp_adapter)
+        unexpected = model.load_state_dict(projector, strict=False).unexpected_keys
+        if unexpected:
+            raise ValueError(f"--pretrain_mm_mlp_adapter {given.pretrain_mm_mlp_adapter}: does not fit, {unexpected}")
+    return tokenizer, model, image_processor
+
+
+def _from_parts(arguments: Arguments, attention: str | None) -> tuple[Any, Any, Any]:
+    from llava.model.builder import build_from_parts
+
+    given = arguments.model
+    if given.vision_tower is None:
+        raise ValueError(
+            f"--model_name_or_path {given.model_name_or_path} is a language model without a tower; give --vision_tower"
+        )
+    tokenizer, model, image_processor = build_from_parts(
+        given.model_name_or_path,
+        given.vision_tower,
+        mm_vision_select_layer=given.mm_vision_select_layer,
+        mm_projector_type=given.mm_projector_type,
+        pretrain_mm_mlp_adapter=given.pretrain_mm_mlp_adapter,
+        mm_vision_select_feature=given.mm_vision_select_feature,
+        mm_patch_merge_type=given.mm_patch_merge_type or "flat",
+        image_aspect_ratio=arguments.data.image_aspect_ratio or "square",
+        image_grid_pinpoints=arguments.data.image_grid_pinpoints,
+        torch_dtype="auto",
+        attn_implementation=attention,
+        tokenizer_model_max_length=arguments.training.model_max_length,
+    )
+    return tokenizer, model, image_processor
+
+
+def _is_llava_checkpoint(name: str) -> bool:
+    """Whether a config describes a whole LLaVA model, in either format."""
+    from transformers.utils import cached_file
+
+    file = cached_file(name, "config.json")
+    if file is None:
+        raise ValueError(f"--model_name_or_path {name} has no config.json")
+    config = json.loads(Path(file).read_text(encoding="utf-8"))
+    return "mm_vision_tower" in config or "vision_config" in config
+
+
+def _run_dtype(arguments: Arguments) -> torch.dtype:
+    if arguments.training.bf16:
+        return torch.bfloat16
+    return torch.float16 if arguments.training.fp16 else torch.float32
+
+
+def _set_dtypes(model: Any, run_dtype: torch.dtype) -> None:
+    # Parameter by parameter: `model.to(dtype)` would round the rotary frequencies too.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else run_dtype)

@@ -1,0 +1,81 @@
+"""Trains a LLaVA: `python -m llava.train.train --model_name_or_path ... --data_path ... --output_dir ...`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from llava.data.collator import Collator
+from llava.data.dataset import LlavaDataset, read_records
+from llava.data.subset import subset_indices, subset_manifest, write_manifest
+from llava.data.templates import get_template
+from llava.train.arguments import Arguments, parse_arguments
+from llava.train.checkpoint import checkpoint_to_resume, save_result
+from llava.train.start import start_model
+from llava.train.trainer import LlavaTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def train(argv: Sequence[str] | None = None, attn_implementation: str | None = None) -> LlavaTrainer:
+    """Runs the stage that the flags ask for; goes on where an interrupted run of the same `--output_dir` stopped.
+
+    Args:
+        argv: Flags; by default this process's.
+        attn_implementation: Attention of the language model, unless `--attn_implementation` names one.
+
+    Returns:
+        The trainer, with its log history.
+    """
+    arguments = parse_arguments(argv)
+    training = arguments.training
+    logging.basicConfig(
+        level=logging.INFO if training.should_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    set_seed(training.seed)
+    stage = arguments.stage
+    tokenizer, model, image_processor = start_model(arguments, stage, attn_implementation)
+    trainer = LlavaTrainer(
+        stage=stage,
+        model=model,
+        args=training,
+        train_dataset=make_dataset(arguments, tokenizer, model, image_processor),
+        data_collator=Collator(pad_token_id=tokenizer.pad_token_id or 0),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint))
+    trainer.save_state()
+    if training.should_save:
+        save_result(training.output_dir, model, stage, arguments, tokenizer, image_processor)
+    return trainer
+
+
+def make_dataset(arguments: Arguments, tokenizer: Any, model: Any, image_processor: Any) -> LlavaDataset:
+    """The data that the flags name, or the part of it; a part leaves its manifest in the output folder."""
+    data, training = arguments.data, arguments.training
+    records = read_records(data.data_path)
+    if data.data_fraction != 1:
+        seed = training.seed if training.data_seed is None else training.data_seed
+        indices = subset_indices(len(records), data.data_fraction, seed)
+        logger.info("training on %d of %d samples (seed %d)", len(indices), len(records), seed)
+        if training.should_save:
+            manifest = subset_manifest(data.data_path, records, indices, data.data_fraction, seed)
+            write_manifest(Path(training.output_dir) / "subset.json", manifest)
+        records = [records[index] for index in indices]
+    return LlavaDataset(
+        records,
+        tokenizer=tokenizer,
+        template=get_template(arguments.model.version),
+        image_processor=image_processor,
+        image_config=model.config,
+        image_folder=data.image_folder,
+        count_visual_tokens=model.num_visual_tokens,
+        max_length=training.model_max_length,
+    )
+
+
+if __name__ == "__main__":
+    train()
