@@ -1,0 +1,69 @@
+"""How sure a difference of two accuracies over the same questions is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean of a minus b over the same questions, and a percentile interval of it.
+
+    Attributes:
+        difference: mean(a) - mean(b).
+        low: Lower end of the interval.
+        high: Upper end.
+        n: Questions that both have.
+        confidence: Of the interval, between 0 and 1.
+    """
+
+    difference: float
+    low: float
+    high: float
+    n: int
+    confidence: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_bootstrap(
+    a: Mapping[str, float],
+    b: Mapping[str, float],
+    *,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> PairedDifference:
+    """Draws questions with replacement, the same for both sides, and takes the percentiles of the difference.
+
+    Args:
+        a: What each question earned on one side, by id.
+        b: The same on the other side; only questions that both have count.
+        resamples: How often to draw.
+        confidence: Of the interval.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: The sides share no question.
+    """
+    shared = sorted(set(a) & set(b))
+    if not shared:
+        raise ValueError("the two sides have no question in common")
+    differences = np.array([a[key] - b[key] for key in shared])
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for start in range(0, resamples, _CHUNK):
+        count = min(_CHUNK, resamples - start)
+        drawn = generator.integers(0, len(shared), size=(count, len(shared)))
+        means[start : start + count] = differences[drawn].mean(axis=1)
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return PairedDifference(float(differences.mean()), float(low), float(high), len(shared), confidence)

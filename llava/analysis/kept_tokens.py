@@ -1,0 +1,109 @@
+"""Which patches of a scene a compressor keeps, and which it merges: as numbers, and drawn over the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llava.image_source import ImageSource, open_image
+from llava.inference import Inference
+from llava.model.configuration import CompressionLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_DIMMED = 0.22
+_CONTEXTUAL_COLOUR = "#ff9f1c"
+_DOMINANT_COLOUR = "#2ec4b6"
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """One tile as the vision tower sees it, and what is left of it.
+
+    Attributes:
+        picture: (H, W, 3), between 0 and 1: the preprocessed tile.
+        grid: (h, w), the patches' rows and columns.
+        dominant: Indices of the patches kept as they are, raster order; CLS is not among them.
+        contextual: Index of each contextual token's target patch -> tokens that it stands for, itself included.
+        keeps_cls: Whether the CLS token is kept too.
+    """
+
+    picture: np.ndarray
+    grid: tuple[int, int]
+    dominant: tuple[int, ...]
+    contextual: dict[int, int]
+    keeps_cls: bool
+
+    def caption(self) -> str:
+        """What is kept, in words."""
+        total = self.keeps_cls + len(self.dominant) + len(self.contextual)
+        parts = [f"{len(self.dominant)} patches"] + [f"{len(self.contextual)} merged"] * bool(self.contextual)
+        return f"{total} tokens: {' + '.join(['CLS'] * self.keeps_cls + parts)}"
+
+
+def find_kept_tokens(inference: Inference, image: ImageSource, compression: CompressionLike) -> KeptTokens:
+    """Compresses an image and tells what was kept of its first tile.
+
+    Args:
+        inference: The model; its own compression is put back afterwards.
+        image: The image.
+        compression: The budget.
+
+    Raises:
+        ValueError: `compression` is none.
+        UnreadableImageError: The image cannot be read.
+    """
+    model = inference.model
+    before = model.compression
+    pixels = inference.preprocess([open_image(image)])
+    try:
+        model.set_compression(compression)
+        if model.compression is None:
+            raise ValueError("without compression every patch is kept: name a budget")
+        kept = model.compress_images(pixels)
+    finally:
+        model.set_compression(before)
+    tile = pixels[0][0] if pixels[0].ndim == 4 else pixels[0]
+    side = round(model.num_patches**0.5)
+    positions, sizes = kept.positions[0].tolist(), kept.sizes[0].tolist()
+    dominant = positions[: kept.num_dominant]
+    return KeptTokens(
+        picture=_as_seen(tile, inference.image_processor),
+        grid=(side, side),
+        dominant=tuple(place for place in dominant if place >= 0),
+        contextual=dict(zip(positions[kept.num_dominant :], sizes[kept.num_dominant :], strict=True)),
+        keeps_cls=-1 in dominant,
+    )
+
+
+def draw_kept_tokens(axes: Axes, kept: KeptTokens, title: str = "") -> None:
+    """Draws a tile with what was not kept dimmed; contextual tokens carry the number of tokens merged into them."""
+    from matplotlib.patches import Rectangle
+
+    height, width = kept.picture.shape[:2]
+    rows, columns = kept.grid
+    bright = np.full(rows * columns, _DIMMED)
+    bright[list(kept.dominant)] = 1.0
+    bright[list(kept.contextual)] = 0.6
+    mask = np.kron(bright.reshape(rows, columns), np.ones((height // rows, width // columns)))
+    axes.imshow(kept.picture[: mask.shape[0], : mask.shape[1]] * mask[..., None], interpolation="nearest")
+    step_x, step_y = width / columns, height / rows
+    for places, colour in ((kept.dominant, _DOMINANT_COLOUR), (kept.contextual, _CONTEXTUAL_COLOUR)):
+        for place in places:
+            corner = (place % columns * step_x - 0.5, place // columns * step_y - 0.5)
+            axes.add_patch(Rectangle(corner, step_x, step_y, fill=False, edgecolor=colour, linewidth=0.7))
+    for place, size in kept.contextual.items():
+        centre = ((place % columns + 0.5) * step_x - 0.5, (place // columns + 0.5) * step_y - 0.5)
+        axes.text(*centre, str(size), color="white", fontsize=5, ha="center", va="center")
+    axes.set_title(title or kept.caption(), fontsize=8)
+    axes.set_axis_off()
+
+
+def _as_seen(tile: Any, image_processor: Any) -> np.ndarray:
+    """(H, W, 3) in 0..1 of a normalised (3, H, W) tile."""
+    picture = tile.float().cpu().numpy().transpose(1, 2, 0)
+    picture = picture * np.asarray(image_processor.image_std) + np.asarray(image_processor.image_mean)
+    return np.clip(picture, 0.0, 1.0)

@@ -1,0 +1,99 @@
+"""What a file of answers was made with, so that answers of different models, prompts or budgets never mix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.eval.tasks import Sample
+from llava.model.configuration import CompressionConfig
+
+_FULLY_HASHED_BYTES = 64 * 2**20
+_PROBE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """The first line of an answer file. Batch size and device are left out: they do not change an answer.
+
+    Attributes:
+        task: Name of the task.
+        model: Fingerprint of the model's files.
+        compression: The compression's config, or None.
+        conv_mode: Name of the conversation template.
+        prompts: Fingerprint of every prompt of the task.
+        generation: Generation options.
+        dtype: Data type of the weights.
+    """
+
+    task: str
+    model: str
+    compression: dict[str, Any] | None
+    conv_mode: str
+    prompts: str
+    generation: dict[str, Any]
+    dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The key as plain JSON values."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """The fields in which a stored key differs, each with both values."""
+        own = self.to_json()
+        names = sorted(set(own) | set(other))
+        return [f"{n}: {other.get(n)!r} -> {own.get(n)!r}" for n in names if own.get(n) != other.get(n)]
+
+
+def model_fingerprint(model_path: str | Path, model_base: str | Path | None = None) -> str:
+    """A hash of a checkpoint's files: of a large file its size and three samples, of a small one every byte.
+
+    A name that is not a local folder (a Hub id) stands for itself.
+    """
+    digest = hashlib.sha256()
+    for root in [model_path] if model_base is None else [model_path, model_base]:
+        folder = Path(root)
+        if not folder.is_dir():
+            digest.update(f"name:{root}".encode())
+            continue
+        files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin", ".model", ".index"})
+        for file in files:
+            digest.update(f"file:{file.name}:{file.stat().st_size}".encode())
+            _hash_file(file, digest)
+    return digest.hexdigest()[:16]
+
+
+def prompts_fingerprint(samples: Sequence[Sample]) -> str:
+    """A hash of ids, prompts and image names, in order; the whole task's, whatever part of it is run."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(json.dumps([sample.sample_id, sample.prompt, [p.name for p in sample.images]]).encode())
+    return digest.hexdigest()[:16]
+
+
+def compression_name(compression: CompressionConfig | None) -> str:
+    """A file's name for a budget: its short form, and what the short form does not say."""
+    if compression is None:
+        return "none"
+    name = str(compression).replace(":", "_")
+    default = CompressionConfig()
+    if compression.merge != default.merge:
+        name += f"_merge-{compression.merge}"
+    if compression.seed != default.seed:
+        name += f"_seed-{compression.seed}"
+    return name
+
+
+def _hash_file(file: Path, digest: Any) -> None:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= _FULLY_HASHED_BYTES:
+            digest.update(stream.read())
+            return
+        for offset in (0, size // 2, size - _PROBE_BYTES):
+            stream.seek(offset)
+            digest.update(stream.read(_PROBE_BYTES))

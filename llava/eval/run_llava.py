@@ -1,0 +1,78 @@
+"""`python -m llava.eval.run_llava`: one question about one or more images. LLaVA's flags, and `--compression`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m llava.eval.run_llava", description="Ask a LLaVA one question.")
+    parser.add_argument("--model-path", required=True, help="checkpoint, or a folder with a tuned projector only")
+    parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
+    parser.add_argument("--image-file", required=True, help="paths or URLs, separated by --sep")
+    parser.add_argument("--query", required=True, help="the question; <image-placeholder> marks where an image stands")
+    parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
+    parser.add_argument("--compression", help="'visionzip:54+10', 'none'...; default: what the model's config says")
+    parser.add_argument("--sep", default=",", help="separates image files (default ',')")
+    parser.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
+    parser.add_argument("--top_p", type=float, help="default: 1")
+    parser.add_argument("--num_beams", type=int, default=1)
+    parser.add_argument("--max_new_tokens", type=int, default=512)
+    parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
+    return parser
+
+
+def eval_model(args: Any) -> str:
+    """Answers `args.query` about `args.image_file`, prints the answer and returns it.
+
+    Args:
+        args: An object with LLaVA's fields: `model_path`, `image_file` (a string split at `sep`, or a list), `query`,
+            and optionally `model_base, conv_mode, sep, temperature, top_p, num_beams, max_new_tokens`; beside them
+            `compression` and `device`, and an already loaded `tokenizer`, `model` and `image_processor`.
+
+    Raises:
+        UnreadableImageError: An image cannot be read.
+    """
+    from llava.image_source import open_image
+    from llava.inference import GenerationOptions, Inference
+
+    def given(name: str, default: Any = None) -> Any:
+        value = getattr(args, name, None)
+        return default if value is None else value
+
+    parts = [given(name) for name in ("tokenizer", "model", "image_processor")]
+    conv_mode = given("conv_mode")
+    if all(part is not None for part in parts):
+        inference = Inference(*parts, conv_mode=conv_mode)
+    else:
+        inference = Inference.load(
+            args.model_path,
+            given("model_base"),
+            conv_mode=conv_mode,
+            compression=given("compression"),
+            device=given("device"),
+        )
+    files = args.image_file.split(given("sep", ",")) if isinstance(args.image_file, str) else args.image_file
+    options = GenerationOptions(
+        max_new_tokens=given("max_new_tokens", 512),
+        temperature=given("temperature", 0.0),
+        top_p=given("top_p"),
+        num_beams=given("num_beams", 1),
+    )
+    answer = inference.ask_one(args.query, *[open_image(file) for file in files], options=options)
+    print(answer.text)
+    return answer.text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    eval_model(make_parser().parse_args(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Around a prompt: where its images stand, how prompts become a batch, where an answer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
+from llava.conversation import SeparatorStyle, conv_templates
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def place_images(text: str, num_images: int, config: Any) -> str:
+    """Puts one `<image>` an image into the user's text: where the text says, else in front, each on a line.
+
+    Args:
+        text: The user's words, perhaps with `<image>` or `<image-placeholder>`.
+        num_images: How many images there are.
+        config: The model's config; `mm_use_im_start_end` puts the start and end tokens around each image.
+
+    Raises:
+        ValueError: The text names another number of images.
+    """
+    text = text.replace(IMAGE_PLACEHOLDER, DEFAULT_IMAGE_TOKEN)
+    named = text.count(DEFAULT_IMAGE_TOKEN)
+    if not named:
+        text = f"{DEFAULT_IMAGE_TOKEN}\n" * num_images + text
+    elif named != num_images:
+        raise ValueError(f"the text has {named} {DEFAULT_IMAGE_TOKEN} but {num_images} images are given: {text[:80]!r}")
+    if getattr(config, "mm_use_im_start_end", False):
+        marked = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
+        text = text.replace(DEFAULT_IMAGE_TOKEN, marked)
+    return text
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Pads prompts on the left.
+
+    Args:
+        rows: B prompts of different lengths, images as -200.
+        pad_token_id: What to pad with.
+
+    Returns:
+        `input_ids` (B, L) and `attention_mask` (B, L), int64, 0 where padded.
+    """
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), pad_token_id)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, longest - len(row) :] = torch.tensor(row)
+        mask[number, longest - len(row) :] = 1
+    return ids, mask
+
+
+def end_token_ids(model: Any) -> set[int]:
+    """The ids at which the model's generation ends."""
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        ends = getattr(model.config, "eos_token_id", None)
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
+
+
+def stop_string(conv_mode: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The separator at which a template's answers end, unless it is a special token, which ends them anyway."""
+    conv = conv_templates[conv_mode]
+    if conv.sep_style in (SeparatorStyle.PLAIN, SeparatorStyle.LLAMA_2):
+        return None
+    stop = conv.sep2 if conv.sep_style == SeparatorStyle.TWO else conv.sep
+    stop = (stop or "").strip()
+    return stop if stop and stop not in tokenizer.all_special_tokens else None

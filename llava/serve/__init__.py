@@ -1,0 +1,1 @@
+"""Serving: `python -m llava.serve.cli` chats about images in a terminal."""

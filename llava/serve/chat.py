@@ -1,0 +1,143 @@
+"""A conversation about images: images are encoded once, and a later turn computes only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, TextStreamer
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import conv_templates
+from llava.image_source import ImageSource, open_image
+from llava.inference import GenerationOptions, Inference
+from llava.prompting import end_token_ids, place_images, stop_string
+
+# Stands for the model's last answer where only the template's text around it is wanted; in no template.
+_ANSWER_MARK = "\N{SYMBOL FOR UNIT SEPARATOR}"
+
+
+class Chat:
+    """Many turns about the same images.
+
+    The ids of the conversation only grow: what the model said stays as the ids it said it with, and is never tokenised
+    again, so the kept cache is that of a fresh run over the whole conversation.
+
+    Attributes:
+        token_ids: The conversation so far, images as -200.
+        messages: (user's text, answer) of every finished turn.
+    """
+
+    def __init__(self, inference: Inference, images: Sequence[ImageSource] = ()) -> None:
+        """Begins a conversation.
+
+        Args:
+            inference: The model.
+            images: What it is about; they are put before the first message, and encoded when it comes.
+        """
+        self.inference = inference
+        self.images = tuple(images)
+        self.token_ids: list[int] = []
+        self.messages: list[tuple[str, str]] = []
+        self._conversation = conv_templates[inference.conv_mode].copy()
+        self._features: list[Tensor] | None = None
+        self._cache: DynamicCache | None = None
+        self._separator_said = False
+
+    @property
+    def roles(self) -> tuple[str, str]:
+        """What the template calls the user and the model."""
+        user, model = self._conversation.roles
+        return user, model
+
+    def say(
+        self,
+        text: str,
+        *,
+        options: GenerationOptions | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> str:
+        """Takes one turn.
+
+        Args:
+            text: The user's words.
+            options: Generation options; greedy by default.
+            on_text: Called with pieces of the answer as they come.
+
+        Returns:
+            The whole answer.
+
+        Raises:
+            UnreadableImageError: An image cannot be read (first turn).
+            ValueError: The text names other images than there are, or is empty.
+        """
+        if not text.strip():
+            raise ValueError("an empty message cannot be answered")
+        if self._features is None:
+            self._features = self.inference.encode([open_image(image) for image in self.images]) if self.images else []
+        turn = self._next_ids(text)
+        self.token_ids += turn
+        try:
+            new_ids = self._generate(options or GenerationOptions(), on_text)
+        except BaseException:
+            # An interrupted turn leaves the cache at an unknown length; it is rebuilt at the next one.
+            del self.token_ids[-len(turn) :]
+            self._cache = None
+            raise
+        answer = self.inference.decode(new_ids)
+        stop = stop_string(self.inference.conv_mode, self.inference.tokenizer)
+        self._separator_said = bool(stop) and self.inference.tokenizer.decode(new_ids).rstrip().endswith(stop or "")
+        self.token_ids += new_ids
+        self.messages.append((text, answer))
+        return answer
+
+    def _next_ids(self, text: str) -> list[int]:
+        """The ids that this turn adds before the answer: for a later turn also the end of the answer before it."""
+        conv = self._conversation.copy()
+        if not self.messages:
+            conv.append_message(conv.roles[0], place_images(text, len(self.images), self.inference.model.config))
+            conv.append_message(conv.roles[1], None)
+            return self.inference.tokenize(conv.get_prompt())
+        if DEFAULT_IMAGE_TOKEN in text:
+            raise ValueError(f"images come with the first message; a later one cannot name {DEFAULT_IMAGE_TOKEN}")
+        conv.append_message(conv.roles[0], _ANSWER_MARK)
+        conv.append_message(conv.roles[1], _ANSWER_MARK)
+        conv.append_message(conv.roles[0], text)
+        conv.append_message(conv.roles[1], None)
+        added = conv.get_prompt().split(_ANSWER_MARK)[2]
+        if self._separator_said:
+            added = added.removeprefix(stop_string(self.inference.conv_mode, self.inference.tokenizer) or "")
+        return list(self.inference.tokenizer(added, add_special_tokens=False).input_ids)
+
+    @torch.inference_mode()
+    def _generate(self, options: GenerationOptions, on_text: Callable[[str], None] | None) -> list[int]:
+        inference = self.inference
+        if self._cache is None:
+            self._cache = DynamicCache(config=inference.model.config.get_text_config())
+        input_ids = torch.tensor([self.token_ids], device=inference.model.device)
+        output = inference.model.generate(
+            input_ids,
+            image_features=self._features,
+            past_key_values=self._cache,
+            pad_token_id=inference.pad_token_id,
+            streamer=_CallbackStreamer(inference.tokenizer, on_text) if on_text else None,
+            use_cache=True,
+            **(options.to_kwargs() | inference.stop_kwargs()),
+        )
+        new_ids: list[int] = output[0].tolist()
+        # The end token is the template's to write; the cache does not hold the last new id yet.
+        return new_ids[:-1] if new_ids and new_ids[-1] in end_token_ids(inference.model) else new_ids
+
+
+class _CallbackStreamer(TextStreamer):
+    """Hands finished pieces of text to a function."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self._on_text(text)

@@ -1,0 +1,65 @@
+"""`python -m llava.serve.cli`: chat about an image in the terminal. An empty line or end of input ends it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; LLaVA's flags, and `--compression`."""
+    parser = argparse.ArgumentParser(prog="python -m llava.serve.cli", description="Chat with a LLaVA about images.")
+    parser.add_argument("--model-path", required=True, help="checkpoint, or a folder with a tuned projector only")
+    parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
+    parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
+    parser.add_argument("--compression", help="'visionzip:54+10', 'none'...; default: what the model's config says")
+    parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
+    parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
+    parser.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
+    parser.add_argument("--top-p", type=float, help="default: 1")
+    parser.add_argument("--max-new-tokens", type=int, default=512, help="default 512")
+    parser.add_argument("--load-8bit", action="store_true")
+    parser.add_argument("--load-4bit", action="store_true")
+    parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    args = make_parser().parse_args(arguments)
+    from llava.inference import GenerationOptions, Inference
+    from llava.serve.chat import Chat
+
+    inference = Inference.load(
+        args.model_path,
+        args.model_base,
+        conv_mode=args.conv_mode,
+        compression=args.compression,
+        device=args.device,
+        load_8bit=args.load_8bit,
+        load_4bit=args.load_4bit,
+    )
+    chat = Chat(inference, args.image_file)
+    options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
+    user, assistant = chat.roles
+    while True:
+        try:
+            text = input(f"{user}: ").strip()
+        except (EOFError, KeyboardInterrupt):
+            text = ""
+        if not text:
+            print("exit...")
+            return 0
+        print(f"{assistant}: ", end="", flush=True)
+        try:
+            chat.say(text, options=options, on_text=lambda piece: print(piece, end="", flush=True))
+        except KeyboardInterrupt:
+            print(" (interrupted)", end="")
+        print()
+        if args.debug:
+            print({"token_ids": chat.token_ids, "messages": chat.messages})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The bootstrap against scipy-free closed forms, and the report's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llava.analysis.bootstrap import paired_bootstrap
+
+
+def test_interval_agrees_with_the_normal_approximation() -> None:
+    generator = np.random.default_rng(3)
+    a = {str(i): float(generator.random() < 0.8) for i in range(2000)}
+    b = {str(i): float(generator.random() < 0.7) for i in range(2000)}
+    result = paired_bootstrap(a, b)
+    differences = np.array([a[key] - b[key] for key in a])
+    half = 1.96 * differences.std(ddof=1) / np.sqrt(len(differences))
+    assert result.difference == pytest.approx(differences.mean())
+    assert result.low == pytest.approx(differences.mean() - half, abs=0.002)
+    assert result.high == pytest.approx(differences.mean() + half, abs=0.002)
+    assert result.excludes_zero and result.n == 2000
+
+
+def test_equal_sides_and_disjoint_sides() -> None:
+    same = {str(i): float(i % 2) for i in range(50)}
+    result = paired_bootstrap(same, same)
+    assert (result.difference, result.low, result.high, result.excludes_zero) == (0.0, 0.0, 0.0, False)
+    with pytest.raises(ValueError, match="no question in common"):
+        paired_bootstrap({"a": 1.0}, {"b": 1.0})
+
+
+def test_only_shared_questions_count() -> None:
+    result = paired_bootstrap({"a": 1.0, "b": 1.0, "c": 0.0}, {"a": 0.0, "b": 0.0, "d": 1.0})
+    assert (result.difference, result.n) == (1.0, 2)
+
+
+def test_report_is_one_page_with_picture_and_table(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from llava.analysis.kept_tokens import KeptTokens
+    from llava.analysis.report import Scene, build_report
+
+    kept = KeptTokens(np.full((16, 16, 3), 0.5), (4, 4), (0, 5), {10: 3}, keeps_cls=True)
+    assert kept.caption() == "4 tokens: CLS + 2 patches + 1 merged"
+    rows = [
+        {"task": "tiny_vqa", "method": "none", "tokens": 16, "accuracy": 0.9, "retention": 1.0, "n": 10},
+        {"task": "tiny_vqa", "method": "random", "tokens": 4, "accuracy": 0.25, "retention": None, "n": 10},
+    ]
+    png, page = build_report(rows, tmp_path, scenes=[Scene("which <digit>?", "5", ((kept, "5"),))], title="a & b")
+    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    text = page.read_text()
+    assert "<h1>a &amp; b</h1>" in text and "<td>25.0 %</td>" in text and "data:image/png;base64," in text
+    assert "<td>-</td>" in text and "vision ms" not in text
+    with pytest.raises(ValueError, match="no rows"):
+        build_report([], tmp_path)

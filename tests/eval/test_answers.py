@@ -1,0 +1,101 @@
+"""Answer files: resumable after a kill, in the same bytes, and never mixed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llava.eval.answers import AnswerFile, RunKeyMismatch
+from llava.eval.results import read_results, write_results
+from llava.eval.run_key import RunKey, compression_name, model_fingerprint
+from llava.model.configuration import CompressionConfig
+
+KEY = RunKey("tiny_vqa", "abc", CompressionConfig().to_dict(), "v1", "p", {"max_new_tokens": 16}, "torch.float32")
+
+
+def test_interrupted_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    with AnswerFile(whole, KEY) as answers:
+        for number in range(4):
+            answers.append(str(number), f"answer {number} é")
+    answers.finish(["0", "1", "2", "3"])
+    with AnswerFile(cut, KEY) as answers:
+        answers.append("2", "answer 2 é")
+        answers.append("0", "answer 0 é")
+    with cut.open("ab") as stream:
+        stream.write(b'{"question_id": "1", "text": "answ')
+    resumed = AnswerFile(cut, KEY)
+    assert set(resumed.answers) == {"2", "0"}
+    with resumed:
+        resumed.append("3", "answer 3 é")
+        resumed.append("1", "answer 1 é")
+    resumed.finish(["0", "1", "2", "3"])
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("field", ["model", "compression", "prompts", "conv_mode", "generation", "dtype"])
+def test_answers_of_another_run_are_refused(tmp_path: Path, field: str) -> None:
+    with AnswerFile(tmp_path / "a.jsonl", KEY) as answers:
+        answers.append("0", "text")
+    other = None if field == "compression" else {"max_new_tokens": 1} if field == "generation" else "other"
+    with pytest.raises(RunKeyMismatch, match=rf"a\.jsonl.*{field}: .*--output-dir"):
+        AnswerFile(tmp_path / "a.jsonl", replace(KEY, **{field: other}))
+
+
+def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_text("hello\n")
+    with pytest.raises(RunKeyMismatch, match="not a file of answers"):
+        AnswerFile(path, KEY)
+
+
+def test_killed_before_the_header_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"run_k')
+    with AnswerFile(path, KEY) as answers:
+        answers.append("0", "text")
+    header, _ = path.read_text().splitlines()
+    assert json.loads(header) == {"run_key": KEY.to_json()}
+
+
+def test_fingerprint_sees_weights_config_and_base(tmp_path: Path) -> None:
+    folder, base = tmp_path / "m", tmp_path / "b"
+    for each in (folder, base):
+        each.mkdir()
+        (each / "config.json").write_text("{}")
+        (each / "model.safetensors").write_bytes(b"1234")
+    first = model_fingerprint(folder)
+    assert model_fingerprint(folder) == first
+    assert model_fingerprint(folder, base) != first
+    (folder / "model.safetensors").write_bytes(b"1235")
+    assert model_fingerprint(folder) != first
+
+
+def test_budgets_that_differ_have_names_that_differ() -> None:
+    budgets = [None, CompressionConfig(), CompressionConfig(merge="mean"), CompressionConfig(seed=1)]
+    budgets += [CompressionConfig("random", 64, 0, seed=seed) for seed in (0, 1)]
+    names = [compression_name(budget) for budget in budgets]
+    assert len(set(names)) == len(names)
+    assert names[:2] == ["none", "visionzip_54+10"]
+    assert all("/" not in name and ":" not in name for name in names)
+
+
+def row(compression: str, accuracy: float, n: int = 10) -> dict[str, object]:
+    method = compression.split("_")[0]
+    return {"task": "t", "compression": compression, "method": method, "accuracy": accuracy, "n": n}
+
+
+def test_retention_is_against_the_vanilla_row_of_the_same_size(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, [row("visionzip_4+1", 0.4)], "model")
+    assert read_results(path)[0]["retention"] is None
+    write_results(path, [row("none", 0.8), row("random_5", 0.2, n=3)], "model")
+    assert {r["compression"]: r["retention"] for r in read_results(path)} == {
+        "visionzip_4+1": 0.5,
+        "none": 1.0,
+        "random_5": None,
+    }
+    assert read_results(path, "another model") == []
