@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from llava.image_processing import select_best_resolution, unpadded_shape
+from llava.image_processing import grid_pinpoints, select_best_resolution, unpadded_shape
 
 MergeType = Literal["flat", "spatial", "spatial_unpad"]
 Rule = Literal["llava", "transformers"]
@@ -48,13 +48,13 @@ class TileLayout:
             ValueError: An entry has an unknown value.
         """
         is_next = config.model_type == "llava_next"
-        merge_type = getattr(config, "mm_patch_merge_type", None) or ("spatial_unpad" if is_next else "flat")
-        rule = getattr(config, "anyres_rule", None) or "transformers"
+        merge_type: Any = getattr(config, "mm_patch_merge_type", None) or ("spatial_unpad" if is_next else "flat")
+        rule: Any = getattr(config, "anyres_rule", None) or "transformers"
         if merge_type not in MERGE_TYPES:
             raise ValueError(f"mm_patch_merge_type {merge_type!r} is none of {', '.join(MERGE_TYPES)}")
         if rule not in RULES:
             raise ValueError(f"anyres_rule {rule!r} is none of {', '.join(RULES)}")
-        pinpoints = tuple((w, h) for h, w in config.image_grid_pinpoints) if is_next else ()
+        pinpoints = tuple(grid_pinpoints(config)) if is_next else ()
         vision = config.vision_config
         return cls(merge_type, rule, pinpoints, vision.image_size, vision.image_size // vision.patch_size)
 
@@ -183,7 +183,9 @@ def _known(image_size: tuple[int, int] | None) -> tuple[int, int]:
     return image_size
 
 
-def size_pairs(image_sizes: Sequence[Sequence[int]] | Tensor | None, *, height_first: bool) -> list[tuple[int, int]] | None:
+def size_pairs(
+    image_sizes: Sequence[Sequence[int]] | Tensor | None, *, height_first: bool
+) -> list[tuple[int, int]] | None:
     """Image sizes as (w, h) pairs of ints, from (w, h) or, with `height_first`, from transformers' (h, w)."""
     if image_sizes is None:
         return None

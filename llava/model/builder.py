@@ -185,7 +185,7 @@ def _dtype_for(device: torch.device, asked: torch.dtype | str | None) -> torch.d
 
 
 def _quantization(load_8bit: bool, load_4bit: bool, torch_dtype: torch.dtype | str | None) -> Any:
-    """bitsandbytes' settings; tower, projector and head stay in full precision."""
+    """Bitsandbytes' settings; tower, projector and head stay in full precision."""
     if not (load_8bit or load_4bit):
         return None
     if load_8bit and load_4bit:

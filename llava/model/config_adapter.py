@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PretrainedConfig
 
+from llava.image_processing import parse_pinpoints
 from llava.model.checkpoint_files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.multimodal_encoder import tower_has_cls
@@ -119,9 +119,6 @@ def _pinpoints(raw: Mapping[str, Any], vision_config: PretrainedConfig, where: P
     if given is None and not str(raw.get("image_aspect_ratio")).startswith("anyres"):
         return [[vision_config.image_size, vision_config.image_size]]  # spatial, but no image is ever tiled
     try:
-        pairs = ast.literal_eval(given) if isinstance(given, str) else given
-        return [[int(height), int(width)] for width, height in pairs]
-    except (TypeError, ValueError, SyntaxError):
-        raise CheckpointError(
-            f"{where}: config.json: image_grid_pinpoints {given!r} is not a list of (width, height) pairs"
-        ) from None
+        return [[height, width] for width, height in parse_pinpoints(given or ())]
+    except ValueError as error:
+        raise CheckpointError(f"{where}: config.json: {error}") from error

@@ -117,7 +117,9 @@ class CompressionConfig:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.method}:{self.dominant}+{self.contextual}" if self.contextual else f"{self.method}:{self.dominant}"
+        return (
+            f"{self.method}:{self.dominant}+{self.contextual}" if self.contextual else f"{self.method}:{self.dominant}"
+        )
 
 
 CompressionLike: TypeAlias = CompressionConfig | Mapping[str, Any] | str | None

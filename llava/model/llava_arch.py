@@ -29,7 +29,7 @@ from llava.model.state_dict_adapter import TRANSFORMERS_NAMES, to_file_names, to
 from llava.model.vision_seam import VisionSeam
 
 Images = Tensor | Sequence[Tensor]
-ImageSizes = Sequence[Sequence[int]] | Tensor
+ImageSizes = Sequence[Any] | Tensor
 
 
 class _NotGiven:
@@ -105,7 +105,9 @@ class LlavaMetaForCausalLM:
         budget = self.compression
         kept = None if budget is None else budget.num_tokens
         if not layout.pinpoints or not aspect_ratio.startswith("anyres"):
-            keeps_cls = self.config.vision_feature_select_strategy == "full" and tower_has_cls(self.config.vision_config)
+            keeps_cls = self.config.vision_feature_select_strategy == "full" and tower_has_cls(
+                self.config.vision_config
+            )
             return [kept or self.num_patches + int(keeps_cls)] * len(image_sizes)
         sizes = size_pairs(image_sizes, height_first=False) or []
         return [layout.num_tokens(layout.num_tiles(size), size, kept) for size in sizes]
@@ -286,7 +288,7 @@ class LlavaMetaForCausalLM:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """transformers' `from_pretrained`, strict about tensors: either format, published files of any age.
+        """Transformers' `from_pretrained`, strict about tensors: either format, published files of any age.
 
         Args:
             pretrained_model_name_or_path: As for `load_pretrained_model`, which also gives the tokenizer.
@@ -309,7 +311,7 @@ class LlavaMetaForCausalLM:
         return cls.from_state(config, parts.state, **kwargs)
 
     def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> Any:
-        """transformers' `save_pretrained`, with the tensor names of the published llava-hf checkpoints."""
+        """Transformers' `save_pretrained`, with the tensor names of the published llava-hf checkpoints."""
         own = self.state_dict() if state_dict is None else state_dict  # type: ignore[attr-defined]
         renamed = to_file_names(own, TRANSFORMERS_NAMES, tower_root(own))
         return super().save_pretrained(  # type: ignore[misc]
@@ -331,7 +333,9 @@ class LlavaForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaForConditionalG
     config: LlavaConfig
 
     def __init__(self, config: LlavaConfig) -> None:
-        super(HFLlavaForConditionalGeneration, self).__init__(config)  # the parent would build transformers' inner model
+        super(HFLlavaForConditionalGeneration, self).__init__(
+            config
+        )  # the parent would build transformers' inner model
         self.model = LlavaModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.model.check_vision_config()

@@ -89,8 +89,8 @@ def parts_of_checkpoint(folder: Path, model_base: str | Path | None = None) -> M
     raw = read_json(folder / "config.json")
     if not (is_llava_format(raw) or is_transformers_format(raw)):
         raise CheckpointError(
-            f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither mm_vision_tower "
-            "(LLaVA's format) nor vision_config with model_type llava or llava_next (transformers' format)"
+            f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
+            "mm_vision_tower (LLaVA's format) nor vision_config with model_type llava or llava_next (transformers' format)"
         )
     files = weight_files(folder)
     if files:
@@ -165,7 +165,9 @@ def _projector_parts(folder: Path, raw: Mapping[str, Any], model_base: str | Pat
     base_raw = read_json(base / "config.json")
     if not (is_llava_format(base_raw) or is_transformers_format(base_raw)):
         if not is_llava_format(raw):
-            raise CheckpointError(f"{base}: is no LLaVA, and {folder}/config.json does not say which vision tower to use")
+            raise CheckpointError(
+                f"{base}: is no LLaVA, and {folder}/config.json does not say which vision tower to use"
+            )
         entries = {name: value for name, value in raw.items() if name.startswith(("mm_", "image_", "tokenizer_"))}
         return parts_from_base(base, entries, folder, vision_source=folder)
     parts = parts_of_checkpoint(base)

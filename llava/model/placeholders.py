@@ -125,8 +125,8 @@ def match_images_to_placeholders(input_ids: Tensor, attention_mask: Tensor | Non
         return None
     if num_images != sum(max(count, 1) for count in per_sample):
         raise ValueError(
-            f"the prompts hold {sum(per_sample)} image placeholders (per sample: {per_sample}), but {num_images} images "
-            "were given; there must be one <image> in the prompt for each image"
+            f"the prompts hold {sum(per_sample)} image placeholders (per sample: {per_sample}), but {num_images} "
+            "images were given; there must be one <image> in the prompt for each image"
         )
     used: list[int] = []
     start = 0

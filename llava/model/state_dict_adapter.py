@@ -1,4 +1,4 @@
-"""The names of tensors: LLaVA's, transformers' files', and transformers' modules', as one table each, read both ways."""
+"""The names of tensors, LLaVA's, transformers' files' and transformers' modules': a table each, read both ways."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class VisionSeam:
     def get_image_features(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """transformers' way in: the features of each image as a list in `pooler_output`.
+        """Transformers' way in: the features of each image as a list in `pooler_output`.
 
         Args:
             pixel_values: (B, 3, height, width), or for NeXT (B, T, 3, height, width) padded to the largest T.
@@ -150,7 +150,9 @@ class VisionSeam:
         for name in ("vision_feature_layer", "vision_feature_select_strategy"):
             asked = kwargs.get(name)
             if asked is not None and asked != getattr(self.config, name):
-                raise ValueError(f"{name}={asked!r} differs from the config's {getattr(self.config, name)!r}; set it there")
+                raise ValueError(
+                    f"{name}={asked!r} differs from the config's {getattr(self.config, name)!r}; set it there"
+                )
         if pixel_values.dim() == 4:
             return BaseModelOutputWithPooling(pooler_output=list(self.encode_tiles(pixel_values)[0]))
         sizes = size_pairs(image_sizes, height_first=True)
@@ -188,7 +190,7 @@ class VisionSeam:
         mm_encoder_outputs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
-        """transformers' calling convention: expanded ids and pixels, or embeddings.
+        """Transformers' calling convention: expanded ids and pixels, or embeddings.
 
         Args:
             input_ids: (B, L), with as many image tokens as an image has features.
@@ -232,13 +234,13 @@ class VisionSeam:
 
 
 def _check_count(is_image: Tensor, features: Sequence[Tensor] | None) -> None:
-    """Raises ValueError unless there is an image token for every feature. (No features: decoding steps, text.)"""
+    """Raises ValueError unless there is an image token for every feature. None: a decoding step, or text."""
     if features is None:
         return
     tokens, rows = int(is_image.sum()), sum(len(image) for image in features)
     if tokens != rows:
         raise ValueError(
-            f"the ids hold {tokens} image tokens, but the images have {rows} features. A compressed model needs as many "
-            "tokens as its compression leaves: take them from model.num_visual_tokens(image_sizes), or pass images= "
+            f"the ids hold {tokens} image tokens, but the images have {rows} features. A compressed model needs "
+            "as many tokens as its compression leaves: take them from model.num_visual_tokens(image_sizes), or pass images= "
             "with one placeholder an image"
         )

@@ -28,6 +28,7 @@ class Chat:
     Attributes:
         token_ids: The conversation so far, images as -200.
         messages: (user's text, answer) of every finished turn.
+        answer_spans: Where in `token_ids` each answer begins and ends; what precedes it is what it was given to.
     """
 
     def __init__(self, inference: Inference, images: Sequence[ImageSource] = ()) -> None:
@@ -41,6 +42,7 @@ class Chat:
         self.images = tuple(images)
         self.token_ids: list[int] = []
         self.messages: list[tuple[str, str]] = []
+        self.answer_spans: list[tuple[int, int]] = []
         self._conversation = conv_templates[inference.conv_mode].copy()
         self._features: list[Tensor] | None = None
         self._cache: DynamicCache | None = None
@@ -89,6 +91,7 @@ class Chat:
         answer = self.inference.decode(new_ids)
         stop = stop_string(self.inference.conv_mode, self.inference.tokenizer)
         self._separator_said = bool(stop) and self.inference.tokenizer.decode(new_ids).rstrip().endswith(stop or "")
+        self.answer_spans.append((len(self.token_ids), len(self.token_ids) + len(new_ids)))
         self.token_ids += new_ids
         self.messages.append((text, answer))
         return answer

@@ -12,12 +12,13 @@ TINY_DATA_ROOT = Path("playground/tiny/data")
 _HOW_TO_MAKE = "make the data with `python playground/tiny/make_data.py`, or name its folder with --data-root"
 
 
-def load_tiny(data_root: Path, file_name: str) -> LoadedTask:
+def load_tiny(data_root: Path, file_name: str, group_field: str) -> LoadedTask:
     """Reads `{question_id, image, text, answer, kind}` rows.
 
     Args:
         data_root: Folder that holds the file and `images/`.
         file_name: The JSON file.
+        group_field: The field that the score is broken down by.
 
     Returns:
         The samples; a row that lacks a field or repeats an id is left out and named.
@@ -38,7 +39,7 @@ def load_tiny(data_root: Path, file_name: str) -> LoadedTask:
     bad_rows = []
     for number, row in enumerate(rows):
         try:
-            sample = _sample(row, data_root / "images")
+            sample = _sample(row, data_root / "images", group_field)
         except (KeyError, TypeError) as error:
             bad_rows.append(f"{path} row {number}: missing or wrong field {error}")
             continue
@@ -49,7 +50,7 @@ def load_tiny(data_root: Path, file_name: str) -> LoadedTask:
     return LoadedTask(list(samples.values()), bad_rows)
 
 
-def _sample(row: dict[str, Any], images: Path) -> Sample:
+def _sample(row: dict[str, Any], images: Path, group_field: str) -> Sample:
     for name in ("image", "text", "answer"):
         if not isinstance(row[name], str):
             raise TypeError(f"{name!r} = {row[name]!r} is not a string")
@@ -58,5 +59,5 @@ def _sample(row: dict[str, Any], images: Path) -> Sample:
         prompt=row["text"],
         images=(images / row["image"],),
         answer=row["answer"],
-        group=str(row.get("kind", "")),
+        group=str(row.get(group_field, "")),
     )

@@ -21,7 +21,7 @@ class TinyPope(Task):
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads `eval_pope.json`."""
-        return load_tiny(data_root, "eval_pope.json")
+        return load_tiny(data_root, "eval_pope.json", "split")
 
     def parse(self, text: str) -> str:
         """`yes` or `no`, whichever the text begins with, or nothing."""

@@ -19,7 +19,7 @@ class TinyVqa(Task):
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads `eval_vqa.json`."""
-        return load_tiny(data_root, "eval_vqa.json")
+        return load_tiny(data_root, "eval_vqa.json", "kind")
 
     def parse(self, text: str) -> str:
         """The text in lower case, surrounding space and one final period removed."""

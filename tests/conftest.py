@@ -1,0 +1,26 @@
+"""What every room's tests share: the reference's recorded outputs and checkpoints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+FIXTURES = Path(__file__).parent / "fixtures" / "oracle"
+
+# The fixtures are a selection; `make parity ORACLE=...` points this at the whole recording.
+ORACLE = Path(os.environ.get("ORACLE") or FIXTURES)
+
+
+@pytest.fixture(scope="session")
+def oracle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A writable copy of the reference's checkpoints, their vision tower's path filled in."""
+    folder = tmp_path_factory.mktemp("oracle") / "oracle"
+    shutil.copytree(ORACLE, folder, ignore=shutil.ignore_patterns("v15_*.npz", "v16_*.npz", "fp16_*.npz"))
+    for file in [folder, *folder.rglob("*")]:
+        file.chmod(0o755 if file.is_dir() else 0o644)
+        if file.suffix == ".json" and "@ORACLE@" in (text := file.read_text(encoding="utf-8")):
+            file.write_text(text.replace("@ORACLE@", str(folder)), encoding="utf-8")
+    return folder
