@@ -33,7 +33,8 @@ test-gpu: setup
 
 # Against every recorded output of the reference, not only the fixtures of the test suite.
 parity: setup
-	ORACLE=$(abspath $(ORACLE)) $(PY) -m pytest -q tests/model -k parity
+	ORACLE=$(abspath $(ORACLE)) $(PY) -m pytest -q tests/model/test_parity.py tests/test_conversation.py \
+		tests/test_image_processing.py tests/test_mm_utils.py tests/test_tokenization.py
 
 quickstart:
 	bash scripts/quickstart.sh
