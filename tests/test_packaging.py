@@ -7,6 +7,7 @@ import sys
 import tomllib
 import zipfile
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,7 @@ def test_pins_are_inside_the_ranges() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in lines)}
-    for line in project["dependencies"] + sum(project["optional-dependencies"].values(), []):
+    for line in chain(project["dependencies"], *project["optional-dependencies"].values()):
         wanted = Requirement(line)
         name = wanted.name.lower().replace("_", "-")
         if name not in {project["name"], "flash-attn"}:  # flash-attn is built against the user's own CUDA
@@ -120,13 +121,21 @@ def test_pins_are_inside_the_ranges() -> None:
             assert pins[name] in wanted.specifier, f"{name}=={pins[name]} is outside {line}"
 
 
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function but for its docstring, which may be as long as its shapes and errors need."""
+    first = function.body[0]
+    has_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    docstring = first.end_lineno - first.lineno + 1 if has_docstring else 0
+    return function.end_lineno - function.lineno + 1 - docstring
+
+
 def test_files_and_functions_stay_short() -> None:
     too_long = []
     for file in (path for path in tracked_files() if path.suffix == ".py" and path.parts[0] in {"llava", "benchmarks"}):
         source = (ROOT / file).read_text(encoding="utf-8")
-        if source.count("\n") >= 400:
+        if source.count("\n") > 400:
             too_long.append(str(file))
         for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 60:
-                too_long.append(f"{file}: {node.name}")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and code_lines(node) > 60:
+                too_long.append(f"{file}: {node.name} ({code_lines(node)} lines)")
     assert not too_long

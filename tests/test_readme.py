@@ -1,0 +1,75 @@
+"""The documents' code is run, so that what a reader copies works."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(file: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a document: language and text."""
+    return BLOCK.findall((ROOT / file).read_text(encoding="utf-8"))
+
+
+def run(language: str, text: str, cwd: Path = ROOT, **variables: str) -> str:
+    command = {"bash": ["bash", "-euo", "pipefail", "-c", text], "python": [sys.executable, "-c", text]}[language]
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+def test_links_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} points to {target}"
+
+
+def test_a_compressor_from_outside_the_package(oracle_dir: Path, tmp_path: Path) -> None:
+    (definition, use) = [text for language, text in blocks("docs/add_a_compressor.md") if language == "python"]
+    assert definition.count("\n") <= 30
+    (tmp_path / "farthest.py").write_text(definition, encoding="utf-8")
+    use = use.replace("playground/tiny/model", str(oracle_dir / "tiny-llava-v1.5"))
+    check = """
+import torch
+
+pixels = torch.randn(2, 3, 336, 336, generator=torch.Generator().manual_seed(0))
+with torch.inference_mode():
+    both, alone = model.compress_images(pixels), model.compress_images(pixels[1:])
+assert both.tokens.shape[:2] == (2, 49)
+assert all(len(set(row)) == 49 and row == sorted(row) for row in both.positions.tolist())
+assert torch.equal(both.positions[1:], alone.positions)
+"""
+    run("python", use + check, cwd=tmp_path, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+
+
+@pytest.mark.slow
+def test_every_block_of_the_readme() -> None:
+    commands = [(language, text) for language, text in blocks("README.md") if not text.startswith("make test")]
+    assert {language for language, _ in commands} == {"bash", "python"}
+    assert "quickstart.sh" in commands[0][1], "the quickstart comes first: it makes what the other blocks need"
+    for language, text in commands:
+        run(language, text, VENV=".venv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", ["compression", "checkpoints", "training", "evaluation"])
+def test_the_documents_python(document: str) -> None:
+    for language, text in blocks(f"docs/{document}.md"):
+        if language == "python":
+            run(language, text)
