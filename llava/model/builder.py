@@ -52,8 +52,8 @@ def load_pretrained_model(
     """Loads a LLaVA for inference, with as many visual tokens as `compression` leaves.
 
     What the folder holds is read from its config and files, never from its name: a LLaVA-format checkpoint
-    (`liuhaotian/llava-v1.5-*`, `llava-v1.6-*`), a transformers-format one (`llava-hf/*`, or saved by this package), or a
-    projector alone, which goes on `model_base` (a whole LLaVA, or a language model for LLaVA's own projectors).
+    (`liuhaotian/llava-v1.5-*`, `llava-v1.6-*`), a transformers-format one (`llava-hf/*`, or saved by this package), or
+    a projector alone, which goes on `model_base` (a whole LLaVA, or a language model for LLaVA's own projectors).
 
     Args:
         model_path: A folder, or a repository on the Hub.
@@ -64,8 +64,8 @@ def load_pretrained_model(
         device_map: As in transformers; used only on an accelerator.
         device: Where to put the model; by default the accelerator if there is one, else the CPU.
         use_flash_attn: LLaVA's way to say `attn_implementation="flash_attention_2"`.
-        compression: `"visionzip:54+10"`, a `CompressionConfig`, its dict, or None for all visual tokens. Not given: what
-            the checkpoint's config says.
+        compression: `"visionzip:54+10"`, a `CompressionConfig`, its dict, or None for all visual tokens. Not given:
+            what the checkpoint's config says.
         torch_dtype: Of the weights, or `"auto"` for the checkpoint's own; by default float16 on an accelerator, as in
             LLaVA, and float32 on the CPU.
         attn_implementation: `sdpa` (the default), `eager`, or `flash_attention_2`.

@@ -101,7 +101,7 @@ def read_tensors(files: list[Path]) -> dict[str, Tensor]:
         try:
             if file.suffix == ".safetensors":
                 with safe_open(file, framework="pt") as reader:
-                    shard = {name: reader.get_tensor(name) for name in reader.keys()}
+                    shard = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
             else:
                 shard = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:

@@ -42,7 +42,7 @@ _NOT_GIVEN = _NotGiven()
 class LlavaModel(VisionSeam, HFLlavaModel):
     """LLaVA-1.5 without its language-modelling head."""
 
-    config: LlavaConfig
+    config_class = LlavaConfig
 
     @property
     def mm_projector(self) -> nn.Module:
@@ -53,7 +53,7 @@ class LlavaModel(VisionSeam, HFLlavaModel):
 class LlavaNextModel(VisionSeam, HFLlavaNextModel):
     """LLaVA-NeXT without its language-modelling head."""
 
-    config: LlavaNextConfig
+    config_class = LlavaNextConfig
 
     @property
     def mm_projector(self) -> nn.Module:
@@ -186,6 +186,8 @@ class LlavaMetaForCausalLM:
         images: Images | None = None,
         image_sizes: ImageSizes | None = None,
         image_features: Sequence[Tensor] | None = None,
+        pixel_values: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> Any:
         """Runs the model in LLaVA's convention, or in transformers' when `pixel_values` are given.
@@ -201,10 +203,12 @@ class LlavaMetaForCausalLM:
                 sample, as LLaVA's collator makes, may be among them.
             image_sizes: With `images`, (w, h) of each; with `pixel_values`, (h, w) as transformers has it.
             image_features: Output of `encode_images`, in place of `images`.
-            **kwargs: For transformers' forward, `pixel_values` among them.
+            pixel_values: transformers' way to give images; the ids then hold an image token for every feature.
+            logits_to_keep: Compute only the last so many logits; 0 for all.
+            **kwargs: For transformers' forward.
 
         Returns:
-            transformers' output; logits (B, L, vocabulary) over the expanded sequence, and the loss if labels are given.
+            transformers' output; logits (B, L, vocabulary) over the expanded sequence, and with labels the loss.
 
         Raises:
             ValueError: Placeholders and images differ in number.
@@ -217,7 +221,9 @@ class LlavaMetaForCausalLM:
                 past_key_values=past_key_values,
                 inputs_embeds=inputs_embeds,
                 labels=labels,
+                pixel_values=pixel_values,
                 image_sizes=image_sizes,
+                logits_to_keep=logits_to_keep,
                 **kwargs,
             )
         if input_ids is None:
@@ -229,6 +235,7 @@ class LlavaMetaForCausalLM:
             past_key_values=past_key_values,
             inputs_embeds=embeds,
             labels=sequence.labels,
+            logits_to_keep=logits_to_keep,
             **kwargs,
         )
 
@@ -330,7 +337,7 @@ class LlavaMetaForCausalLM:
 class LlavaForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaForConditionalGeneration):
     """LLaVA-1.5; saved files are transformers' own `llava`, with `compression` in config.json."""
 
-    config: LlavaConfig
+    config_class = LlavaConfig
 
     def __init__(self, config: LlavaConfig) -> None:
         super(HFLlavaForConditionalGeneration, self).__init__(
@@ -345,7 +352,7 @@ class LlavaForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaForConditionalG
 class LlavaNextForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaNextForConditionalGeneration):
     """LLaVA-NeXT; saved files are transformers' own `llava_next`, with `compression` in config.json."""
 
-    config: LlavaNextConfig
+    config_class = LlavaNextConfig
 
     def __init__(self, config: LlavaNextConfig) -> None:
         super(HFLlavaNextForConditionalGeneration, self).__init__(config)  # as above

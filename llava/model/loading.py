@@ -90,7 +90,7 @@ def parts_of_checkpoint(folder: Path, model_base: str | Path | None = None) -> M
     if not (is_llava_format(raw) or is_transformers_format(raw)):
         raise CheckpointError(
             f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
-            "mm_vision_tower (LLaVA's format) nor vision_config with model_type llava or llava_next (transformers' format)"
+            "mm_vision_tower (LLaVA's format) nor vision_config with model_type llava or llava_next (transformers')"
         )
     files = weight_files(folder)
     if files:

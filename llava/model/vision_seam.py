@@ -241,6 +241,6 @@ def _check_count(is_image: Tensor, features: Sequence[Tensor] | None) -> None:
     if tokens != rows:
         raise ValueError(
             f"the ids hold {tokens} image tokens, but the images have {rows} features. A compressed model needs "
-            "as many tokens as its compression leaves: take them from model.num_visual_tokens(image_sizes), or pass images= "
-            "with one placeholder an image"
+            "as many tokens as its compression leaves: take them from model.num_visual_tokens(image_sizes), or pass "
+            "images= with one placeholder an image"
         )
