@@ -1,0 +1,174 @@
+"""`python -m llava.eval` on the reference's tiny checkpoint: every budget a row, killed and rerun the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llava.eval.__main__ import main
+from llava.eval.answers import RunKeyMismatch
+from llava.eval.runner import RunSettings, evaluate
+from llava.eval.tasks import get_task
+from llava.inference import Answer, Inference, Question
+from llava.model.configuration import CompressionConfig
+
+BUDGET = CompressionConfig("visionzip", 54, 10)
+
+
+@pytest.fixture(scope="module")
+def inference(oracle_dir: Path) -> Inference:
+    return Inference.load(oracle_dir / "tiny-llava-v1.5", device="cpu")
+
+
+def settings(output_dir: Path, data_root: Path, **more: Any) -> RunSettings:
+    defaults: dict[str, Any] = {"fingerprint": "model", "latency": False, "progress": False}
+    return RunSettings(output_dir, data_root=data_root, **(defaults | more))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.jsonl")}
+
+
+def test_command_line_runs_tasks_by_budgets(
+    oracle_dir: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "tiny_vqa,tiny_pope"]
+    arguments += ["--compression", "none", "--compression", "visionzip:54+10", "--device", "cpu"]
+    arguments += ["--limit", "8", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
+    assert main(arguments) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [(row["task"], row["method"], row["tokens"], row["n"]) for row in rows] == [
+        ("tiny_vqa", "none", 576, 8),
+        ("tiny_vqa", "visionzip", 64, 8),
+        ("tiny_pope", "none", 576, 8),
+        ("tiny_pope", "visionzip", 64, 8),
+    ]
+    assert [row["encodes_saved"] for row in rows] == [6, 6, 4, 4]
+    assert all(row["vision_ms"] > 0 and row["prefill_ms"] > 0 and row["seconds"] > 0 for row in rows)
+    assert rows[1]["prefill_ms"] < rows[0]["prefill_ms"]
+    assert all("f1" in row for row in rows[2:]) and set(rows[0]["accuracy_by_group"]) == {"digit", "count", "colour"}
+    assert "tiny_pope" in capsys.readouterr().out
+
+    # Rerun: nothing is asked again, and the measured figures stay.
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["rows"] == rows
+
+
+def test_answers_are_the_models_own(inference: Inference, tiny_data: Path, tmp_path: Path) -> None:
+    [result] = evaluate(inference, [get_task("tiny_vqa")], [BUDGET], settings(tmp_path, tiny_data, batch_size=7))
+    assert inference.model.compression is None, "the model's own compression is put back"
+    header, *lines = (tmp_path / "answers" / "tiny_vqa" / "visionzip_54+10.jsonl").read_text().splitlines()
+    assert json.loads(header)["run_key"]["compression"] == BUDGET.to_dict()
+    samples = get_task("tiny_vqa").load(tiny_data).samples
+    inference.model.set_compression(BUDGET)
+    try:
+        for line, sample in list(zip(map(json.loads, lines), samples, strict=True))[:6]:
+            alone = inference.ask_one(sample.prompt, *sample.images)
+            assert line["question_id"] == sample.sample_id
+            assert line["text"] == inference.decode(alone.token_ids[:16])
+    finally:
+        inference.model.set_compression(None)
+    assert result.row["accuracy"] == sum(result.earned.values()) / 20
+
+
+def test_killed_and_rerun_ends_in_the_same_bytes(
+    inference: Inference, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = get_task("tiny_vqa")
+    evaluate(inference, [task], [BUDGET], settings(tmp_path / "whole", tiny_data, batch_size=3))
+
+    ask = Inference.ask
+
+    def killed_after_five(self: Inference, questions: list[Question], **options: Any) -> Iterator[Answer]:
+        for count, answer in enumerate(ask(self, questions, **options)):
+            if count == 5:
+                raise KeyboardInterrupt
+            yield answer
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Inference, "ask", killed_after_five)
+        evaluate(inference, [task], [BUDGET], settings(tmp_path / "killed", tiny_data, batch_size=3))
+    [(_, left)] = files_of(tmp_path / "killed").items()
+    assert len(left.splitlines()) == 1 + 5
+
+    asked: list[int] = []
+
+    def counted(self: Inference, questions: list[Question], **options: Any) -> Iterator[Answer]:
+        asked.append(len(questions))
+        return ask(self, questions, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Inference, "ask", counted)
+        evaluate(inference, [task], [BUDGET], settings(tmp_path / "killed", tiny_data, batch_size=4))
+    assert asked == [15]
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def test_another_model_or_prompt_refuses_to_mix(inference: Inference, tiny_data: Path, tmp_path: Path) -> None:
+    task, out, data = get_task("tiny_pope"), tmp_path / "out", tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    evaluate(inference, [task], [BUDGET], settings(out, data, limit=2))
+    with pytest.raises(RunKeyMismatch, match="model: 'model' -> 'other'"):
+        evaluate(inference, [task], [BUDGET], settings(out, data, fingerprint="other"))
+    rows = json.loads((data / "eval_pope.json").read_text())
+    rows[0]["text"] = "Is there, perhaps, a 0?"
+    (data / "eval_pope.json").write_text(json.dumps(rows))
+    with pytest.raises(RunKeyMismatch, match="prompts: "):
+        evaluate(inference, [task], [BUDGET], settings(out, data))
+
+
+def test_a_larger_limit_goes_on_where_a_smaller_one_ended(
+    inference: Inference, tiny_data: Path, tmp_path: Path
+) -> None:
+    task = get_task("tiny_pope")
+    [first] = evaluate(inference, [task], [BUDGET], settings(tmp_path / "a", tiny_data, limit=3))
+    assert (first.row["n"], len(first.earned)) == (3, 3)
+    [rest] = evaluate(inference, [task], [BUDGET], settings(tmp_path / "a", tiny_data))
+    evaluate(inference, [task], [BUDGET], settings(tmp_path / "b", tiny_data))
+    assert rest.row["n"] == 10
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+def test_a_bad_image_is_named_counted_and_asked_again(inference: Inference, tiny_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    (data / "images" / "eval_1.png").write_bytes(b"no picture")
+    task = get_task("tiny_pope")
+    [result] = evaluate(inference, [task], [BUDGET], settings(tmp_path / "out", data))
+    assert result.row["n"] == 10 and len(result.row["errors"]) == 2
+    assert all("eval_1.png" in line for line in result.row["errors"])
+    shutil.copy(tiny_data / "images" / "eval_1.png", data / "images" / "eval_1.png")
+    [mended] = evaluate(inference, [task], [BUDGET], settings(tmp_path / "out", data))
+    assert mended.row["errors"] == []
+    evaluate(inference, [task], [BUDGET], settings(tmp_path / "whole", tiny_data))
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def test_list_and_wrong_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    assert "tiny_pope" in capsys.readouterr().out
+    for arguments, message in (
+        (["--tasks", "tiny_vqa"], "--model-path, --output-dir: needed"),
+        (["--model-path", "m", "--tasks", "gqua", "--output-dir", "o"], "no task 'gqua'"),
+        (
+            ["--model-path", "m", "--tasks", "tiny_vqa", "--output-dir", "o", "--compression", "zip"],
+            "compression 'zip'",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert message in capsys.readouterr().err
+
+
+def test_missing_data_is_told_without_a_traceback(
+    oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAVA_EVAL_DATA", str(tmp_path / "nowhere"))
+    arguments = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "tiny_vqa", "--device", "cpu"]
+    assert main([*arguments, "--output-dir", str(tmp_path)]) == 1
+    assert "nowhere" in capsys.readouterr().err
