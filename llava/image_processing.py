@@ -24,9 +24,6 @@ Size = tuple[int, int]
 DEFAULT_MAX_PIXELS = 89_478_485
 """Images with more pixels than this are refused: the size above which Pillow itself begins to warn."""
 
-# transformers' configs that hold their pinpoints as (height, width).
-_HEIGHT_FIRST_MODEL_TYPES = frozenset({"llava_next", "llava_next_video", "llava_onevision"})
-
 # `image_processor_type` (or the older `feature_extractor_type`) -> the Pillow class that makes one view of one image.
 # A NeXT processor is read as the CLIP processor inside it: the tiles are cut here, by LLaVA's rule.
 _PIL_PROCESSORS = {
@@ -185,9 +182,13 @@ def grid_pinpoints(config: Any) -> list[Size]:
     if pinpoints is None:
         raise ValueError("the model config has no `image_grid_pinpoints`, which image_aspect_ratio='anyres' needs.")
     sizes = parse_pinpoints(pinpoints)
-    if getattr(config, "model_type", None) in _HEIGHT_FIRST_MODEL_TYPES:
+    if _is_transformers_next(config):
         sizes = [(width, height) for height, width in sizes]
     return sizes
+
+
+def _is_transformers_next(config: Any) -> bool:
+    return getattr(config, "model_type", None) == "llava_next"
 
 
 def get_anyres_image_grid_shape(
@@ -283,7 +284,7 @@ def process_images(
         raise ValueError("`images` is empty: there is nothing to process.")
     images = [to_rgb(image) for image in images]
     aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
-    if aspect_ratio is None and getattr(model_cfg, "model_type", None) in _HEIGHT_FIRST_MODEL_TYPES:
+    if aspect_ratio is None and _is_transformers_next(model_cfg):
         aspect_ratio = "anyres"
     if aspect_ratio == "anyres":
         import torch

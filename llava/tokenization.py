@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _SENTENCEPIECE_FILE = "tokenizer.model"
 _LLAMA_CLASSES = frozenset({"LlamaTokenizer", "LlamaTokenizerFast"})
 _LLAMA_MODEL_TYPES = frozenset({"llama", "mistral", "llava", "llava_llama", "llava_mistral"})
-_HELD_BY_BACKEND = frozenset({"added_tokens_decoder", "extra_special_tokens"})
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
@@ -38,12 +37,14 @@ def load_tokenizer(path: str | os.PathLike[str], *, like_slow: bool | None = Non
         A fast tokenizer. Where its files say so, it has the attribute `legacy` that LLaVA programs read.
 
     Raises:
-        OSError: There is no tokenizer at `path`.
+        FileNotFoundError: There is no tokenizer at `path`.
         ValueError: `like_slow=True` for a tokenizer that is no SentencePiece Llama tokenizer.
     """
     from transformers import AutoTokenizer
 
     settings, config = _read_json(path, "tokenizer_config.json"), _read_json(path, "config.json")
+    if not settings and not any(_find_file(path, name) for name in (_SENTENCEPIECE_FILE, "tokenizer.json")):
+        raise FileNotFoundError(f"{path}: no tokenizer (tokenizer_config.json, {_SENTENCEPIECE_FILE}, tokenizer.json).")
     model_file = _find_file(path, _SENTENCEPIECE_FILE) if _is_llama(settings, config) else None
     if like_slow and model_file is None:
         raise ValueError(f"{path}: like_slow=True needs a Llama tokenizer with its {_SENTENCEPIECE_FILE}.")
@@ -66,13 +67,14 @@ def _load_like_slow(path: str | os.PathLike[str], model_file: str, settings: dic
     from tokenizers import normalizers, pre_tokenizers
     from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
-    # A missing entry meant legacy to transformers 4; transformers 5 takes it for False.
+    # What a missing entry meant to transformers 4 was legacy and a BOS; to transformers 5 it is the opposite.
     legacy = settings.get("legacy") is not False
+    ends = {"add_bos_token": settings.get("add_bos_token", True), "add_eos_token": settings.get("add_eos_token", False)}
     if legacy:
         prefix = "always" if _adds_dummy_prefix(model_file) else "never"
     else:
         prefix = "first" if settings.get("add_prefix_space") is not False else "never"
-    source = LlamaTokenizer.from_pretrained(path, legacy=legacy)
+    source = LlamaTokenizer.from_pretrained(path, legacy=legacy, **ends)
     backend = source.backend_tokenizer
     # The text's own spaces are spelled as pieces first. The prefix can then be set as a real space without asking
     # whether the text already starts with one, which is the question that the stock pipeline gets wrong.
@@ -83,8 +85,10 @@ def _load_like_slow(path: str | os.PathLike[str], model_file: str, settings: dic
             pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="never", split=False),
         ]
     )
-    # What is left out stands in the backend already; transformers lists the named special tokens there a second time.
-    options = {key: value for key, value in source.init_kwargs.items() if key not in _HELD_BY_BACKEND}
+    options = {key: value for key, value in source.init_kwargs.items() if key != "added_tokens_decoder"}
+    # transformers counts the named special tokens (BOS and so on) among the extra ones; here they are kept apart.
+    named = set(source.special_tokens_map.values())
+    options["extra_special_tokens"] = [token for token in source.extra_special_tokens if str(token) not in named]
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, legacy=legacy, **options)
     tokenizer.legacy = legacy
     return tokenizer
@@ -101,13 +105,16 @@ def _find_file(path: str | os.PathLike[str], name: str) -> str | None:
     """Return the local path of a checkpoint's file, from a folder or the Hub, or None where there is none."""
     from transformers.utils import cached_file
 
-    return cached_file(
-        path,
-        name,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    try:
+        return cached_file(
+            path,
+            name,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except OSError as error:
+        raise FileNotFoundError(f"{path}: neither a folder nor a model on the Hub ({error})") from error
 
 
 def _read_json(path: str | os.PathLike[str], name: str) -> dict[str, Any]:

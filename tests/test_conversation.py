@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import PIL.Image
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava.conversation import Conversation, SeparatorStyle, conv_templates, default_conv_mode, default_conversation
@@ -44,6 +44,7 @@ def test_prompt_where_llava_fails(name):
 
 
 @pytest.mark.parametrize("name", conv_templates)
+@settings(deadline=None)
 @given(texts=st.lists(st.text(min_size=1), min_size=1, max_size=6), is_open=st.booleans())
 def test_spans_make_up_the_prompt_and_mark_the_answers(name, texts, is_open):
     conversation = converse(name, *texts, *([None] if is_open and len(texts) % 2 else []))

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlavaConfig, LlavaNextConfig, LlavaNextImageProcessorPil
 from transformers.image_processing_utils import select_best_resolution as transformers_best_resolution
@@ -143,12 +143,14 @@ def test_unpadded_shapes_equal_llavas():
         assert unpadded_shape(rows * 24, columns * 24, size, "llava") == tuple(expected)
 
 
+@settings(deadline=None)
 @given(width=sides, height=sides)
 def test_best_resolution_equals_transformers_in_its_order(width, height):
     theirs = transformers_best_resolution((height, width), [(h, w) for w, h in PINPOINTS])
     assert select_best_resolution((width, height), PINPOINTS) == theirs[::-1]
 
 
+@settings(deadline=None)
 @given(width=sides, height=sides, grid=st.sampled_from([(48, 48), (24, 48), (48, 24), (24, 72), (72, 24)]))
 def test_unpadded_shape_equals_transformers(width, height, grid):
     left = unpad_image(torch.zeros(1, *grid), (height, width)).shape[1:]
@@ -179,6 +181,7 @@ def test_no_resolution_to_choose_from():
         select_best_resolution((10, 10), [])
 
 
+@settings(deadline=None)
 @given(width=st.integers(1, 200), height=st.integers(1, 200), target=st.sampled_from([(48, 96), (96, 48), (96, 96)]))
 def test_a_padded_image_fills_one_direction_and_is_centred(width, height, target):
     canvas = np.asarray(resize_and_pad_image(PIL.Image.new("RGB", (width, height), (255, 255, 255)), target))
@@ -191,6 +194,7 @@ def test_a_padded_image_fills_one_direction_and_is_centred(width, height, target
         assert kept[0] == (whole - len(kept)) // 2
 
 
+@settings(deadline=None)
 @given(columns=st.integers(1, 4), rows=st.integers(1, 4), side=st.integers(1, 9))
 def test_tiles_put_together_are_the_image(columns, rows, side):
     pixels = np.random.default_rng(0).integers(0, 256, (rows * side, columns * side, 3), dtype=np.uint8)
@@ -200,6 +204,7 @@ def test_tiles_put_together_are_the_image(columns, rows, side):
     assert np.array_equal(canvas, pixels)
 
 
+@settings(deadline=None)
 @given(width=st.integers(1, 40), height=st.integers(1, 40))
 def test_a_squared_image_lies_in_the_middle(width, height):
     square = np.asarray(expand2square(PIL.Image.new("L", (width, height), 255), 7))
@@ -273,6 +278,7 @@ def test_truncated_files_are_named(suffix, tmp_path):
             load_image(path)
 
 
+@settings(deadline=None)
 @given(position=st.integers(0, 2543), value=st.integers(0, 255))
 def test_a_damaged_file_is_decoded_or_refused(position, value):
     damaged = bytearray((ORACLE / "images" / "small.png").read_bytes())

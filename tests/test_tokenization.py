@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -62,6 +62,7 @@ def sentencepiece() -> SentencePieceProcessor:
     return SentencePieceProcessor(model_file=str(LLAMA / "tokenizer.model"))
 
 
+@settings(deadline=None)
 @given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40))
 def test_ids_equal_sentencepieces(tokenizer, sentencepiece, text):
     """Away from special tokens both settings give what SentencePiece itself gives."""
@@ -109,6 +110,29 @@ def test_offsets_lie_in_the_text(tokenizer):
 
 def test_a_missing_legacy_entry_means_legacy(tmp_path):
     assert differing(load_tokenizer(copy_llama(tmp_path, legacy=None)), legacy=True) == []
+
+
+def test_missing_entries_mean_what_they_meant(tmp_path):
+    tokenizer = load_tokenizer(copy_llama(tmp_path, add_bos_token=None, add_eos_token=None))
+    assert differing(tokenizer, legacy=False) == []
+
+
+def test_entries_about_the_ends_are_followed(tmp_path):
+    tokenizer = load_tokenizer(copy_llama(tmp_path, add_bos_token=False, add_eos_token=True))
+    assert tokenizer("a").input_ids == [300, 2]
+
+
+def test_extra_special_tokens_are_kept(tmp_path):
+    end = {"content": "<|im_end|>", "special": True, "normalized": False, "lstrip": False, "rstrip": False}
+    settings = json.loads((LLAMA / "tokenizer_config.json").read_text())
+    added = settings["added_tokens_decoder"] | {"700": end | {"single_word": False}}
+    folder = copy_llama(tmp_path / "source", added_tokens_decoder=added, additional_special_tokens=["<|im_end|>"])
+    tokenizer = load_tokenizer(folder)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for each in (tokenizer, load_tokenizer(tmp_path / "saved")):
+        assert each("a<|im_end|>").input_ids == [1, 300, 700]
+        assert each.decode([300, 700], skip_special_tokens=True) == "a"
+        assert sorted(each.all_special_tokens) == ["</s>", "<s>", "<unk>", "<|im_end|>"]
 
 
 @pytest.mark.parametrize("model_type", ["llama", "llava_llama", "llava"])
@@ -171,6 +195,7 @@ def test_broken_settings_name_the_file(tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_an_empty_folder_is_an_error(tmp_path):
-    with pytest.raises((OSError, ValueError)):
-        load_tokenizer(tmp_path)
+def test_a_folder_without_tokenizer_is_an_error(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(FileNotFoundError, match=str(folder)):
+            load_tokenizer(folder)
