@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import transformers
@@ -167,11 +167,15 @@ class Arguments:
         }
 
 
-# Flags that transformers 5 renamed; their values kept their meaning (a ratio is a number of steps below 1).
-_RENAMED = {
+_HAS_ACTIVATION_CHECKPOINTING = any(
+    field.name == "activation_checkpointing" for field in fields(transformers.TrainingArguments)
+)
+# Flags that transformers 5 renamed (None: dropped); their values kept their meaning (a ratio is a number of steps below 1).
+_RENAMED: dict[str, str | None] = {
     "--evaluation_strategy": "--eval_strategy",
     "--warmup_ratio": "--warmup_steps",
     "--no_cuda": "--use_cpu",
+    **({"--gradient_checkpointing": "--activation_checkpointing"} if _HAS_ACTIVATION_CHECKPOINTING else {}),
     "--logging_dir": None,
     "--overwrite_output_dir": None,
     "--save_safetensors": None,

@@ -43,7 +43,7 @@ class LlavaTrainer(Trainer):
         self.skipped: Counter[str] = Counter()
         self._reported: set[str] = set()
         self._seen: Counter[str] = Counter()
-        self._seen_since = time.perf_counter()
+        self._seen_since: float | None = None
 
     # ---- order of the samples ----
 
@@ -64,6 +64,7 @@ class LlavaTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """A micro-batch; what was left out of it is reported and counted."""
+        self._seen_since = self._seen_since or time.perf_counter()
         for reason, name in inputs.pop("skipped", ()):
             self.skipped[reason] += 1
             if name not in self._reported:
@@ -117,11 +118,11 @@ class LlavaTrainer(Trainer):
         names = ("samples", "visual tokens")
         local = [float(self._seen[name]) for name in names] + [float(sum(self.skipped.values()))]
         totals = self.accelerator.reduce(torch.tensor(local, device=self.args.device), reduction="sum").tolist()
-        seconds, self._seen_since = now - self._seen_since, now
+        seconds, self._seen_since = now - (self._seen_since or now), now
         self._seen.clear()
         samples, visual_tokens, skipped = totals
         return {
-            "samples_per_second": round(samples / seconds, 3),
+            "samples_per_second": round(samples / max(seconds, 1e-9), 3),
             "visual_tokens_per_sample": round(visual_tokens / max(samples, 1), 2),
             "skipped_samples": skipped,
         }
