@@ -131,7 +131,7 @@ def main() -> None:
     held = paint(unseen, True, "eval", folder, arguments.seed)
     scenes = [read_scene(seen, index) for index in range(len(seen))]
     tests = [read_scene(unseen, index) for index in range(len(unseen))]
-    asked = [ask_many(digits, int(rng.integers(4, 11)), rng) for digits in scenes]
+    asked = [ask_many(digits, int(rng.integers(4, 17)), rng) for digits in scenes]
     common = [value for value, _ in Counter(digit.value for digits in scenes for digit in digits).most_common()]
     common += [value for value in range(10) if value not in common]
     write(
@@ -140,7 +140,10 @@ def main() -> None:
     )
     write(
         arguments.output / "align.json",
-        [conversation(n, [(CAPTION_PROMPT, caption(d))]) for n, d in list(zip(names, scenes, strict=True))[: arguments.align]],
+        [
+            conversation(n, [(CAPTION_PROMPT, caption(d))])
+            for n, d in list(zip(names, scenes, strict=True))[: arguments.align]
+        ],
     )
     write(arguments.output / "eval_vqa.json", make_vqa(tests, held, arguments.vqa, rng))
     write(arguments.output / "eval_pope.json", make_pope(tests, held, arguments.pope, common, rng))

@@ -1,7 +1,8 @@
 """Makes the small language model: a Llama tokenizer of its own, and a Llama pre-trained on text alone.
 
-The text is LLaVA's `vicuna_v1` conversation, in which a scene is told in words where the picture will stand. So the
-model brings what Vicuna brings to LLaVA: it knows the template and how to answer about something described.
+The text is LLaVA's `vicuna_v1` conversation, in which a scene is told in words where the picture will stand; the words
+of a phrase ("red 7 top left") are said at once, their embeddings added up in one position. So the model brings what
+Vicuna brings to LLaVA: it knows the template and how to answer about something described.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,27 +33,34 @@ IMAGE_TOKEN = "<image>"
 TAIL = "Answer the question using a single word or phrase."
 
 
-def compose(rng: np.random.Generator, count: int) -> list[list[tuple[str, str]]]:
-    """Writes `count` conversations, each a list of (question, answer), the scene told in the first question."""
+@dataclass(frozen=True)
+class Talk:
+    """A scene told in phrases, and what is asked and answered about it."""
+
+    phrases: list[str]
+    pairs: list[tuple[str, str]]
+
+
+def compose(rng: np.random.Generator, count: int) -> list[Talk]:
+    """Writes `count` conversations about fresh scenes."""
     scenes = sample_scenes(rng, load_block(False), count)
     talks = []
     for index in range(count):
         digits = read_scene(scenes, index)
-        pairs = [(q.text, q.answer) for q in ask_many(digits, int(rng.integers(4, 13)), rng)]
-        if rng.random() < 0.1:
-            pairs.append((CAPTION_PROMPT, caption(digits)))
-        longest = int(rng.integers(0, 7))
-        talks.append([(f"{tell(digits, rng, longest)}\n{pairs[0][0]}", pairs[0][1]), *pairs[1:]])
+        pairs = [(q.text, q.answer) for q in ask_many(digits, int(rng.integers(4, 17)), rng)]
+        if rng.random() < 0.2:
+            pairs.insert(0, (CAPTION_PROMPT, caption(digits)))
+        talks.append(Talk(tell(digits, rng, int(rng.integers(0, 9))), pairs))
     return talks
 
 
-def flatten(pairs: list[tuple[str, str]]) -> tuple[str, list[tuple[int, int]]]:
-    """Gives the text of a conversation and the spans of characters that the assistant says, `</s>` included."""
-    text, spans = SYSTEM + " ", []
-    for question, answer in pairs:
-        text += f"USER: {question} ASSISTANT: "
-        spans.append((len(text), len(text) + len(answer) + len("</s>")))
-        text += f"{answer}</s>"
+def flatten(talk: Talk) -> tuple[str, list[tuple[int, int]]]:
+    """Gives the text after the scene and the spans of characters that the assistant says, `</s>` included."""
+    text, spans = "", []
+    for question, answer in talk.pairs:
+        text += f"{'USER: ' if text else chr(10)}{question} ASSISTANT:"
+        spans.append((len(text), len(text) + len(f" {answer}</s>")))
+        text += f" {answer}</s>"
     return text, spans
 
 
@@ -71,7 +80,8 @@ def make_tokenizer(size: int, seed: int) -> LlamaTokenizer:
         ]
     )
     talks = compose(np.random.default_rng([seed, 1]), 2000)
-    text = [f"{q} ASSISTANT: {a} USER: {CAPTION_PROMPT} {TAIL}\n{q}" for talk in talks for q, a in talk]
+    text = [f"{q} ASSISTANT: {a} USER: {CAPTION_PROMPT} {TAIL}\n{q}" for talk in talks for q, a in talk.pairs]
+    text += [phrase for talk in talks for phrase in talk.phrases]
     learner.train_from_iterator([SYSTEM] * 500 + text, trainer)
     made = json.loads(learner.to_str())["model"]
     tokenizer = LlamaTokenizer(
@@ -86,21 +96,35 @@ def make_tokenizer(size: int, seed: int) -> LlamaTokenizer:
     return tokenizer
 
 
-def encode(tokenizer: LlamaTokenizer, talks: list[list[tuple[str, str]]]) -> dict[str, Tensor]:
-    """Turns conversations into `input_ids`, `attention_mask` and `labels`, (B, T) each."""
-    texts, spans = zip(*(flatten(talk) for talk in talks), strict=True)
-    batch = tokenizer(list(texts), padding=True, return_tensors="pt", return_offsets_mapping=True)
-    begin, end = batch["offset_mapping"].unbind(-1)
-    said = torch.zeros_like(begin, dtype=torch.bool)
-    for row, parts in enumerate(spans):
-        for left, right in parts:
-            said[row] |= (end[row] > left) & (begin[row] < right)
-    said &= batch["attention_mask"].bool()
-    return {
-        "input_ids": batch["input_ids"],
-        "attention_mask": batch["attention_mask"],
-        "labels": batch["input_ids"].masked_fill(~said, -100),
-    }
+def encode(tokenizer: LlamaTokenizer, talks: list[Talk]) -> dict[str, Tensor]:
+    """Turns conversations into tensors.
+
+    Args:
+        tokenizer: The tokenizer.
+        talks: B conversations.
+
+    Returns:
+        `words` (B, T, 4): the ids whose embeddings are added up at each position, 0 for none: one id in text, all of a
+        phrase's in the telling; `attention_mask` (B, T); `labels` (B, T): the assistant's words, else -100.
+    """
+    opening = tokenizer(f"{SYSTEM} USER: ").input_ids
+    rows, labels = [], []
+    for talk in talks:
+        text, spans = flatten(talk)
+        coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        told = tokenizer(talk.phrases, add_special_tokens=False).input_ids
+        rows.append([[token] for token in opening] + told + [[token] for token in coded.input_ids])
+        said = [any(e > left and b < right for left, right in spans) for b, e in coded.offset_mapping]
+        silent = [-100] * (len(opening) + len(told))
+        labels.append(silent + [token if on else -100 for token, on in zip(coded.input_ids, said, strict=True)])
+    longest = max(map(len, rows))
+    words = torch.zeros(len(rows), longest, 4, dtype=torch.long)
+    batch = {"attention_mask": torch.zeros(len(rows), longest), "labels": torch.full((len(rows), longest), -100)}
+    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        words[index, : len(row)] = torch.tensor([ids + [0] * (4 - len(ids)) for ids in row])
+        batch["attention_mask"][index, : len(row)] = 1
+        batch["labels"][index, : len(row)] = torch.tensor(label)
+    return {"words": words, **batch}
 
 
 def make_model(tokenizer: LlamaTokenizer, width: int, layers: int, heads: int) -> LlamaForCausalLM:
@@ -144,19 +168,31 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.AdamW) -> in
     return int(tensors["step"])
 
 
+def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
+    """Gives the mean loss of the assistant's words."""
+    target = batch["labels"][:, 1:]
+    known = (batch["words"] > 0)[..., None]
+    with torch.autocast("cpu", torch.bfloat16):
+        inputs = (model.get_input_embeddings()(batch["words"]) * known).sum(2)
+        hidden = model.model(inputs_embeds=inputs, attention_mask=batch["attention_mask"]).last_hidden_state
+        logits = model.lm_head(hidden[:, :-1][target >= 0])
+    return nn.functional.cross_entropy(logits.float(), target[target >= 0])
+
+
 def train(arguments: argparse.Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer) -> float:
     """Pre-trains on fresh conversations; a second call goes on where the first was stopped. Returns the last loss."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
     path, smooth = arguments.output / "checkpoint.safetensors", math.nan
     start = load_state(path, model, optimiser) if path.exists() else 0
-    bar = tqdm(range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2)
+    bar = tqdm(
+        range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2
+    )
     for step in bar:
         batch = encode(tokenizer, compose(np.random.default_rng([arguments.seed, 2, step]), arguments.batch))
         fade = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
         for group in optimiser.param_groups:
             group["lr"] = arguments.lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * fade)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**batch).loss
+        loss = loss_of(model, batch)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

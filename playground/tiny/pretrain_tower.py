@@ -73,9 +73,7 @@ class TowerWithHeads(nn.Module):
         self.tower = CLIPVisionModel(config)
         width = config.hidden_size
         scene = len(QUADRANTS) * (DIGITS + TINTS)
-        self.scene_heads = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, scene)) for _ in range(2)
-        )
+        self.scene_heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, scene)) for _ in range(2))
         self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, DIGITS + TINTS + 2 * GRID))
         self.tower.post_layernorm.requires_grad_(False)
         with torch.no_grad():
@@ -146,11 +144,15 @@ def warp(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
     return np.clip(rng.uniform(1.1, 1.4, (count, 1, 1)) * ink**power, 0, 1).astype(np.float32)
 
 
-def draw(rng: np.random.Generator, block: DigitBlock, count: int, digits: int, augment: bool) -> tuple[Tensor, SceneBatch]:
+def draw(
+    rng: np.random.Generator, block: DigitBlock, count: int, digits: int, augment: bool
+) -> tuple[Tensor, SceneBatch]:
     """Makes `count` fresh scenes of up to `digits` digits: pixels (B, 3, 112, 112) and what they show."""
     scenes = sample_scenes(rng, block, count, 1, digits)
     chosen = block.images[scenes.sources]
-    glyphs = warp(rng, chosen.reshape(-1, 8, 8)).reshape(*scenes.labels.shape, GLYPH, GLYPH) if augment else enlarge(chosen)
+    glyphs = enlarge(chosen)
+    if augment:
+        glyphs = warp(rng, chosen.reshape(-1, 8, 8)).reshape(glyphs.shape)
     return to_pixels(render(rng, scenes, glyphs)), scenes
 
 
@@ -280,7 +282,9 @@ def rate(step: int, total: int, top: float, warm: int = 100) -> float:
 
 def train(arguments: argparse.Namespace, model: TowerWithHeads) -> None:
     """Goes through the curriculum; a second call goes on where the first was stopped."""
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=arguments.lr, weight_decay=0.02, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=arguments.lr, weight_decay=0.02, betas=(0.9, 0.98)
+    )
     path, block, held_out = arguments.output / "checkpoint.safetensors", load_block(False), load_block(True)
     schedule = [s for s in CURRICULUM for _ in range(max(1, round(s.steps * arguments.scale)))]
     start = load_state(path, model, optimiser) if path.exists() else 0
@@ -303,6 +307,26 @@ def train(arguments: argparse.Namespace, model: TowerWithHeads) -> None:
             save_state(path, model, optimiser, step + 1)
             found = {"step": step + 1, **{k: round(v, 3) for k, v in diagnose(model, held_out, 200).items()}}
             tqdm.write(json.dumps(found))
+
+
+def save_processor(folder: Path) -> None:
+    """Writes how a picture is made ready for the tower: CLIP's way, at the scene's size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": SIZE},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": SIZE, "width": SIZE},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def main() -> None:
@@ -335,6 +359,7 @@ def main() -> None:
     train(arguments, model)
     found = diagnose(model, load_block(True)) | {"seconds": round(time.time() - begin)}
     (arguments.output / "tower.json").write_text(json.dumps(found, indent=2) + "\n")
+    save_processor(arguments.output / "tower")
     model.tower.save_pretrained(arguments.output / "tower")
     print(json.dumps(found))
 

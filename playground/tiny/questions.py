@@ -8,7 +8,18 @@ import numpy as np
 from scenes import COLOUR_NAMES, QUADRANTS, SceneBatch
 
 KINDS = ("which", "colour", "count", "exist", "where")
-LOOK_ALIKE = {0: (6, 8), 1: (7, 4), 2: (3, 7), 3: (8, 9), 4: (9, 1), 5: (3, 6), 6: (0, 5), 7: (1, 2), 8: (3, 0), 9: (4, 3)}
+LOOK_ALIKE = {
+    0: (6, 8),
+    1: (7, 4),
+    2: (3, 7),
+    3: (8, 9),
+    4: (9, 1),
+    5: (3, 6),
+    6: (0, 5),
+    7: (1, 2),
+    8: (3, 0),
+    9: (4, 3),
+}
 CAPTION_PROMPT = "Describe the picture."
 
 
@@ -87,8 +98,8 @@ def caption(digits: list[Digit]) -> str:
     return ", ".join(f"a {digit.colour} {digit.value} at the {digit.place}" for digit in digits)
 
 
-def tell(digits: list[Digit], rng: np.random.Generator, longest: int = 12) -> str:
-    """Tells a scene in words as its patches would be read: things seen again and again, with darkness between.
+def tell(digits: list[Digit], rng: np.random.Generator, longest: int = 12) -> list[str]:
+    """Tells a scene as its patches will be seen: a phrase a patch, things again and again, darkness between.
 
     Args:
         digits: The scene.
@@ -96,12 +107,12 @@ def tell(digits: list[Digit], rng: np.random.Generator, longest: int = 12) -> st
         longest: The longest run of darkness.
 
     Returns:
-        A telling that a language model can be asked about.
+        Phrases whose words are to be said at once.
     """
-    words: list[str] = []
-    seen = [digit for digit in digits for _ in range(int(rng.integers(1, 4)))]
+    phrases: list[str] = []
+    seen = [digit for digit in digits for _ in range(int(rng.integers(1, 5)))]
     for index in rng.permutation(len(seen)):
         digit = seen[int(index)]
-        words += ["dark"] * int(rng.integers(0, longest + 1))
-        words += [digit.colour, str(digit.value), digit.place]
-    return " ".join(words + ["dark"] * int(rng.integers(0, longest + 1)))
+        phrases += ["dark"] * int(rng.integers(0, longest + 1))
+        phrases.append(f"{digit.colour} {digit.value} {digit.place}")
+    return phrases + ["dark"] * int(rng.integers(0, longest + 1))

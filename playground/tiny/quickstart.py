@@ -1,0 +1,349 @@
+"""From a checkpoint to a table: the tiny LLaVA asked, tuned and measured with all its visual tokens and with few.
+
+Every step is skipped when its result is there and its inputs have not changed, so an interrupted run goes on.
+`scripts/quickstart.sh` makes the environment and calls this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llava.eval.runner import TaskResult
+    from llava.inference import Inference
+    from llava.model.configuration import CompressionConfig
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+FRACTIONS = (0.50, 0.25, 0.10)
+TUNED_FRACTIONS = (0.10,)
+RANDOM_SEEDS = (0, 1, 2)
+# A tenth of the conversations, as for a 7B model; a model of 128 channels wants larger steps, and more of them.
+TUNING = {"FRACTION": "0.1", "EPOCHS": "3", "LR": "1e-3", "GLOBAL_BATCH": "32", "BATCH": "32", "LOG_STEPS": "10"}
+KINDS_SHOWN = ("which", "where", "colour")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says.
+
+    Attributes:
+        model: The tiny checkpoint.
+        data: Folder of `make_data.py`'s output.
+        out: Where everything goes.
+        questions: Held-out questions a row of the table.
+        pope: Held-out yes/no questions.
+        batch_size: Questions a batch.
+    """
+
+    model: Path
+    data: Path
+    out: Path
+    questions: int
+    pope: int
+    batch_size: int
+
+
+def main() -> int:
+    """Runs all steps; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=HERE / "model")
+    parser.add_argument("--data", type=Path, default=HERE / "data")
+    parser.add_argument("--out", type=Path, default=HERE / "out")
+    parser.add_argument("--questions", type=int, default=2000, help="held-out questions a row (default 2000)")
+    parser.add_argument("--pope", type=int, default=500, help="held-out yes/no questions a row (default 500)")
+    parser.add_argument("--batch-size", type=int, default=50)
+    given = vars(parser.parse_args())
+    settings = Settings(
+        **{name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
+    )
+    # Two busy-waiting threads slow a tiny model many times over; must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    start = time.perf_counter()
+    settings.out.mkdir(parents=True, exist_ok=True)
+    announce("1/6 data", f"scenes of handwritten digits in {shown(settings.data)}")
+    make_data(settings)
+
+    from llava.inference import Inference
+
+    inference = Inference.load(settings.model, device="cpu", torch_dtype="float32", compression="none")
+    budgets = [budget(inference, fraction) for fraction in FRACTIONS]
+    announce("2/6 ask", "one question with ever fewer visual tokens")
+    ask_one_question(inference, settings, budgets)
+    announce("3/6 measure", f"{settings.questions} held-out questions, training-free")
+    results = measure(inference, settings, budgets)
+    announce("4/6 tune", "the projector alone, with scripts/v1_5/visionzip_tune.sh")
+    tuned = {b: tune(settings, b) for b in (budget(inference, fraction) for fraction in TUNED_FRACTIONS)}
+    announce("5/6 measure", "the same questions with the tuned projector")
+    for compression, projector in tuned.items():
+        results |= measure_tuned(settings, compression, projector)
+    announce("6/6 report", f"in {shown(settings.out)}")
+    rows = table(results)
+    write_results(settings, rows)
+    report(inference, settings, budgets, rows)
+    print_table(rows)
+    print(f"\n{shown(settings.out / 'report.html')}   ({time.perf_counter() - start:.0f} s)")
+    return 0
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def make_data(settings: Settings) -> None:
+    """Paints the scenes, unless the recipe and the files are those of last time."""
+    recipe = [HERE / name for name in ("make_data.py", "questions.py", "scenes.py")]
+    wanted = [settings.data / name for name in ("train.json", "eval_vqa.json", "eval_pope.json")]
+    stamp = settings.data / ".made_by"
+    key = fingerprint(recipe)
+    if all(path.exists() for path in wanted) and stamp.exists() and stamp.read_text() == key:
+        print("already there")
+        return
+    run([sys.executable, str(HERE / "make_data.py"), "--output", str(settings.data)], {})
+    stamp.write_text(key)
+
+
+def ask_one_question(inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig]) -> None:
+    """Prints the answers to one question with all tokens and under each budget."""
+    row = shown_questions(settings)[0]
+    print(f"{row['image']}: {row['text']}   (truth: {row['answer']})")
+    for compression in (None, *budgets):
+        inference.model.set_compression(compression)
+        answer = inference.ask_one(row["text"], settings.data / "images" / row["image"])
+        share = answer.visual_tokens / inference.model.num_patches
+        print(f"  {answer.visual_tokens:>4} visual tokens ({share:>4.0%}): {answer.text}")
+    inference.model.set_compression(None)
+
+
+def measure(inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig]) -> dict[Any, TaskResult]:
+    """Vanilla, VisionZip and, three times over, random; by (task, method, tokens, seed)."""
+    from llava.model.configuration import CompressionConfig
+
+    random = [CompressionConfig("random", b.num_tokens, 0, seed=seed) for b in budgets for seed in RANDOM_SEEDS]
+    folder = settings.out / "eval" / run_name(settings, settings.model)
+    results = evaluate_tasks(inference, settings, [None, *budgets], folder, ("tiny_vqa", "tiny_pope"))
+    return results | evaluate_tasks(inference, settings, random, folder, ("tiny_vqa",))
+
+
+def tune(settings: Settings, compression: CompressionConfig) -> Path:
+    """Tunes the projector under a budget with the project's own script; returns the folder that it leaves."""
+    folder = settings.out / f"tuned-{compression.dominant}+{compression.contextual}"
+    stamp = folder / ".made_by"
+    environment = tuning_environment(settings, compression, folder)
+    inputs = [
+        settings.model / "config.json",
+        *sorted(settings.model.glob("*.safetensors")),
+        settings.data / "train.json",
+    ]
+    key = fingerprint(inputs, extra=json.dumps(environment, sort_keys=True))
+    if stamp.exists() and stamp.read_text() == key:
+        print(f"already there: {shown(folder)}")
+        return folder
+    run(["bash", str(REPOSITORY / "scripts/v1_5/visionzip_tune.sh")], environment)
+    stamp.write_text(key)
+    return folder
+
+
+def measure_tuned(settings: Settings, compression: CompressionConfig, projector: Path) -> dict[Any, TaskResult]:
+    """The tuned projector under the budget that it was tuned for."""
+    from llava.inference import Inference
+
+    inference = Inference.load(projector, settings.model, device="cpu", torch_dtype="float32", compression=compression)
+    folder = settings.out / "eval" / run_name(settings, projector, settings.model)
+    results = evaluate_tasks(inference, settings, [compression], folder, ("tiny_vqa", "tiny_pope"))
+    return {(task, "visionzip+tuned", tokens, seed): result for (task, _, tokens, seed), result in results.items()}
+
+
+def report(inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig], rows: Sequence[Row]) -> None:
+    """Pictures of what is kept, the curve and the table."""
+    from llava.analysis.kept_tokens import find_kept_tokens
+    from llava.analysis.report import Scene, build_report
+
+    scenes = []
+    for question in shown_questions(settings):
+        image = settings.data / "images" / question["image"]
+        panels = []
+        for compression in budgets:
+            inference.model.set_compression(compression)
+            kept = find_kept_tokens(inference, image, compression)
+            panels.append((kept, inference.ask_one(question["text"], image).text))
+        scenes.append(Scene(question["text"], question["answer"], tuple(panels)))
+    inference.model.set_compression(None)
+    build_report(
+        rows,
+        settings.out,
+        scenes=scenes,
+        title="A tiny LLaVA with VisionZip",
+        notes=f"{rows[0]['n']} held-out questions about scenes of real handwritten digits. random: mean of "
+        f"{len(RANDOM_SEEDS)} seeds. Green: patches kept; orange: merged tokens, with the number of tokens in each.",
+    )
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def table(results: dict[Any, TaskResult]) -> list[Row]:
+    """A row a method and budget: tiny_vqa's figures, tiny_pope's beside them, and VisionZip's lead over random."""
+    from llava.analysis.bootstrap import paired_bootstrap
+
+    groups: dict[tuple[str, int], list[Any]] = {}
+    for task, method, tokens, seed in results:
+        if task == "tiny_vqa":
+            groups.setdefault((method, tokens), []).append(results[task, method, tokens, seed])
+    vanilla = next(group[0].row["accuracy"] for (method, _), group in groups.items() if method == "none")
+    rows = []
+    for (method, tokens), group in sorted(groups.items(), key=lambda item: (-item[0][1], item[0][0])):
+        row: Row = {"task": "tiny_vqa", "method": method, "tokens": tokens}
+        row["accuracy"] = mean(result.row["accuracy"] for result in group)
+        row["retention"] = row["accuracy"] / vanilla if vanilla else None
+        for name in ("vision_ms", "prefill_ms"):
+            row[name] = round(mean(result.row[name] for result in group), 3)
+        row |= {"n": group[0].row["n"], "seeds": len(group), "accuracy_by_group": group[0].row["accuracy_by_group"]}
+        pope = results.get(("tiny_pope", method, tokens, 0))
+        if pope is not None:
+            row |= {"pope_accuracy": pope.row["accuracy"], "pope_f1": pope.row["f1"], "pope_n": pope.row["n"]}
+        if method.startswith("visionzip") and ("random", tokens) in groups:
+            lead = paired_bootstrap(group[0].earned, mean_earned(groups["random", tokens]))
+            row["lead_over_random"] = {"difference": lead.difference, "low": lead.low, "high": lead.high}
+        rows.append(row)
+    return rows
+
+
+def mean_earned(results: Sequence[TaskResult]) -> dict[str, float]:
+    """What each question earned on average over the seeds."""
+    return {key: mean(result.earned[key] for result in results) for key in results[0].earned}
+
+
+def write_results(settings: Settings, rows: Sequence[Row]) -> None:
+    """`results.json`, whole or not at all."""
+    from llava.eval.results import package_versions
+
+    run_facts = {"model": shown(settings.model), "versions": package_versions(), "device": "cpu", "dtype": "float32"}
+    path = settings.out / "results.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({"run": run_facts, "rows": list(rows)}, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """The table, and how sure the lead over random is."""
+    print(f"\n{'method':<16} {'tokens':>6} {'accuracy':>9} {'retention':>10} {'vision ms':>10} {'prefill ms':>11}")
+    for row in rows:
+        retention = "-" if row["retention"] is None else f"{row['retention']:.1%}"
+        figures = f"{row['accuracy']:>9.1%} {retention:>10} {row['vision_ms']:>10.2f} {row['prefill_ms']:>11.2f}"
+        print(f"{row['method']:<16} {row['tokens']:>6} {figures}")
+    print()
+    for row in rows:
+        if lead := row.get("lead_over_random"):
+            interval = f"95 % interval {lead['low']:+.1%} to {lead['high']:+.1%}"
+            print(f"{row['method']} over random at {row['tokens']} tokens: {lead['difference']:+.1%} ({interval})")
+
+
+# --- small helpers ---------------------------------------------------------------------------------------------------
+
+
+def budget(inference: Inference, fraction: float) -> CompressionConfig:
+    """VisionZip's budget for a fraction of the patches, split between dominant and contextual as in the paper."""
+    from llava.model.configuration import CompressionConfig
+
+    return CompressionConfig.from_total(round(fraction * inference.model.num_patches))
+
+
+def evaluate_tasks(
+    inference: Inference,
+    settings: Settings,
+    compressions: Sequence[CompressionConfig | None],
+    folder: Path,
+    names: Sequence[str],
+) -> dict[Any, TaskResult]:
+    """Runs the evaluation's own runner; results by (task, method, tokens, seed)."""
+    from llava.eval.run_key import model_fingerprint
+    from llava.eval.runner import RunSettings, evaluate
+    from llava.eval.tasks import get_task
+
+    results = {}
+    for name in names:
+        run_settings = RunSettings(
+            output_dir=folder,
+            fingerprint=model_fingerprint(settings.model) + folder.name,
+            data_root=settings.data,
+            batch_size=settings.batch_size,
+            limit=settings.questions if name == "tiny_vqa" else settings.pope,
+        )
+        evaluated = evaluate(inference, [get_task(name)], compressions, run_settings)
+        for compression, result in zip(compressions, evaluated, strict=True):
+            seed = compression.seed if compression else 0
+            results[name, result.row["method"], result.row["tokens"], seed] = result
+    return results
+
+
+def tuning_environment(settings: Settings, compression: CompressionConfig, folder: Path) -> dict[str, str]:
+    """What the tuning script is told: this model, this CPU, and the tiny model's learning rate and batch."""
+    return {
+        "CKPT": str(settings.model),
+        "DATA": str(settings.data / "train.json"),
+        "IMAGES": str(settings.data / "images"),
+        "OUTPUT": str(folder),
+        "COMPRESSION": str(compression),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "LAUNCHER": "python",
+        "CPU": "True",
+        "BF16": "False",
+        "CHECKPOINTING": "False",
+        "WORKERS": "0",
+        "MAX_LENGTH": "512",
+    } | TUNING
+
+
+def shown_questions(settings: Settings) -> list[dict[str, Any]]:
+    """The first held-out question of each kind in KINDS_SHOWN."""
+    rows = json.loads((settings.data / "eval_vqa.json").read_text())
+    return [next(row for row in rows if row["kind"] == kind) for kind in KINDS_SHOWN]
+
+
+def run_name(settings: Settings, *models: Path) -> str:
+    """A folder's name for answers: another model or other questions get another folder."""
+    files = [path for model in models for path in (model / "config.json", *sorted(model.glob("*.safetensors")))]
+    return fingerprint([*files, settings.data / "eval_vqa.json", settings.data / "eval_pope.json"])
+
+
+def fingerprint(files: Sequence[Path], extra: str = "") -> str:
+    """A short hash of files' contents."""
+    digest = hashlib.sha256(extra.encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def run(command: Sequence[str], environment: dict[str, str]) -> None:
+    """Runs a command, its output shown; ends with its message if it fails."""
+    done = subprocess.run(command, env=os.environ | environment, cwd=REPOSITORY, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed with exit status {done.returncode}; mend it and run again to go on")
+
+
+def announce(step: str, text: str) -> None:
+    """The heading of a step."""
+    print(f"\n== {step}: {text}", flush=True)
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be told."""
+    return os.path.relpath(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
