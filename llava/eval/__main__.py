@@ -38,7 +38,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
     parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the model's own")
-    parser.add_argument("--no-latency", action="store_true", help="do not measure vision_ms and prefill_ms")
+    parser.add_argument(
+        "--latency-repeats",
+        type=int,
+        default=11,
+        help="vision_ms and prefill_ms are medians of so many; 0: not measured",
+    )
     return parser
 
 
@@ -82,7 +87,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         data_root=args.data_root or (Path(environment) if environment else None),
         batch_size=args.batch_size,
         limit=args.limit,
-        latency=not args.no_latency,
+        latency_repeats=args.latency_repeats,
     )
     try:
         results = evaluate(inference, tasks, compressions or [inference.model.compression], settings)

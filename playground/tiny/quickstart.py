@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llava.eval.runner import TaskResult
-    from llava.inference import Inference
+    from llava.inference import Answer, Inference
     from llava.model.configuration import CompressionConfig
 
 HERE = Path(__file__).resolve().parent
@@ -122,7 +122,7 @@ def ask_one_question(inference: Inference, settings: Settings, budgets: Sequence
     print(f"{row['image']}: {row['text']}   (truth: {row['answer']})")
     for compression in (None, *budgets):
         inference.model.set_compression(compression)
-        answer = inference.ask_one(row["text"], settings.data / "images" / row["image"])
+        answer = answer_briefly(inference, row["text"], settings.data / "images" / row["image"])
         share = answer.visual_tokens / inference.model.num_patches
         print(f"  {answer.visual_tokens:>4} visual tokens ({share:>4.0%}): {answer.text}")
     inference.model.set_compression(None)
@@ -179,7 +179,7 @@ def report(inference: Inference, settings: Settings, budgets: Sequence[Compressi
         for compression in budgets:
             inference.model.set_compression(compression)
             kept = find_kept_tokens(inference, image, compression)
-            panels.append((kept, inference.ask_one(question["text"], image).text))
+            panels.append((kept, answer_briefly(inference, question["text"], image).text))
         scenes.append(Scene(question["text"], question["answer"], tuple(panels)))
     inference.model.set_compression(None)
     build_report(
@@ -260,6 +260,13 @@ def budget(inference: Inference, fraction: float) -> CompressionConfig:
     from llava.model.configuration import CompressionConfig
 
     return CompressionConfig.from_total(round(fraction * inference.model.num_patches))
+
+
+def answer_briefly(inference: Inference, text: str, image: Path) -> Answer:
+    """A greedy answer of few words."""
+    from llava.inference import GenerationOptions
+
+    return inference.ask_one(text, image, options=GenerationOptions(max_new_tokens=16))
 
 
 def evaluate_tasks(

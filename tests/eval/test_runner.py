@@ -26,7 +26,7 @@ def inference(oracle_dir: Path) -> Inference:
 
 
 def settings(output_dir: Path, data_root: Path, **more: Any) -> RunSettings:
-    defaults: dict[str, Any] = {"fingerprint": "model", "latency": False, "progress": False}
+    defaults: dict[str, Any] = {"fingerprint": "model", "latency_repeats": 0, "progress": False}
     return RunSettings(output_dir, data_root=data_root, **(defaults | more))
 
 
@@ -39,7 +39,16 @@ def test_command_line_runs_tasks_by_budgets(
 ) -> None:
     arguments = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "tiny_vqa,tiny_pope"]
     arguments += ["--compression", "none", "--compression", "visionzip:54+10", "--device", "cpu"]
-    arguments += ["--limit", "8", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
+    arguments += [
+        "--limit",
+        "8",
+        "--latency-repeats",
+        "2",
+        "--data-root",
+        str(tiny_data),
+        "--output-dir",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [(row["task"], row["method"], row["tokens"], row["n"]) for row in rows] == [
