@@ -1,0 +1,121 @@
+"""Times and peak memory of several sides of one comparison, taken turn by turn in one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_KIB = 1024
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One side of a comparison.
+
+    Attributes:
+        median_ms: Median wall-clock time, the device synchronised before and after each run.
+        low_ms: Lower quartile.
+        high_ms: Upper quartile.
+        peak_mib: Memory above what was held before a run, at its highest; None where the system does not tell.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    peak_mib: float | None
+
+
+def measure(
+    sides: Mapping[str, Callable[[], object]], device: torch.device, *, warmup: int, repeats: int
+) -> dict[str, Measurement]:
+    """Runs the sides in turn, so that whatever else the machine does meets all of them alike.
+
+    Args:
+        sides: Name -> work.
+        device: What the work runs on.
+        warmup: Rounds that are not counted.
+        repeats: Rounds that are, at least 2.
+    """
+    for _ in range(warmup):
+        for work in sides.values():
+            work()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, work in sides.items():
+            _synchronise(device)
+            start = time.perf_counter()
+            work()
+            _synchronise(device)
+            times[name].append(1000 * (time.perf_counter() - start))
+    result = {}
+    for name, work in sides.items():
+        low, median, high = statistics.quantiles(times[name], n=4, method="inclusive")
+        result[name] = Measurement(median, low, high, _peak_mib(work, device))
+    return result
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What the figures were measured on."""
+    chip = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()}, {os.cpu_count()} cores"
+    return {"device": chip, "torch": torch.__version__, "threads": str(torch.get_num_threads())}
+
+
+def write_json(file: Path, measurements: Mapping[str, Measurement], **entries: Any) -> None:
+    """Writes figures and what they belong to."""
+    sides = {name: asdict(measurement) for name, measurement in measurements.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**entries, "sides": sides}, indent=2) + "\n", encoding="utf-8")
+
+
+def markdown(measurements: Mapping[str, Measurement]) -> str:
+    """The figures as a table."""
+    lines = ["| side | median ms | quartiles | extra peak MiB |", "|---|---|---|---|"]
+    for name, side in measurements.items():
+        peak = "-" if side.peak_mib is None else f"{side.peak_mib:.0f}"
+        lines.append(f"| {name} | {side.median_ms:.1f} | {side.low_ms:.1f} to {side.high_ms:.1f} | {peak} |")
+    return "\n".join(lines)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_mib(work: Callable[[], object], device: torch.device) -> float | None:
+    """Peak of one run above what was held before: the allocator's count on CUDA, the kernel's elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return float(torch.cuda.max_memory_allocated(device) - before) / _KIB**2
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM (Linux)
+    except OSError:
+        return None
+    before = _status("VmRSS")
+    work()
+    return (_status("VmHWM") - before) / _KIB
+
+
+def _status(entry: str) -> int:
+    """KiB of an entry of this process's status (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(entry + ":"))
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
