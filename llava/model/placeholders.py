@@ -26,7 +26,7 @@ class ExpandedSequence:
         attention_mask: (B, L), int64, 1 where there is a token.
         position_ids: (B, L), counted from each sample's first token.
         image_rows: (B, L), the row of the concatenated image features that stands there, -1 for text and padding.
-        labels: (B, L), `IGNORE_INDEX` at image rows and padding; None if there were none.
+        labels: (B, L), `IGNORE_INDEX` at image rows, first tokens and padding; None if there were none.
     """
 
     input_ids: Tensor
@@ -89,6 +89,8 @@ def expand_placeholders(
     if padding_side == "left":
         column = column + (total - lengths)[row]
 
+    no_target = (image_row >= 0) | (position == 0)  # nothing stands before a first token but padding
+
     def scatter(values: Tensor, fill: int) -> Tensor:
         out = torch.full((batch, total), fill, dtype=values.dtype, device=values.device)
         out[row, column] = values
@@ -101,7 +103,7 @@ def expand_placeholders(
         image_rows=scatter(image_row, -1),
         labels=None
         if labels is None
-        else scatter(labels.flatten()[source].masked_fill(image_row >= 0, IGNORE_INDEX), IGNORE_INDEX),
+        else scatter(labels.flatten()[source].masked_fill(no_target, IGNORE_INDEX), IGNORE_INDEX),
     )
 
 

@@ -16,7 +16,7 @@ from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 from llava.model.anyres import TileLayout, size_pairs
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
 from llava.model.multimodal_compressor import CompressedTokens, get_compressor
-from llava.model.multimodal_encoder import extract_features, tower_has_cls
+from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 
 
 class VisionSeam:
@@ -67,6 +67,7 @@ class VisionSeam:
                 "vision_feature_select_strategy 'default' drops the CLS token, but a "
                 f"{self.config.vision_config.model_type} has none and would lose a patch; set it to 'full'"
             )
+        selected_depth(layer, self.config.vision_config.num_hidden_layers)
         TileLayout.from_config(self.config)
         self.set_compression(self.compression)
 
