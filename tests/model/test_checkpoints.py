@@ -113,7 +113,7 @@ def test_old_model_types_and_buffers_load(v15, expected):
 
 
 def test_a_tower_from_a_whole_clip_checkpoint(oracle_dir, v15, expected, tmp_path):
-    """openai's repositories hold text and vision together; only the tower is taken, from a path relative to the model."""
+    """openai's repositories hold text and vision together; only the tower is taken, here from beside the model."""
     whole = Path(shutil.copytree(oracle_dir / "tiny-clip-vit-l14-336", v15 / "clip"))
     vision = json.loads((whole / "config.json").read_text())
     (whole / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": vision, "text_config": {}}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -141,7 +143,7 @@ def test_random_depends_on_pixels_and_seed_and_is_uniform():
 def test_uniform_covers_the_raster(count):
     positions = get_compressor("uniform")(features(), CompressionConfig("uniform", count, 0)).positions[0].tolist()
     assert len(set(positions)) == count and positions == sorted(positions)
-    gaps = [b - a for a, b in zip(positions, positions[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(positions)]
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 

@@ -1,4 +1,4 @@
-"""Nothing is global: budgets are each model's own, changed without a reload, and a CLIP of the user's own is untouched."""
+"""Nothing is global: each model has its own budget, changed without a reload; a CLIP of the user's own is untouched."""
 
 from __future__ import annotations
 
