@@ -1,0 +1,181 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.data.collator import Collator
+from llava.data.dataset import LlavaDataset, Sample, Skipped, read_records
+from llava.data.templates import get_template
+from llava.image_processing import load_image_processor, process_images
+from llava.tokenization import load_tokenizer
+
+VISUAL = 576
+
+
+class PadConfig:
+    image_aspect_ratio = "pad"
+
+
+@pytest.fixture(scope="module")
+def make(oracle_dir):
+    tokenizer = load_tokenizer(oracle_dir / "tiny-llava-v1.5")
+    processor = load_image_processor(oracle_dir / "tiny-clip-vit-l14-336")
+
+    def make(records, *, version="v1", folder=oracle_dir / "images", max_length=2048):
+        return LlavaDataset(
+            records,
+            tokenizer=tokenizer,
+            template=get_template(version),
+            image_processor=processor,
+            image_config=PadConfig(),
+            image_folder=folder,
+            count_visual_tokens=lambda sizes: [VISUAL] * len(sizes),
+            max_length=max_length,
+        )
+
+    return make
+
+
+def _record(question="<image>\nWhat?", answer="Red.", **entries):
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": "s", "conversations": turns, **entries}
+
+
+def test_samples_equal_the_reference(make, oracle_dir):
+    expected = json.loads((oracle_dir / "train_tokens.json").read_text())
+    dataset = make(read_records(oracle_dir / "train_tiny.json"))
+    for sample, wanted in zip((dataset[i] for i in range(3)), expected["v1"], strict=True):
+        assert sample.input_ids.tolist() == wanted["input_ids"]
+        assert sample.labels.tolist() == wanted["labels"]
+    assert dataset.modality_lengths == expected["v1_modality_lengths"]
+    image = Image.open(oracle_dir / "images" / "landscape.png")
+    assert dataset[0].image_sizes == [image.size]
+    assert torch.equal(dataset[0].images[0], process_images([image], dataset.image_processor, PadConfig())[0])
+    assert dataset[2].images == []
+
+
+def test_jsonl_is_read_like_json(tmp_path):
+    records = [_record(image="a.png"), _record("Hi", "Ho")]
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    assert read_records(tmp_path / "a.json") == read_records(tmp_path / "a.jsonl") == records
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"id": "x"}, "entry 1 \\(id 'x'\\): not an object with a list `conversations`"),
+        ({"id": "x", "conversations": []}, "no turn from 'gpt'"),
+        ({"conversations": [{"from": "robot", "value": "hi"}]}, "'from': 'human' or 'gpt'"),
+        (_record(image="/etc/passwd"), "'/etc/passwd' must be a path inside --image_folder"),
+        (_record(image="a/../../b.png"), "must be a path inside"),
+        (_record("<image> <image> <image>", image=["a.png", "b.png"]), "3 <image> for 2 images"),
+    ],
+)
+def test_a_wrong_entry_is_named(record, message, tmp_path):
+    (tmp_path / "d.json").write_text(json.dumps([_record(image="a.png"), record]))
+    with pytest.raises(ValueError, match=message):
+        read_records(tmp_path / "d.json")
+
+
+def test_files_that_are_no_data_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--data_path .*none\.json"):
+        read_records(tmp_path / "none.json")
+    (tmp_path / "broken.json").write_text("[{")
+    with pytest.raises(ValueError, match=r"broken\.json is not valid JSON"):
+        read_records(tmp_path / "broken.json")
+
+
+def test_only_undecodable_images_are_skipped(make, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:200])
+    dataset = make([_record(image="text.png"), _record(image="cut.jpg"), _record(image="gone.png")], folder=tmp_path)
+    assert dataset[0] == Skipped("undecodable image", str(tmp_path / "text.png"))
+    assert dataset[1] == Skipped("undecodable image", str(tmp_path / "cut.jpg"))
+    with pytest.raises(FileNotFoundError, match=r"gone\.png of sample 's' does not exist"):
+        dataset[2]
+
+
+def test_a_link_out_of_the_folder_is_refused(make, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(ValueError, match=r"'link\.png' leaves --image_folder"):
+        make([_record(image="link.png")], folder=folder)[0]
+
+
+def test_images_need_a_folder(make):
+    with pytest.raises(ValueError, match="--image_folder must be given"):
+        make([_record(image="a.png")], folder=None)
+    assert isinstance(make([_record("Hi")], folder=None)[0], Sample)
+
+
+def test_truncation_counts_visual_tokens_and_drops_what_has_no_target(make):
+    record = _record(answer="a dog is a dog. " * 20, image="small.png")
+    whole = make([record])[0]
+    length = len(whole.input_ids) - 1 + VISUAL
+    cut = make([record], max_length=length - 5)[0]
+    assert torch.equal(cut.input_ids, whole.input_ids[:-5])
+    assert torch.equal(cut.labels, whole.labels[:-5])
+    assert make([record], max_length=VISUAL)[0] == Skipped("no targets", "s")
+
+
+def test_an_image_behind_the_cut_goes_with_its_placeholder(make):
+    first = _record("<image>\nOne?", "Yes.")["conversations"]
+    second = _record("And <image>?", "No.")["conversations"]
+    record = {"id": "two", "image": ["small.png", "square.png"], "conversations": first + second}
+    whole = make([record])[0]
+    assert len(whole.images) == 2
+    behind_the_answer = int((whole.input_ids == IMAGE_TOKEN_INDEX).nonzero()[1])
+    cut = make([record], max_length=behind_the_answer - 1 + VISUAL)[0]
+    assert len(cut.images) == len(cut.image_sizes) == 1
+    assert int((cut.input_ids == IMAGE_TOKEN_INDEX).sum()) == 1
+
+
+def test_a_sample_that_does_not_fit_the_template_is_named(make):
+    with pytest.raises(ValueError, match=r"sample 's' \(entry 0\): 0 <image> in the conversation for 1"):
+        make([_record("no tag", image="small.png")])[0]
+
+
+def test_a_conversation_opened_by_the_assistant_loses_its_opening(make):
+    record = _record("Hi")
+    opened = {**record, "conversations": [{"from": "gpt", "value": "Welcome."}, *record["conversations"]]}
+    assert torch.equal(make([opened])[0].input_ids, make([record])[0].input_ids)
+
+
+def _sample(length, *shapes):
+    ids = torch.arange(1, length + 1)
+    return Sample(ids, ids.clone(), [torch.zeros(shape) for shape in shapes], [(4, 3)] * len(shapes))
+
+
+def test_batches_are_padded_by_length():
+    batch = Collator(pad_token_id=1)([_sample(3, (3, 2, 2)), _sample(1), _sample(2, (3, 2, 2))])
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [1, 1, 1], [1, 2, 1]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert batch["labels"][1].tolist() == [1, IGNORE_INDEX, IGNORE_INDEX]
+    assert batch["images"].shape == (2, 3, 2, 2)
+    assert batch["image_sizes"] == [(4, 3), (4, 3)]
+    assert batch["skipped"] == []
+
+
+def test_images_of_several_shapes_stay_a_list():
+    batch = Collator()([_sample(1, (5, 3, 2, 2)), _sample(1, (3, 3, 2, 2))])
+    assert [image.shape[0] for image in batch["images"]] == [5, 3]
+
+
+def test_text_only_batches_have_no_images():
+    assert "images" not in Collator()([_sample(2), _sample(1)])
+
+
+def test_skipped_samples_leave_the_batch_and_an_empty_batch_teaches_nothing():
+    skipped = Skipped("no targets", "a")
+    batch = Collator()([_sample(2), skipped])
+    assert batch["input_ids"].shape == (1, 2)
+    assert batch["skipped"] == [("no targets", "a")]
+    empty = Collator()([skipped, skipped])
+    assert empty["labels"].tolist() == [[IGNORE_INDEX]]
+    assert empty["attention_mask"].tolist() == [[1]]

@@ -1,0 +1,105 @@
+"""DeepSpeed as users launch it, on two processes of the CPU, and the script that launches it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava.model.multimodal_projector import read_projector
+
+ROOT = Path(__file__).parents[2]
+LAUNCHED = Path(__file__).with_name("launched.py")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"),
+]
+
+
+def _run(command, **environment):
+    folder = str(Path(sys.executable).parent)
+    clean = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment = {
+        **clean,
+        "PATH": f"{folder}{os.pathsep}{clean['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **{name: str(value) for name, value in environment.items()},
+    }
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+
+
+@pytest.fixture
+def data(oracle_dir, tmp_path):
+    """Six samples, text-only ones among them: at some steps a process has an image and the other has none."""
+    records = json.loads((oracle_dir / "train_tiny.json").read_text())
+    file = tmp_path / "six.json"
+    file.write_text(json.dumps([*records, *reversed(records)]))
+    return file
+
+
+LAUNCHERS = {
+    "torchrun": ["torchrun", "--standalone", "--nproc_per_node", "2"],
+    "deepspeed": ["deepspeed", "--num_gpus", "2"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_zero2_on_two_processes_equals_one_process(launcher, flags, data, tmp_path):
+    common = {
+        "stage": "projector",
+        "compression": "visionzip:54+10",
+        "data_path": data,
+        "num_train_epochs": 2,
+        "global_batch_size": 2,
+        "train_sampling_strategy": "sequential",
+        "learning_rate": "1e-3",
+    }
+    two, one = tmp_path / "two.json", tmp_path / "one.json"
+    config = ROOT / "scripts" / "zero2.json"
+    _run([*LAUNCHERS[launcher], str(LAUNCHED), str(two), *flags(**common, output_dir=tmp_path / "two", deepspeed=config)])
+    _run([sys.executable, str(LAUNCHED), str(one), *flags(**common, output_dir=tmp_path / "one")])
+
+    two_found, one_found = json.loads(two.read_text()), json.loads(one.read_text())
+    assert two_found["wrapper"] == "DeepSpeedEngine" and two_found["zero_stage"] == 2
+    assert two_found["world_size"] == 2 and one_found["world_size"] == 1
+    assert len(one_found["losses"]) == 6
+    assert two_found["losses"] == pytest.approx(one_found["losses"], abs=1e-4)
+    ours, expected = read_projector(tmp_path / "two"), read_projector(tmp_path / "one")
+    for name, tensor in expected.items():
+        torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("launcher", ["deepspeed", "torchrun", "python"])
+def test_the_tuning_script_runs_under_each_launcher(launcher, oracle_dir, data, tmp_path):
+    settings = {
+        "LAUNCHER": launcher,
+        "LAUNCHER_ARGS": " ".join(LAUNCHERS.get(launcher, [""])[1:]),
+        "CKPT": oracle_dir / "tiny-llava-v1.5",
+        "DATA": data,
+        "IMAGES": oracle_dir / "images",
+        "OUTPUT": tmp_path / "tuned",
+        "FRACTION": 0.7,
+        "GLOBAL_BATCH": 4,
+        "BATCH": 1,
+        "CPU": True,
+        "WORKERS": 1,
+        "LR": "1e-3",
+    }
+    _run(["bash", str(ROOT / "scripts" / "v1_5" / "visionzip_tune.sh"), "--max_steps", "2"], **settings)
+    written = json.loads((tmp_path / "tuned" / "training_args.json").read_text())
+    processes = 1 if launcher == "python" else 2
+    assert written["training"]["gradient_accumulation_steps"] == 4 // processes
+    assert written["training"]["bf16"] is True
+    assert json.loads((tmp_path / "tuned" / "subset.json").read_text())["num_selected"] == 4
+    assert (tmp_path / "tuned" / "mm_projector.safetensors").is_file()
+    assert not (tmp_path / "tuned" / "model.safetensors").exists()
