@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from llava.image_source import open_image
 from llava.inference import Inference, Question
+from llava.model.configuration import CompressionLike
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,43 @@ class Latency:
     repeats: int
 
 
-@torch.inference_mode()
 def measure_latency(inference: Inference, question: Question, *, warmup: int = 3, repeats: int = 11) -> Latency:
-    """Measures a question about one or more images, after a warm-up, at batch 1.
+    """Measures a question about one or more images at batch 1, with the model's own compression.
 
     Args:
-        inference: The model, with the compression to be measured.
+        inference: The model.
         question: A question with at least one image.
         warmup: Runs that are not counted.
         repeats: Runs that are; the median is reported.
+
+    Raises:
+        ValueError: The question has no image, or `repeats` is not positive.
+        UnreadableImageError: An image cannot be read.
+    """
+    own = inference.model.compression
+    return compare_latency(inference, question, [own], warmup=warmup, repeats=repeats)[0]
+
+
+@torch.inference_mode()
+def compare_latency(
+    inference: Inference,
+    question: Question,
+    compressions: Sequence[CompressionLike],
+    *,
+    warmup: int = 3,
+    repeats: int = 11,
+) -> list[Latency]:
+    """Measures a question under several budgets, the budgets taking turns, so that what else runs disturbs all alike.
+
+    Args:
+        inference: The model; its own compression is put back at the end.
+        question: A question with at least one image.
+        compressions: The budgets.
+        warmup: Rounds that are not counted.
+        repeats: Rounds that are; medians are reported.
+
+    Returns:
+        A latency for each budget.
 
     Raises:
         ValueError: The question has no image, or `repeats` is not positive.
@@ -52,39 +82,35 @@ def measure_latency(inference: Inference, question: Question, *, warmup: int = 3
     images = [open_image(source) for source in question.images]
     sizes = [image.size for image in images]
     pixels = inference.preprocess(images)
-    features = model.encode_images(pixels, image_sizes=sizes)
     ids = inference.tokenize(inference.prompt(question))
     input_ids = torch.tensor([ids], device=model.device)
+    vision_ms: list[list[float]] = [[] for _ in compressions]
+    prefill_ms: list[list[float]] = [[] for _ in compressions]
+    visual_tokens = [0] * len(compressions)
+    before = model.compression
+    try:
+        for turn in range(warmup + repeats):
+            for number, compression in enumerate(compressions):
+                model.set_compression(compression)
+                start = _now(model)
+                features = model.encode_images(pixels, image_sizes=sizes)
+                encoded = _now(model)
+                model(input_ids, image_features=features, use_cache=True, logits_to_keep=1)
+                if turn >= warmup:
+                    vision_ms[number].append(1000 * (encoded - start))
+                    prefill_ms[number].append(1000 * (_now(model) - encoded))
+                visual_tokens[number] = sum(len(rows) for rows in features)
+    finally:
+        model.set_compression(before)
+    text_tokens = len(ids) - len(images)
+    return [
+        Latency(statistics.median(vision), statistics.median(prefill), visual, text_tokens + visual, repeats)
+        for vision, prefill, visual in zip(vision_ms, prefill_ms, visual_tokens, strict=True)
+    ]
 
-    def synchronise() -> None:
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
 
-    def vision() -> None:
-        model.encode_images(pixels, image_sizes=sizes)
-
-    def prefill() -> None:
-        model(input_ids, image_features=features, use_cache=True, logits_to_keep=1)
-
-    visual_tokens = sum(len(rows) for rows in features)
-    return Latency(
-        vision_ms=median_ms(vision, warmup, repeats, synchronise),
-        prefill_ms=median_ms(prefill, warmup, repeats, synchronise),
-        visual_tokens=visual_tokens,
-        prompt_tokens=len(ids) - len(images) + visual_tokens,
-        repeats=repeats,
-    )
-
-
-def median_ms(work: Callable[[], None], warmup: int, repeats: int, synchronise: Callable[[], None]) -> float:
-    """Median wall-clock time of `work` in milliseconds, the device synchronised before and after each run."""
-    for _ in range(warmup):
-        work()
-    times = []
-    for _ in range(repeats):
-        synchronise()
-        start = time.perf_counter()
-        work()
-        synchronise()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+def _now(model: Any) -> float:
+    """Seconds, once the device has done what was asked of it."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()

@@ -26,14 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
     from llava.inference import Inference, Question
-    from llava.latency import measure_latency
+    from llava.latency import compare_latency
 
     inference = Inference.load(args.model_path, args.model_base, device=args.device, torch_dtype=args.dtype)
     question = Question(args.query, tuple(args.image_file))
     print(f"{'compression':<20} {'visual':>7} {'prompt':>7} {'vision ms':>10} {'prefill ms':>10}")
-    for compression in args.compression or ["none"]:
-        inference.model.set_compression(compression)
-        cost = measure_latency(inference, question, warmup=args.warmup, repeats=args.repeats)
+    budgets = args.compression or ["none"]
+    costs = compare_latency(inference, question, budgets, warmup=args.warmup, repeats=args.repeats)
+    for compression, cost in zip(budgets, costs, strict=True):
         counts = f"{cost.visual_tokens:>7} {cost.prompt_tokens:>7}"
         print(f"{compression:<20} {counts} {cost.vision_ms:>10.2f} {cost.prefill_ms:>10.2f}")
     return 0

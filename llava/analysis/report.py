@@ -142,7 +142,7 @@ def _draw_scenes(figure: SubFigure, scenes: Sequence[Scene]) -> None:
         line[0].imshow(scene.panels[0][0].picture, interpolation="nearest")
         line[0].set_title(f"{scene.question}\n{scene.truth}", fontsize=8)
         for axes, (kept, answer) in zip(line[1:], scene.panels, strict=False):
-            draw_kept_tokens(axes, kept, f"{kept.caption()}\nanswer: {answer}")
+            draw_kept_tokens(axes, kept, f"{kept.caption()}\nanswer: {_short(answer)}")
 
 
 def _draw_curves(axes: Axes, rows: Sequence[Row], task: str) -> None:
@@ -156,8 +156,13 @@ def _draw_curves(axes: Axes, rows: Sequence[Row], task: str) -> None:
     axes.set_xlabel("visual tokens an image")
     axes.set_ylabel("accuracy, %")
     axes.set_title(task, fontsize=10)
+    axes.set_ylim(0, 102)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+
+
+def _short(text: str, limit: int = 36) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

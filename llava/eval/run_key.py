@@ -76,16 +76,21 @@ def prompts_fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def compression_name(compression: CompressionConfig | None) -> str:
-    """A file's name for a budget: its short form, and what the short form does not say."""
+    """A name for a budget in tables: its short form, and what the short form does not say."""
     if compression is None:
         return "none"
-    name = str(compression).replace(":", "_")
     default = CompressionConfig()
-    if compression.merge != default.merge:
-        name += f"_merge-{compression.merge}"
-    if compression.seed != default.seed:
-        name += f"_seed-{compression.seed}"
+    name = str(compression)
+    for field in ("merge", "seed"):
+        value = getattr(compression, field)
+        if value != getattr(default, field):
+            name += f" {field}={value}"
     return name
+
+
+def compression_file_name(compression: CompressionConfig | None) -> str:
+    """The same as a file's name."""
+    return compression_name(compression).replace(":", "_").replace(" ", "_").replace("=", "-")
 
 
 def _hash_file(file: Path, digest: Any) -> None:

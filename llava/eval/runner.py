@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from llava.eval.answers import AnswerFile
 from llava.eval.results import Row, identity, read_results, write_results
-from llava.eval.run_key import RunKey, compression_name, prompts_fingerprint
+from llava.eval.run_key import RunKey, compression_file_name, compression_name, prompts_fingerprint
 from llava.eval.tasks import LoadedTask, Sample, Task
 from llava.inference import GenerationOptions, Inference, Question
 from llava.latency import measure_latency
@@ -116,7 +116,9 @@ class _TaskRun:
 
     def run(self) -> TaskResult:
         samples = self.loaded.samples[: self.settings.limit]
-        path = self.settings.output_dir / "answers" / self.task.name / f"{self.name}.jsonl"
+        path = (
+            self.settings.output_dir / "answers" / self.task.name / f"{compression_file_name(self.compression)}.jsonl"
+        )
         answers = AnswerFile(path, self._key())
         todo = [sample for sample in samples if sample.sample_id not in answers.answers]
         start = time.perf_counter()

@@ -93,6 +93,7 @@ def main() -> int:
         results |= measure_tuned(settings, compression, projector)
     announce("6/6 report", f"in {shown(settings.out)}")
     rows = table(results)
+    add_latency(inference, settings, rows)
     write_results(settings, rows)
     report(inference, settings, budgets, rows)
     print_table(rows)
@@ -209,9 +210,12 @@ def table(results: dict[Any, TaskResult]) -> list[Row]:
         row: Row = {"task": "tiny_vqa", "method": method, "tokens": tokens}
         row["accuracy"] = mean(result.row["accuracy"] for result in group)
         row["retention"] = row["accuracy"] / vanilla if vanilla else None
-        for name in ("vision_ms", "prefill_ms"):
-            row[name] = round(mean(result.row[name] for result in group), 3)
-        row |= {"n": group[0].row["n"], "seeds": len(group), "accuracy_by_group": group[0].row["accuracy_by_group"]}
+        row |= {
+            "compression": group[0].row["compression"],
+            "n": group[0].row["n"],
+            "seeds": len(group),
+            "accuracy_by_group": group[0].row["accuracy_by_group"],
+        }
         pope = results.get(("tiny_pope", method, tokens, 0))
         if pope is not None:
             row |= {"pope_accuracy": pope.row["accuracy"], "pope_f1": pope.row["f1"], "pope_n": pope.row["n"]}
@@ -220,6 +224,20 @@ def table(results: dict[Any, TaskResult]) -> list[Row]:
             row["lead_over_random"] = {"difference": lead.difference, "low": lead.low, "high": lead.high}
         rows.append(row)
     return rows
+
+
+def add_latency(inference: Inference, settings: Settings, rows: Sequence[Row]) -> None:
+    """Milliseconds of one question, all budgets measured in turns; tuning changes weights and no shape."""
+    from llava.inference import Question
+    from llava.latency import compare_latency
+
+    forms = [row["compression"] for row in rows]
+    asked = shown_questions(settings)[0]
+    question = Question(asked["text"], (settings.data / "images" / asked["image"],))
+    budgets = list(dict.fromkeys(forms))
+    costs = dict(zip(budgets, compare_latency(inference, question, budgets), strict=True))
+    for row, form in zip(rows, forms, strict=True):
+        row |= {"vision_ms": round(costs[form].vision_ms, 3), "prefill_ms": round(costs[form].prefill_ms, 3)}
 
 
 def mean_earned(results: Sequence[TaskResult]) -> dict[str, float]:
@@ -289,6 +307,7 @@ def evaluate_tasks(
             data_root=settings.data,
             batch_size=settings.batch_size,
             limit=settings.questions if name == "tiny_vqa" else settings.pope,
+            latency_repeats=0,
         )
         evaluated = evaluate(inference, [get_task(name)], compressions, run_settings)
         for compression, result in zip(compressions, evaluated, strict=True):

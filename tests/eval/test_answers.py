@@ -10,7 +10,7 @@ import pytest
 
 from llava.eval.answers import AnswerFile, RunKeyMismatch
 from llava.eval.results import read_results, write_results
-from llava.eval.run_key import RunKey, compression_name, model_fingerprint
+from llava.eval.run_key import RunKey, compression_file_name, compression_name, model_fingerprint
 from llava.model.configuration import CompressionConfig
 
 KEY = RunKey("tiny_vqa", "abc", CompressionConfig().to_dict(), "v1", "p", {"max_new_tokens": 16}, "torch.float32")
@@ -77,7 +77,8 @@ def test_fingerprint_sees_weights_config_and_base(tmp_path: Path) -> None:
 def test_budgets_that_differ_have_names_that_differ() -> None:
     budgets = [None, CompressionConfig(), CompressionConfig(merge="mean"), CompressionConfig(seed=1)]
     budgets += [CompressionConfig("random", 64, 0, seed=seed) for seed in (0, 1)]
-    names = [compression_name(budget) for budget in budgets]
+    assert len({compression_name(budget) for budget in budgets}) == len(budgets)
+    names = [compression_file_name(budget) for budget in budgets]
     assert len(set(names)) == len(names)
     assert names[:2] == ["none", "visionzip_54+10"]
     assert all("/" not in name and ":" not in name for name in names)
