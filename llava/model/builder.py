@@ -41,6 +41,7 @@ def load_pretrained_model(
     device: str | torch.device | None = None,
     use_flash_attn: bool = False,
     *,
+    use_flash_attention_2: bool = False,
     compression: CompressionLike | _Stored = _STORED,
     torch_dtype: torch.dtype | str | None = None,
     attn_implementation: str | None = None,
@@ -64,10 +65,11 @@ def load_pretrained_model(
         device_map: As in transformers; used only on an accelerator.
         device: Where to put the model; by default the accelerator if there is one, else the CPU.
         use_flash_attn: LLaVA's way to say `attn_implementation="flash_attention_2"`.
+        use_flash_attention_2: Another of LLaVA's ways to say the same.
         compression: `"visionzip:54+10"`, a `CompressionConfig`, its dict, or None for all visual tokens. Not given:
             what the checkpoint's config says.
-        torch_dtype: Of the weights, or `"auto"` for the checkpoint's own; by default float16 on an accelerator, as in
-            LLaVA, and float32 on the CPU.
+        torch_dtype: Of the weights, a dtype or its name, or `"auto"` for the checkpoint's own; by default float16 on an
+            accelerator, as in LLaVA, and float32 on the CPU.
         attn_implementation: `sdpa` (the default), `eager`, or `flash_attention_2`.
         multimodal: LLaVA's; a model of this package always is.
         customized_config: LLaVA's; not supported, warned about.
@@ -88,7 +90,7 @@ def load_pretrained_model(
         warnings.warn("multimodal=False is ignored: this package loads multimodal models only", stacklevel=2)
     if customized_config is not None:
         warnings.warn("customized_config is ignored; use overwrite_config={entry: value}", stacklevel=2)
-    if use_flash_attn and attn_implementation is None:
+    if (use_flash_attn or use_flash_attention_2) and attn_implementation is None:
         attn_implementation = "flash_attention_2"
 
     parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base)
@@ -98,10 +100,11 @@ def load_pretrained_model(
         budget = as_compression(compression)
         parts.config.compression = None if budget is None else budget.to_dict()
     target = torch.device(device) if device is not None else _default_device()
+    by_map = target.type != "cpu" and (device is None or str(device) == "cuda")  # LLaVA's default names no card
     model = instantiate(
         parts,
         dtype=_dtype_for(target, torch_dtype),
-        device_map=device_map if device is None and target.type != "cpu" else {"": target},
+        device_map=device_map if by_map else {"": target},
         attn_implementation=attn_implementation,
         quantization=_quantization(load_8bit, load_4bit, torch_dtype),
     )
@@ -179,6 +182,11 @@ def _default_device() -> torch.device:
 
 
 def _dtype_for(device: torch.device, asked: torch.dtype | str | None) -> torch.dtype | str:
+    if isinstance(asked, str) and asked != "auto":
+        named = getattr(torch, asked, None)
+        if not isinstance(named, torch.dtype):
+            raise ValueError(f"torch_dtype {asked!r} is no dtype; say 'float16', 'bfloat16', 'float32' or 'auto'")
+        return named
     if asked is not None:
         return asked
     return torch.float32 if device.type == "cpu" else torch.float16

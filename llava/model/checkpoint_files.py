@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
 
 
@@ -29,24 +32,17 @@ def resolve_checkpoint(path_or_repo: str | Path) -> Path:
     if folder.is_dir():
         return folder
     name = str(path_or_repo)
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or folder.exists():
+    if _REPOSITORY.fullmatch(name) is None or folder.exists():
         raise CheckpointError(f"{name}: there is no such folder")
-    from huggingface_hub import list_repo_files, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.jinja"]
     try:
-        files = list_repo_files(name)
-    except HFValidationError as error:
-        raise CheckpointError(f"{name}: there is no such folder, and it is no repository's name") from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
-        files = []
-    if any(file.endswith(".safetensors") and file.startswith("model") for file in files):
-        wanted.remove("*.bin")
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not files))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
+        if not weight_files(folder) and projector_file(folder) is None:
+            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.bin"]))
+    except Exception as error:  # the Hub's own errors, those of its HTTP library, and the disk's
         raise CheckpointError(f"{name}: there is no such folder, and the Hub did not give it: {error}") from error
+    return folder
 
 
 def read_json(file: Path) -> dict[str, Any]:

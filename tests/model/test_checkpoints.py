@@ -173,6 +173,25 @@ def test_build_from_parts_starts_a_projector(oracle_dir, v15):
     assert anyres.config.image_grid_pinpoints == [[672, 336]]  # transformers' order, (h, w)
 
 
+def test_build_from_parts_with_siglip(v15, tmp_path):
+    """A tower without CLS: nothing is dropped from it, and every patch may be dominant."""
+    from transformers import SiglipImageProcessor, SiglipVisionModel
+
+    from tests.model.tiny import random_pixels, vision_config
+
+    SiglipVisionModel(vision_config("siglip")).save_pretrained(tmp_path / "siglip")
+    SiglipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path / "siglip")
+    edit_config(v15, model_type="llama", mm_vision_tower=None, mm_projector_type=None)
+    edit_weights(v15, lambda state: [state.pop(name) for name in list(state) if "mm_projector" in name])
+    _, model, image_processor = build_from_parts(v15, tmp_path / "siglip", compression="visionzip:16")
+    assert model.config.vision_feature_select_strategy == "full" and image_processor.size["height"] == 28
+    pixels = random_pixels(1, 3, 28, 28)
+    with torch.no_grad():
+        kept = model.encode_images(pixels)[0]
+        model.set_compression(None)
+        torch.testing.assert_close(kept, model.encode_images(pixels)[0])
+
+
 def rename(old: str, new: str):
     def change(state):
         state[new] = state.pop(old)
@@ -230,6 +249,9 @@ def test_missing_files_are_named(v15, tmp_path):
         load_pretrained_model(tmp_path / "nowhere", device="cpu")
     with pytest.raises(CheckpointError, match=r"there is no config\.json"):
         load_pretrained_model(tmp_path, device="cpu")
+    for no_repository in ("nowhere", "a/b/c", "./a/b"):
+        with pytest.raises(CheckpointError, match="there is no such folder"):
+            load_pretrained_model(no_repository, device="cpu")
     (v15 / "model.safetensors").rename(v15 / "weights.safetensors")
     with pytest.raises(CheckpointError, match="there are no weights"):
         load_pretrained_model(v15, device="cpu")
@@ -263,6 +285,9 @@ def test_keywords(oracle_dir):
     folder = oracle_dir / "tiny-llava-v1.5"
     with pytest.raises(TypeError, match="unexpected keyword arguments: visionzip"):
         load_pretrained_model(folder, device="cpu", visionzip=True)
+    with pytest.raises(ValueError, match="torch_dtype 'half16' is no dtype"):
+        load_pretrained_model(folder, device="cpu", torch_dtype="half16")
+    assert load_pretrained_model(folder, device="cpu", torch_dtype="bfloat16")[1].dtype == torch.bfloat16
     with pytest.warns(UserWarning, match="customized_config is ignored"):
         load_pretrained_model(folder, device="cpu", customized_config={})
     with pytest.warns(UserWarning, match="multimodal=False is ignored"):
