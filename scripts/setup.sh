@@ -48,8 +48,8 @@ fi
 install --editable ".[$EXTRAS]"
 
 if ! command -v c++ >/dev/null && ! command -v g++ >/dev/null && ! command -v clang++ >/dev/null; then
-  echo "Note: no C++ compiler, so no torch.compile and no DeepSpeed, which builds its operators on first use." \
-    "All else works; on Debian or Ubuntu: apt install g++" >&2
+  echo "Note: no C++ compiler, so no torch.compile, and none of DeepSpeed's own operators (it builds them on first use;" \
+    "needed on CPU and for offloading). LAUNCHER=python trains without. On Debian or Ubuntu: apt install g++" >&2
 fi
 echo "$EXTRAS" >"$VENV/.extras"
 echo "$want" >"$stamp"
