@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from questions import CAPTION_PROMPT, KINDS, LOOK_ALIKE, Digit, ask, ask_many, caption, exist_question, read_scene
+from questions import CAPTION_PROMPT, KINDS, LOOK_ALIKE, Digit, ask, caption, converse, exist_question, read_scene
 from scenes import SceneBatch, enlarge, load_block, render, sample_scenes
 from tqdm import tqdm
 
@@ -131,17 +131,17 @@ def main() -> None:
     held = paint(unseen, True, "eval", folder, arguments.seed)
     scenes = [read_scene(seen, index) for index in range(len(seen))]
     tests = [read_scene(unseen, index) for index in range(len(unseen))]
-    asked = [ask_many(digits, int(rng.integers(4, 17)), rng) for digits in scenes]
+    asked = [converse(digits, rng) for digits in scenes]
     common = [value for value, _ in Counter(digit.value for digits in scenes for digit in digits).most_common()]
     common += [value for value in range(10) if value not in common]
     write(
         arguments.output / "train.json",
-        [conversation(name, [(q.text, q.answer) for q in some]) for name, some in zip(names, asked, strict=True)],
+        [conversation(name, pairs) for name, pairs in zip(names, asked, strict=True)],
     )
     write(
         arguments.output / "align.json",
         [
-            conversation(n, [(CAPTION_PROMPT, caption(d))])
+            conversation(n, [(CAPTION_PROMPT, caption(d, rng))])
             for n, d in list(zip(names, scenes, strict=True))[: arguments.align]
         ],
     )

@@ -1,7 +1,7 @@
 """Makes the small language model: a Llama tokenizer of its own, and a Llama pre-trained on text alone.
 
 The text is LLaVA's `vicuna_v1` conversation, in which a scene is told in words where the picture will stand; the words
-of a phrase ("red 7 top left") are said at once, their embeddings added up in one position. So the model brings what
+of a phrase ("red 7 northwest") are said at once, their embeddings added up in one position. So the model brings what
 Vicuna brings to LLaVA: it knows the template and how to answer about something described.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from questions import CAPTION_PROMPT, ask_many, caption, read_scene, tell
+from questions import CAPTION_PROMPT, ask_many, converse, read_scene, tell
 from safetensors.torch import load_file, save_file
 from scenes import load_block, sample_scenes
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -41,16 +41,14 @@ class Talk:
     pairs: list[tuple[str, str]]
 
 
-def compose(rng: np.random.Generator, count: int) -> list[Talk]:
-    """Writes `count` conversations about fresh scenes."""
+def compose(rng: np.random.Generator, count: int, short: bool = False) -> list[Talk]:
+    """Writes `count` conversations about fresh scenes; short ones have one question and little darkness."""
     scenes = sample_scenes(rng, load_block(False), count)
     talks = []
     for index in range(count):
         digits = read_scene(scenes, index)
-        pairs = [(q.text, q.answer) for q in ask_many(digits, int(rng.integers(4, 17)), rng)]
-        if rng.random() < 0.2:
-            pairs.insert(0, (CAPTION_PROMPT, caption(digits)))
-        talks.append(Talk(tell(digits, rng, int(rng.integers(0, 9))), pairs))
+        pairs = [(q.text, q.answer) for q in ask_many(digits, 1, rng)] if short else converse(digits, rng)
+        talks.append(Talk(tell(digits, rng, 0 if short else int(rng.integers(0, 9))), pairs))
     return talks
 
 
@@ -96,18 +94,19 @@ def make_tokenizer(size: int, seed: int) -> LlamaTokenizer:
     return tokenizer
 
 
-def encode(tokenizer: LlamaTokenizer, talks: list[Talk]) -> dict[str, Tensor]:
+def encode(tokenizer: LlamaTokenizer, talks: list[Talk], system: str = SYSTEM) -> dict[str, Tensor]:
     """Turns conversations into tensors.
 
     Args:
         tokenizer: The tokenizer.
         talks: B conversations.
+        system: What stands before the first turn.
 
     Returns:
         `words` (B, T, 4): the ids whose embeddings are added up at each position, 0 for none: one id in text, all of a
         phrase's in the telling; `attention_mask` (B, T); `labels` (B, T): the assistant's words, else -100.
     """
-    opening = tokenizer(f"{SYSTEM} USER: ").input_ids
+    opening = tokenizer(f"{system} USER: ").input_ids
     rows, labels = [], []
     for talk in talks:
         text, spans = flatten(talk)
@@ -179,6 +178,14 @@ def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), target[target >= 0])
 
 
+def lesson(arguments: argparse.Namespace, tokenizer: LlamaTokenizer, step: int) -> dict[str, Tensor]:
+    """Writes the batch of a step: short talks first, which teach to look things up; then whole conversations."""
+    rng = np.random.default_rng([arguments.seed, 2, step])
+    if step < arguments.short_steps:
+        return encode(tokenizer, compose(rng, arguments.short_batch, short=True), "A")
+    return encode(tokenizer, compose(rng, arguments.batch))
+
+
 def train(arguments: argparse.Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer) -> float:
     """Pre-trains on fresh conversations; a second call goes on where the first was stopped. Returns the last loss."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
@@ -188,7 +195,7 @@ def train(arguments: argparse.Namespace, model: LlamaForCausalLM, tokenizer: Lla
         range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2
     )
     for step in bar:
-        batch = encode(tokenizer, compose(np.random.default_rng([arguments.seed, 2, step]), arguments.batch))
+        batch = lesson(arguments, tokenizer, step)
         fade = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
         for group in optimiser.param_groups:
             group["lr"] = arguments.lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * fade)
@@ -212,8 +219,10 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--short-steps", type=int, default=300, help="steps of short talks before the others")
+    parser.add_argument("--short-batch", type=int, default=192)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=200)

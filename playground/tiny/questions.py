@@ -69,13 +69,13 @@ def ask(kind: str, digits: list[Digit], rng: np.random.Generator) -> Question:
     """
     digit = digits[int(rng.integers(len(digits)))]
     if kind == "which":
-        return Question(f"Which digit is at the {digit.place}?", str(digit.value), kind)
+        return Question(f"Which digit is in the {digit.place}?", str(digit.value), kind)
     if kind == "where":
         return Question(f"Where is the {digit.value}?", digit.place, kind)
     if kind == "count":
         return Question("How many digits are there?", str(len(digits)), kind)
     if kind == "colour":
-        subject = f"digit at the {digit.place}" if rng.random() < 0.5 else f"{digit.value}"
+        subject = f"digit in the {digit.place}" if rng.random() < 0.5 else f"{digit.value}"
         return Question(f"What colour is the {subject}?", digit.colour, kind)
     if kind == "exist":
         absent = sorted(set(range(10)) - {other.value for other in digits})
@@ -93,9 +93,36 @@ def ask_many(digits: list[Digit], count: int, rng: np.random.Generator) -> list[
     return list(asked.values())
 
 
-def caption(digits: list[Digit]) -> str:
-    """Describes a scene in a sentence."""
-    return ", ".join(f"a {digit.colour} {digit.value} at the {digit.place}" for digit in digits)
+def caption(digits: list[Digit], rng: np.random.Generator) -> str:
+    """Describes a scene: its digits in any order, of each its value, colour and place in any order.
+
+    What comes after the first word of a digit can be told from that word and the scene alone, so a model learns from
+    captions to look things up in the scene.
+    """
+    parts = []
+    for index in rng.permutation(len(digits)):
+        digit = digits[int(index)]
+        facets = [str(digit.value), digit.colour, digit.place]
+        parts.append(" ".join(facets[int(at)] for at in rng.permutation(len(facets))))
+    return ", ".join(parts)
+
+
+def converse(digits: list[Digit], rng: np.random.Generator, low: int = 4, high: int = 16) -> list[tuple[str, str]]:
+    """Writes a conversation about a scene: questions with short answers and, in half of them, a description.
+
+    Args:
+        digits: The scene.
+        rng: The source of chance.
+        low: The fewest questions to draw; those drawn twice are asked once.
+        high: The most questions to draw.
+
+    Returns:
+        Questions and answers in turn.
+    """
+    pairs = [(q.text, q.answer) for q in ask_many(digits, int(rng.integers(low, high + 1)), rng)]
+    if rng.random() < 0.5:
+        pairs.insert(int(rng.integers(len(pairs) + 1)), (CAPTION_PROMPT, caption(digits, rng)))
+    return pairs
 
 
 def tell(digits: list[Digit], rng: np.random.Generator, longest: int = 12) -> list[str]:

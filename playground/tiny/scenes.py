@@ -19,7 +19,7 @@ GRID = 14
 SIZE = PATCH * GRID
 GLYPH = 2 * PATCH
 HALF = GRID // 2
-QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
+QUADRANTS = ("northwest", "northeast", "southwest", "southeast")
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (235, 60, 50),
     "green": (60, 210, 80),
