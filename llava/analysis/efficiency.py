@@ -25,11 +25,17 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
+    from llava.command_line import plain_errors
+    from llava.image_source import open_image
     from llava.inference import Inference, Question
     from llava.latency import compare_latency
 
-    inference = Inference.load(args.model_path, args.model_base, device=args.device, torch_dtype=args.dtype)
-    question = Question(args.query, tuple(args.image_file))
+    with plain_errors():
+        images = [open_image(source) for source in args.image_file]
+        inference = Inference.load(args.model_path, args.model_base, device=args.device, torch_dtype=args.dtype)
+        for compression in args.compression or []:
+            inference.model.set_compression(compression)
+    question = Question(args.query, tuple(images))
     print(f"{'compression':<20} {'visual':>7} {'prompt':>7} {'vision ms':>10} {'prefill ms':>10}")
     budgets = args.compression or ["none"]
     costs = compare_latency(inference, question, budgets, warmup=args.warmup, repeats=args.repeats)

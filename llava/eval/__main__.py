@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    from llava.command_line import plain_errors
     from llava.eval.answers import RunKeyMismatch
     from llava.eval.results import format_table
     from llava.eval.run_key import model_fingerprint
@@ -77,9 +78,14 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         compressions = [CompressionConfig.parse(text) for text in args.compression or []]
     except ValueError as error:
         parser.error(str(error))
-    inference = Inference.load(
-        args.model_path, args.model_base, conv_mode=args.conv_mode, device=args.device, torch_dtype=args.dtype
-    )
+    with plain_errors():
+        inference = Inference.load(
+            args.model_path, args.model_base, conv_mode=args.conv_mode, device=args.device, torch_dtype=args.dtype
+        )
+        own = inference.model.compression
+        # A budget that does not fit is told now and not after hours.
+        for compression in [*compressions, own]:
+            inference.model.set_compression(compression)
     environment = os.environ.get(DATA_ROOT_VARIABLE)
     settings = RunSettings(
         output_dir=args.output_dir,
@@ -90,7 +96,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         latency_repeats=args.latency_repeats,
     )
     try:
-        results = evaluate(inference, tasks, compressions or [inference.model.compression], settings)
+        results = evaluate(inference, tasks, compressions or [own], settings)
     except (TaskDataError, RunKeyMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

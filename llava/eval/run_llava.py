@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from llava.inference import Inference
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -27,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def eval_model(args: Any) -> str:
-    """Answers `args.query` about `args.image_file`, prints the answer and returns it.
+    """Answers `args.query` about `args.image_file`, prints the answer and returns it; LLaVA's documented call.
 
     Args:
         args: An object with LLaVA's fields: `model_path`, `image_file` (a string split at `sep`, or a list), `query`,
@@ -36,41 +41,53 @@ def eval_model(args: Any) -> str:
 
     Raises:
         UnreadableImageError: An image cannot be read.
+        ValueError: The checkpoint or the budget is not what it should be.
     """
+    answer = _ask(*_read(args), args)
+    print(answer)
+    return answer
+
+
+def _read(args: Any) -> tuple[Inference, list[Image]]:
+    """The images, first since they are read soonest, and the model."""
     from llava.image_source import open_image
-    from llava.inference import GenerationOptions, Inference
+    from llava.inference import Inference
 
-    def given(name: str, default: Any = None) -> Any:
-        value = getattr(args, name, None)
-        return default if value is None else value
-
-    parts = [given(name) for name in ("tokenizer", "model", "image_processor")]
-    conv_mode = given("conv_mode")
+    files = args.image_file.split(_given(args, "sep", ",")) if isinstance(args.image_file, str) else args.image_file
+    images = [open_image(file) for file in files]
+    parts = [_given(args, name) for name in ("tokenizer", "model", "image_processor")]
+    conv_mode = _given(args, "conv_mode")
     if all(part is not None for part in parts):
-        inference = Inference(*parts, conv_mode=conv_mode)
-    else:
-        inference = Inference.load(
-            args.model_path,
-            given("model_base"),
-            conv_mode=conv_mode,
-            compression=given("compression"),
-            device=given("device"),
-        )
-    files = args.image_file.split(given("sep", ",")) if isinstance(args.image_file, str) else args.image_file
+        return Inference(*parts, conv_mode=conv_mode), images
+    options = {name: _given(args, name) for name in ("compression", "device")}
+    return Inference.load(args.model_path, _given(args, "model_base"), conv_mode=conv_mode, **options), images
+
+
+def _ask(inference: Inference, images: list[Image], args: Any) -> str:
+    from llava.inference import GenerationOptions
+
     options = GenerationOptions(
-        max_new_tokens=given("max_new_tokens", 512),
-        temperature=given("temperature", 0.0),
-        top_p=given("top_p"),
-        num_beams=given("num_beams", 1),
+        max_new_tokens=_given(args, "max_new_tokens", 512),
+        temperature=_given(args, "temperature", 0.0),
+        top_p=_given(args, "top_p"),
+        num_beams=_given(args, "num_beams", 1),
     )
-    answer = inference.ask_one(args.query, *[open_image(file) for file in files], options=options)
-    print(answer.text)
-    return answer.text
+    return inference.ask_one(args.query, *images, options=options).text
+
+
+def _given(args: Any, name: str, default: Any = None) -> Any:
+    value = getattr(args, name, None)
+    return default if value is None else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    eval_model(make_parser().parse_args(arguments))
+    args = make_parser().parse_args(arguments)
+    from llava.command_line import plain_errors
+
+    with plain_errors():
+        inference, images = _read(args)
+    print(_ask(inference, images, args))
     return 0
 
 

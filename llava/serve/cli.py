@@ -28,19 +28,23 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
+    from llava.command_line import plain_errors
+    from llava.image_source import open_image
     from llava.inference import GenerationOptions, Inference
     from llava.serve.chat import Chat
 
-    inference = Inference.load(
-        args.model_path,
-        args.model_base,
-        conv_mode=args.conv_mode,
-        compression=args.compression,
-        device=args.device,
-        load_8bit=args.load_8bit,
-        load_4bit=args.load_4bit,
-    )
-    chat = Chat(inference, args.image_file)
+    with plain_errors():
+        images = [open_image(source) for source in args.image_file]
+        inference = Inference.load(
+            args.model_path,
+            args.model_base,
+            conv_mode=args.conv_mode,
+            compression=args.compression,
+            device=args.device,
+            load_8bit=args.load_8bit,
+            load_4bit=args.load_4bit,
+        )
+    chat = Chat(inference, images)
     options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
     user, assistant = chat.roles
     while True:

@@ -68,6 +68,21 @@ def test_command_line_takes_several_images(oracle_dir: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"--image-file": "nowhere.png"}, "nowhere.png"),
+        ({"--model-path": "no_such_folder/model"}, "no_such_folder"),
+        ({"--compression": "visionzip:900+10"}, "900"),
+    ],
+)
+def test_a_users_mistake_ends_in_one_line(oracle_dir: Path, wrong: dict[str, str], message: str) -> None:
+    flags = {"--model-path": str(oracle_dir / "tiny-llava-v1.5"), "--query": "What?", "--device": "cpu"}
+    flags |= {"--image-file": str(oracle_dir / "images" / "small.png")} | wrong
+    with pytest.raises(SystemExit, match=rf"error: .*{message}"):
+        main([word for pair in flags.items() for word in pair])
+
+
+@pytest.mark.parametrize(
     "module", ["llava.eval", "llava.eval.run_llava", "llava.serve.cli", "llava.analysis.efficiency"]
 )
 def test_help_loads_no_torch(module: str) -> None:
