@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All of it, small: environment, data, one question with ever fewer tokens, tuning, evaluation, a table and a picture.
-# Ten minutes on two CPU cores after the installation; interrupted, it goes on where it was. Options: --help.
+# Minutes on two CPU cores after the installation; interrupted, it goes on where it was. Options: --help.
 # The environment is made by scripts/setup.sh, whose variables (VENV, PYTHON, TORCH_BUILD, ...) work here too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
