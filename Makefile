@@ -2,6 +2,8 @@
 VENV   ?= .venv
 ORACLE ?= ../shared/oracle
 PY     := $(VENV)/bin/python
+# The tests call deepspeed and torchrun by their names.
+PYTEST := PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -q
 # Idle OpenMP threads must sleep: tiny models on a shared machine are otherwise many times slower.
 export OMP_WAIT_POLICY := PASSIVE
 export VENV
@@ -23,17 +25,17 @@ types: setup
 	$(PY) -m mypy
 
 test: setup
-	$(PY) -m pytest -q -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-slow: setup
-	$(PY) -m pytest -q -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 test-gpu: setup
-	$(PY) -m pytest -q -m gpu
+	$(PYTEST) -m gpu
 
 # Against every recorded output of the reference, not only the fixtures of the test suite.
 parity: setup
-	ORACLE=$(abspath $(ORACLE)) $(PY) -m pytest -q tests/model/test_parity.py tests/test_conversation.py \
+	ORACLE=$(abspath $(ORACLE)) $(PYTEST) tests/model/test_parity.py tests/test_conversation.py \
 		tests/test_image_processing.py tests/test_mm_utils.py tests/test_tokenization.py
 
 quickstart:
