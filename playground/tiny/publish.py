@@ -36,14 +36,14 @@ It is small enough to be kept beside the code, and was trained for real: it show
 visual tokens costs.
 
 - **Vision tower**: CLIP, {vision[num_hidden_layers]} layers, {vision[hidden_size]} wide, 112 x 112 pixels in 14 x 14
-  patches of 8. It was trained on fresh scenes to tell, by the CLS token of layer -2 and of the last layer, the digit and
-  the colour of every quadrant, and by each patch of layer -2 what the patch shows. It stays frozen afterwards.
-- **Language model**: Llama, {text[num_hidden_layers]} layers, {text[hidden_size]} wide, {text[vocab_size]} tokens. It was
-  pre-trained on conversations about scenes told in words, the words of a digit said at once.
+  patches of 8. It was trained on fresh scenes to tell, by the CLS token of layer -2 and of the last layer, the digit
+  and the colour of every quadrant, and by each patch of layer -2 what the patch shows. It stays frozen afterwards.
+- **Language model**: Llama, {text[num_hidden_layers]} layers, {text[hidden_size]} wide, {text[vocab_size]} tokens. It
+  was pre-trained on conversations about scenes told in words, the words of a digit said at once.
 - **LLaVA stage 1 and 2**: `llava.train`, the projector on captions, then projector and language model on 10,000
   conversations about pictures.
-- **Data**: scikit-learn's digits, split by contiguous blocks; the last 360 are in the questions below and in no training
-  step. Everything is made by `playground/tiny/pretrain.sh`.
+- **Data**: scikit-learn's digits, split by contiguous blocks; the last 360 are in the questions below and in no
+  training step. Everything is made by `playground/tiny/pretrain.sh`.
 
 Vision tower on scenes of held-out digits: {tower[patch_digit]:.1%} of digit patches tell their digit;
 {tower[attention_on_digits]:.0%} of the CLS attention on patches at layer -2 falls on the digits' patches; the 16 (40)
@@ -51,8 +51,8 @@ patches with most attention hold {tower[recall_16]:.1%} ({tower[recall_40]:.1%})
 
 ## Measured
 
-Held-out questions: {size} of five kinds (`tiny_vqa`), 1,000 yes/no (`tiny_pope`); exact match, greedy. No tuning to fewer
-tokens.
+Held-out questions: {size} of five kinds (`tiny_vqa`), 1,000 yes/no (`tiny_pope`); exact match, greedy. No
+tuning to fewer tokens.
 
 {table}
 
