@@ -224,5 +224,7 @@ class LlavaDataset(Dataset[Sample | Skipped]):
         assert self.image_folder is not None
         path = self.image_folder / name
         if not path.resolve().is_relative_to(self.image_folder.resolve()):
-            raise ValueError(f"image {name!r} leaves --image_folder {self.image_folder} (it is a link to {path.resolve()})")
+            raise ValueError(
+                f"image {name!r} leaves --image_folder {self.image_folder} (it is a link to {path.resolve()})"
+            )
         return path

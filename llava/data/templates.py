@@ -1,4 +1,4 @@
-"""A conversation becomes ids and labels: the template says which spans are learned, the tokenizer's offsets do the rest.
+"""A conversation becomes ids and labels: the template says which spans are learned, the tokenizer where they are.
 
 LLaVA counts the tokens of every round again to find where an answer begins, once per template. Here a template only
 cuts the prompt into spans, and a token is learned if the character it starts at belongs to a target span. The prompt

@@ -37,8 +37,12 @@ class ModelArguments:
         None, "METHOD:DOMINANT+CONTEXTUAL as in visionzip:54+10, or none; by default as the checkpoint says."
     )
     version: str = _flag("v1", "Prompt template: a name of llava.conversation, `plain` for alignment.")
-    vision_tower: str | None = _flag(None, "The tower that a language model is joined with; a LLaVA checkpoint has its own.")
-    pretrain_mm_mlp_adapter: str | None = _flag(None, "Projector to start from: a file of LLaVA's, or a folder of ours.")
+    vision_tower: str | None = _flag(
+        None, "The tower that a language model is joined with; a LLaVA checkpoint has its own."
+    )
+    pretrain_mm_mlp_adapter: str | None = _flag(
+        None, "Projector to start from: a file of LLaVA's, or a folder of ours."
+    )
     mm_projector_type: str = _flag("mlp2x_gelu", "Projector made for a plain language model.")
     mm_vision_select_layer: int = _flag(-2, "Layer of the tower that is read.")
     mm_vision_select_feature: str = _flag("patch", "patch, or cls_patch to keep the CLS token.")
@@ -107,12 +111,14 @@ class TrainingArguments(transformers.TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.lora_enable or self.bits != 16:
-            raise ValueError("--lora_enable and --bits 4/8 are not supported yet; train with --stage projector or finetune")
+            raise ValueError(
+                "--lora_enable and --bits 4/8 are not supported yet; train with --stage projector or finetune"
+            )
         if self.mm_vision_tower_lr is not None:
             logger.warning("--mm_vision_tower_lr has no effect: the vision tower is frozen")
         if self.tf32 and not is_torch_tf32_available():
             logger.warning("--tf32 True has no effect: this machine has no GPU with TF32")
-            self.tf32 = None
+            self.tf32: bool | None = None
         if self.global_batch_size is not None:
             self.gradient_accumulation_steps = accumulation_steps(
                 self.global_batch_size, self.per_device_train_batch_size, int(os.environ.get("WORLD_SIZE", "1"))
@@ -168,9 +174,10 @@ class Arguments:
 
 
 _HAS_ACTIVATION_CHECKPOINTING = any(
-    field.name == "activation_checkpointing" for field in fields(transformers.TrainingArguments)
+    entry.name == "activation_checkpointing" for entry in fields(transformers.TrainingArguments)
 )
-# Flags that transformers 5 renamed (None: dropped); their values kept their meaning (a ratio is a number of steps below 1).
+# Flags that transformers 5 renamed (None: dropped). Their values kept their meaning: a ratio is a number of steps
+# below 1.
 _RENAMED: dict[str, str | None] = {
     "--evaluation_strategy": "--eval_strategy",
     "--warmup_ratio": "--warmup_steps",

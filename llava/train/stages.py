@@ -62,18 +62,18 @@ def stage_of(
     return stage
 
 
-def parts_of(model: Any) -> dict[Part, list[nn.Module | nn.Parameter]]:
-    """The sub-modules (and, for LLaVA-NeXT, the newline) of a model by the names that stages use."""
-    language_model: list[nn.Module | nn.Parameter] = [model.model.language_model, model.lm_head]
+def parameters_of(model: Any, part: Part) -> list[nn.Parameter]:
+    """The parameters of a part of a model, trained or not."""
+    if part == "mm_projector":
+        return list(model.model.multi_modal_projector.parameters())
+    parameters = [*model.model.language_model.parameters(), *model.lm_head.parameters()]
     newline = getattr(model.model, "image_newline", None)
-    if newline is not None:  # LLaVA trains it with the language model
-        language_model.append(newline)
-    return {"mm_projector": [model.model.multi_modal_projector], "language_model": language_model}
+    return parameters if newline is None else [*parameters, newline]  # LLaVA-NeXT's, trained as in LLaVA
 
 
 def apply_stage(model: Any, stage: Stage) -> None:
     """Freezes everything but what the stage trains."""
     model.requires_grad_(False)
-    for part, modules in parts_of(model).items():
-        for module in modules:
-            module.requires_grad_(part in stage.trained)
+    for part in stage.trained:
+        for parameter in parameters_of(model, part):
+            parameter.requires_grad_(True)

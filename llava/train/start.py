@@ -61,7 +61,9 @@ def _from_checkpoint(arguments: Arguments, attention: str | None) -> tuple[Any, 
     )
     merge_type = getattr(model.config, "mm_patch_merge_type", None) or "flat"
     if given.mm_patch_merge_type not in (None, merge_type):
-        raise ValueError(f"--mm_patch_merge_type {given.mm_patch_merge_type}: the checkpoint was made with {merge_type}")
+        raise ValueError(
+            f"--mm_patch_merge_type {given.mm_patch_merge_type}: the checkpoint was made with {merge_type}"
+        )
     if given.pretrain_mm_mlp_adapter is not None:
         projector = read_projector(given.pretrain_mm_mlp_adapter)
         unexpected = model.load_state_dict(projector, strict=False).unexpected_keys

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
+from llava.command_line import plain_errors
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, read_records
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
@@ -21,6 +23,16 @@ from llava.train.trainer import LlavaTrainer
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Run:
+    """A stage, ready to be trained."""
+
+    arguments: Arguments
+    trainer: LlavaTrainer
+    tokenizer: Any
+    image_processor: Any
+
+
 def train(argv: Sequence[str] | None = None, attn_implementation: str | None = None) -> LlavaTrainer:
     """Runs the stage that the flags ask for; goes on where an interrupted run of the same `--output_dir` stopped.
 
@@ -30,7 +42,15 @@ def train(argv: Sequence[str] | None = None, attn_implementation: str | None = N
 
     Returns:
         The trainer, with its log history.
+
+    Raises:
+        ValueError: The flags, the checkpoint or the data do not fit together; the message names what.
     """
+    return execute(prepare(argv, attn_implementation))
+
+
+def prepare(argv: Sequence[str] | None = None, attn_implementation: str | None = None) -> Run:
+    """Everything before the first step; see `train`."""
     arguments = parse_arguments(argv)
     training = arguments.training
     logging.basicConfig(
@@ -46,11 +66,26 @@ def train(argv: Sequence[str] | None = None, attn_implementation: str | None = N
         train_dataset=make_dataset(arguments, tokenizer, model, image_processor),
         data_collator=Collator(pad_token_id=tokenizer.pad_token_id or 0),
     )
+    return Run(arguments, trainer, tokenizer, image_processor)
+
+
+def execute(run: Run) -> LlavaTrainer:
+    """Trains, and saves what the stage made."""
+    trainer, training = run.trainer, run.arguments.training
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint))
     trainer.save_state()
     if training.should_save:
-        save_result(training.output_dir, model, stage, arguments, tokenizer, image_processor)
+        save_result(
+            training.output_dir, trainer.model, trainer.stage, run.arguments, run.tokenizer, run.image_processor
+        )
     return trainer
+
+
+def main(attn_implementation: str | None = None) -> None:
+    """The command line: a mistake in flags, checkpoint or data ends in one line."""
+    with plain_errors():
+        run = prepare(attn_implementation=attn_implementation)
+    execute(run)
 
 
 def make_dataset(arguments: Arguments, tokenizer: Any, model: Any, image_processor: Any) -> LlavaDataset:
@@ -78,4 +113,4 @@ def make_dataset(arguments: Arguments, tokenizer: Any, model: Any, image_process
 
 
 if __name__ == "__main__":
-    train()
+    main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llava.train.train import train
+from llava.train.train import main
 
 
 def default_attention() -> str:
@@ -13,4 +13,4 @@ def default_attention() -> str:
 
 
 if __name__ == "__main__":
-    train(attn_implementation=default_attention())
+    main(attn_implementation=default_attention())

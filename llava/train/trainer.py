@@ -15,7 +15,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from llava.data.sampler import LengthGroupedSampler
-from llava.train.stages import Stage, parts_of
+from llava.train.stages import Stage, parameters_of
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +85,9 @@ class LlavaTrainer(Trainer):
             num_items_in_batch = torch.clamp(torch.as_tensor(num_items_in_batch), min=1)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if "images" not in inputs and model.training:
-            unused = [p for p in self._modules_without_images() if p.requires_grad]
+            unused = [p for p in parameters_of(self.model, "mm_projector") if p.requires_grad]
             loss = loss + sum((parameter.sum() * 0 for parameter in unused), loss.new_zeros(()))
         return (loss, outputs) if return_outputs else loss
-
-    def _modules_without_images(self) -> list[Any]:
-        return [p for part in parts_of(self.model)["mm_projector"] for p in part.parameters()]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As transformers', with `--mm_projector_lr` for the projector."""
@@ -98,11 +95,12 @@ class LlavaTrainer(Trainer):
         rate = self.args.mm_projector_lr
         if rate is None:
             return optimizer
-        projector = {id(parameter) for parameter in self._modules_without_images()}
+        projector = {id(parameter) for parameter in parameters_of(self.model, "mm_projector")}
         for group in list(optimizer.param_groups):
             own = [p for p in group["params"] if id(p) in projector]
             group["params"] = [p for p in group["params"] if id(p) not in projector]
             optimizer.add_param_group({**group, "params": own, "lr": rate})
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
     # ---- figures ----

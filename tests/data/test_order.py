@@ -30,7 +30,9 @@ def test_every_sample_comes_once_an_epoch_and_epochs_differ(oracle_dir):
 def test_one_modality_is_grouped_by_length():
     lengths = [3, 1, 2, 9, 8, 7]
     generators = [torch.Generator().manual_seed(0) for _ in range(2)]
-    assert modality_grouped_indices(lengths, 1, 2, generators[0]) == length_grouped_indices(lengths, 1, 2, generators[1])
+    assert modality_grouped_indices(lengths, 1, 2, generators[0]) == length_grouped_indices(
+        lengths, 1, 2, generators[1]
+    )
 
 
 def test_samples_without_words_cannot_be_grouped():

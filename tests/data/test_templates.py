@@ -1,7 +1,6 @@
 """Labels equal LLaVA's, token by token."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -114,7 +113,7 @@ def test_one_image_moves_to_the_front_and_several_stay():
 def test_templates_are_found_by_name():
     assert isinstance(get_template("plain"), PlainTemplate)
     assert isinstance(get_template("v1"), ConversationTemplate)
-    with pytest.raises(ValueError, match="--version 'v9' is not a training template; known: .*plain.*v1"):
+    with pytest.raises(ValueError, match=r"--version 'v9' is not a training template; known: .*plain.*v1"):
         get_template("v9")
 
 

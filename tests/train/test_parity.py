@@ -14,7 +14,12 @@ from llava.train.start import start_model
 from llava.train.train import make_dataset, train
 from tests.train.conftest import losses_of, unrolled
 
-PARTS = {"0.weight": "linear_1.weight", "0.bias": "linear_1.bias", "2.weight": "linear_2.weight", "2.bias": "linear_2.bias"}
+PARTS = {
+    "0.weight": "linear_1.weight",
+    "0.bias": "linear_1.bias",
+    "2.weight": "linear_2.weight",
+    "2.bias": "linear_2.bias",
+}
 
 
 @pytest.fixture
@@ -118,6 +123,6 @@ def _compare_whole_models(ours_file, theirs_file):
         ending = name.removeprefix("model.")
         matches = [own for own in ours if own.endswith(ending) and "vision" not in own]
         if len(matches) == 1:
-            torch.testing.assert_close(ours[matches[0]].float(), tensor.float(), atol=2e-3, rtol=0)
+            torch.testing.assert_close(ours[matches[0]].float(), tensor.float(), atol=5e-3, rtol=0)
             compared += 1
     assert compared >= 20

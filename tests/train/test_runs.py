@@ -54,7 +54,9 @@ def test_finetuning_leaves_a_whole_checkpoint(flags, oracle_dir, tmp_path):
 
 
 def test_in_bf16_the_trained_part_stays_exact(flags, tmp_path):
-    trainer = train(flags(stage="projector", compression="visionzip:54+10", max_steps=2, bf16=True, learning_rate="1e-6"))
+    trainer = train(
+        flags(stage="projector", compression="visionzip:54+10", max_steps=2, bf16=True, learning_rate="1e-6")
+    )
     dtypes = {parameter.requires_grad: parameter.dtype for parameter in trainer.model.parameters()}
     assert dtypes == {True: torch.float32, False: torch.bfloat16}
     assert trainer.model.model.language_model.rotary_emb.inv_freq.dtype == torch.float32
