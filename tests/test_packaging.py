@@ -62,9 +62,9 @@ def tracked_files() -> list[Path]:
 def test_import_is_light() -> None:
     code = """
 import sys, time
-start = time.perf_counter()
+start = time.process_time()  # of the processor: other work on the machine does not count
 import llava
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 heavy = {"torch", "transformers", "numpy", "PIL"} & set(sys.modules)
 assert not heavy, heavy
 assert seconds < 0.3, seconds
