@@ -48,7 +48,6 @@ def load_pretrained_model(
     multimodal: bool | None = None,
     customized_config: Any = None,
     overwrite_config: Mapping[str, Any] | None = None,
-    **unknown: Any,
 ) -> tuple[PreTrainedTokenizerBase, Model, Any, int]:
     """Loads a LLaVA for inference, with as many visual tokens as `compression` leaves.
 
@@ -74,7 +73,6 @@ def load_pretrained_model(
         multimodal: LLaVA's; a model of this package always is.
         customized_config: LLaVA's; not supported, warned about.
         overwrite_config: Entries set on the config before the model is made.
-        **unknown: Raises TypeError.
 
     Returns:
         (tokenizer, model, image_processor, context_len), the model in eval mode.
@@ -82,10 +80,7 @@ def load_pretrained_model(
     Raises:
         CheckpointError: The checkpoint cannot be loaded; the message names folder and tensor, entry or file.
         ValueError: The compression does not fit the tower.
-        TypeError: An unknown keyword.
     """
-    if unknown:
-        raise TypeError(f"load_pretrained_model() got unexpected keyword arguments: {', '.join(sorted(unknown))}")
     if multimodal is False:
         warnings.warn("multimodal=False is ignored: this package loads multimodal models only", stacklevel=2)
     if customized_config is not None:

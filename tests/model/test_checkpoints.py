@@ -283,7 +283,7 @@ def test_a_projector_without_its_base_asks_for_it(oracle_dir, tmp_path):
 
 def test_keywords(oracle_dir):
     folder = oracle_dir / "tiny-llava-v1.5"
-    with pytest.raises(TypeError, match="unexpected keyword arguments: visionzip"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'visionzip'"):
         load_pretrained_model(folder, device="cpu", visionzip=True)
     with pytest.raises(ValueError, match="torch_dtype 'half16' is no dtype"):
         load_pretrained_model(folder, device="cpu", torch_dtype="half16")
