@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from llava.model.checkpoint_files import read_json, resolve_checkpoint
+from llava.model.config_adapter import is_llava_format, is_transformers_format
 from llava.train.arguments import Arguments
 from llava.train.stages import Stage, apply_stage
 
@@ -99,13 +99,8 @@ def _from_parts(arguments: Arguments, attention: str | None) -> tuple[Any, Any, 
 
 def _is_llava_checkpoint(name: str) -> bool:
     """Whether a config describes a whole LLaVA model, in either format."""
-    from transformers.utils import cached_file
-
-    file = cached_file(name, "config.json")
-    if file is None:
-        raise ValueError(f"--model_name_or_path {name} has no config.json")
-    config = json.loads(Path(file).read_text(encoding="utf-8"))
-    return "mm_vision_tower" in config or "vision_config" in config
+    config = read_json(resolve_checkpoint(name) / "config.json")
+    return is_llava_format(config) or is_transformers_format(config)
 
 
 def _run_dtype(arguments: Arguments) -> torch.dtype:

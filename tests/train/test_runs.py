@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from llava import load_pretrained_model
 from llava.train.checkpoint import checkpoint_to_resume
-from llava.train.train import train
+from llava.train.train import main, train
 from tests.train.conftest import losses_of
 
 
@@ -135,3 +135,9 @@ def test_the_loss_is_the_mean_over_the_tokens_of_a_step(flags, tmp_path):
 def test_a_language_model_needs_a_tower(flags, oracle_dir):
     with pytest.raises(ValueError, match="give --vision_tower"):
         train(flags(model_name_or_path=oracle_dir / "origtrain" / "vicuna-tiny"))
+
+
+def test_a_missing_checkpoint_ends_the_program_in_one_line(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", *flags(model_name_or_path=tmp_path / "none")])
+    with pytest.raises(SystemExit, match=r"error: .*none: there is no such folder"):
+        main()
