@@ -10,20 +10,24 @@ WORK="${WORK:-$HERE/work}"                                # everything in betwee
 MODEL="${MODEL:-$HERE/model}"                             # the result
 SEED="${SEED:-0}"
 TOWER_SCALE="${TOWER_SCALE:-1.0}"                         # multiplies the tower's steps
+LLM_STEPS="${LLM_STEPS:-600}"
+LLM_SHORT_STEPS="${LLM_SHORT_STEPS:-300}"                 # of them, those of short talks
+TRAIN_SAMPLES="${TRAIN_SAMPLES:-10000}"
 ALIGN_EPOCHS="${ALIGN_EPOCHS:-1}"
 ALIGN_LR="${ALIGN_LR:-3e-3}"
 ALIGN_SAMPLES="${ALIGN_SAMPLES:-10000}"
 EPOCHS="${EPOCHS:-3}"
 LR="${LR:-1e-3}"
-BATCH="${BATCH:-32}"                                    # over all processes
+BATCH="${BATCH:-32}"                                      # over all processes
 PROCESSES="${PROCESSES:-2}"                               # of one core each: faster than threads for so small a model
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 export PYTHONPATH="$HERE/../..${PYTHONPATH:+:$PYTHONPATH}"
 
-"$PYTHON" "$HERE/make_data.py" --output "$DATA" --seed "$SEED" --align "$ALIGN_SAMPLES"
+"$PYTHON" "$HERE/make_data.py" --output "$DATA" --seed "$SEED" --train "$TRAIN_SAMPLES" --align "$ALIGN_SAMPLES"
 "$PYTHON" "$HERE/pretrain_tower.py" --output "$WORK" --seed "$SEED" --scale "$TOWER_SCALE"
-"$PYTHON" "$HERE/pretrain_llm.py" --output "$WORK" --seed "$SEED"
+"$PYTHON" "$HERE/pretrain_llm.py" --output "$WORK" --seed "$SEED" \
+  --steps "$LLM_STEPS" --short-steps "$LLM_SHORT_STEPS"
 
 TRAIN=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node "$PROCESSES" -m llava.train.train_mem)
 COMMON=(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from questions import CAPTION_PROMPT, ask_many, converse, read_scene, tell
-from safetensors.torch import load_file, save_file
+from resume import load_state, save_state
 from scenes import load_block, sample_scenes
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
@@ -144,29 +143,6 @@ def make_model(tokenizer: LlamaTokenizer, width: int, layers: int, heads: int) -
     return LlamaForCausalLM(config)
 
 
-def save_state(path: Path, model: nn.Module, optimiser: torch.optim.AdamW, step: int) -> None:
-    """Writes weights and optimiser moments to one safetensors file, whole or not at all."""
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{key}": torch.as_tensor(value).contiguous() for key, value in state.items()}
-    tensors["step"] = torch.tensor(step)
-    save_file(tensors, f"{path}.part")
-    os.replace(f"{path}.part", path)
-
-
-def load_state(path: Path, model: nn.Module, optimiser: torch.optim.AdamW) -> int:
-    """Restores what `save_state` wrote and returns the step to go on from."""
-    tensors = load_file(path)
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    state = optimiser.state_dict()
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            state["state"].setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict(state)
-    return int(tensors["step"])
-
-
 def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
     """Gives the mean loss of the assistant's words."""
     target = batch["labels"][:, 1:]
@@ -189,7 +165,7 @@ def lesson(arguments: argparse.Namespace, tokenizer: LlamaTokenizer, step: int) 
 def train(arguments: argparse.Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer) -> float:
     """Pre-trains on fresh conversations; a second call goes on where the first was stopped. Returns the last loss."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    path, smooth = arguments.output / "checkpoint.safetensors", math.nan
+    path, smooth = arguments.output / "llm_checkpoint.safetensors", math.nan
     start = load_state(path, model, optimiser) if path.exists() else 0
     bar = tqdm(
         range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2

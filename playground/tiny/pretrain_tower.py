@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from resume import load_state, save_state
 from scenes import (
     COLOURS,
     GLYPH,
@@ -247,32 +246,6 @@ def diagnose(model: TowerWithHeads, block: DigitBlock, count: int = 500, seed: i
     return found
 
 
-def save_state(path: Path, model: TowerWithHeads, optimiser: torch.optim.AdamW, step: int) -> None:
-    """Writes weights and optimiser moments to one safetensors file, whole or not at all."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    names = [name for name, value in model.named_parameters() if value.requires_grad]
-    for name, state in zip(names, optimiser.state_dict()["state"].values(), strict=True):
-        tensors |= {f"optimiser.{name}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    save_file({key: value.contiguous() for key, value in tensors.items()}, f"{path}.part", {"step": str(step)})
-    os.replace(f"{path}.part", path)
-
-
-def load_state(path: Path, model: TowerWithHeads, optimiser: torch.optim.AdamW) -> int:
-    """Restores what `save_state` wrote and returns the step to go on from."""
-    from safetensors import safe_open
-
-    tensors = load_file(path)
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    state = optimiser.state_dict()
-    names = [name for name, value in model.named_parameters() if value.requires_grad]
-    for index, name in enumerate(names):
-        prefix = f"optimiser.{name}."
-        state["state"][index] = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    optimiser.load_state_dict(state)
-    with safe_open(path, "pt") as file:
-        return int(file.metadata()["step"])
-
-
 def rate(step: int, total: int, top: float, warm: int = 100) -> float:
     """Gives the learning rate of a step: a linear rise, then a cosine to a hundredth."""
     if step < warm:
@@ -285,7 +258,7 @@ def train(arguments: argparse.Namespace, model: TowerWithHeads) -> None:
     optimiser = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=arguments.lr, weight_decay=0.02, betas=(0.9, 0.98)
     )
-    path, block, held_out = arguments.output / "checkpoint.safetensors", load_block(False), load_block(True)
+    path, block, held_out = arguments.output / "tower_checkpoint.safetensors", load_block(False), load_block(True)
     schedule = [s for s in CURRICULUM for _ in range(max(1, round(s.steps * arguments.scale)))]
     start = load_state(path, model, optimiser) if path.exists() else 0
     bar = tqdm(range(start, len(schedule)), initial=start, total=len(schedule), desc="tower", mininterval=2)

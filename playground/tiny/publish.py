@@ -109,9 +109,9 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if row["task"] == "tiny_vqa":
             other = pope[row["compression"]]
+            kept = "-" if row["retention"] is None else f"{row['retention']:.1%}"
             lines.append(
-                f"| {row['tokens']:.0f} | {row['method']} | {row['accuracy']:.1%} | {row['retention']:.1%} "
-                f"| {other['accuracy']:.1%} |"
+                f"| {row['tokens']:.0f} | {row['method']} | {row['accuracy']:.1%} | {kept} | {other['accuracy']:.1%} |"
             )
     return "\n".join(lines)
 
