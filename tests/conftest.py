@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 FIXTURES = Path(__file__).parent / "fixtures" / "oracle"
 
@@ -23,4 +25,6 @@ def oracle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.chmod(0o755 if file.is_dir() else 0o644)
         if file.suffix == ".json" and "@ORACLE@" in (text := file.read_text(encoding="utf-8")):
             file.write_text(text.replace("@ORACLE@", str(folder)), encoding="utf-8")
+    for file in folder.glob("origtrain/mm_projector*.safetensors"):  # LLaVA wrote .bin; the repository holds no pickles
+        torch.save(load_file(file), file.with_suffix(".bin"))
     return folder
