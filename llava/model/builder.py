@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_PATCH_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+)
 from llava.image_processing import load_image_processor
 from llava.model.checkpoint_files import resolve_checkpoint
 from llava.model.configuration import CompressionLike, as_compression
@@ -165,10 +170,14 @@ def build_from_parts(
     }
     parts = parts_from_base(resolve_checkpoint(llm_path), entries, pretrain_mm_mlp_adapter)
     parts.config.compression = None if budget is None else budget.to_dict()
+    tokenizer = load_tokenizer(parts.tokenizer_folder)
+    own_image_token = tokenizer.get_vocab().get(DEFAULT_IMAGE_TOKEN)
+    if own_image_token is not None and own_image_token < parts.config.vocab_size:
+        parts.config.image_token_id = own_image_token  # then plain transformers can run what is saved
     model = instantiate(parts, dtype=torch_dtype or torch.float32, attn_implementation=attn_implementation)
     image_processor = load_image_processor(parts.processor_folder)
     model.image_processor = image_processor
-    return load_tokenizer(parts.tokenizer_folder), model.train(), image_processor
+    return tokenizer, model.train(), image_processor
 
 
 def _default_device() -> torch.device:

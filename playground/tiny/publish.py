@@ -13,8 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 BUDGETS = ("none", "visionzip:83+15", "visionzip:41+8", "visionzip:17+3", "random:98", "random:49", "random:20")
 FILES = (
     "model.safetensors",
@@ -63,7 +61,7 @@ The model knows digits, six colours and four quadrants, and nothing else.
 
 
 def assemble(work: Path, output: Path) -> dict[str, Any]:
-    """Copies the trained model and names the `<image>` of its own tokenizer as the image token.
+    """Copies the trained model, without the paths of the machine that it was made on.
 
     Args:
         work: Where the recipe worked; holds `finetune`.
@@ -76,9 +74,6 @@ def assemble(work: Path, output: Path) -> dict[str, Any]:
     for name in FILES:
         shutil.copyfile(work / "finetune" / name, output / name)
     config = json.loads((work / "finetune" / "config.json").read_text())
-    image_token = AutoTokenizer.from_pretrained(output).convert_tokens_to_ids("<image>")
-    config.pop("image_token_id", None)
-    config["image_token_index"] = image_token
     config["mm_vision_tower"] = "playground/tiny"
     config["vision_config"].pop("_name_or_path", None)
     (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
