@@ -79,7 +79,8 @@ def test_zero2_on_two_processes_equals_one_process(launcher, flags, data, tmp_pa
     assert two_found["losses"] == pytest.approx(losses_of(one), abs=1e-4)
     ours, expected = read_projector(tmp_path / "two"), read_projector(tmp_path / "one")
     for name, tensor in expected.items():
-        torch.testing.assert_close(ours[name], tensor, atol=1e-5, rtol=0)
+        # Gradients are summed in another order, and Adam divides the smallest of them by themselves.
+        torch.testing.assert_close(ours[name], tensor, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("launcher", ["deepspeed", "torchrun", "python"])
