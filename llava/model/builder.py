@@ -94,19 +94,19 @@ def load_pretrained_model(
         attn_implementation = "flash_attention_2"
 
     parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base)
-    for name, value in (overwrite_config or {}).items():
-        setattr(parts.config, name, value)
+    _overwrite(parts.config, overwrite_config or {})
     if not isinstance(compression, _Stored):
         budget = as_compression(compression)
         parts.config.compression = None if budget is None else budget.to_dict()
     target = torch.device(device) if device is not None else _default_device()
+    dtype = _dtype_for(target, torch_dtype)
     by_map = target.type != "cpu" and (device is None or str(device) == "cuda")  # LLaVA's default names no card
     model = instantiate(
         parts,
-        dtype=_dtype_for(target, torch_dtype),
+        dtype=dtype,
         device_map=device_map if by_map else {"": target},
         attn_implementation=attn_implementation,
-        quantization=_quantization(load_8bit, load_4bit, torch_dtype),
+        quantization=_quantization(load_8bit, load_4bit, dtype),
     )
     tokenizer = load_tokenizer(parts.tokenizer_folder)
     if parts.is_llava_format:
@@ -196,7 +196,22 @@ def _dtype_for(device: torch.device, asked: torch.dtype | str | None) -> torch.d
     return torch.float32 if device.type == "cpu" else torch.float16
 
 
-def _quantization(load_8bit: bool, load_4bit: bool, torch_dtype: torch.dtype | str | None) -> Any:
+def _overwrite(config: Any, entries: Mapping[str, Any]) -> None:
+    """Sets entries of the config, those of the language model there.
+
+    Raises:
+        ValueError: There is no such entry, so it would have no effect.
+    """
+    for name, value in entries.items():
+        if name in vars(config) or name.startswith(("mm_", "image_", "tokenizer_")) or name == "compression":
+            setattr(config, name, value)
+        elif name in vars(config.text_config):
+            setattr(config.text_config, name, value)
+        else:
+            raise ValueError(f"overwrite_config: the config has no entry {name!r}")
+
+
+def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str) -> Any:
     """Bitsandbytes' settings; tower, projector and head stay in full precision."""
     if not (load_8bit or load_4bit):
         return None
@@ -211,7 +226,7 @@ def _quantization(load_8bit: bool, load_4bit: bool, torch_dtype: torch.dtype | s
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch_dtype if isinstance(torch_dtype, torch.dtype) else torch.float16,
+        bnb_4bit_compute_dtype=dtype if isinstance(dtype, torch.dtype) else torch.float16,
         llm_int8_skip_modules=keep,
     )
 

@@ -22,8 +22,12 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be loaded as asked; the message names the folder and what is wrong with it."""
 
 
-def resolve_checkpoint(path_or_repo: str | Path) -> Path:
+def resolve_checkpoint(path_or_repo: str | Path, **hub_options: Any) -> Path:
     """The folder of a checkpoint: itself if it exists, else downloaded from the Hub (or found in its cache).
+
+    Args:
+        path_or_repo: A folder, or `organisation/name` on the Hub.
+        **hub_options: For `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, ...
 
     Raises:
         CheckpointError: It is neither a folder nor a repository that can be had.
@@ -37,9 +41,9 @@ def resolve_checkpoint(path_or_repo: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
-        if not weight_files(folder) and projector_file(folder) is None:
-            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.bin"]))
+        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"], **hub_options))
+        if not any(folder.glob("*.safetensors")):  # LLaVA-1.5 and Vicuna are published as .bin only
+            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.bin"], **hub_options))
     except Exception as error:  # the Hub's own errors, those of its HTTP library, and the disk's
         raise CheckpointError(f"{name}: there is no such folder, and the Hub did not give it: {error}") from error
     return folder

@@ -27,7 +27,8 @@ class CompressionConfig:
         method: Name of a registered compressor.
         dominant: Tokens kept as they are. With a tower that has a CLS token (CLIP), VisionZip's CLS counts as one of
             them: `dominant=54` keeps CLS and 53 patches.
-        contextual: Tokens that hold what the dominant ones left over, merged by the similarity of their keys.
+        contextual: Tokens that hold what the dominant ones left over, merged by the similarity of their keys. Methods
+            that merge nothing keep `dominant + contextual` tokens.
         merge: `"reference"` adds the mean of the merged tokens to the target, as the released VisionZip code does;
             `"mean"` averages target and merged tokens, as the paper's text says.
         seed: For methods that draw at random.
@@ -35,7 +36,7 @@ class CompressionConfig:
 
     method: str = "visionzip"
     dominant: int = 54
-    contextual: int = 10
+    contextual: int = 0
     merge: MergeRule = "reference"
     seed: int = 0
 
@@ -48,6 +49,8 @@ class CompressionConfig:
             raise ValueError(f"compression.dominant must be at least 1, got {self.dominant}")
         if self.contextual < 0:
             raise ValueError(f"compression.contextual must be at least 0, got {self.contextual}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"compression.seed is outside 0..2**63 - 1: {self.seed}")
         if self.merge not in _MERGE_RULES:
             raise ValueError(f"compression.merge must be one of {', '.join(_MERGE_RULES)}, got {self.merge!r}")
         if not isinstance(self.method, str) or not self.method:

@@ -32,6 +32,9 @@ Images = Tensor | Sequence[Tensor]
 ImageSizes = Sequence[Any] | Tensor
 
 
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+
+
 class _NotGiven:
     """Tells `images=None` (LLaVA's convention, no image) from no `images` at all (transformers' convention)."""
 
@@ -213,6 +216,8 @@ class LlavaMetaForCausalLM:
         Raises:
             ValueError: Placeholders and images differ in number.
         """
+        if input_ids is not None and input_ids.shape[1] == 1:
+            images = image_features = None  # a decoding step; LLaVA's own loops pass the images along
         if images is None and image_features is None and not has_placeholders(input_ids):
             return super().forward(  # type: ignore[misc]
                 input_ids=input_ids,
@@ -228,10 +233,14 @@ class LlavaMetaForCausalLM:
             )
         if input_ids is None:
             raise ValueError("images need input_ids with their placeholders; got inputs_embeds")
+        if pixel_values is not None:
+            raise ValueError("give images= (LLaVA's convention) or pixel_values= (transformers'), not both")
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            raise ValueError("the cache holds tokens already; `generate` continues a conversation, forward cannot")
         embeds, sequence = self._expand(input_ids, images, image_sizes, image_features, attention_mask, labels)
         return super().forward(  # type: ignore[misc]
             attention_mask=sequence.attention_mask,
-            position_ids=sequence.position_ids,
+            position_ids=sequence.position_ids if position_ids is None else position_ids,
             past_key_values=past_key_values,
             inputs_embeds=embeds,
             labels=sequence.labels,
@@ -294,28 +303,31 @@ class LlavaMetaForCausalLM:
         return super().from_pretrained(None, config=config, state_dict=state, **options)  # type: ignore[misc]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         """Transformers' `from_pretrained`, strict about tensors: either format, published files of any age.
 
         Args:
             pretrained_model_name_or_path: As for `load_pretrained_model`, which also gives the tokenizer.
-            *args: For transformers' `from_pretrained`.
-            **kwargs: Likewise.
+            **kwargs: For transformers' `from_pretrained`, `revision`, `cache_dir` and the like among them.
 
         Raises:
             CheckpointError: The checkpoint does not hold this kind of model.
         """
         from llava.model.checkpoint_files import CheckpointError, resolve_checkpoint
-        from llava.model.loading import check_tensors, parts_of_checkpoint
+        from llava.model.loading import check_tensors, parts_of_checkpoint, set_generation_config
 
-        parts = parts_of_checkpoint(resolve_checkpoint(pretrained_model_name_or_path))
+        hub = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+        folder = resolve_checkpoint(pretrained_model_name_or_path, **hub) / kwargs.pop("subfolder", "")
+        parts = parts_of_checkpoint(folder)
         if parts.model_class is not cls:
             raise CheckpointError(
                 f"{pretrained_model_name_or_path}: holds a {parts.model_class.__name__}, not a {cls.__name__}"
             )
-        config = kwargs.pop("config", None) or parts.config
+        parts.config = kwargs.pop("config", None) or parts.config
         check_tensors(parts)
-        return cls.from_state(config, parts.state, **kwargs)
+        made = cls.from_state(parts.config, parts.state, **kwargs)
+        set_generation_config(made[0] if isinstance(made, tuple) else made, parts)
+        return made
 
     def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> Any:
         """Transformers' `save_pretrained`, with the tensor names of the published llava-hf checkpoints."""

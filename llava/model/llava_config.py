@@ -13,6 +13,11 @@ class _LanguageModelEntries:
 
     text_config: Any
 
+    # Entries that LLaVA's configs always have and llava-hf's never.
+    mm_use_im_start_end = False
+    mm_use_im_patch_token = False
+    use_cache = True
+
     @property
     def hidden_size(self) -> int:
         """Width of the language model."""

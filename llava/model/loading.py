@@ -164,12 +164,9 @@ def _projector_parts(folder: Path, raw: Mapping[str, Any], model_base: str | Pat
     base = resolve_checkpoint(named)
     base_raw = read_json(base / "config.json")
     if not (is_llava_format(base_raw) or is_transformers_format(base_raw)):
-        if not is_llava_format(raw):
-            raise CheckpointError(
-                f"{base}: is no LLaVA, and {folder}/config.json does not say which vision tower to use"
-            )
-        entries = {name: value for name, value in raw.items() if name.startswith(("mm_", "image_", "tokenizer_"))}
-        return parts_from_base(base, entries, folder, vision_source=folder)
+        parts = parts_from_base(base, _llava_entries(raw), folder, vision_source=folder)
+        parts.config.compression = raw.get("compression")
+        return parts
     parts = parts_of_checkpoint(base)
     parts.state.update(read_projector(folder))
     parts.source = folder
@@ -178,6 +175,15 @@ def _projector_parts(folder: Path, raw: Mapping[str, Any], model_base: str | Pat
     if (folder / "tokenizer_config.json").is_file():
         parts.tokenizer_folder = folder
     return parts
+
+
+def _llava_entries(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """LLaVA's entries of a projector's config, of either format: how its tower is read and its images are cut."""
+    wanted = ("image_aspect_ratio", "image_grid_pinpoints")
+    entries = {name: value for name, value in raw.items() if name.startswith(("mm_", "tokenizer_")) or name in wanted}
+    if is_transformers_format(raw) and entries.get("image_grid_pinpoints"):
+        entries["image_grid_pinpoints"] = [(width, height) for height, width in entries["image_grid_pinpoints"]]
+    return entries
 
 
 def _tower_folder(raw: Mapping[str, Any], beside: Path) -> Path:
@@ -269,16 +275,17 @@ def instantiate(
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     model = parts.model_class.from_state(parts.config, parts.state, **options)
-    generation_file = parts.tokenizer_folder / "generation_config.json"
-    if generation_file.is_file():
-        _set_generation_config(model, generation_file)
+    set_generation_config(model, parts)
     return model
 
 
-def _set_generation_config(model: Model, file: Path) -> None:
+def set_generation_config(model: Model, parts: ModelParts) -> None:
     """Takes over published generation settings; those that contradict themselves must not stop a later save."""
     from transformers import GenerationConfig
 
+    file = parts.tokenizer_folder / "generation_config.json"
+    if not file.is_file():
+        return
     config = GenerationConfig.from_dict(read_json(file))
     if not config.do_sample:
         config.temperature = config.top_p = config.top_k = None

@@ -17,6 +17,7 @@ from llava.model.anyres import TileLayout, size_pairs
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
 from llava.model.multimodal_compressor import CompressedTokens, get_compressor
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
+from llava.model.multimodal_encoder.tower import VisionTowerView
 
 
 class VisionSeam:
@@ -68,8 +69,16 @@ class VisionSeam:
                 f"{self.config.vision_config.model_type} has none and would lose a patch; set it to 'full'"
             )
         selected_depth(layer, self.config.vision_config.num_hidden_layers)
-        TileLayout.from_config(self.config)
+        layout = TileLayout.from_config(self.config)
+        if self.config.model_type == "llava" and layout.merge_type != "flat":
+            raise ValueError(f"mm_patch_merge_type {layout.merge_type!r} needs a LLaVA-NeXT, this is a LLaVA-1.5")
+        if layout.pinpoints and strategy == "full" and has_cls:
+            raise ValueError("vision_feature_select_strategy 'full' (cls_patch) does not go with tiles of LLaVA-NeXT")
         self.set_compression(self.compression)
+
+    def get_vision_tower(self) -> VisionTowerView:
+        """LLaVA's name for the vision tower."""
+        return VisionTowerView(self.vision_tower, self.config)
 
     def compress_tiles(self, pixel_values: Tensor, budget: CompressionConfig) -> CompressedTokens:
         """Tower and compressor: one graph without a data-dependent shape.
@@ -163,13 +172,13 @@ class VisionSeam:
         tiles = [image[: layout.num_tiles(size)] for image, size in zip(pixel_values, sizes, strict=True)]
         return BaseModelOutputWithPooling(pooler_output=self.encode_images(tiles, sizes))
 
-    def embed(self, input_ids: Tensor, is_image: Tensor, features: Sequence[Tensor] | None) -> Tensor:
+    def embed(self, input_ids: Tensor, is_image: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Token embeddings with the image features in their places.
 
         Args:
             input_ids: (B, L). An id at an image row need not be in the vocabulary.
             is_image: (B, L), bool.
-            features: Per image (its tokens, D), in the order of the rows; None leaves the rows zero.
+            features: Per image (its tokens, D), in the order of the rows, one for each.
 
         Returns:
             (B, L, D).
@@ -179,6 +188,27 @@ class VisionSeam:
             return embeds
         rows = torch.cat(list(features)).to(embeds)
         return embeds.masked_scatter(is_image.unsqueeze(-1), rows)
+
+    def _embed_expanded(self, input_ids: Tensor, features: Sequence[Tensor] | None) -> Tensor:
+        """Embeddings (B, L, D) of ids that hold an image token for every feature; without features, of plain ids.
+
+        Raises:
+            ValueError: Tokens and features differ in number, or there are no features for tokens that need them.
+        """
+        is_image = input_ids == self.config.image_token_id
+        if features is None:
+            in_vocabulary = self.config.image_token_id < self.config.text_config.vocab_size
+            if not in_vocabulary and input_ids.shape[1] > 1 and bool(is_image.any()):
+                raise ValueError("the ids hold image tokens, but neither pixel_values nor images were given")
+            return self.language_model.get_input_embeddings()(input_ids)
+        tokens, rows = int(is_image.sum()), sum(len(image) for image in features)
+        if tokens != rows:
+            raise ValueError(
+                f"the ids hold {tokens} image tokens, but the images have {rows} features. A compressed model needs "
+                "as many tokens as its compression leaves: take them from model.num_visual_tokens(image_sizes), or "
+                "pass images= with one placeholder an image"
+            )
+        return self.embed(input_ids, is_image, features)
 
     def forward(
         self,
@@ -219,9 +249,7 @@ class VisionSeam:
                 vision_feature_select_strategy=vision_feature_select_strategy,
             ).pooler_output
         if input_ids is not None:
-            is_image = input_ids == self.config.image_token_id
-            _check_count(is_image, features)
-            inputs_embeds = self.embed(input_ids, is_image, features)
+            inputs_embeds = self._embed_expanded(input_ids, features)
         elif features is not None:
             raise ValueError("pixel_values need input_ids, which say where the image stands; got inputs_embeds")
         outputs = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
@@ -231,17 +259,4 @@ class VisionSeam:
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=None if features is None else torch.cat(list(features)),
-        )
-
-
-def _check_count(is_image: Tensor, features: Sequence[Tensor] | None) -> None:
-    """Raises ValueError unless there is an image token for every feature. None: a decoding step, or text."""
-    if features is None:
-        return
-    tokens, rows = int(is_image.sum()), sum(len(image) for image in features)
-    if tokens != rows:
-        raise ValueError(
-            f"the ids hold {tokens} image tokens, but the images have {rows} features. A compressed model needs "
-            "as many tokens as its compression leaves: take them from model.num_visual_tokens(image_sizes), or pass "
-            "images= with one placeholder an image"
         )

@@ -133,6 +133,26 @@ def test_a_long_sample_is_cut_as_the_reference_does(model, caplog):
     assert "cut to max_length 12" in caplog.text
 
 
+def test_a_hand_written_decoding_loop(model):
+    """LLaVA's own loops pass `images=` at every step; the steps after the first take no notice of them."""
+    model.set_compression("visionzip:5+2")
+    ids, images, sizes = samples(model)[0]
+    expected = model.generate(
+        ids[None], images=images, image_sizes=sizes, do_sample=False, max_new_tokens=4, eos_token_id=None
+    )
+    with torch.no_grad():
+        out = model(ids[None], images=images, image_sizes=sizes, use_cache=True)
+        new = [out.logits[:, -1:].argmax(-1)]
+        for _ in range(3):
+            out = model(new[-1], images=images, image_sizes=sizes, past_key_values=out.past_key_values)
+            new.append(out.logits[:, -1:].argmax(-1))
+    assert torch.equal(torch.cat(new, dim=1), expected)
+    with pytest.raises(ValueError, match="the cache holds tokens already"):
+        model(ids[None], images=images, image_sizes=sizes, past_key_values=out.past_key_values)
+    with pytest.raises(ValueError, match="not both"):
+        model(ids[None], images=images, image_sizes=sizes, pixel_values=images[0])
+
+
 def test_beams_and_sampling_run(model):
     model.set_compression("visionzip:5+2")
     ids, images, sizes = samples(model)[0]

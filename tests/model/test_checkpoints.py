@@ -62,6 +62,9 @@ def test_load_returns_what_llava_returns(oracle_dir):
     assert tower.is_loaded and tower.image_processor is image_processor
     assert (tower.num_patches, tower.num_patches_per_side, tower.hidden_size) == (576, 24, 64)
     assert tower(torch.zeros(1, 3, 336, 336)).shape == (1, 576, 64)
+    assert tower([torch.zeros(3, 336, 336)])[0].shape == (1, 576, 64)
+    assert (tower.select_layer, tower.select_feature) == (-2, "patch") and tower.vision_tower_name
+    assert model.get_model().get_vision_tower().hidden_size == 64
     assert model.get_model().mm_projector is model.model.multi_modal_projector
     assert (model.config.hidden_size, model.config.vocab_size, model.config.num_hidden_layers) == (64, 700, 2)
     assert model.config.mm_use_im_start_end is False and model.config.image_aspect_ratio == "pad"
@@ -156,6 +159,26 @@ def test_llavas_own_projector_on_a_language_model(oracle_dir, v15, expected, tmp
     torch.save(projector, v15 / "mm_projector.bin")
     _, model, _, _ = load_pretrained_model(v15, vicuna, device="cpu")
     assert_same(model, expected)
+
+
+def test_our_own_projector_on_a_language_model(oracle_dir, v15, tmp_path):
+    """What the align stage leaves goes back onto the language model and the tower that it was made with."""
+    edit_config(v15, model_type="llama", mm_vision_tower=None, mm_projector_type=None)
+    edit_weights(v15, lambda state: [state.pop(name) for name in list(state) if "mm_projector" in name])
+    for anyres in (False, True):
+        options = {"image_aspect_ratio": "anyres", "image_grid_pinpoints": [(336, 672)]} if anyres else {}
+        _, model, _ = build_from_parts(
+            v15, oracle_dir / "tiny-clip-vit-l14-336", compression="visionzip:54+10", **options
+        )
+        save_projector(model, tmp_path / f"align-{anyres}", base_model=v15)
+        if anyres:  # a newline starts at random; it is no part of the projector
+            model = load_pretrained_model(tmp_path / "align-True", device="cpu")[1]
+            assert model.config.image_grid_pinpoints == [[672, 336]]
+            continue
+        for model_base in (v15, None):
+            again = load_pretrained_model(tmp_path / "align-False", model_base, device="cpu")[1]
+            assert str(again.compression) == "visionzip:54+10"
+            assert_same(again, model.state_dict())
 
 
 def test_build_from_parts_starts_a_projector(oracle_dir, v15):
@@ -285,6 +308,12 @@ def test_keywords(oracle_dir):
     folder = oracle_dir / "tiny-llava-v1.5"
     with pytest.raises(TypeError, match="unexpected keyword argument 'visionzip'"):
         load_pretrained_model(folder, device="cpu", visionzip=True)
+    with pytest.raises(ValueError, match="the config has no entry 'rope_scale'"):
+        load_pretrained_model(folder, device="cpu", overwrite_config={"rope_scale": 2})
+    with pytest.raises(ValueError, match="mm_patch_merge_type 'spatial_unpad' needs a LLaVA-NeXT"):
+        load_pretrained_model(folder, device="cpu", overwrite_config={"mm_patch_merge_type": "spatial_unpad"})
+    rms = load_pretrained_model(folder, device="cpu", overwrite_config={"rms_norm_eps": 1e-3})[1]
+    assert rms.model.language_model.norm.variance_epsilon == 1e-3
     with pytest.raises(ValueError, match="torch_dtype 'half16' is no dtype"):
         load_pretrained_model(folder, device="cpu", torch_dtype="half16")
     assert load_pretrained_model(folder, device="cpu", torch_dtype="bfloat16")[1].dtype == torch.bfloat16

@@ -169,11 +169,15 @@ def test_negative_budgets_are_refused(dominant, contextual):
 
 
 def test_short_forms():
-    assert CompressionConfig.parse("visionzip:54+10") == CompressionConfig()
+    assert CompressionConfig.parse("visionzip:54+10") == CompressionConfig("visionzip", 54, 10)
     assert CompressionConfig.parse("random:64") == CompressionConfig("random", 64, 0)
     assert CompressionConfig.parse("none") is None and as_compression(None) is None
-    assert str(CompressionConfig()) == "visionzip:54+10" and str(CompressionConfig("uniform", 9, 0)) == "uniform:9"
-    assert as_compression(CompressionConfig().to_dict()) == CompressionConfig()
+    assert (
+        str(CompressionConfig(dominant=54, contextual=10)) == "visionzip:54+10"
+        and str(CompressionConfig("uniform", 9, 0)) == "uniform:9"
+    )
+    assert as_compression(CompressionConfig("random", 9).to_dict()) == CompressionConfig("random", 9)
+    assert CompressionConfig(method="random", dominant=49).num_tokens == 49  # what is not asked for is not kept
     for text in ("visionzip", "visionzip:", "visionzip:a+b", "visionzip:5+", "visionzip:-5+3", "54+10", ""):
         with pytest.raises(ValueError, match="is not of the form"):
             CompressionConfig.parse(text)
@@ -181,6 +185,8 @@ def test_short_forms():
         CompressionConfig.from_dict({"budget": 3})
     with pytest.raises(TypeError, match="must be an int"):
         CompressionConfig(dominant=54.0)
+    with pytest.raises(ValueError, match="seed is outside"):
+        CompressionConfig(seed=2**70)
     with pytest.raises(ValueError, match=r"merge must be one of"):
         CompressionConfig(merge="sum")
 

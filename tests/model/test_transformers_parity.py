@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -122,6 +124,22 @@ def test_what_we_save_plain_transformers_loads(make, hf_class, tmp_path):
     assert str(own.compression) == "visionzip:5+2"
     for name, value in ours.state_dict().items():
         assert torch.equal(own.state_dict()[name], value), name
+
+
+def test_image_tokens_without_pixels_are_embedded_as_transformers_does(tmp_path):
+    theirs = hf_llava()
+    ours = reload(theirs, tmp_path)
+    expanded = expand(prompt(), 4)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(input_ids=expanded).logits, theirs(input_ids=expanded).logits)
+
+
+def test_from_pretrained_reads_generation_settings_and_subfolders(tmp_path):
+    hf_llava().save_pretrained(tmp_path / "sub")
+    (tmp_path / "sub" / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7], "temperature": 0.2}))
+    model = LlavaForConditionalGeneration.from_pretrained(tmp_path, subfolder="sub")
+    assert model.generation_config.eos_token_id == [2, 7]
+    model.save_pretrained(tmp_path / "again")  # a temperature without sampling must not stop it
 
 
 def test_precomputed_outputs_of_transformers_are_taken(tmp_path):
