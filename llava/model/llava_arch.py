@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ from llava.model.placeholders import (
 )
 from llava.model.state_dict_adapter import TRANSFORMERS_NAMES, to_file_names, tower_root
 from llava.model.vision_seam import VisionSeam
+
+logger = logging.getLogger(__name__)
 
 Images = Tensor | Sequence[Tensor]
 ImageSizes = Sequence[Any] | Tensor
@@ -278,6 +281,8 @@ class LlavaMetaForCausalLM:
             return super().generate(input_ids, **kwargs)  # type: ignore[misc]
         if input_ids is None:
             raise ValueError("generate needs input_ids with a placeholder for each image")
+        if not isinstance(images, _NotGiven | None) and len(images) and not has_placeholders(input_ids):
+            logger.warning("the prompt has no <image>, so the images given with it are not looked at")
         embeds, sequence = self._expand(
             input_ids,
             None if isinstance(images, _NotGiven) else images,

@@ -153,6 +153,12 @@ def test_a_hand_written_decoding_loop(model):
         model(ids[None], images=images, image_sizes=sizes, pixel_values=images[0])
 
 
+def test_an_image_without_a_placeholder_is_told(model, caplog):
+    _, images, sizes = samples(model)[0]
+    model.generate(torch.tensor([[1, 5, 6]]), images=images, image_sizes=sizes, max_new_tokens=1, do_sample=False)
+    assert "the prompt has no <image>" in caplog.text
+
+
 def test_beams_and_sampling_run(model):
     model.set_compression("visionzip:5+2")
     ids, images, sizes = samples(model)[0]
