@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -19,3 +21,17 @@ def plain_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError, UnreadableImageError) as error:
         raise SystemExit(f"error: {error}") from error
+
+
+def add_compression_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--compression`; where it is absent the arguments have no such field."""
+    parser.add_argument(
+        "--compression",
+        default=argparse.SUPPRESS,
+        help="'visionzip:54+10', 'none'...; default: what the model's config says",
+    )
+
+
+def compression_option(args: Any) -> dict[str, Any]:
+    """What a loader is to be told of the compression: nothing unless the arguments say something (None is vanilla)."""
+    return {"compression": args.compression} if hasattr(args, "compression") else {}

@@ -24,6 +24,11 @@ class UnreadableImageError(Exception):
     """An image cannot be read; the message names it."""
 
 
+def is_url(source: ImageSource) -> bool:
+    """Whether an image is to be downloaded."""
+    return isinstance(source, str) and source.startswith(_URL_SCHEMES)
+
+
 def open_image(source: ImageSource) -> Image:
     """Opens an image as RGB.
 
@@ -33,8 +38,8 @@ def open_image(source: ImageSource) -> Image:
     Raises:
         UnreadableImageError: It cannot be read; the message names it.
     """
-    if isinstance(source, str) and source.startswith(_URL_SCHEMES):
-        source = _download(source)
+    if is_url(source):
+        return open_image(download(str(source)))
     if not isinstance(source, str | Path | bytes):
         return to_rgb(source)
     try:
@@ -51,8 +56,8 @@ def image_size(source: ImageSource) -> tuple[int, int]:
     Raises:
         UnreadableImageError: It cannot be read; the message names it.
     """
-    if isinstance(source, str) and source.startswith(_URL_SCHEMES):
-        return open_image(source).size
+    if is_url(source):
+        return image_size(download(str(source)))
     if not isinstance(source, str | Path | bytes):
         return source.size
     try:
@@ -76,15 +81,30 @@ def source_key(source: ImageSource) -> str:
 
 
 def _name(source: str | Path | bytes) -> str:
+    if isinstance(source, Download):
+        return source.url
     return f"({len(source)} bytes)" if isinstance(source, bytes) else str(source)
 
 
-def _download(url: str) -> bytes:
+class Download(bytes):
+    """What a URL gave, and which it was."""
+
+    url: str
+
+
+def download(url: str) -> Download:
+    """Fetches an image; what comes is not looked into.
+
+    Raises:
+        UnreadableImageError: It cannot be had, or is too large; the message names the URL.
+    """
     try:
         with urllib.request.urlopen(url, timeout=_URL_TIMEOUT_S) as response:
-            content: bytes = response.read(_URL_MAX_BYTES + 1)
+            content = response.read(_URL_MAX_BYTES + 1)
     except OSError as error:
         raise UnreadableImageError(f"cannot download image {url}: {error}") from error
     if len(content) > _URL_MAX_BYTES:
         raise UnreadableImageError(f"image {url} is larger than {_URL_MAX_BYTES >> 20} MiB")
-    return content
+    result = Download(content)
+    result.url = url
+    return result

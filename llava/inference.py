@@ -7,6 +7,7 @@ An image that several questions of a call share is decoded, encoded and compress
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,89 +19,19 @@ from torch import Tensor
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates, default_conv_mode
-from llava.image_source import ImageSource, UnreadableImageError, image_size, open_image, source_key
+from llava.image_source import ImageSource, UnreadableImageError, download, image_size, is_url, open_image, source_key
 from llava.mm_utils import process_images, tokenizer_image_token
-from llava.prompting import end_token_ids, pad_left, place_images, stop_string
+from llava.prompting import count_tokens, end_token_ids, longest_prompt, pad_left, place_images, stop_string
+from llava.question import Answer, GenerationOptions, Question, Usage
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Answer", "GenerationOptions", "Inference", "Question", "Usage"]
 
 # Batches are sorted within a window, so that memory holds the images of one window and not of the whole call.
 _WINDOW_BATCHES = 16
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question and the images that it is about.
-
-    Attributes:
-        text: The user's words. Images stand in front of them unless the text says where: once `<image>` (or
-            `<image-placeholder>`) for each image.
-        images: Paths, URLs, encoded bytes or PIL images, in the order of the placeholders.
-    """
-
-    text: str
-    images: tuple[ImageSource, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model said.
-
-    Attributes:
-        index: Which question of the call this answers.
-        text: The answer, special tokens and surrounding space removed; empty if there is an error.
-        token_ids: The new ids, the end token excluded.
-        prompt_tokens: Length of the prompt as the language model sees it, visual tokens included.
-        visual_tokens: Visual tokens in the prompt.
-        error: Why there is no answer (an unreadable image, named), or None.
-    """
-
-    index: int
-    text: str
-    token_ids: tuple[int, ...] = ()
-    prompt_tokens: int = 0
-    visual_tokens: int = 0
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """How answers are made; greedy unless a temperature is given."""
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float | None = None
-    num_beams: int = 1
-
-    def to_kwargs(self) -> dict[str, Any]:
-        """The keyword arguments for `model.generate`."""
-        kwargs: dict[str, Any] = {
-            "max_new_tokens": self.max_new_tokens,
-            "num_beams": self.num_beams,
-            "do_sample": self.temperature > 0,
-        }
-        if self.temperature > 0:
-            kwargs |= {"temperature": self.temperature, "top_p": self.top_p if self.top_p is not None else 1.0}
-        return kwargs
-
-
-@dataclass
-class Usage:
-    """What a call has cost so far. Times are wall-clock seconds, the device synchronised."""
-
-    questions: int = 0
-    image_uses: int = 0
-    images_encoded: int = 0
-    visual_tokens: int = 0
-    new_tokens: int = 0
-    encode_seconds: float = 0.0
-    generate_seconds: float = 0.0
-
-    @property
-    def encodes_saved(self) -> int:
-        """Passes through the vision tower that sharing images has saved."""
-        return self.image_uses - self.images_encoded
 
 
 @dataclass
@@ -111,25 +42,62 @@ class _Prepared:
     input_ids: list[int]
     keys: list[str]
     sources: list[ImageSource]
-    visual_tokens: int
+    image_tokens: list[int]
 
     @property
     def length(self) -> int:
-        return len(self.input_ids) - len(self.keys) + self.visual_tokens
+        return count_tokens(self.input_ids, self.image_tokens)[0]
 
 
 @dataclass
-class _FeatureStore:
-    """Features of images that questions still to be answered need, each with the number of its remaining uses."""
+class _ImageStore:
+    """Images that questions still to be answered need, by key.
+
+    Attributes:
+        uses: How often each is still needed.
+        features: Those that are encoded.
+        sizes: (w, h) of those that have been looked at.
+        downloads: Those that came from a URL and are not encoded yet.
+        failures: Why those cannot be read that cannot.
+    """
 
     uses: Counter[str]
     features: dict[str, Tensor] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    downloads: dict[str, bytes] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def size(self, source: ImageSource) -> tuple[int, int]:
+        """Size of an image; one at a URL is downloaded for it and kept until `open`."""
+        key = source_key(source)
+        if key in self.failures:
+            raise UnreadableImageError(self.failures[key])
+        if key not in self.sizes:
+            try:
+                if is_url(source):
+                    self.downloads[key] = download(str(source))
+                self.sizes[key] = image_size(self.downloads.get(key, source))
+            except UnreadableImageError as error:
+                self.failures[key] = str(error)
+                raise
+        return self.sizes[key]
+
+    def open(self, key: str, source: ImageSource) -> Image:
+        """The image itself, once."""
+        if key in self.failures:
+            raise UnreadableImageError(self.failures[key])
+        try:
+            return open_image(self.downloads.pop(key, source))
+        except UnreadableImageError as error:
+            self.failures[key] = str(error)
+            raise
 
     def release(self, keys: Iterable[str]) -> None:
         for key in keys:
             self.uses[key] -= 1
             if self.uses[key] <= 0:
                 self.features.pop(key, None)
+                self.downloads.pop(key, None)
 
 
 class Inference:
@@ -177,16 +145,16 @@ class Inference:
             model_path: The checkpoint, or a folder with a tuned projector only.
             model_base: The checkpoint that the projector belongs to.
             conv_mode: Name of a conversation template; by default the one that the model's config asks for.
-            **options: Passed to `load_pretrained_model` (`compression`, `device`, `load_4bit`, ...) unless None;
-                `torch_dtype` may be a dtype's name.
+            **options: Passed to `load_pretrained_model` (`compression`, `device`, `torch_dtype`, `load_4bit`, ...).
+
+        Raises:
+            ValueError: The checkpoint, the budget or the device is not what it should be.
         """
         from llava.model.builder import load_pretrained_model
 
-        given = {name: value for name, value in options.items() if value is not None}
-        if isinstance(given.get("torch_dtype"), str) and given["torch_dtype"] != "auto":
-            given["torch_dtype"] = getattr(torch, given["torch_dtype"])
+        _check_device(options.get("device"))
         base = None if model_base is None else str(model_base)
-        tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, **given)
+        tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, **options)
         return cls(tokenizer, model, image_processor, conv_mode=conv_mode)
 
     def prompt(self, question: Question) -> str:
@@ -228,13 +196,13 @@ class Inference:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         options = options or GenerationOptions()
         self.usage = Usage()
-        store = _FeatureStore(Counter(source_key(image) for question in questions for image in question.images))
+        store = _ImageStore(Counter(source_key(image) for question in questions for image in question.images))
         order = _shared_images_together(questions)
         window = batch_size * _WINDOW_BATCHES
         for start in range(0, len(order), window):
             prepared: list[_Prepared] = []
             for index in order[start : start + window]:
-                ready = self._prepare(index, questions[index], skip_errors)
+                ready = self._prepare(index, questions[index], store, skip_errors)
                 if isinstance(ready, Answer):
                     store.release(source_key(image) for image in questions[index].images)
                     yield ready
@@ -248,19 +216,19 @@ class Inference:
         """Answers one question."""
         return next(self.ask([Question(text, images)], batch_size=1, options=options))
 
-    def _prepare(self, index: int, question: Question, skip_errors: bool) -> _Prepared | Answer:
+    def _prepare(self, index: int, question: Question, store: _ImageStore, skip_errors: bool) -> _Prepared | Answer:
         try:
-            sizes = [image_size(image) for image in question.images]
+            sizes = [store.size(image) for image in question.images]
         except UnreadableImageError as error:
             if not skip_errors:
                 raise
             return Answer(index, "", error=str(error))
         ids = self.tokenize(self.prompt(question))
-        visual = sum(self.model.num_visual_tokens(sizes)) if sizes else 0
-        return _Prepared(index, ids, [source_key(image) for image in question.images], list(question.images), visual)
+        keys = [source_key(image) for image in question.images]
+        return _Prepared(index, ids, keys, list(question.images), self.model.num_visual_tokens(sizes) if sizes else [])
 
     def _answer_batch(
-        self, batch: list[_Prepared], store: _FeatureStore, options: GenerationOptions, skip_errors: bool
+        self, batch: list[_Prepared], store: _ImageStore, options: GenerationOptions, skip_errors: bool
     ) -> Iterator[Answer]:
         failures = self._encode_missing(batch, store, skip_errors)
         readable = [item for item in batch if not any(key in failures for key in item.keys)]
@@ -276,11 +244,13 @@ class Inference:
             ids = generated[position]
             self.usage.questions += 1
             self.usage.image_uses += len(item.keys)
-            self.usage.visual_tokens += item.visual_tokens
+            limit = longest_prompt(self.model.config)
+            prompt, visual = count_tokens(item.input_ids, item.image_tokens, limit)
+            self.usage.visual_tokens += visual
             self.usage.new_tokens += len(ids)
-            yield Answer(item.index, self.decode(ids), tuple(ids), item.length, item.visual_tokens)
+            yield Answer(item.index, self.decode(ids), tuple(ids), prompt, visual, truncated=prompt < item.length)
 
-    def _encode_missing(self, batch: list[_Prepared], store: _FeatureStore, skip_errors: bool) -> dict[str, str]:
+    def _encode_missing(self, batch: list[_Prepared], store: _ImageStore, skip_errors: bool) -> dict[str, str]:
         """Fills the store with what the batch needs; returns the images that cannot be read, with the reason."""
         missing: dict[str, ImageSource] = {}
         for item in batch:
@@ -290,7 +260,7 @@ class Inference:
         images, keys, failures = [], [], {}
         for key, source in missing.items():
             try:
-                images.append(open_image(source))
+                images.append(store.open(key, source))
                 keys.append(key)
             except UnreadableImageError as error:
                 if not skip_errors:
@@ -343,7 +313,7 @@ class Inference:
             **kwargs,
         )
         ends = end_token_ids(self.model)
-        rows = [_until_end(row, ends) for row in output.tolist()]
+        rows = [self._until_separator(_until_end(row, ends)) for row in output.tolist()]
         self.usage.generate_seconds += time.perf_counter() - start
         return rows
 
@@ -358,6 +328,14 @@ class Inference:
         stop = stop_string(self.conv_mode, self.tokenizer)
         return {} if stop is None else {"stop_strings": [stop], "tokenizer": self.tokenizer}
 
+    def _until_separator(self, row: list[int]) -> list[int]:
+        """Cuts off what a batch adds to a row that ended at the template's separator sooner than others."""
+        stop = stop_string(self.conv_mode, self.tokenizer)
+        if stop is None:
+            return row
+        first = bisect_left(range(len(row)), True, key=lambda last: stop in self.tokenizer.decode(row[: last + 1]))
+        return row[: first + 1]
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of new ids, the separator and surrounding space removed."""
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True).strip()
@@ -367,6 +345,14 @@ class Inference:
     def _synchronise(self) -> None:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
+
+
+def _check_device(device: str | torch.device | None) -> None:
+    """Refuses a device that is not here before a checkpoint is read for it."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _until_end(row: list[int], ends: set[int]) -> list[int]:

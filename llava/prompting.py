@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+    IMAGE_PLACEHOLDER,
+    IMAGE_TOKEN_INDEX,
+)
 from llava.conversation import SeparatorStyle, conv_templates
 
 if TYPE_CHECKING:
@@ -55,6 +61,35 @@ def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, 
         ids[number, longest - len(row) :] = torch.tensor(row)
         mask[number, longest - len(row) :] = 1
     return ids, mask
+
+
+def longest_prompt(config: Any) -> int | None:
+    """Tokens after which the model cuts a prompt, visual tokens counted; None where it never does."""
+    limit = getattr(config, "tokenizer_model_max_length", None)
+    return int(limit) if limit else None
+
+
+def count_tokens(ids: Sequence[int], image_tokens: Sequence[int], limit: int | None = None) -> tuple[int, int]:
+    """How long a prompt is for the language model.
+
+    Args:
+        ids: The prompt, each image one -200.
+        image_tokens: Visual tokens of each image.
+        limit: Only the first so many tokens count; all if None.
+
+    Returns:
+        All tokens, and the visual ones among them.
+    """
+    if limit is None:
+        return len(ids) - len(image_tokens) + sum(image_tokens), sum(image_tokens)
+    images = iter(image_tokens)
+    total = visual = 0
+    for token in ids:
+        is_image = token == IMAGE_TOKEN_INDEX
+        added = min(next(images) if is_image else 1, limit - total)
+        total += added
+        visual += added if is_image else 0
+    return total, visual
 
 
 def end_token_ids(model: Any) -> set[int]:

@@ -81,7 +81,8 @@ class AnswerFile:
                 stream.truncate(len(complete))
         if not complete:
             return
-        header, *lines = complete.decode("utf-8").splitlines()
+        # Only "\n" ends a line: an answer may hold what else Unicode takes for one.
+        header, *lines = complete.decode("utf-8").removesuffix("\n").split("\n")
         try:
             stored = json.loads(header)["run_key"]
             rows = [json.loads(line) for line in lines]

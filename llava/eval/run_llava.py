@@ -7,9 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llava.command_line import add_compression_flag, compression_option, plain_errors
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from llava.image_source import ImageSource
     from llava.inference import Inference
 
 
@@ -21,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-file", required=True, help="paths or URLs, separated by --sep")
     parser.add_argument("--query", required=True, help="the question; <image-placeholder> marks where an image stands")
     parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
-    parser.add_argument("--compression", help="'visionzip:54+10', 'none'...; default: what the model's config says")
+    add_compression_flag(parser)
     parser.add_argument("--sep", default=",", help="separates image files (default ',')")
     parser.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
     parser.add_argument("--top_p", type=float, help="default: 1")
@@ -37,7 +40,8 @@ def eval_model(args: Any) -> str:
     Args:
         args: An object with LLaVA's fields: `model_path`, `image_file` (a string split at `sep`, or a list), `query`,
             and optionally `model_base, conv_mode, sep, temperature, top_p, num_beams, max_new_tokens`; beside them
-            `compression` and `device`, and an already loaded `tokenizer`, `model` and `image_processor`.
+            `compression` (None: all tokens; no such field: what the config says) and `device`, and an already loaded
+            `tokenizer`, `model` and `image_processor`.
 
     Raises:
         UnreadableImageError: An image cannot be read.
@@ -48,18 +52,34 @@ def eval_model(args: Any) -> str:
     return answer
 
 
+def image_parser(args: Any) -> list[str]:
+    """The images that `args.image_file` names: a string split at `args.sep`, or a list as it is."""
+    files = args.image_file
+    return files.split(_given(args, "sep", ",")) if isinstance(files, str) else list(files)
+
+
+def load_image(image_file: ImageSource) -> Image:
+    """Opens a path or URL as an RGB image; raises UnreadableImageError."""
+    from llava.image_source import open_image
+
+    return open_image(image_file)
+
+
+def load_images(image_files: Sequence[ImageSource]) -> list[Image]:
+    """Opens paths or URLs as RGB images; raises UnreadableImageError."""
+    return [load_image(file) for file in image_files]
+
+
 def _read(args: Any) -> tuple[Inference, list[Image]]:
     """The images, first since they are read soonest, and the model."""
-    from llava.image_source import open_image
     from llava.inference import Inference
 
-    files = args.image_file.split(_given(args, "sep", ",")) if isinstance(args.image_file, str) else args.image_file
-    images = [open_image(file) for file in files]
+    images = load_images(image_parser(args))
     parts = [_given(args, name) for name in ("tokenizer", "model", "image_processor")]
     conv_mode = _given(args, "conv_mode")
     if all(part is not None for part in parts):
         return Inference(*parts, conv_mode=conv_mode), images
-    options = {name: _given(args, name) for name in ("compression", "device")}
+    options = {"device": _given(args, "device"), **compression_option(args)}
     return Inference.load(args.model_path, _given(args, "model_base"), conv_mode=conv_mode, **options), images
 
 
@@ -83,11 +103,8 @@ def _given(args: Any, name: str, default: Any = None) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
-    from llava.command_line import plain_errors
-
     with plain_errors():
-        inference, images = _read(args)
-    print(_ask(inference, images, args))
+        eval_model(args)
     return 0
 
 

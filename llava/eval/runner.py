@@ -137,6 +137,7 @@ class _TaskRun:
             "n": len(samples),
             "errors": list(errors.values()),
             "bad_rows": self.loaded.bad_rows,
+            "truncated": [sample_id for sample_id, answer in rows.items() if answer.get("truncated")],
             "seconds": round(seconds, 3),
             "encodes_saved": self.inference.usage.encodes_saved if todo else 0,
         }
@@ -159,6 +160,7 @@ class _TaskRun:
                 sample = todo[answer.index]
                 if answer.error is None:
                     more = {"answer": sample.answer, "visual_tokens": answer.visual_tokens}
+                    more |= {"truncated": True} if answer.truncated else {}
                     answers.append(sample.sample_id, answer.text, **more)
                 else:
                     errors[sample.sample_id] = f"{sample.sample_id}: {answer.error}"

@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from llava.command_line import add_compression_flag, compression_option, plain_errors
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line; LLaVA's flags, and `--compression`."""
@@ -13,7 +15,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-path", required=True, help="checkpoint, or a folder with a tuned projector only")
     parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
     parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
-    parser.add_argument("--compression", help="'visionzip:54+10', 'none'...; default: what the model's config says")
+    add_compression_flag(parser)
     parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
     parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
     parser.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
@@ -28,8 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
-    from llava.command_line import plain_errors
-    from llava.image_source import open_image
+    from llava.image_source import UnreadableImageError, open_image
     from llava.inference import GenerationOptions, Inference
     from llava.serve.chat import Chat
 
@@ -39,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args.model_path,
             args.model_base,
             conv_mode=args.conv_mode,
-            compression=args.compression,
             device=args.device,
             load_8bit=args.load_8bit,
             load_4bit=args.load_4bit,
+            **compression_option(args),
         )
+        options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
     chat = Chat(inference, images)
-    options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
-    user, assistant = chat.roles
+    user, assistant = _shown_roles(chat.roles)
     while True:
         try:
             text = input(f"{user}: ").strip()
@@ -60,9 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             chat.say(text, options=options, on_text=lambda piece: print(piece, end="", flush=True))
         except KeyboardInterrupt:
             print(" (interrupted)", end="")
+        except (ValueError, UnreadableImageError) as error:
+            print(f"error: {error}", end="")
         print()
         if args.debug:
             print({"token_ids": chat.token_ids, "messages": chat.messages})
+
+
+def _shown_roles(roles: tuple[str, str]) -> tuple[str, str]:
+    """What stands before a line: the template's names, or plain ones where it has markup or nothing in their place."""
+    return roles if all(role.isalpha() for role in roles) else ("user", "assistant")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,24 @@ def test_interval_agrees_with_the_normal_approximation() -> None:
     assert result.excludes_zero and result.n == 2000
 
 
+def test_questions_of_a_group_are_drawn_together() -> None:
+    generator = np.random.default_rng(4)
+    earned = {
+        f"{image}/{i}": value for image in range(200) for value in [float(generator.random() < 0.6)] for i in "abcd"
+    }
+    nothing = dict.fromkeys(earned, 0.0)
+    alone = paired_bootstrap(earned, nothing)
+    grouped = paired_bootstrap(earned, nothing, groups={key: key.partition("/")[0] for key in earned})
+    # Four copies of a question tell no more than one: the interval is that of 200 questions, twice as wide.
+    single = {str(image): earned[f"{image}/a"] for image in range(200)}
+    half = 1.96 * np.std(list(single.values())) / np.sqrt(200)
+    assert grouped.difference == alone.difference and grouped.n == 800
+    assert grouped.high - grouped.low == pytest.approx(2 * half, rel=0.05)
+    assert alone.high - alone.low == pytest.approx(half, rel=0.05)
+    with pytest.raises(ValueError, match="'0/b' has no group"):
+        paired_bootstrap(earned, nothing, groups={"0/a": "0"})
+
+
 def test_equal_sides_and_disjoint_sides() -> None:
     same = {str(i): float(i % 2) for i in range(50)}
     result = paired_bootstrap(same, same)

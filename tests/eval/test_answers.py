@@ -36,6 +36,13 @@ def test_interrupted_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
     assert cut.read_bytes() == whole.read_bytes()
 
 
+def test_only_newlines_end_a_line(tmp_path: Path) -> None:
+    path, text = tmp_path / "a.jsonl", "one\u2028two\u2029three\x85four\x0bfive\x1csix"
+    with AnswerFile(path, KEY) as answers:
+        answers.append("0", text)
+    assert AnswerFile(path, KEY).answers["0"]["text"] == text
+
+
 @pytest.mark.parametrize("field", ["model", "compression", "prompts", "conv_mode", "generation", "dtype"])
 def test_answers_of_another_run_are_refused(tmp_path: Path, field: str) -> None:
     with AnswerFile(tmp_path / "a.jsonl", KEY) as answers:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from llava.eval.run_llava import eval_model, main
+from llava.eval.run_llava import eval_model, image_parser, load_image, load_images, main
 from llava.mm_utils import get_model_name_from_path
 from llava.tokenization import load_tokenizer
 
@@ -52,6 +52,14 @@ def test_documented_call_gives_the_references_answer(
     assert isinstance(eval_model(type("Args", (), arguments)()), str)
 
 
+def test_the_helpers_that_llava_programs_import(oracle_dir: Path) -> None:
+    paths = [str(oracle_dir / "images" / name) for name in ("small.png", "square.png")]
+    files = image_parser(SimpleNamespace(image_file=";".join(paths), sep=";"))
+    assert files == paths
+    assert [image.tobytes() for image in load_images(files)] == [load_image(path).tobytes() for path in paths]
+    assert load_image(paths[0]).mode == "RGB"
+
+
 def test_command_line_takes_several_images(oracle_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = [str(oracle_dir / "images" / name) for name in ("small.png", "square.png")]
     arguments = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--image-file", ";".join(images), "--sep", ";"]
@@ -73,6 +81,10 @@ def test_command_line_takes_several_images(oracle_dir: Path, capsys: pytest.Capt
         ({"--image-file": "nowhere.png"}, "nowhere.png"),
         ({"--model-path": "no_such_folder/model"}, "no_such_folder"),
         ({"--compression": "visionzip:900+10"}, "900"),
+        ({"--device": "gpu"}, "device 'gpu'"),
+        ({"--query": "<image><image> hi"}, "2 <image>"),
+        ({"--max_new_tokens": "0"}, "max_new_tokens"),
+        ({"--top_p": "3"}, "top_p"),
     ],
 )
 def test_a_users_mistake_ends_in_one_line(oracle_dir: Path, wrong: dict[str, str], message: str) -> None:

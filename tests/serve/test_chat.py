@@ -119,6 +119,40 @@ def test_wrong_messages_are_refused(inference: Inference, picture: Path) -> None
         chat.say("And this <image>?")
 
 
+def test_a_conversation_too_long_is_refused_and_left_as_it_was(
+    inference: Inference, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, undisturbed = Chat(inference, [picture]), Chat(inference, [picture])
+    for each in (chat, undisturbed):
+        each.say("What is this?", options=SHORT)
+    visual = inference.model.num_visual_tokens([Image.open(picture).size])[0]
+    limit = len(chat.token_ids) - 1 + visual + 20
+    monkeypatch.setattr(inference.model.config, "tokenizer_model_max_length", limit, raising=False)
+    with pytest.raises(ValueError, match=rf"tokens long, images included, and the model sees {limit}"):
+        chat.say("And what else? " * 10, options=SHORT)
+    assert (chat.token_ids, chat.messages) == (undisturbed.token_ids, undisturbed.messages)
+    assert chat.say("Why?", options=SHORT) == undisturbed.say("Why?", options=SHORT)
+    start, end = chat.answer_spans[1]
+    assert chat.token_ids[start:end] == fresh_answer(inference, chat.token_ids[:start], picture)
+
+
+def test_cli_tells_a_turns_error_and_goes_on(
+    oracle_dir: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a <image> <image>\nWhat?\nand <image>?\nWhy?\n"))
+    flags = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--image-file", str(picture), "--device", "cpu"]
+    flags += ["--temperature", "0", "--max-new-tokens", "4", "--compression", "visionzip:54+10"]
+    assert cli.main([*flags, "--conv-mode", "chatml_direct"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("assistant: ")[2].startswith("error: ") for line in lines[:-1]] == [True, False, True, False]
+    assert "<|im_start|>" not in lines[0] and lines[0].startswith("user: ")
+
+
+def test_cli_refuses_options_out_of_range(oracle_dir: Path) -> None:
+    with pytest.raises(SystemExit, match="error: max_new_tokens"):
+        cli.main(["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--device", "cpu", "--max-new-tokens", "0"])
+
+
 def test_cli_chats_until_the_input_ends(
     oracle_dir: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
