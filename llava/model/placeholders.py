@@ -58,13 +58,7 @@ def expand_placeholders(
     Raises:
         ValueError: The number of placeholders is not the number of images.
     """
-    valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-    is_image = (input_ids == IMAGE_TOKEN_INDEX) & valid
-    if int(is_image.sum()) != len(image_lengths):
-        raise ValueError(
-            f"the ids hold {int(is_image.sum())} image placeholders ({IMAGE_TOKEN_INDEX}), but {len(image_lengths)} "
-            "images were given; there must be one <image> in the prompt for each image"
-        )
+    valid, is_image = _find_placeholders(input_ids, attention_mask, len(image_lengths))
     if padding_side is None:
         padding_side = "left" if bool((~valid[:, 0]).any()) else "right"
 
@@ -105,6 +99,18 @@ def expand_placeholders(
         if labels is None
         else scatter(labels.flatten()[source].masked_fill(no_target, IGNORE_INDEX), IGNORE_INDEX),
     )
+
+
+def _find_placeholders(input_ids: Tensor, attention_mask: Tensor | None, num_images: int) -> tuple[Tensor, Tensor]:
+    """Which ids are tokens and which of those stand for images, both (B, T), bool."""
+    valid = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    is_image = (input_ids == IMAGE_TOKEN_INDEX) & valid
+    if int(is_image.sum()) != num_images:
+        raise ValueError(
+            f"the ids hold {int(is_image.sum())} image placeholders ({IMAGE_TOKEN_INDEX}), but {num_images} "
+            "images were given; there must be one <image> in the prompt for each image"
+        )
+    return valid, is_image
 
 
 def match_images_to_placeholders(input_ids: Tensor, attention_mask: Tensor | None, num_images: int) -> list[int] | None:

@@ -47,21 +47,13 @@ def visionzip(
         ValueError: The budget does not fit P patches; the message gives the allowed range.
     """
     offset = int(has_cls)
-    num_patches = hidden_states.shape[1] - offset
-    check_budget(CompressionConfig("visionzip", dominant, contextual, merge), num_patches, offset)
-    if saliency.shape[1] != num_patches or keys.shape[1] != hidden_states.shape[1]:
+    check_budget(CompressionConfig("visionzip", dominant, contextual, merge), hidden_states.shape[1] - offset, offset)
+    if not keys.shape[1] == hidden_states.shape[1] == saliency.shape[1] + offset:
         raise ValueError(
             f"hidden_states {tuple(hidden_states.shape)}, keys {tuple(keys.shape)} and saliency "
-            f"{tuple(saliency.shape)} do not describe the same {num_patches} patches"
+            f"{tuple(saliency.shape)} do not describe the same patches"
         )
-
-    # One stable sort of the mask gives both lists in raster order: left-over patches first, kept ones after them.
-    num_left = num_patches - (dominant - offset)
-    top = saliency.topk(dominant - offset, dim=1).indices
-    is_kept = torch.zeros_like(saliency, dtype=torch.uint8).scatter_(1, top, 1)  # (B, P)
-    order = is_kept.argsort(dim=1, stable=True)
-    left, kept = order[:, :num_left], order[:, num_left:]  # (B, R), (B, dominant - offset)
-
+    left, kept = _split(saliency, dominant - offset)  # (B, R), (B, dominant - offset)
     tokens = gather_rows(hidden_states, kept + offset)
     positions = kept
     if has_cls:
@@ -78,6 +70,15 @@ def visionzip(
         sizes = torch.cat([sizes, counts + 1], dim=1)
     assignment = _assignment(kept, left, joined, offset) if return_assignment else None
     return CompressedTokens(tokens, positions, sizes, dominant, contextual, assignment)
+
+
+def _split(saliency: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
+    """Indices of the patches left over (B, P - num_kept) and of the most salient ones (B, num_kept), both ascending."""
+    top = saliency.topk(num_kept, dim=1).indices
+    is_kept = torch.zeros_like(saliency, dtype=torch.uint8).scatter_(1, top, 1)  # (B, P)
+    order = is_kept.argsort(dim=1, stable=True)  # one stable sort of the mask gives both lists in raster order
+    num_left = saliency.shape[1] - num_kept
+    return order[:, :num_left], order[:, num_left:]
 
 
 def _merge(
