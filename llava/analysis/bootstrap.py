@@ -38,6 +38,7 @@ def paired_bootstrap(
     a: Mapping[str, float],
     b: Mapping[str, float],
     *,
+    groups: Mapping[str, str] | None = None,
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -47,23 +48,29 @@ def paired_bootstrap(
     Args:
         a: What each question earned on one side, by id.
         b: The same on the other side; only questions that both have count.
+        groups: What each question belongs to, such as the image that it is about. Questions of one group are drawn
+            together, for they are not independent; by default each question stands alone.
         resamples: How often to draw.
         confidence: Of the interval.
         seed: Of the draws.
 
     Raises:
-        ValueError: The sides share no question.
+        ValueError: The sides share no question, or one of them has no group.
     """
     shared = sorted(set(a) & set(b))
     if not shared:
         raise ValueError("the two sides have no question in common")
+    if groups is not None and (missing := [key for key in shared if key not in groups]):
+        raise ValueError(f"question {missing[0]!r} has no group")
     differences = np.array([a[key] - b[key] for key in shared])
+    _, member = np.unique([groups[key] if groups else key for key in shared], return_inverse=True)
+    sums, sizes = np.bincount(member, differences), np.bincount(member)
     generator = np.random.default_rng(seed)
     means = np.empty(resamples)
     for start in range(0, resamples, _CHUNK):
         count = min(_CHUNK, resamples - start)
-        drawn = generator.integers(0, len(shared), size=(count, len(shared)))
-        means[start : start + count] = differences[drawn].mean(axis=1)
+        drawn = generator.integers(0, len(sums), size=(count, len(sums)))
+        means[start : start + count] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     return PairedDifference(float(differences.mean()), float(low), float(high), len(shared), confidence)
