@@ -1,12 +1,14 @@
 """Writes the pictures and the questions of the tiny benchmark: the same bytes for the same seed.
 
 Output: `images/*.png`; `train.json` and `align.json` in LLaVA's format; `eval_vqa.json` and `eval_pope.json`, whose
-scenes hold only digits that no training step sees.
+scenes hold only digits that no training step sees. Interrupted, it goes on; with other arguments or another recipe it
+starts anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from collections import Counter
@@ -21,12 +23,15 @@ from tqdm import tqdm
 
 SPLITS = ("random", "popular", "adversarial")
 CHUNK = 250
+RECIPE = ("make_data.py", "questions.py", "scenes.py")
+FILES = ("train.json", "align.json", "eval_vqa.json", "eval_pope.json")
+STAMP = ".made_by"
 
 
 def paint(scenes: SceneBatch, held_out: bool, prefix: str, folder: Path, seed: int) -> list[str]:
     """Writes the pictures that are not there yet and returns all their names."""
     block = load_block(held_out)
-    names = [f"{prefix}_{index:05d}.png" for index in range(len(scenes))]
+    names = picture_names(prefix, len(scenes))
     for start in tqdm(range(0, len(scenes), CHUNK), desc=f"{prefix} pictures"):
         part = scenes[start : start + CHUNK]
         if all((folder / name).exists() for name in names[start : start + CHUNK]):
@@ -37,6 +42,36 @@ def paint(scenes: SceneBatch, held_out: bool, prefix: str, folder: Path, seed: i
             Image.fromarray(image).save(folder / f"{name}.part", format="PNG", compress_level=1)
             os.replace(folder / f"{name}.part", folder / name)
     return names
+
+
+def picture_names(prefix: str, count: int) -> list[str]:
+    """Names the pictures of a set."""
+    return [f"{prefix}_{index:05d}.png" for index in range(count)]
+
+
+def stamp_of(arguments: argparse.Namespace) -> str:
+    """Tells what the data depend on: every argument but the folder, and the recipe's source."""
+    digest = hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in RECIPE)).hexdigest()
+    made_with = {name: value for name, value in vars(arguments).items() if name != "output"}
+    return json.dumps({**made_with, "recipe": digest[:16]}, sort_keys=True) + "\n"
+
+
+def is_complete(arguments: argparse.Namespace) -> bool:
+    """Whether all files are there and were made just so; what was made otherwise is removed."""
+    folder, stamp = arguments.output, arguments.output / STAMP
+    wanted = stamp_of(arguments)
+    if not stamp.exists() or stamp.read_text() != wanted:
+        old = [
+            *folder.glob("images/train_*.png"),
+            *folder.glob("images/eval_*.png"),
+            *(folder / name for name in FILES),
+        ]
+        for path in old:
+            path.unlink(missing_ok=True)
+        stamp.write_text(wanted)
+        return False
+    pictures = picture_names("train", arguments.train) + picture_names("eval", arguments.scenes)
+    return all((folder / name).exists() for name in (*FILES, *(f"images/{picture}" for picture in pictures)))
 
 
 def turns(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
@@ -124,6 +159,9 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.output / "images"
     folder.mkdir(parents=True, exist_ok=True)
+    if is_complete(arguments):
+        print(f"already there: {os.path.relpath(arguments.output)}")
+        return
     rng = np.random.default_rng(arguments.seed)
     seen = sample_scenes(rng, load_block(False), arguments.train)
     unseen = sample_scenes(rng, load_block(True), arguments.scenes)
