@@ -10,14 +10,16 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING, Any
+
+from table import Row, print_table, table
 
 if TYPE_CHECKING:
     from llava.eval.runner import TaskResult
@@ -30,10 +32,11 @@ FRACTIONS = (0.50, 0.25, 0.10)
 TUNED_FRACTIONS = (0.10,)
 RANDOM_SEEDS = (0, 1, 2)
 # A tenth of the conversations, as for a 7B model; a model of 128 channels wants larger steps, and more of them.
-TUNING = {"FRACTION": "0.1", "EPOCHS": "3", "LR": "1e-3", "GLOBAL_BATCH": "32", "BATCH": "32", "LOG_STEPS": "10"}
+TUNING = {"FRACTION": "0.1", "EPOCHS": "3", "LR": "1e-3", "GLOBAL_BATCH": "32", "BATCH": "32", "WARMUP": "0.03"}
+TUNING |= {"SEED": "42", "VERSION": "v1", "ASPECT": "pad", "MAX_LENGTH": "512", "BF16": "False", "CPU": "True"}
+TUNING |= {"CHECKPOINTING": "False", "WORKERS": "0", "SAVE_STEPS": "250", "LOG_STEPS": "10", "REPORT_TO": "none"}
+TUNING |= {"LAUNCHER": "python", "LAUNCHER_ARGS": "", "DEEPSPEED_CONFIG": ""}  # one process, without DeepSpeed
 KINDS_SHOWN = ("which", "where", "colour")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def main() -> int:
     for compression, projector in tuned.items():
         results |= measure_tuned(settings, compression, projector)
     announce("6/6 report", f"in {shown(settings.out)}")
-    rows = table(results)
+    rows = table(results, pictures(settings))
     add_latency(inference, settings, rows)
     write_results(settings, rows)
     report(inference, settings, budgets, rows)
@@ -105,16 +108,8 @@ def main() -> int:
 
 
 def make_data(settings: Settings) -> None:
-    """Paints the scenes, unless the recipe and the files are those of last time."""
-    recipe = [HERE / name for name in ("make_data.py", "questions.py", "scenes.py")]
-    wanted = [settings.data / name for name in ("train.json", "eval_vqa.json", "eval_pope.json")]
-    stamp = settings.data / ".made_by"
-    key = fingerprint(recipe)
-    if all(path.exists() for path in wanted) and stamp.exists() and stamp.read_text() == key:
-        print("already there")
-        return
+    """Paints the scenes; `make_data.py` itself knows whether they are there."""
     run([sys.executable, str(HERE / "make_data.py"), "--output", str(settings.data)], {})
-    stamp.write_text(key)
 
 
 def ask_one_question(inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig]) -> None:
@@ -130,19 +125,20 @@ def ask_one_question(inference: Inference, settings: Settings, budgets: Sequence
 
 
 def measure(inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig]) -> dict[Any, TaskResult]:
-    """Vanilla, VisionZip and, three times over, random; by (task, method, tokens, seed)."""
+    """Vanilla, VisionZip, an even grid and, three times over, random; by (task, method, tokens, seed)."""
     from llava.model.configuration import CompressionConfig
 
-    random = [CompressionConfig("random", b.num_tokens, 0, seed=seed) for b in budgets for seed in RANDOM_SEEDS]
+    rivals = [CompressionConfig("uniform", b.num_tokens, 0) for b in budgets]
+    rivals += [CompressionConfig("random", b.num_tokens, 0, seed=seed) for b in budgets for seed in RANDOM_SEEDS]
     folder = settings.out / "eval" / run_name(settings, settings.model)
     results = evaluate_tasks(inference, settings, [None, *budgets], folder, ("tiny_vqa", "tiny_pope"))
-    return results | evaluate_tasks(inference, settings, random, folder, ("tiny_vqa",))
+    return results | evaluate_tasks(inference, settings, rivals, folder, ("tiny_vqa",))
 
 
 def tune(settings: Settings, compression: CompressionConfig) -> Path:
     """Tunes the projector under a budget with the project's own script; returns the folder that it leaves."""
     folder = settings.out / f"tuned-{compression.dominant}+{compression.contextual}"
-    stamp = folder / ".made_by"
+    started, finished = folder / ".made_from", folder / ".finished"
     environment = tuning_environment(settings, compression, folder)
     inputs = [
         settings.model / "config.json",
@@ -150,11 +146,16 @@ def tune(settings: Settings, compression: CompressionConfig) -> Path:
         settings.data / "train.json",
     ]
     key = fingerprint(inputs, extra=json.dumps(environment, sort_keys=True))
-    if stamp.exists() and stamp.read_text() == key:
+    if not started.exists() or started.read_text() != key:
+        shutil.rmtree(folder, ignore_errors=True)  # the script would go on from checkpoints of another tuning
+        folder.mkdir(parents=True)
+        started.write_text(key)
+    if finished.exists():
         print(f"already there: {shown(folder)}")
         return folder
-    run(["bash", str(REPOSITORY / "scripts/v1_5/visionzip_tune.sh")], environment)
-    stamp.write_text(key)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # the script calls python by name
+    run(["bash", str(REPOSITORY / "scripts/v1_5/visionzip_tune.sh")], environment | {"PATH": path})
+    finished.touch()
     return folder
 
 
@@ -189,41 +190,12 @@ def report(inference: Inference, settings: Settings, budgets: Sequence[Compressi
         scenes=scenes,
         title="A tiny LLaVA with VisionZip",
         notes=f"{rows[0]['n']} held-out questions about scenes of real handwritten digits. random: mean of "
-        f"{len(RANDOM_SEEDS)} seeds. Green: patches kept; orange: merged tokens, with the number of tokens in each.",
+        f"{len(RANDOM_SEEDS)} seeds; uniform: an even grid. Green: patches kept; orange: merged tokens, with the "
+        "number of tokens in each.",
     )
 
 
-# --- the table -------------------------------------------------------------------------------------------------------
-
-
-def table(results: dict[Any, TaskResult]) -> list[Row]:
-    """A row a method and budget: tiny_vqa's figures, tiny_pope's beside them, and VisionZip's lead over random."""
-    from llava.analysis.bootstrap import paired_bootstrap
-
-    groups: dict[tuple[str, int], list[Any]] = {}
-    for task, method, tokens, seed in results:
-        if task == "tiny_vqa":
-            groups.setdefault((method, tokens), []).append(results[task, method, tokens, seed])
-    vanilla = next(group[0].row["accuracy"] for (method, _), group in groups.items() if method == "none")
-    rows = []
-    for (method, tokens), group in sorted(groups.items(), key=lambda item: (-item[0][1], item[0][0])):
-        row: Row = {"task": "tiny_vqa", "method": method, "tokens": tokens}
-        row["accuracy"] = mean(result.row["accuracy"] for result in group)
-        row["retention"] = row["accuracy"] / vanilla if vanilla else None
-        row |= {
-            "compression": group[0].row["compression"],
-            "n": group[0].row["n"],
-            "seeds": len(group),
-            "accuracy_by_group": group[0].row["accuracy_by_group"],
-        }
-        pope = results.get(("tiny_pope", method, tokens, 0))
-        if pope is not None:
-            row |= {"pope_accuracy": pope.row["accuracy"], "pope_f1": pope.row["f1"], "pope_n": pope.row["n"]}
-        if method.startswith("visionzip") and ("random", tokens) in groups:
-            lead = paired_bootstrap(group[0].earned, mean_earned(groups["random", tokens]))
-            row["lead_over_random"] = {"difference": lead.difference, "low": lead.low, "high": lead.high}
-        rows.append(row)
-    return rows
+# --- the results -----------------------------------------------------------------------------------------------------
 
 
 def add_latency(inference: Inference, settings: Settings, rows: Sequence[Row]) -> None:
@@ -240,11 +212,6 @@ def add_latency(inference: Inference, settings: Settings, rows: Sequence[Row]) -
         row |= {"vision_ms": round(costs[form].vision_ms, 3), "prefill_ms": round(costs[form].prefill_ms, 3)}
 
 
-def mean_earned(results: Sequence[TaskResult]) -> dict[str, float]:
-    """What each question earned on average over the seeds."""
-    return {key: mean(result.earned[key] for result in results) for key in results[0].earned}
-
-
 def write_results(settings: Settings, rows: Sequence[Row]) -> None:
     """`results.json`, whole or not at all."""
     from llava.eval.results import package_versions
@@ -254,20 +221,6 @@ def write_results(settings: Settings, rows: Sequence[Row]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"run": run_facts, "rows": list(rows)}, indent=2) + "\n", encoding="utf-8")
     os.replace(part, path)
-
-
-def print_table(rows: Sequence[Row]) -> None:
-    """The table, and how sure the lead over random is."""
-    print(f"\n{'method':<16} {'tokens':>6} {'accuracy':>9} {'retention':>10} {'vision ms':>10} {'prefill ms':>11}")
-    for row in rows:
-        retention = "-" if row["retention"] is None else f"{row['retention']:.1%}"
-        figures = f"{row['accuracy']:>9.1%} {retention:>10} {row['vision_ms']:>10.2f} {row['prefill_ms']:>11.2f}"
-        print(f"{row['method']:<16} {row['tokens']:>6} {figures}")
-    print()
-    for row in rows:
-        if lead := row.get("lead_over_random"):
-            interval = f"95 % interval {lead['low']:+.1%} to {lead['high']:+.1%}"
-            print(f"{row['method']} over random at {row['tokens']} tokens: {lead['difference']:+.1%} ({interval})")
 
 
 # --- small helpers ---------------------------------------------------------------------------------------------------
@@ -317,21 +270,20 @@ def evaluate_tasks(
 
 
 def tuning_environment(settings: Settings, compression: CompressionConfig, folder: Path) -> dict[str, str]:
-    """What the tuning script is told: this model, this CPU, and the tiny model's learning rate and batch."""
+    """Every variable of the tuning script, so that none of the user's environment reaches it."""
     return {
         "CKPT": str(settings.model),
         "DATA": str(settings.data / "train.json"),
         "IMAGES": str(settings.data / "images"),
         "OUTPUT": str(folder),
         "COMPRESSION": str(compression),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "LAUNCHER": "python",
-        "CPU": "True",
-        "BF16": "False",
-        "CHECKPOINTING": "False",
-        "WORKERS": "0",
-        "MAX_LENGTH": "512",
     } | TUNING
+
+
+def pictures(settings: Settings) -> dict[str, str]:
+    """The picture of each held-out question, by the question's id."""
+    rows = json.loads((settings.data / "eval_vqa.json").read_text())
+    return {str(row["question_id"]): row["image"] for row in rows}
 
 
 def shown_questions(settings: Settings) -> list[dict[str, Any]]:

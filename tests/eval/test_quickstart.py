@@ -1,26 +1,31 @@
-"""The quickstart's table: seeds averaged, the lead over random paired question by question."""
+"""The quickstart: its table, its tuning's inputs, and its data."""
 
 from __future__ import annotations
 
-import importlib.util
+import re
+import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from llava import CompressionConfig
 from llava.eval.runner import TaskResult
 
+TINY = Path(__file__).parents[2] / "playground" / "tiny"
 
-@pytest.fixture(scope="module")
-def quickstart() -> ModuleType:
-    path = Path(__file__).parents[2] / "playground" / "tiny" / "quickstart.py"
-    spec = importlib.util.spec_from_file_location("quickstart", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["quickstart"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+
+@pytest.fixture
+def quickstart(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The script as a module; its neighbours are found as they are when it is run."""
+    monkeypatch.syspath_prepend(str(TINY))
+    yield import_module("quickstart")
+    for name in ("quickstart", "table"):
+        sys.modules.pop(name, None)
 
 
 def result(right: list[int], **more: float) -> TaskResult:
@@ -37,15 +42,63 @@ def test_table_averages_seeds_and_pairs_questions(quickstart: ModuleType) -> Non
         ("tiny_vqa", "random", 20, 0): result(half),
         ("tiny_vqa", "random", 20, 1): result(none),
         ("tiny_vqa", "random", 20, 2): result(half),
+        ("tiny_vqa", "uniform", 20, 0): result(half),
+        ("tiny_vqa", "visionzip+tuned", 20, 0): result([1] * 36 + [0] * 4),
         ("tiny_pope", "visionzip", 20, 0): result(half, f1=0.5),
     }
-    vanilla, random, visionzip = quickstart.table(results)
+    pictures = {str(number): f"{number // 2}.png" for number in range(40)}
+    vanilla, random, uniform, visionzip, tuned = quickstart.table(results, pictures)
     assert (vanilla["method"], vanilla["retention"]) == ("none", 1.0)
     assert random["accuracy"] == pytest.approx(1 / 3) and random["seeds"] == 3
+    assert (uniform["accuracy"], uniform["seeds"]) == (0.5, 1)
     assert visionzip["retention"] == 0.75 and visionzip["pope_f1"] == 0.5
-    lead = visionzip["lead_over_random"]
-    assert lead["difference"] == pytest.approx(0.75 - 1 / 3)
-    assert 0 < lead["low"] < lead["difference"] < lead["high"]
+    for rival, expected in (("random", 0.75 - 1 / 3), ("uniform", 0.25)):
+        lead = visionzip[f"lead_over_{rival}"]
+        assert lead["difference"] == pytest.approx(expected)
+        assert 0 < lead["low"] < lead["difference"] < lead["high"]
+    assert not [name for name in tuned if name.startswith("lead")], "the rivals are not tuned"
+    assert tuned["gain_by_tuning"]["difference"] == pytest.approx(0.15)
+    assert tuned["recovered"] == pytest.approx(0.6)
+
+
+def settings_for(quickstart: ModuleType, folder: Path) -> Any:
+    return quickstart.Settings(folder / "model", folder / "data", folder / "out", 1, 1, 1)
+
+
+def test_no_variable_of_the_tuning_script_is_left_to_the_user(quickstart: ModuleType, tmp_path: Path) -> None:
+    script = (quickstart.REPOSITORY / "scripts/v1_5/visionzip_tune.sh").read_text()
+    variables = set(re.findall(r"^([A-Z0-9_]+)=\"\$\{", script, re.MULTILINE))
+    environment = quickstart.tuning_environment(
+        settings_for(quickstart, tmp_path), CompressionConfig("visionzip", 17, 3), tmp_path
+    )
+    assert variables == set(environment)
+
+
+def test_another_tuning_starts_from_nothing(
+    quickstart: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, budget = settings_for(quickstart, tmp_path), CompressionConfig("visionzip", 17, 3)
+    for folder, name in ((settings.model, "config.json"), (settings.data, "train.json")):
+        folder.mkdir()
+        (folder / name).write_text("{}")
+    found: list[list[str]] = []
+
+    def script(_command: object, environment: dict[str, str]) -> None:
+        folder = Path(environment["OUTPUT"])
+        found.append(sorted(path.name for path in folder.glob("checkpoint-*")))
+        (folder / "checkpoint-3").mkdir(exist_ok=True)
+        if len(found) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(quickstart, "run", script)
+    with pytest.raises(KeyboardInterrupt):
+        quickstart.tune(settings, budget)
+    for _ in range(2):
+        quickstart.tune(settings, budget)
+    assert found == [[], ["checkpoint-3"]], "an interrupted tuning goes on, a finished one is not repeated"
+    (settings.data / "train.json").write_text("[]")
+    quickstart.tune(settings, budget)
+    assert found[2:] == [[]], "other conversations: no old checkpoint is left"
 
 
 def test_fingerprint_changes_with_contents(quickstart: ModuleType, tmp_path: Path) -> None:
@@ -55,3 +108,27 @@ def test_fingerprint_changes_with_contents(quickstart: ModuleType, tmp_path: Pat
     assert quickstart.fingerprint([file]) == before != quickstart.fingerprint([file], extra="x")
     file.write_text("2")
     assert quickstart.fingerprint([file]) != before
+
+
+def test_data_are_made_anew_when_their_recipe_or_arguments_change(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+
+    def make(*more: str) -> tuple[dict[str, bytes], str]:
+        few = ("--train", "3", "--align", "2", "--scenes", "2", "--vqa", "4", "--pope", "4")
+        command = [sys.executable, str(TINY / "make_data.py"), "--output", str(tmp_path), *few, *more]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        return files, said
+
+    first, _ = make()
+    assert len([name for name in first if name.endswith(".png")]) == 5
+    again, said = make()
+    assert again == first and "already there" in said
+    (tmp_path / "images" / "train_00001.png").unlink()
+    assert make()[0] == first, "what is missing is painted again"
+    other, _ = make("--seed", "1", "--scenes", "1")
+    assert other["images/eval_00000.png"] != first["images/eval_00000.png"]
+    assert "images/eval_00001.png" not in other and other[".made_by"] != first[".made_by"]
+    (tmp_path / ".made_by").write_text("another recipe")
+    (tmp_path / "images" / "train_00001.png").write_bytes(b"old")
+    assert make()[0] == first
