@@ -41,7 +41,7 @@ def subset_manifest(
     """What is needed to remake a subset elsewhere: the file by name and hash, the seed, and what was drawn."""
     return {
         "data_path": Path(data_path).name,
-        "sha256": _hash_file(Path(data_path)),
+        "sha256": hash_file(Path(data_path)),
         "num_samples": len(records),
         "fraction": fraction,
         "seed": seed,
@@ -51,13 +51,17 @@ def subset_manifest(
     }
 
 
-def write_manifest(path: str | Path, manifest: dict[str, Any]) -> None:
-    """Writes a manifest as JSON; the folder is made if it is not there."""
+def write_manifest(path: str | Path, manifest: dict[str, Any] | None) -> None:
+    """Writes a manifest as JSON; the folder is made if it is not there. None removes the one of an earlier run."""
     path = Path(path)
+    if manifest is None:
+        path.unlink(missing_ok=True)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(manifest, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from llava.train.arguments import Arguments
+from llava.train.run_key import difference_from
 from llava.train.stages import Stage
 
 logger = logging.getLogger(__name__)
@@ -18,32 +20,45 @@ ARGUMENTS_NAME = "training_args.json"
 _STATE_NAME = "trainer_state.json"  # the trainer writes it last, so a checkpoint that has one is whole
 
 
-def checkpoint_to_resume(output_dir: str | Path, asked: str | None) -> str | None:
+def checkpoint_to_resume(output_dir: str | Path, asked: str | None, key: Mapping[str, Any]) -> str | None:
     """Where to go on.
 
     Args:
         output_dir: Of the run.
         asked: `--resume_from_checkpoint`: a folder; `auto` or nothing for the last whole checkpoint of `output_dir`,
             as LLaVA does; `none` to start anew.
+        key: Of the run, from `run_key`: the checkpoint must be of the same run.
 
     Raises:
-        ValueError: The folder is no whole checkpoint.
+        ValueError: The folder is no whole checkpoint, or the checkpoint is of another run.
     """
     if asked is not None and asked.lower() in ("none", "false"):
         return None
-    if asked is not None and asked.lower() not in ("auto", "true"):
-        if not (Path(asked) / _STATE_NAME).is_file():
+    if asked is None or asked.lower() in ("auto", "true"):
+        found = _last_checkpoint(Path(output_dir))
+        if found is None:
+            return None
+    else:
+        found = Path(asked)
+        if not (found / _STATE_NAME).is_file():
             raise ValueError(f"--resume_from_checkpoint {asked} is no whole checkpoint: it has no {_STATE_NAME}")
-        return asked
+    difference = difference_from(found, key)
+    if difference is not None:
+        raise ValueError(
+            f"{found} is of another run ({difference}); choose another --output_dir, "
+            "or start anew with --resume_from_checkpoint none"
+        )
+    logger.info("resuming from %s", found)
+    return str(found)
+
+
+def _last_checkpoint(output_dir: Path) -> Path | None:
     found = {
         int(path.name.rpartition("-")[2]): path
-        for path in Path(output_dir).glob("checkpoint-*")
+        for path in output_dir.glob("checkpoint-*")
         if path.name.rpartition("-")[2].isdigit() and (path / _STATE_NAME).is_file()
     }
-    if not found:
-        return None
-    logger.info("resuming from %s", found[max(found)])
-    return str(found[max(found)])
+    return found[max(found)] if found else None
 
 
 def save_result(

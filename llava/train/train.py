@@ -17,6 +17,7 @@ from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import get_template
 from llava.train.arguments import Arguments, parse_arguments
 from llava.train.checkpoint import checkpoint_to_resume, save_result
+from llava.train.run_key import run_key
 from llava.train.start import start_model
 from llava.train.trainer import LlavaTrainer
 
@@ -25,12 +26,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """A stage, ready to be trained."""
+    """A stage, ready to be trained.
+
+    Attributes:
+        subset: Manifest of the part of the data that is trained on; None for all of it.
+        checkpoint: Where to go on; None to begin.
+    """
 
     arguments: Arguments
     trainer: LlavaTrainer
     tokenizer: Any
     image_processor: Any
+    subset: dict[str, Any] | None
+    checkpoint: str | None
 
 
 def train(argv: Sequence[str] | None = None, attn_implementation: str | None = None) -> LlavaTrainer:
@@ -59,20 +67,26 @@ def prepare(argv: Sequence[str] | None = None, attn_implementation: str | None =
     set_seed(training.seed)
     stage = arguments.stage
     tokenizer, model, image_processor = start_model(arguments, stage, attn_implementation)
+    records, subset = select_records(arguments)
+    key = run_key(arguments, model.config)
+    checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
     trainer = LlavaTrainer(
         stage=stage,
+        key=key,
         model=model,
         args=training,
-        train_dataset=make_dataset(arguments, tokenizer, model, image_processor),
+        train_dataset=make_dataset(arguments, records, tokenizer, model, image_processor),
         data_collator=Collator(pad_token_id=tokenizer.pad_token_id or 0),
     )
-    return Run(arguments, trainer, tokenizer, image_processor)
+    return Run(arguments, trainer, tokenizer, image_processor, subset, checkpoint)
 
 
 def execute(run: Run) -> LlavaTrainer:
     """Trains, and saves what the stage made."""
     trainer, training = run.trainer, run.arguments.training
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint))
+    if training.should_save:
+        write_manifest(Path(training.output_dir) / "subset.json", run.subset)
+    trainer.train(resume_from_checkpoint=run.checkpoint)
     trainer.save_state()
     if training.should_save:
         save_result(
@@ -88,27 +102,32 @@ def main(attn_implementation: str | None = None) -> None:
     execute(run)
 
 
-def make_dataset(arguments: Arguments, tokenizer: Any, model: Any, image_processor: Any) -> LlavaDataset:
-    """The data that the flags name, or the part of it; a part leaves its manifest in the output folder."""
+def select_records(arguments: Arguments) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The data that the flags name, or the part of it with its manifest."""
     data, training = arguments.data, arguments.training
     records = read_records(data.data_path)
-    if data.data_fraction != 1:
-        seed = training.seed if training.data_seed is None else training.data_seed
-        indices = subset_indices(len(records), data.data_fraction, seed)
-        logger.info("training on %d of %d samples (seed %d)", len(indices), len(records), seed)
-        if training.should_save:
-            manifest = subset_manifest(data.data_path, records, indices, data.data_fraction, seed)
-            write_manifest(Path(training.output_dir) / "subset.json", manifest)
-        records = [records[index] for index in indices]
+    if data.data_fraction == 1:
+        return records, None
+    seed = training.seed if training.data_seed is None else training.data_seed
+    indices = subset_indices(len(records), data.data_fraction, seed)
+    logger.info("training on %d of %d samples (seed %d)", len(indices), len(records), seed)
+    manifest = subset_manifest(data.data_path, records, indices, data.data_fraction, seed)
+    return [records[index] for index in indices], manifest
+
+
+def make_dataset(
+    arguments: Arguments, records: list[dict[str, Any]], tokenizer: Any, model: Any, image_processor: Any
+) -> LlavaDataset:
+    """The records as this model takes them."""
     return LlavaDataset(
         records,
         tokenizer=tokenizer,
         template=get_template(arguments.model.version),
         image_processor=image_processor,
         image_config=model.config,
-        image_folder=data.image_folder,
+        image_folder=arguments.data.image_folder,
         count_visual_tokens=model.num_visual_tokens,
-        max_length=training.model_max_length,
+        max_length=arguments.training.model_max_length,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from llava.data.sampler import LengthGroupedSampler
+from llava.train.run_key import write_key
 from llava.train.stages import Stage, parameters_of
 
 logger = logging.getLogger(__name__)
@@ -31,15 +33,17 @@ class LlavaTrainer(Trainer):
 
     args: Any
 
-    def __init__(self, *, stage: Stage, **kwargs: Any) -> None:
+    def __init__(self, *, stage: Stage, key: Mapping[str, Any], **kwargs: Any) -> None:
         """Takes what transformers' Trainer takes.
 
         Args:
             stage: What is trained; checkpoints of a projector stage hold the projector only.
+            key: Of the run, from `run_key`; written into each checkpoint.
             **kwargs: For `Trainer`.
         """
         super().__init__(**kwargs)
         self.stage = stage
+        self.key = key
         self.skipped: Counter[str] = Counter()
         self._reported: set[str] = set()
         self._seen: Counter[str] = Counter()
@@ -137,6 +141,7 @@ class LlavaTrainer(Trainer):
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items() if name in trained}
         safetensors.torch.save_file(kept, folder / _TRAINED_NAME, metadata={"format": "pt"})
+        write_key(folder, self.key)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Reads what `_save` wrote."""

@@ -9,8 +9,8 @@ set -euo pipefail
 CKPT="${CKPT:-liuhaotian/llava-v1.5-7b}"                  # a LLaVA checkpoint, in LLaVA's or transformers' format
 DATA="${DATA:-playground/data/llava_v1_5_mix665k.json}"
 IMAGES="${IMAGES:-playground/data}"
-OUTPUT="${OUTPUT:-checkpoints/llava-v1.5-visionzip-projector}"
 COMPRESSION="${COMPRESSION:-visionzip:54+10}"             # 192 tokens: 162+30, 128: 108+20, 64: 54+10
+OUTPUT="${OUTPUT:-checkpoints/llava-v1.5-${COMPRESSION//[:+]/-}-projector}"
 FRACTION="${FRACTION:-0.1}"
 SEED="${SEED:-42}"                                        # draws the subset and orders it
 LR="${LR:-2e-5}"

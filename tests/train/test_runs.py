@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from llava import load_pretrained_model
 from llava.train.checkpoint import checkpoint_to_resume
+from llava.train.run_key import write_key
 from llava.train.train import main, train
 from tests.train.conftest import losses_of
 
@@ -84,16 +85,45 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(stage, flags, tmp_p
 
 
 def test_only_whole_checkpoints_are_resumed(tmp_path):
-    assert checkpoint_to_resume(tmp_path, None) is None
+    key = {"--stage": "projector"}
+    assert checkpoint_to_resume(tmp_path, None, key) is None
     for step, is_whole in ((2, True), (10, True), (12, False)):
         (tmp_path / f"checkpoint-{step}").mkdir()
+        write_key(tmp_path / f"checkpoint-{step}", key)
         if is_whole:
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert checkpoint_to_resume(tmp_path, "auto") == str(tmp_path / "checkpoint-10")
-    assert checkpoint_to_resume(tmp_path, "none") is None
-    assert checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-2")) == str(tmp_path / "checkpoint-2")
+    assert checkpoint_to_resume(tmp_path, "auto", key) == str(tmp_path / "checkpoint-10")
+    assert checkpoint_to_resume(tmp_path, "none", key) is None
+    assert checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-2"), key) == str(tmp_path / "checkpoint-2")
     with pytest.raises(ValueError, match="no whole checkpoint"):
-        checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-12"))
+        checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-12"), key)
+    (tmp_path / "checkpoint-10" / "run_key.json").unlink()
+    with pytest.raises(ValueError, match=r"checkpoint-10 is of another run \(it has no run_key\.json\)"):
+        checkpoint_to_resume(tmp_path, None, key)
+
+
+def test_another_run_does_not_go_on_from_a_checkpoint(flags, tmp_path):
+    common = {"stage": "projector", "num_train_epochs": 1, "save_strategy": "steps", "save_steps": 1}
+    first = {**common, "compression": "visionzip:54+10", "data_fraction": 0.6}
+    train(flags(**first))
+    out = tmp_path / "out"
+    before = {file: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    other = flags(**{**first, "compression": "random:20", "learning_rate": "1e-3", "data_fraction": 1})
+    with pytest.raises(ValueError) as caught:
+        train(other)
+    message = str(caught.value)
+    for part in ("--compression was", "--learning_rate was 0.01, is 0.001", "--data_fraction was 0.6", "--output_dir"):
+        assert part in message
+    assert "--stage" not in message and "\n" not in message
+    assert {file: file.read_bytes() for file in out.iterdir() if file.is_file()} == before
+
+    assert train(flags(**first)).state.global_step == 2  # finished already: nothing is trained, nothing changes
+    assert (out / "mm_projector.safetensors").read_bytes() == before[out / "mm_projector.safetensors"]
+
+    train([*other, "--resume_from_checkpoint", "none"])
+    assert json.loads((out / "config.json").read_text())["compression"]["method"] == "random"
+    assert (out / "mm_projector.safetensors").read_bytes() != before[out / "mm_projector.safetensors"]
+    assert not (out / "subset.json").exists()
 
 
 def test_text_and_broken_samples_do_not_stop_a_run(flags, tmp_path, caplog):

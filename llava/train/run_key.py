@@ -1,0 +1,92 @@
+"""What makes two runs the same run: everything that their result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llava.data.subset import hash_file
+from llava.model.checkpoint_files import projector_file, resolve_checkpoint, weight_files
+from llava.train.arguments import Arguments
+
+KEY_NAME = "run_key.json"
+
+_TRAINING_FLAGS = (
+    "learning_rate",
+    "mm_projector_lr",
+    "num_train_epochs",
+    "max_steps",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "optim",
+    "max_grad_norm",
+    "seed",
+    "data_seed",
+    "train_sampling_strategy",
+    "group_by_modality_length",
+    "group_by_length",
+    "model_max_length",
+    "bf16",
+    "fp16",
+)
+
+
+def run_key(arguments: Arguments, config: Any) -> dict[str, Any]:
+    """The key of a run: flat, ready for JSON, each entry by the flag it comes from.
+
+    Files are known by their content, those of the model by its config and the sizes of its weights.
+
+    Args:
+        arguments: Of the run.
+        config: Of the model as it will be trained; it knows what the flags leave to the checkpoint.
+    """
+    model, data, training = arguments.model, arguments.data, arguments.training
+    adapter = model.pretrain_mm_mlp_adapter
+    at_once = training.per_device_train_batch_size * training.world_size
+    key = {
+        "--stage": f"{arguments.stage.name} ({', '.join(sorted(arguments.stage.trained))})",
+        "--model_name_or_path": str(Path(model.model_name_or_path)),
+        "files of --model_name_or_path": _fingerprint(resolve_checkpoint(model.model_name_or_path)),
+        "--vision_tower": model.vision_tower,
+        "--pretrain_mm_mlp_adapter": None if adapter is None else _hash_projector(Path(adapter)),
+        "--compression": getattr(config, "compression", None),
+        "--version": model.version,
+        "--image_aspect_ratio": getattr(config, "image_aspect_ratio", None),
+        "content of --data_path": hash_file(Path(data.data_path)),
+        "--data_fraction": data.data_fraction,
+        "--global_batch_size": at_once * training.gradient_accumulation_steps,
+        **{f"--{name}": getattr(training, name) for name in _TRAINING_FLAGS},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(key, default=str))  # as it will be read again
+    return plain
+
+
+def write_key(folder: Path, key: Mapping[str, Any]) -> None:
+    """Writes a key beside the weights of a checkpoint."""
+    (folder / KEY_NAME).write_text(json.dumps(key, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def difference_from(checkpoint: Path, key: Mapping[str, Any]) -> str | None:
+    """How the run of a checkpoint differs from this one, in words; None if they are the same."""
+    file = checkpoint / KEY_NAME
+    if not file.is_file():
+        return f"it has no {KEY_NAME}"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    names = [name for name in {**key, **found} if key.get(name) != found.get(name)]
+    return ", ".join(f"{name} was {found.get(name)}, is {key.get(name)}" for name in names) or None
+
+
+def _fingerprint(folder: Path) -> str:
+    projector = projector_file(folder)
+    files = [*weight_files(folder), *([] if projector is None else [projector])]
+    sizes = json.dumps([(file.name, file.stat().st_size) for file in files])
+    return hashlib.sha256((folder / "config.json").read_bytes() + sizes.encode()).hexdigest()
+
+
+def _hash_projector(path: Path) -> str | None:
+    file = projector_file(path) if path.is_dir() else path
+    return None if file is None else hash_file(file)
