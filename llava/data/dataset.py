@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.templates import PromptTemplate, Turn, encode_spans, place_images
 from llava.image_processing import ImageDecodeError, load_image, process_images
 
@@ -53,8 +53,16 @@ class Skipped:
     name: str
 
 
-def read_records(path: str | Path) -> list[dict[str, Any]]:
+class SampleError(ValueError):
+    """A sample cannot be made as its entry says; the message names it."""
+
+
+def read_records(path: str | Path, template: PromptTemplate) -> list[dict[str, Any]]:
     """Reads a JSON list or a JSONL file of `{id, image?, conversations: [{from, value}, ...]}` and checks each entry.
+
+    Args:
+        path: JSONL if it ends so, with an object a line.
+        template: What the conversations must fit.
 
     Raises:
         ValueError: The file or one of its entries is not of this form; names it.
@@ -62,39 +70,52 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"--data_path {path} is not a file")
-    text = path.read_text(encoding="utf-8")
     try:
-        lines = [line for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
-        records = json.loads(text) if lines is None else [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
+        text = path.read_text(encoding="utf-8")
+        entries = _json_lines(text) if path.suffix == ".jsonl" else json.loads(text)
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(records, list) or not records:
+    if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path} must hold a non-empty list of conversations")
-    for number, record in enumerate(records):
-        problem = _problem_of(record)
+    if path.suffix != ".jsonl":
+        entries = [(f"entry {number}", record) for number, record in enumerate(entries)]
+    for place, record in entries:
+        problem = _problem_of(record, template)
         if problem:
             name = record.get("id") if isinstance(record, dict) else None
-            raise ValueError(f"{path}, entry {number} (id {name!r}): {problem}")
-    return records
+            raise ValueError(f"{path}, {place} (id {name!r}): {problem}")
+    return [record for _, record in entries]
 
 
-def _problem_of(record: Any) -> str | None:
-    """What keeps an entry from being trained on, None if nothing does."""
+def _json_lines(text: str) -> list[tuple[str, Any]]:
+    """The objects of a JSONL text, each with its place."""
+    entries = []
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold other line ends
+        if line.strip():
+            try:
+                entries.append((f"line {number}", json.loads(line)))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg} (column {error.colno})") from error
+    return entries
+
+
+def _problem_of(record: Any, template: PromptTemplate) -> str | None:
+    """What keeps an entry from being trained on, None if nothing does; opens and tokenises nothing."""
     if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
         return "not an object with a list `conversations`"
     for turn in record["conversations"]:
         if not isinstance(turn, dict) or turn.get("from") not in _ROLES or not isinstance(turn.get("value"), str):
             return f"a turn must be {{'from': 'human' or 'gpt', 'value': text}}, got {turn!r:.200}"
-    if not any(turn["from"] == "gpt" for turn in record["conversations"]):
-        return "no turn from 'gpt', so there is nothing to learn"
-    names = image_names(record)
-    for name in names:
-        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
+    for name in image_names(record):
+        if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
             return f"image {name!r} must be a path inside --image_folder"
-    if len(names) > 1:
-        found = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in record["conversations"])
-        if found != len(names):
-            return f"{found} {DEFAULT_IMAGE_TOKEN} for {len(names)} images"
+    try:
+        turns = turns_of(record)
+        template.check(turns)
+    except ValueError as error:
+        return str(error)
+    if not any(turn.role == "gpt" for turn in turns):
+        return "no turn from 'gpt' after one from 'human', so there is nothing to learn"
     return None
 
 
@@ -107,9 +128,16 @@ def image_names(record: dict[str, Any]) -> list[str]:
 
 
 def turns_of(record: dict[str, Any]) -> list[Turn]:
-    """The turns of an entry; as in LLaVA, one that the assistant opens loses its first turn."""
+    """The turns of an entry, its images placed; as in LLaVA, one that the assistant opens loses its first turn.
+
+    Raises:
+        ValueError: The placeholders are not as many as the images.
+    """
     turns = [Turn(turn["from"], turn["value"]) for turn in record["conversations"]]
-    return turns[1:] if turns[0].role == "gpt" else turns
+    if turns and turns[0].role == "gpt":
+        turns = turns[1:]
+    num_images = len(image_names(record))
+    return place_images(turns, num_images) if num_images else turns
 
 
 class LlavaDataset(Dataset[Sample | Skipped]):
@@ -173,14 +201,14 @@ class LlavaDataset(Dataset[Sample | Skipped]):
             try:
                 images.append(load_image(path))
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"image {path} of sample {record.get('id')!r} does not exist") from error
+                raise SampleError(f"image {path} of sample {record.get('id')!r} does not exist") from error
             except ImageDecodeError:
                 return Skipped("undecodable image", str(path))
         sizes = [image.size for image in images]
         try:
             ids, labels = self.encode(record)
         except ValueError as error:
-            raise ValueError(f"sample {record.get('id')!r} (entry {index}): {error}") from error
+            raise SampleError(f"sample {record.get('id')!r} (entry {index}): {error}") from error
         length = self._cut(ids, sizes)
         labels = labels[:length]
         if all(label == IGNORE_INDEX for label in labels):
@@ -199,11 +227,8 @@ class LlavaDataset(Dataset[Sample | Skipped]):
         Raises:
             ValueError: The conversation does not fit the template.
         """
-        turns = turns_of(record)
-        num_images = len(image_names(record))
-        if num_images:
-            turns = place_images(turns, num_images)
-        return encode_spans(self.template.spans(turns), self.tokenizer, has_image=num_images > 0)
+        spans = self.template.spans(turns_of(record))
+        return encode_spans(spans, self.tokenizer, has_image=bool(image_names(record)))
 
     def _cut(self, ids: Sequence[int], sizes: list[ImageSize]) -> int:
         """How many of the ids fit; an image that starts in time is kept, the model cuts its end."""
@@ -219,12 +244,12 @@ class LlavaDataset(Dataset[Sample | Skipped]):
         """The path of an image.
 
         Raises:
-            ValueError: It leaves the folder, by a symlink or else.
+            SampleError: It leaves the folder, by a symlink or else.
         """
         assert self.image_folder is not None
         path = self.image_folder / name
         if not path.resolve().is_relative_to(self.image_folder.resolve()):
-            raise ValueError(
+            raise SampleError(
                 f"image {name!r} leaves --image_folder {self.image_folder} (it is a link to {path.resolve()})"
             )
         return path

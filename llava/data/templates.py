@@ -29,6 +29,10 @@ class Turn:
 class PromptTemplate(Protocol):
     """What training needs to know of a prompt format."""
 
+    def check(self, turns: Sequence[Turn]) -> None:
+        """Raises ValueError if a conversation does not fit the template."""
+        ...
+
     def spans(self, turns: Sequence[Turn]) -> list[Span]:
         """Cuts the prompt of a conversation into spans whose texts, joined, are the prompt."""
         ...
@@ -43,13 +47,18 @@ class ConversationTemplate:
 
     conversation: Conversation
 
-    def spans(self, turns: Sequence[Turn]) -> list[Span]:
+    def check(self, turns: Sequence[Turn]) -> None:
         """Implements `PromptTemplate`; the turns must alternate, the human first."""
-        conversation = self.conversation.copy()
-        conversation.messages = []  # some templates open with an example
         for number, turn in enumerate(turns):
             if turn.role != _ROLES[number % 2]:
                 raise ValueError(f"turn {number} is from {turn.role!r}; human and gpt must take turns, human first")
+
+    def spans(self, turns: Sequence[Turn]) -> list[Span]:
+        """Implements `PromptTemplate`."""
+        self.check(turns)
+        conversation = self.conversation.copy()
+        conversation.messages = []  # some templates open with an example
+        for number, turn in enumerate(turns):
             conversation.append_message(conversation.roles[number % 2], turn.text)
         spans: list[Span] = []
         for span in conversation.spans():
@@ -66,13 +75,17 @@ class PlainTemplate:
 
     separator: str = "\n"
 
-    def spans(self, turns: Sequence[Turn]) -> list[Span]:
+    def check(self, turns: Sequence[Turn]) -> None:
         """Implements `PromptTemplate`; a question that holds the image, and its answer."""
         if [turn.role for turn in turns] != ["human", "gpt"]:
             raise ValueError("the plain template takes one question and one answer; use --version v1 for conversations")
-        images = turns[0].text.count(DEFAULT_IMAGE_TOKEN)
-        if not images:
+        if DEFAULT_IMAGE_TOKEN not in turns[0].text:
             raise ValueError("the plain template needs an image; text-only samples want --version v1")
+
+    def spans(self, turns: Sequence[Turn]) -> list[Span]:
+        """Implements `PromptTemplate`."""
+        self.check(turns)
+        images = turns[0].text.count(DEFAULT_IMAGE_TOKEN)
         return [Span(DEFAULT_IMAGE_TOKEN * images, False), Span(turns[1].text + self.separator, True)]
 
 

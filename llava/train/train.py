@@ -12,7 +12,7 @@ from transformers import set_seed
 
 from llava.command_line import plain_errors
 from llava.data.collator import Collator
-from llava.data.dataset import LlavaDataset, read_records
+from llava.data.dataset import LlavaDataset, SampleError, read_records
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import get_template
 from llava.train.arguments import Arguments, parse_arguments
@@ -99,13 +99,17 @@ def main(attn_implementation: str | None = None) -> None:
     """The command line: a mistake in flags, checkpoint or data ends in one line."""
     with plain_errors():
         run = prepare(attn_implementation=attn_implementation)
-    execute(run)
+    try:
+        execute(run)
+    except SampleError as error:
+        message = str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]  # a loading process adds its traceback
+        raise SystemExit(f"error: {message}") from error
 
 
 def select_records(arguments: Arguments) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """The data that the flags name, or the part of it with its manifest."""
     data, training = arguments.data, arguments.training
-    records = read_records(data.data_path)
+    records = read_records(data.data_path, get_template(arguments.model.version))
     if data.data_fraction == 1:
         return records, None
     seed = training.seed if training.data_seed is None else training.data_seed

@@ -6,12 +6,13 @@ from PIL import Image
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.collator import Collator
-from llava.data.dataset import LlavaDataset, Sample, Skipped, read_records
+from llava.data.dataset import LlavaDataset, Sample, SampleError, Skipped, read_records
 from llava.data.templates import get_template
 from llava.image_processing import load_image_processor, process_images
 from llava.tokenization import load_tokenizer
 
 VISUAL = 576
+V1 = get_template("v1")
 
 
 class PadConfig:
@@ -45,7 +46,7 @@ def _record(question="<image>\nWhat?", answer="Red.", **entries):
 
 def test_samples_equal_the_reference(make, oracle_dir):
     expected = json.loads((oracle_dir / "train_tokens.json").read_text())
-    dataset = make(read_records(oracle_dir / "train_tiny.json"))
+    dataset = make(read_records(oracle_dir / "train_tiny.json", V1))
     for sample, wanted in zip((dataset[i] for i in range(3)), expected["v1"], strict=True):
         assert sample.input_ids.tolist() == wanted["input_ids"]
         assert sample.labels.tolist() == wanted["labels"]
@@ -60,7 +61,7 @@ def test_jsonl_is_read_like_json(tmp_path):
     records = [_record(image="a.png"), _record("Hi", "Ho")]
     (tmp_path / "a.json").write_text(json.dumps(records))
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(record) for record in records))
-    assert read_records(tmp_path / "a.json") == read_records(tmp_path / "a.jsonl") == records
+    assert read_records(tmp_path / "a.json", V1) == read_records(tmp_path / "a.jsonl", V1) == records
 
 
 @pytest.mark.parametrize(
@@ -68,24 +69,51 @@ def test_jsonl_is_read_like_json(tmp_path):
     [
         ({"id": "x"}, "entry 1 \\(id 'x'\\): not an object with a list `conversations`"),
         ({"id": "x", "conversations": []}, "no turn from 'gpt'"),
+        ({"id": "x", "conversations": [{"from": "gpt", "value": "hi"}]}, "no turn from 'gpt' after one from 'human'"),
+        ({"conversations": [{"from": "human", "value": "a"}] * 2}, "turn 1 is from 'human'; human and gpt must take"),
         ({"conversations": [{"from": "robot", "value": "hi"}]}, "'from': 'human' or 'gpt'"),
         (_record(image="/etc/passwd"), "'/etc/passwd' must be a path inside --image_folder"),
         (_record(image="a/../../b.png"), "must be a path inside"),
-        (_record("<image> <image> <image>", image=["a.png", "b.png"]), "3 <image> for 2 images"),
+        (_record(image=""), "image '' must be a path inside"),
+        (_record("no tag", image="a.png"), "0 <image> in the conversation for 1 image"),
+        (_record(answer="<image>", image="a.png"), "2 <image> in the conversation for 1 image"),
+        (_record("<image> <image> <image>", image=["a.png", "b.png"]), "3 <image> in the conversation for 2 image"),
     ],
 )
 def test_a_wrong_entry_is_named(record, message, tmp_path):
     (tmp_path / "d.json").write_text(json.dumps([_record(image="a.png"), record]))
     with pytest.raises(ValueError, match=message):
-        read_records(tmp_path / "d.json")
+        read_records(tmp_path / "d.json", V1)
+
+
+def test_entries_are_checked_against_the_template(tmp_path):
+    (tmp_path / "d.json").write_text(json.dumps([_record(image="a.png"), _record("Hi", "Ho")]))
+    assert len(read_records(tmp_path / "d.json", V1)) == 2
+    with pytest.raises(ValueError, match=r"entry 1 .*the plain template needs an image"):
+        read_records(tmp_path / "d.json", get_template("plain"))
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+def test_jsonl_lines_end_at_newlines_only(separator, tmp_path):
+    records = [_record("Hi", f"one{separator}two"), _record("Hi", "Ho")]
+    text = "\n\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
+    assert read_records(tmp_path / "a.jsonl", V1) == records
+    for added, message in (
+        ("{", r"a\.jsonl is not valid JSON: line 4: .*column"),
+        ("{}", r"a\.jsonl, line 4 \(id None"),
+    ):
+        (tmp_path / "a.jsonl").write_text(f"{text}\n{added}", encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            read_records(tmp_path / "a.jsonl", V1)
 
 
 def test_files_that_are_no_data_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"--data_path .*none\.json"):
-        read_records(tmp_path / "none.json")
+        read_records(tmp_path / "none.json", V1)
     (tmp_path / "broken.json").write_text("[{")
     with pytest.raises(ValueError, match=r"broken\.json is not valid JSON"):
-        read_records(tmp_path / "broken.json")
+        read_records(tmp_path / "broken.json", V1)
 
 
 def test_only_undecodable_images_are_skipped(make, tmp_path):
@@ -95,7 +123,7 @@ def test_only_undecodable_images_are_skipped(make, tmp_path):
     dataset = make([_record(image="text.png"), _record(image="cut.jpg"), _record(image="gone.png")], folder=tmp_path)
     assert dataset[0] == Skipped("undecodable image", str(tmp_path / "text.png"))
     assert dataset[1] == Skipped("undecodable image", str(tmp_path / "cut.jpg"))
-    with pytest.raises(FileNotFoundError, match=r"gone\.png of sample 's' does not exist"):
+    with pytest.raises(SampleError, match=r"gone\.png of sample 's' does not exist"):
         dataset[2]
 
 
@@ -104,7 +132,7 @@ def test_a_link_out_of_the_folder_is_refused(make, tmp_path):
     folder.mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(ValueError, match=r"'link\.png' leaves --image_folder"):
+    with pytest.raises(SampleError, match=r"'link\.png' leaves --image_folder"):
         make([_record(image="link.png")], folder=folder)[0]
 
 
@@ -137,7 +165,7 @@ def test_an_image_behind_the_cut_goes_with_its_placeholder(make):
 
 
 def test_a_sample_that_does_not_fit_the_template_is_named(make):
-    with pytest.raises(ValueError, match=r"sample 's' \(entry 0\): 0 <image> in the conversation for 1"):
+    with pytest.raises(SampleError, match=r"sample 's' \(entry 0\): 0 <image> in the conversation for 1"):
         make([_record("no tag", image="small.png")])[0]
 
 

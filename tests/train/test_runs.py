@@ -171,3 +171,25 @@ def test_a_missing_checkpoint_ends_the_program_in_one_line(flags, tmp_path, monk
     monkeypatch.setattr("sys.argv", ["train.py", *flags(model_name_or_path=tmp_path / "none")])
     with pytest.raises(SystemExit, match=r"error: .*none: there is no such folder"):
         main()
+
+
+def _one_line(arguments, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert "\n" not in caught.value.code
+    return caught.value.code
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_missing_image_ends_the_program_in_one_line(workers, flags, tmp_path, monkeypatch):
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Red."}]
+    (tmp_path / "d.json").write_text(json.dumps([{"id": "a", "image": "gone.png", "conversations": turns}]))
+    changes = {"data_path": tmp_path / "d.json", "image_folder": tmp_path, "dataloader_num_workers": workers}
+    said = _one_line(flags(stage="projector", **changes), monkeypatch)
+    assert said == f"error: image {tmp_path / 'gone.png'} of sample 'a' does not exist"
+
+
+def test_a_wrong_checkpoint_to_go_on_from_ends_the_program_in_one_line(flags, tmp_path, monkeypatch):
+    said = _one_line(flags(stage="projector", resume_from_checkpoint=tmp_path / "none"), monkeypatch)
+    assert said.startswith(f"error: --resume_from_checkpoint {tmp_path / 'none'} is no whole checkpoint")
