@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, SampleError, read_records
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import get_template
-from llava.train.arguments import Arguments, parse_arguments
+from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.checkpoint import checkpoint_to_resume, save_result
 from llava.train.run_key import run_key
 from llava.train.start import start_model
@@ -54,12 +54,11 @@ def train(argv: Sequence[str] | None = None, attn_implementation: str | None = N
     Raises:
         ValueError: The flags, the checkpoint or the data do not fit together; the message names what.
     """
-    return execute(prepare(argv, attn_implementation))
+    return execute(prepare(parse_arguments(argv), attn_implementation))
 
 
-def prepare(argv: Sequence[str] | None = None, attn_implementation: str | None = None) -> Run:
+def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run:
     """Everything before the first step; see `train`."""
-    arguments = parse_arguments(argv)
     training = arguments.training
     logging.basicConfig(
         level=logging.INFO if training.should_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
@@ -95,10 +94,15 @@ def execute(run: Run) -> LlavaTrainer:
     return trainer
 
 
-def main(attn_implementation: str | None = None) -> None:
-    """The command line: a mistake in flags, checkpoint or data ends in one line."""
+def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> None:
+    """The command line: a mistake in flags, checkpoint or data ends in one line.
+
+    Args:
+        choose_attention: Names the language model's attention, unless `--attn_implementation` does.
+    """
     with plain_errors():
-        run = prepare(attn_implementation=attn_implementation)
+        arguments = parse_arguments()
+        run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
     try:
         execute(run)
     except SampleError as error:

@@ -1,16 +1,18 @@
-"""LLaVA's historical entry point: training with flash attention where it is installed, with SDPA where it is not."""
+"""LLaVA's historical entry point: training with flash attention where it can run, with SDPA where it cannot."""
 
 from __future__ import annotations
 
+from llava.train.arguments import TrainingArguments
 from llava.train.train import main
 
 
-def default_attention() -> str:
-    """The fastest attention that this machine has."""
+def default_attention(training: TrainingArguments) -> str:
+    """The fastest attention for a run; flash attention is for GPUs and half precision."""
     from transformers.utils import is_flash_attn_2_available
 
-    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+    can_run = training.device.type == "cuda" and (training.bf16 or training.fp16)
+    return "flash_attention_2" if can_run and is_flash_attn_2_available() else "sdpa"
 
 
 if __name__ == "__main__":
-    main(attn_implementation=default_attention())
+    main(default_attention)

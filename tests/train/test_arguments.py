@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from llava.train.arguments import accumulation_steps, parse_arguments, translate_flags
 from llava.train.stages import STAGES, stage_of
+from llava.train.train_mem import default_attention
 
 # What LLaVA's published launch scripts pass (scripts/v1_5/pretrain.sh and finetune.sh), but for wandb and DeepSpeed.
 COMMON = """--mm_projector_type mlp2x_gelu --mm_vision_select_layer -2 --mm_use_im_start_end False
@@ -75,3 +79,23 @@ def test_stages_follow_llavas_flags():
         stage_of("finetune", **{**off, "tune_mm_mlp_adapter": True})
     with pytest.raises(ValueError, match="leaves nothing to train"):
         stage_of("align", **{**off, "freeze_mm_mlp_adapter": True})
+
+
+@pytest.mark.parametrize(
+    ("device", "bf16", "fp16", "installed", "expected"),
+    [
+        ("cuda", True, False, True, "flash_attention_2"),
+        ("cuda", False, True, True, "flash_attention_2"),
+        ("cuda", False, False, True, "sdpa"),
+        ("cpu", True, False, True, "sdpa"),
+        ("cuda", True, False, False, "sdpa"),
+    ],
+)
+def test_flash_attention_is_chosen_where_it_can_run(device, bf16, fp16, installed, expected, monkeypatch):
+    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: installed)
+    assert default_attention(SimpleNamespace(device=torch.device(device), bf16=bf16, fp16=fp16)) == expected
+
+
+def test_a_run_on_the_cpu_has_no_flash_attention(monkeypatch, tmp_path):
+    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: True)
+    assert default_attention(_parse(f"{PRETRAIN} {COMMON}", tmp_path).training) == "sdpa"
