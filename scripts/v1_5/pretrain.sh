@@ -9,17 +9,23 @@ DATA="${DATA:-playground/data/LLaVA-Pretrain/blip_laion_cc_sbu_558k.json}"
 IMAGES="${IMAGES:-playground/data/LLaVA-Pretrain/images}"
 OUTPUT="${OUTPUT:-checkpoints/llava-v1.5-7b-pretrain}"
 COMPRESSION="${COMPRESSION:-none}"
+SEED="${SEED:-42}"
 LR="${LR:-1e-3}"
 EPOCHS="${EPOCHS:-1}"
 WARMUP="${WARMUP:-0.03}"
+SCHEDULER="${SCHEDULER:-cosine}"
+WEIGHT_DECAY="${WEIGHT_DECAY:-0.}"
 GLOBAL_BATCH="${GLOBAL_BATCH:-256}"                       # over all GPUs; gradients are accumulated as needed
 BATCH="${BATCH:-32}"                                      # on one GPU at a time
 MAX_LENGTH="${MAX_LENGTH:-2048}"
+VERSION="${VERSION:-plain}"
+ASPECT="${ASPECT:-square}"
 BF16="${BF16:-True}"
 CPU="${CPU:-False}"
 CHECKPOINTING="${CHECKPOINTING:-True}"
 WORKERS="${WORKERS:-4}"
 SAVE_STEPS="${SAVE_STEPS:-1000}"
+SAVE_LIMIT="${SAVE_LIMIT:-1}"                             # checkpoints that are kept
 LOG_STEPS="${LOG_STEPS:-1}"
 REPORT_TO="${REPORT_TO:-none}"
 LAUNCHER="${LAUNCHER:-deepspeed}"                         # deepspeed, torchrun, or python (one process, no DeepSpeed)
@@ -39,17 +45,19 @@ exec "${RUN[@]}" \
     --model_name_or_path "$LLM" \
     --vision_tower "$TOWER" \
     --compression "$COMPRESSION" \
-    --version plain \
+    --version "$VERSION" \
     --data_path "$DATA" \
     --image_folder "$IMAGES" \
+    --image_aspect_ratio "$ASPECT" \
+    --seed "$SEED" \
     --output_dir "$OUTPUT" \
     --num_train_epochs "$EPOCHS" \
     --global_batch_size "$GLOBAL_BATCH" \
     --per_device_train_batch_size "$BATCH" \
     --learning_rate "$LR" \
-    --lr_scheduler_type cosine \
+    --lr_scheduler_type "$SCHEDULER" \
     --warmup_ratio "$WARMUP" \
-    --weight_decay 0. \
+    --weight_decay "$WEIGHT_DECAY" \
     --model_max_length "$MAX_LENGTH" \
     --bf16 "$BF16" \
     --use_cpu "$CPU" \
@@ -57,7 +65,7 @@ exec "${RUN[@]}" \
     --dataloader_num_workers "$WORKERS" \
     --save_strategy steps \
     --save_steps "$SAVE_STEPS" \
-    --save_total_limit 1 \
+    --save_total_limit "$SAVE_LIMIT" \
     --logging_steps "$LOG_STEPS" \
     --report_to "$REPORT_TO" \
     "$@"

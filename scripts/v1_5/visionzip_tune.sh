@@ -16,6 +16,8 @@ SEED="${SEED:-42}"                                        # draws the subset and
 LR="${LR:-2e-5}"
 EPOCHS="${EPOCHS:-1}"
 WARMUP="${WARMUP:-0.03}"
+SCHEDULER="${SCHEDULER:-cosine}"
+WEIGHT_DECAY="${WEIGHT_DECAY:-0.}"
 GLOBAL_BATCH="${GLOBAL_BATCH:-128}"                       # over all GPUs; gradients are accumulated as needed
 BATCH="${BATCH:-16}"                                      # on one GPU at a time
 MAX_LENGTH="${MAX_LENGTH:-2048}"
@@ -26,6 +28,7 @@ CPU="${CPU:-False}"
 CHECKPOINTING="${CHECKPOINTING:-True}"                    # recompute activations: less memory, a third more time
 WORKERS="${WORKERS:-4}"                                   # data loading processes of each GPU
 SAVE_STEPS="${SAVE_STEPS:-250}"                           # an interrupted run goes on from the last one
+SAVE_LIMIT="${SAVE_LIMIT:-1}"                             # checkpoints that are kept
 LOG_STEPS="${LOG_STEPS:-1}"
 REPORT_TO="${REPORT_TO:-none}"                            # wandb, tensorboard
 LAUNCHER="${LAUNCHER:-deepspeed}"                         # deepspeed, torchrun, or python (one process, no DeepSpeed)
@@ -55,9 +58,9 @@ exec "${RUN[@]}" \
     --global_batch_size "$GLOBAL_BATCH" \
     --per_device_train_batch_size "$BATCH" \
     --learning_rate "$LR" \
-    --lr_scheduler_type cosine \
+    --lr_scheduler_type "$SCHEDULER" \
     --warmup_ratio "$WARMUP" \
-    --weight_decay 0. \
+    --weight_decay "$WEIGHT_DECAY" \
     --model_max_length "$MAX_LENGTH" \
     --bf16 "$BF16" \
     --use_cpu "$CPU" \
@@ -65,7 +68,7 @@ exec "${RUN[@]}" \
     --dataloader_num_workers "$WORKERS" \
     --save_strategy steps \
     --save_steps "$SAVE_STEPS" \
-    --save_total_limit 1 \
+    --save_total_limit "$SAVE_LIMIT" \
     --logging_steps "$LOG_STEPS" \
     --report_to "$REPORT_TO" \
     "$@"
