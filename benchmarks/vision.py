@@ -85,6 +85,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    budget = args.compression
+    if budget is None or budget.method != "visionzip" or not budget.contextual:
+        parser.error(f"--compression {budget or 'none'}: the sides are compared under visionzip:dominant+contextual")
+    if args.batch < 1 or args.warmup < 0 or args.repeats < 2:
+        parser.error("--batch must be at least 1, --warmup at least 0 and --repeats at least 2")
     name = args.dtype or ("float32" if args.device.type == "cpu" else "bfloat16")
 
     torch.manual_seed(0)
@@ -97,7 +102,6 @@ def main() -> None:
         assert own.shape == buffer.shape
         eager.get_submodule(path.rpartition(".")[0]).register_buffer(path.rpartition(".")[2], buffer, persistent=False)
     pixels = torch.randn(args.batch, 3, 336, 336).to(fused.device, fused.dtype)
-    budget = args.compression
 
     sides: dict[str, Callable[[], Tensor]] = {
         "vanilla": lambda: llava_way(fused, pixels),

@@ -44,7 +44,7 @@ def measure_latency(inference: Inference, question: Question, *, warmup: int = 3
         repeats: Runs that are; the median is reported.
 
     Raises:
-        ValueError: The question has no image, or `repeats` is not positive.
+        ValueError: The question has no image, `repeats` is not positive, or `warmup` is negative.
         UnreadableImageError: An image cannot be read.
     """
     own = inference.model.compression
@@ -73,11 +73,13 @@ def compare_latency(
         A latency for each budget.
 
     Raises:
-        ValueError: The question has no image, or `repeats` is not positive.
+        ValueError: The question has no image, `repeats` is not positive, or `warmup` is negative.
         UnreadableImageError: An image cannot be read.
     """
-    if not question.images or repeats < 1:
-        raise ValueError("latency is measured on a question with an image, over at least one repeat")
+    if not question.images:
+        raise ValueError("latency is measured on a question with an image, and this one has none")
+    if repeats < 1 or warmup < 0:
+        raise ValueError(f"repeats must be at least 1 and warmup at least 0, got {repeats} and {warmup}")
     model = inference.model
     images = [open_image(source) for source in question.images]
     sizes = [image.size for image in images]

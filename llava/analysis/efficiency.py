@@ -14,7 +14,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-base")
     parser.add_argument("--image-file", nargs="+", required=True)
     parser.add_argument("--query", default="Describe the image.")
-    parser.add_argument("--compression", action="append", help="'visionzip:54+10', 'none'...; repeatable")
+    parser.add_argument(
+        "--compression",
+        action="append",
+        help="'visionzip:54+10', 'none'...; repeatable; default: what the model's config says",
+    )
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=11, help="the median of so many runs is told (default 11)")
     parser.add_argument("--device")
@@ -33,15 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with plain_errors():
         images = [open_image(source) for source in args.image_file]
         inference = Inference.load(args.model_path, args.model_base, device=args.device, torch_dtype=args.dtype)
-        for compression in args.compression or []:
-            inference.model.set_compression(compression)
-    question = Question(args.query, tuple(images))
+        budgets = args.compression or [inference.model.compression]
+        question = Question(args.query, tuple(images))
+        costs = compare_latency(inference, question, budgets, warmup=args.warmup, repeats=args.repeats)
     print(f"{'compression':<20} {'visual':>7} {'prompt':>7} {'vision ms':>10} {'prefill ms':>10}")
-    budgets = args.compression or ["none"]
-    costs = compare_latency(inference, question, budgets, warmup=args.warmup, repeats=args.repeats)
     for compression, cost in zip(budgets, costs, strict=True):
         counts = f"{cost.visual_tokens:>7} {cost.prompt_tokens:>7}"
-        print(f"{compression:<20} {counts} {cost.vision_ms:>10.2f} {cost.prefill_ms:>10.2f}")
+        print(f"{compression or 'none'!s:<20} {counts} {cost.vision_ms:>10.2f} {cost.prefill_ms:>10.2f}")
     return 0
 
 

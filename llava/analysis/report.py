@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from llava.analysis.kept_tokens import KeptTokens, draw_kept_tokens
+from llava.command_line import plain_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,6 +98,24 @@ th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left }}
     return png, page
 
 
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a results.json.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not JSON, or has no rows of task, method, tokens and accuracy.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); name a results.json of llava.eval") from None
+    rows = content.get("rows") if isinstance(content, dict) else None
+    needed = {"task", "method", "tokens", "accuracy"}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and needed <= row.keys() for row in rows):
+        raise ValueError(f"{path} has no rows of {', '.join(sorted(needed))}; name a results.json of llava.eval")
+    return rows
+
+
 def html_table(rows: Sequence[Row]) -> str:
     """The rows as an HTML table; columns that no row has are left out."""
     columns = [(name, heading) for name, heading in _COLUMNS if any(row.get(name) is not None for row in rows)]
@@ -172,9 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, help="default: beside the results")
     parser.add_argument("--title", default="Results")
     args = parser.parse_args(arguments)
-    content = json.loads(args.results.read_text(encoding="utf-8"))
-    for path in build_report(content["rows"], args.output_dir or args.results.parent, title=args.title):
-        print(path)
+    with plain_errors():
+        rows = read_rows(args.results)
+        for path in build_report(rows, args.output_dir or args.results.parent, title=args.title):
+            print(path)
     return 0
 
 

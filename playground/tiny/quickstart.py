@@ -70,6 +70,11 @@ def main() -> int:
     parser.add_argument("--pope", type=int, default=500, help="held-out yes/no questions a row (default 500)")
     parser.add_argument("--batch-size", type=int, default=50)
     given = vars(parser.parse_args())
+    for name in ("questions", "pope", "batch_size"):
+        if given[name] < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {given[name]}")
+    if not (given["model"] / "config.json").is_file():
+        parser.error(f"--model {given['model']}: there is no config.json in it; name a LLaVA checkpoint's folder")
     settings = Settings(
         **{name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
     )
@@ -248,7 +253,7 @@ def evaluate_tasks(
     names: Sequence[str],
 ) -> dict[Any, TaskResult]:
     """Runs the evaluation's own runner; results by (task, method, tokens, seed)."""
-    from llava.eval.run_key import model_fingerprint
+    from llava.eval.fingerprint import model_fingerprint
     from llava.eval.runner import RunSettings, evaluate
     from llava.eval.tasks import get_task
 

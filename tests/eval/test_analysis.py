@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from llava import CompressionConfig
 from llava.analysis.bootstrap import paired_bootstrap
 
 
@@ -72,3 +75,37 @@ def test_report_is_one_page_with_picture_and_table(tmp_path: Path) -> None:
     assert "<td>-</td>" in text and "vision ms" not in text
     with pytest.raises(ValueError, match="no rows"):
         build_report([], tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"rows": [{"task": "tiny_vqa"}]}', '{"rows": []}'])
+def test_report_of_no_results_ends_in_a_line(tmp_path: Path, content: str | None) -> None:
+    pytest.importorskip("matplotlib")
+    from llava.analysis.report import main
+
+    results = tmp_path / "results.json"
+    if content is not None:
+        results.write_text(content)
+    with pytest.raises(SystemExit, match=r"^error: .*(rows|results.json)"):
+        main([str(results)])
+
+
+def test_efficiency_measures_what_the_checkpoint_says(
+    oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llava.analysis.efficiency import main
+
+    source = oracle_dir / "tiny-llava-v1.5"
+    for file in source.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = json.loads((source / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"compression": CompressionConfig("visionzip", 54, 10).to_dict()})
+    )
+    command = ["--model-path", str(tmp_path), "--image-file", str(oracle_dir / "images" / "square.png")]
+    command += ["--device", "cpu", "--warmup", "0", "--repeats", "1"]
+    assert main(command) == 0
+    assert re.search(r"^visionzip:54\+10 +64 ", capsys.readouterr().out, re.MULTILINE)
+    for wrong in (("--repeats", "0"), ("--warmup", "-5"), ("--compression", "nonsense")):
+        with pytest.raises(SystemExit, match=r"^error: "):
+            main([*command, *wrong])

@@ -110,6 +110,21 @@ def test_fingerprint_changes_with_contents(quickstart: ModuleType, tmp_path: Pat
     assert quickstart.fingerprint([file]) != before
 
 
+@pytest.mark.parametrize("wrong", [("--questions", "0"), ("--batch-size", "-1"), ("--model", "/nope")])
+def test_bad_input_ends_before_anything_is_made(
+    quickstart: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: tuple[str, str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["quickstart.py", "--out", str(tmp_path / "out"), *wrong])
+    with pytest.raises(SystemExit):
+        quickstart.main()
+    assert f"error: {wrong[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_data_are_made_anew_when_their_recipe_or_arguments_change(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
 
