@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,22 @@ def save_result(
         tokenizer.save_pretrained(directory)
         image_processor.save_pretrained(directory)
     write_arguments(directory, arguments)
+    share_weights(directory, like=ARGUMENTS_NAME)
 
 
 def write_arguments(directory: str | Path, arguments: Arguments) -> None:
     """Writes the arguments of a run as JSON."""
     text = json.dumps(arguments.to_dict(), indent=2, ensure_ascii=False, sort_keys=True, default=str)
     (Path(directory) / ARGUMENTS_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def share_weights(directory: Path, like: str) -> None:
+    """Gives the weights the mode of another file of the folder.
+
+    safetensors writes files that only their owner can read, whatever the umask.
+    """
+    for file in directory.glob("*.safetensors"):
+        shutil.copymode(directory / like, file)
 
 
 def _dtype_of(arguments: Arguments) -> torch.dtype:

@@ -16,7 +16,8 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from llava.data.sampler import LengthGroupedSampler
-from llava.train.run_key import write_key
+from llava.train.checkpoint import share_weights
+from llava.train.run_key import KEY_NAME, write_key
 from llava.train.stages import Stage, parameters_of
 
 logger = logging.getLogger(__name__)
@@ -142,6 +143,7 @@ class LlavaTrainer(Trainer):
         kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items() if name in trained}
         safetensors.torch.save_file(kept, folder / _TRAINED_NAME, metadata={"format": "pt"})
         write_key(folder, self.key)
+        share_weights(folder, like=KEY_NAME)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Reads what `_save` wrote."""

@@ -40,7 +40,10 @@ def test_projector_tuning_changes_the_projector_only(flags, oracle_dir, tmp_path
 
 
 def test_finetuning_leaves_a_whole_checkpoint(flags, oracle_dir, tmp_path):
-    trainer = train(flags(stage="finetune", max_steps=2, learning_rate="1e-3", mm_projector_lr="1e-4"))
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    trainer = train(flags(stage="finetune", max_steps=2, learning_rate="1e-3", mm_projector_lr="1e-4", **saving))
+    for weights in (tmp_path / "out" / "model.safetensors", tmp_path / "out" / "checkpoint-2" / "trained.safetensors"):
+        assert weights.stat().st_mode == (tmp_path / "out" / "config.json").stat().st_mode
     rates = {group["lr"] for group in trainer.optimizer.param_groups if group["params"]}
     assert rates == {1e-3, 1e-4}
     tokenizer, model, _, _ = load_pretrained_model(tmp_path / "out", device="cpu")
