@@ -3,7 +3,7 @@
 #
 #   VENV         where it goes                         (default .venv)
 #   PYTHON       the interpreter to make it from       (default python3; 3.11 or newer)
-#   EXTRAS       extras of pyproject.toml              (default those already there, else dev; e.g. dev,train)
+#   EXTRAS       extras of pyproject.toml to have too  (dev is always there, and what is there stays; e.g. train)
 #   TORCH_BUILD  cpu | cuda | auto                     (default auto: cuda where nvidia-smi lists a GPU, else cpu)
 #   TORCH_LINKS  page that lists the CPU builds        (default PyTorch's public one)
 set -euo pipefail
@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 VENV=${VENV:-.venv}
 PYTHON=${PYTHON:-python3}
-EXTRAS=${EXTRAS:-$(cat "$VENV/.extras" 2>/dev/null || echo dev)}
+EXTRAS=$(tr -s ', ' '\n' <<<"dev,${EXTRAS:-},$(cat "$VENV/.extras" 2>/dev/null)" | sed '/^$/d' | sort -u | paste -sd, -)
 TORCH_BUILD=${TORCH_BUILD:-auto}
 TORCH_LINKS=${TORCH_LINKS:-https://download.pytorch.org/whl/cpu/torch/}
 
