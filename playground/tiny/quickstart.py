@@ -34,7 +34,8 @@ RANDOM_SEEDS = (0, 1, 2)
 # A tenth of the conversations, as for a 7B model; a model of 128 channels wants larger steps, and more of them.
 TUNING = {"FRACTION": "0.1", "EPOCHS": "3", "LR": "1e-3", "GLOBAL_BATCH": "32", "BATCH": "32", "WARMUP": "0.03"}
 TUNING |= {"SEED": "42", "VERSION": "v1", "ASPECT": "pad", "MAX_LENGTH": "512", "BF16": "False", "CPU": "True"}
-TUNING |= {"CHECKPOINTING": "False", "WORKERS": "0", "SAVE_STEPS": "250", "LOG_STEPS": "10", "REPORT_TO": "none"}
+TUNING |= {"CHECKPOINTING": "False", "WORKERS": "0", "SCHEDULER": "cosine", "WEIGHT_DECAY": "0."}
+TUNING |= {"SAVE_STEPS": "250", "SAVE_LIMIT": "1", "LOG_STEPS": "10", "REPORT_TO": "none"}
 TUNING |= {"LAUNCHER": "python", "LAUNCHER_ARGS": "", "DEEPSPEED_CONFIG": ""}  # one process, without DeepSpeed
 KINDS_SHOWN = ("which", "where", "colour")
 

@@ -30,7 +30,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 COLOUR_NAMES = tuple(COLOURS)
 HELD_OUT_FROM = 1437
-"""The digits from this index on (the last fifth, other writers) are held out: no training step ever sees them."""
+"""The digits from this index on (the last fifth) are held out: no training step ever sees them."""
 
 
 @dataclass(frozen=True)

@@ -147,3 +147,12 @@ def test_data_are_made_anew_when_their_recipe_or_arguments_change(tmp_path: Path
     (tmp_path / ".made_by").write_text("another recipe")
     (tmp_path / "images" / "train_00001.png").write_bytes(b"old")
     assert make()[0] == first
+
+
+def test_the_recipe_writes_the_card_that_lies_beside_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TINY))
+    card = (TINY / "model" / "README.md").read_text()
+    words = re.split(r"\{[^}]*\}", import_module("publish").CARD)
+    assert re.fullmatch(".+?".join(map(re.escape, words)), card, re.DOTALL)
+    rows = [line.split("|")[1:3] for line in card.splitlines() if re.match(r"\| \d", line)]
+    assert len(rows) == len(import_module("publish").BUDGETS)
