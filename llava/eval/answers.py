@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from llava.eval.run_key import RunKey
 
 
-class RunKeyMismatch(Exception):
+class RunKeyMismatch(ValueError):
     """The file holds answers that were made with something else; the message says with what."""
 
 

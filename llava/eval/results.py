@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from llava import __version__
+from llava.eval.answers import RunKeyMismatch
 
 Row = dict[str, Any]
 
+CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
+
 
 def read_results(path: Path, fingerprint: str | None = None) -> list[Row]:
-    """The rows of a results.json; none if it does not exist or is another model's.
+    """The rows of a results.json; none if it does not exist.
 
     Args:
         path: The file.
         fingerprint: Fingerprint of the model whose rows are wanted; None takes any.
 
     Raises:
+        RunKeyMismatch: The rows are another model's.
         ValueError: The file is not a results.json.
     """
     if not path.exists():
@@ -33,7 +37,12 @@ def read_results(path: Path, fingerprint: str | None = None) -> list[Row]:
         model = content["run"]["model"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a results.json ({error!r}); move it away") from None
-    return rows if fingerprint is None or model == fingerprint else []
+    if fingerprint is not None and model != fingerprint:
+        raise RunKeyMismatch(
+            f"{path} holds the results of another model (fingerprint {model}, this one's is {fingerprint}); "
+            "give another --output-dir, or remove the file"
+        )
+    return rows
 
 
 def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any) -> list[Row]:
@@ -41,20 +50,21 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
 
     Args:
         path: The file; it is replaced in one step.
-        rows: New rows; one with the task and compression of an old row takes its place.
+        rows: New rows; one takes the place of an old one with the same `identity`.
         fingerprint: Fingerprint of the model.
         **run: More about the run, kept under `run`.
 
     Returns:
         All rows of the file.
+
+    Raises:
+        RunKeyMismatch: The file holds another model's rows.
     """
     merged = {identity(row): dict(row) for row in [*read_results(path, fingerprint), *rows]}
-    vanilla = {row["task"]: row for row in merged.values() if row["method"] == "none"}
+    vanilla = {_circumstances(row): row for row in merged.values() if row["method"] == "none"}
     for row in merged.values():
-        base = vanilla.get(row["task"])
-        # Accuracies over different numbers of samples are not compared.
-        comparable = base is not None and base["n"] == row["n"] and base["accuracy"] > 0
-        row["retention"] = row["accuracy"] / base["accuracy"] if base is not None and comparable else None
+        base = vanilla.get(_circumstances(row))
+        row["retention"] = row["accuracy"] / base["accuracy"] if base is not None and base["accuracy"] > 0 else None
     content = {"run": {"model": fingerprint, "versions": package_versions(), **run}, "rows": list(merged.values())}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -64,8 +74,16 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
 
 
 def identity(row: Row) -> tuple[str, str]:
-    """What a row is about."""
-    return row["task"], row["compression"]
+    """What a row is about: its budget, and all that an accuracy depends on beside it.
+
+    Rows over different numbers of samples stand beside each other: neither says what the other says.
+    """
+    return row["compression"], _circumstances(row)
+
+
+def _circumstances(row: Row) -> str:
+    """What two rows must have in common for their accuracies to be compared."""
+    return json.dumps({name: row.get(name) for name in CIRCUMSTANCES}, sort_keys=True)
 
 
 def package_versions() -> dict[str, str]:

@@ -6,14 +6,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from llava.eval.tasks import Sample
 from llava.model.configuration import CompressionConfig
-
-_FULLY_HASHED_BYTES = 64 * 2**20
-_PROBE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -49,24 +45,6 @@ class RunKey:
         return [f"{n}: {other.get(n)!r} -> {own.get(n)!r}" for n in names if own.get(n) != other.get(n)]
 
 
-def model_fingerprint(model_path: str | Path, model_base: str | Path | None = None) -> str:
-    """A hash of a checkpoint's files: of a large file its size and three samples, of a small one every byte.
-
-    A name that is not a local folder (a Hub id) stands for itself.
-    """
-    digest = hashlib.sha256()
-    for root in [model_path] if model_base is None else [model_path, model_base]:
-        folder = Path(root)
-        if not folder.is_dir():
-            digest.update(f"name:{root}".encode())
-            continue
-        files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".bin", ".model", ".index"})
-        for file in files:
-            digest.update(f"file:{file.name}:{file.stat().st_size}".encode())
-            _hash_file(file, digest)
-    return digest.hexdigest()[:16]
-
-
 def prompts_fingerprint(samples: Sequence[Sample]) -> str:
     """A hash of ids, prompts and image names, in order; the whole task's, whatever part of it is run."""
     digest = hashlib.sha256()
@@ -91,14 +69,3 @@ def compression_name(compression: CompressionConfig | None) -> str:
 def compression_file_name(compression: CompressionConfig | None) -> str:
     """The same as a file's name."""
     return compression_name(compression).replace(":", "_").replace(" ", "_").replace("=", "-")
-
-
-def _hash_file(file: Path, digest: Any) -> None:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= _FULLY_HASHED_BYTES:
-            digest.update(stream.read())
-            return
-        for offset in (0, size // 2, size - _PROBE_BYTES):
-            stream.seek(offset)
-            digest.update(stream.read(_PROBE_BYTES))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from llava.eval.answers import AnswerFile
 from llava.eval.results import Row, identity, read_results, write_results
 from llava.eval.run_key import RunKey, compression_file_name, compression_name, prompts_fingerprint
-from llava.eval.tasks import LoadedTask, Sample, Task
+from llava.eval.tasks import LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.latency import measure_latency
 from llava.model.configuration import CompressionConfig
@@ -74,9 +74,11 @@ def evaluate(
         A result per task and budget, in this order.
 
     Raises:
-        TaskDataError: A task's files are missing.
-        RunKeyMismatch: The output folder holds answers that were made otherwise.
+        TaskDataError: A task's files are missing, or not one of its images can be read.
+        RunKeyMismatch: The output folder holds answers or results that were made otherwise.
+        ValueError: `results.json` in the output folder is something else.
     """
+    read_results(settings.results_path, settings.fingerprint)  # a file that cannot be added to is told now
     before = inference.model.compression
     results: list[TaskResult] = []
     rows: list[Row] = []
@@ -119,11 +121,18 @@ class _TaskRun:
         path = (
             self.settings.output_dir / "answers" / self.task.name / f"{compression_file_name(self.compression)}.jsonl"
         )
-        answers = AnswerFile(path, self._key())
+        key = self._key()
+        answers = AnswerFile(path, key)
         todo = [sample for sample in samples if sample.sample_id not in answers.answers]
         start = time.perf_counter()
         errors = self._answer(todo, answers) if todo else {}
         seconds = time.perf_counter() - start
+        if samples and len(errors) == len(samples):
+            first = next(iter(errors.values()))
+            raise TaskDataError(
+                f"{self.task.name}: not one of {len(samples)} questions could be asked, the first is {first}; "
+                "are the images where --data-root (or LLAVA_EVAL_DATA) says?"
+            )
 
         rows = {s.sample_id: answers.answers[s.sample_id] for s in samples if s.sample_id in answers.answers}
         texts = {sample_id: row["text"] for sample_id, row in rows.items()}
@@ -135,6 +144,10 @@ class _TaskRun:
             "tokens": _exact_or_mean(visual_tokens),
             **self.task.score(samples, texts),
             "n": len(samples),
+            "prompts": key.prompts,
+            "conv_mode": key.conv_mode,
+            "dtype": key.dtype,
+            "generation": key.generation,
             "errors": list(errors.values()),
             "bad_rows": self.loaded.bad_rows,
             "truncated": [sample_id for sample_id, answer in rows.items() if answer.get("truncated")],

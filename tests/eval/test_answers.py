@@ -10,7 +10,7 @@ import pytest
 
 from llava.eval.answers import AnswerFile, RunKeyMismatch
 from llava.eval.results import read_results, write_results
-from llava.eval.run_key import RunKey, compression_file_name, compression_name, model_fingerprint
+from llava.eval.run_key import RunKey, compression_file_name, compression_name
 from llava.model.configuration import CompressionConfig
 
 KEY = RunKey("tiny_vqa", "abc", CompressionConfig().to_dict(), "v1", "p", {"max_new_tokens": 16}, "torch.float32")
@@ -68,21 +68,8 @@ def test_killed_before_the_header_was_written(tmp_path: Path) -> None:
     assert json.loads(header) == {"run_key": KEY.to_json()}
 
 
-def test_fingerprint_sees_weights_config_and_base(tmp_path: Path) -> None:
-    folder, base = tmp_path / "m", tmp_path / "b"
-    for each in (folder, base):
-        each.mkdir()
-        (each / "config.json").write_text("{}")
-        (each / "model.safetensors").write_bytes(b"1234")
-    first = model_fingerprint(folder)
-    assert model_fingerprint(folder) == first
-    assert model_fingerprint(folder, base) != first
-    (folder / "model.safetensors").write_bytes(b"1235")
-    assert model_fingerprint(folder) != first
-
-
 def test_budgets_that_differ_have_names_that_differ() -> None:
-    budgets = [None, CompressionConfig(), CompressionConfig(merge="mean"), CompressionConfig(seed=1)]
+    budgets = [None, *(CompressionConfig("visionzip", 54, 10, **more) for more in ({}, {"merge": "mean"}, {"seed": 1}))]
     budgets += [CompressionConfig("random", 64, 0, seed=seed) for seed in (0, 1)]
     assert len({compression_name(budget) for budget in budgets}) == len(budgets)
     names = [compression_file_name(budget) for budget in budgets]
@@ -106,4 +93,25 @@ def test_retention_is_against_the_vanilla_row_of_the_same_size(tmp_path: Path) -
         "none": 1.0,
         "random_5": None,
     }
-    assert read_results(path, "another model") == []
+
+
+@pytest.mark.parametrize("field", ["n", "dtype", "conv_mode", "generation", "prompts"])
+def test_rows_made_otherwise_stand_beside_each_other(tmp_path: Path, field: str) -> None:
+    """A run with --limit takes no fuller row's place, and a row is compared with what was made as it was."""
+    path = tmp_path / "results.json"
+    write_results(path, [row("none", 0.8), row("random_5", 0.2)], "model")
+    other = {"n": 3, "generation": {"max_new_tokens": 1}}.get(field, "other")
+    write_results(path, [row("none", 0.5) | {field: other}], "model")
+    assert [(r["accuracy"], r["retention"]) for r in read_results(path)] == [(0.8, 1.0), (0.2, 0.25), (0.5, 1.0)]
+    write_results(path, [row("random_5", 0.4) | {field: other}], "model")
+    assert [r["retention"] for r in read_results(path)] == [1.0, 0.25, 1.0, 0.8]
+
+
+def test_another_models_results_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, [row("none", 0.8)], "model")
+    before = path.read_bytes()
+    for attempt in (lambda: read_results(path, "b"), lambda: write_results(path, [row("none", 0.1)], "b")):
+        with pytest.raises(RunKeyMismatch, match=r"results\.json holds the results of another model.*--output-dir"):
+            attempt()
+    assert path.read_bytes() == before

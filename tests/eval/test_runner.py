@@ -13,7 +13,7 @@ import pytest
 from llava.eval.__main__ import main
 from llava.eval.answers import RunKeyMismatch
 from llava.eval.runner import RunSettings, evaluate
-from llava.eval.tasks import get_task
+from llava.eval.tasks import TaskDataError, get_task
 from llava.inference import Answer, Inference, Question
 from llava.model.configuration import CompressionConfig
 
@@ -122,8 +122,11 @@ def test_another_model_or_prompt_refuses_to_mix(inference: Inference, tiny_data:
     task, out, data = get_task("tiny_pope"), tmp_path / "out", tmp_path / "data"
     shutil.copytree(tiny_data, data)
     evaluate(inference, [task], [BUDGET], settings(out, data, limit=2))
+    results = (out / "results.json").read_bytes()
+    (out / "results.json").unlink()
     with pytest.raises(RunKeyMismatch, match="model: 'model' -> 'other'"):
         evaluate(inference, [task], [BUDGET], settings(out, data, fingerprint="other"))
+    (out / "results.json").write_bytes(results)
     rows = json.loads((data / "eval_pope.json").read_text())
     rows[0]["text"] = "Is there, perhaps, a 0?"
     (data / "eval_pope.json").write_text(json.dumps(rows))
@@ -172,6 +175,72 @@ def test_list_and_wrong_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         with pytest.raises(SystemExit):
             main(arguments)
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--batch-size", "0"], "--batch-size: must be at least 1, got 0"),
+        (["--limit", "-1"], "--limit: must be at least 1, got -1"),
+        (["--limit", "x"], "--limit: invalid"),
+        (["--latency-repeats", "-1"], "--latency-repeats: must be at least 0"),
+        (["--tasks", " , "], "--tasks names no task"),
+        (["--output-dir", "{file}"], "file is not a folder"),
+        (["--output-dir", "{file}/inside"], "file is not a folder"),
+    ],
+)
+def test_wrong_values_are_told_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    given = ["--model-path", "nowhere", "--tasks", "tiny_vqa", "--output-dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main([*given, *(word.format(file=tmp_path / "file") for word in wrong)])
+    assert message in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_added_to_are_told_first(
+    inference: Inference, oracle_dir: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("{")
+    with pytest.raises(SystemExit, match=r"error: .*results\.json is not a results\.json"):
+        main(["--model-path", "nowhere", "--tasks", "tiny_vqa", "--output-dir", str(tmp_path)])
+    path.unlink()
+    task = get_task("tiny_pope")
+    evaluate(inference, [task], [None], settings(tmp_path, tiny_data, limit=2))
+    flags = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", " tiny_vqa, tiny_pope"]
+    with pytest.raises(SystemExit, match="results of another model"):
+        main([*flags, "--output-dir", str(tmp_path)])
+    with pytest.raises(RunKeyMismatch, match="results of another model"):
+        evaluate(inference, [get_task("tiny_vqa")], [BUDGET], settings(tmp_path, tiny_data, fingerprint="other"))
+    assert not (tmp_path / "answers" / "tiny_vqa").exists(), "nothing was asked"
+
+
+def test_a_smaller_limit_leaves_the_fuller_row(inference: Inference, tiny_data: Path, tmp_path: Path) -> None:
+    task = get_task("tiny_pope")
+    evaluate(inference, [task], [None, BUDGET], settings(tmp_path, tiny_data))
+    [part] = evaluate(inference, [task], [None], settings(tmp_path, tiny_data, limit=3))
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [(row["compression"], row["n"]) for row in rows] == [("none", 10), ("visionzip:54+10", 10), ("none", 3)]
+    assert part.row["n"] == 3 and rows[0]["dtype"] == "torch.float32" and rows[0]["generation"]["num_beams"] == 1
+
+
+def test_a_task_without_one_readable_image_fails(inference: Inference, tiny_data: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_data / "eval_pope.json", tmp_path)
+    with pytest.raises(TaskDataError, match=r"tiny_pope: not one of 10 questions .*eval_0\.png.*--data-root"):
+        evaluate(inference, [get_task("tiny_pope")], [BUDGET], settings(tmp_path / "out", tmp_path))
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_cut_prompts_are_listed(
+    inference: Inference, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference.model.config, "tokenizer_model_max_length", 80, raising=False)
+    [result] = evaluate(inference, [get_task("tiny_pope")], [BUDGET], settings(tmp_path, tiny_data, limit=3))
+    assert result.row["truncated"] == ["0", "1", "2"]
+    [again] = evaluate(inference, [get_task("tiny_pope")], [BUDGET], settings(tmp_path, tiny_data, limit=3))
+    assert again.row["truncated"] == ["0", "1", "2"], "known from the answers on disk too"
 
 
 def test_missing_data_is_told_without_a_traceback(
