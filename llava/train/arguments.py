@@ -88,6 +88,7 @@ class TrainingArguments(transformers.TrainingArguments):
 
     optim: str = _flag("adamw_torch", "As LLaVA; transformers 5 would take the fused form.")
     remove_unused_columns: bool = _flag(False, "Batches hold what the model's signature does not name.")
+    ddp_find_unused_parameters: bool | None = _flag(False, "The loss reaches every trained parameter in every batch.")
     cache_dir: str | None = _flag(None, "Where downloads go.")
     model_max_length: int = _flag(2048, "Tokens, visual ones included, that a sample is cut to.")
     global_batch_size: int | None = _flag(

@@ -84,14 +84,17 @@ class LlavaTrainer(Trainer):
     ) -> Any:
         """The loss, with a zero gradient for what a batch did not use.
 
-        A batch without images reaches no projector; the other processes would wait for its gradient for ever.
+        A batch without images reaches no projector, one without rows of tiles no newline; other processes would wait
+        for their gradients for ever.
         """
         if num_items_in_batch is not None:  # a step without any target must give zero, not 0 / 0
             num_items_in_batch = torch.clamp(torch.as_tensor(num_items_in_batch), min=1)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if "images" not in inputs and model.training:
-            unused = [p for p in parameters_of(self.model, "mm_projector") if p.requires_grad]
-            loss = loss + sum((parameter.sum() * 0 for parameter in unused), loss.new_zeros(()))
+        if model.training:
+            unused = [] if "images" in inputs else parameters_of(self.model, "mm_projector")
+            unused += [p for name, p in self.model.named_parameters() if name.endswith("image_newline")]
+            zeros = (parameter.sum() * 0 for parameter in unused if parameter.requires_grad)
+            loss = loss + sum(zeros, loss.new_zeros(()))
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

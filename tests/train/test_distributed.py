@@ -55,8 +55,9 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_zero2_on_two_processes_equals_one_process(launcher, flags, data, tmp_path):
+@pytest.mark.parametrize(("launcher", "zero_stage"), [("torchrun", 2), ("deepspeed", 2), ("torchrun", None)])
+def test_two_processes_equal_one(launcher, zero_stage, flags, data, tmp_path):
+    """Under ZeRO-2, and under torch's own data parallelism where there is no DeepSpeed."""
     common = {
         "stage": "projector",
         "compression": "visionzip:54+10",
@@ -67,13 +68,14 @@ def test_zero2_on_two_processes_equals_one_process(launcher, flags, data, tmp_pa
         "learning_rate": "1e-3",
     }
     report = tmp_path / "two.json"
-    config = ROOT / "scripts" / "zero2.json"
-    two = flags(**common, output_dir=tmp_path / "two", deepspeed=config)
+    config = {"deepspeed": ROOT / "scripts" / "zero2.json"} if zero_stage else {}
+    two = flags(**common, output_dir=tmp_path / "two", **config)
     _run([*LAUNCHERS[launcher], str(LAUNCHED), *two], REPORT=report)
     one = train(flags(**common, output_dir=tmp_path / "one"))
 
     two_found = json.loads(report.read_text())
-    assert two_found["wrapper"] == "DeepSpeedEngine" and two_found["zero_stage"] == 2
+    assert two_found["wrapper"] == ("DeepSpeedEngine" if zero_stage else "DistributedDataParallel")
+    assert two_found["zero_stage"] == zero_stage
     assert two_found["world_size"] == 2 and one.args.world_size == 1
     assert len(losses_of(one)) == 3
     assert two_found["losses"] == pytest.approx(losses_of(one), abs=1e-4)
