@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from llava.data.collator import Collator
+from llava.data.dataset import read_records
+from llava.data.templates import get_template
 from llava.model.multimodal_projector import read_projector
 from llava.train.arguments import parse_arguments
 from llava.train.start import start_model
@@ -31,7 +33,8 @@ def recorded(oracle_dir):
 def test_loss_and_gradients_of_a_batch(version, data, flags, oracle_dir, recorded):
     arguments = parse_arguments(flags(stage="projector", version=version, data_path=oracle_dir / data))
     tokenizer, model, image_processor = start_model(arguments, arguments.stage)
-    dataset = make_dataset(arguments, tokenizer, model, image_processor)
+    records = read_records(oracle_dir / data, get_template(version))
+    dataset = make_dataset(arguments, records, tokenizer, model, image_processor)
     batch = Collator()([dataset[i] for i in range(len(dataset))])
     del batch["skipped"]
     loss = model(**batch).loss
