@@ -1,1 +1,1 @@
-"""Instruction data: LLaVA's JSON, templates that know what is learned, batches, seeded subsets."""
+"""Instruction data: preparing, reading and validating LLaVA's JSON, templates that know what is learned, batches."""

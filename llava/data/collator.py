@@ -11,6 +11,7 @@ from torch import Tensor
 
 from llava.constants import IGNORE_INDEX
 from llava.data.dataset import Sample, Skipped
+from llava.model.vision_tokens import VisionTokens
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Collator:
 
         Returns:
             `input_ids`, `labels`, `attention_mask` (B, T); `images`, one stacked tensor if their shapes agree, else a
-            list, flat over the batch in the order of the placeholders; `image_sizes`, (w, h) each; both absent if no
-            sample has an image. `skipped`: (reason, name) of the samples left out. If none is left, one row without
-            targets keeps the batch alive.
+            list, flat over the batch in the order of the placeholders, or `vision_tokens` in their place;
+            `image_sizes`, (w, h) each; all absent if no sample has an image. `skipped`: (reason, name) of the samples
+            left out. If none is left, one row without targets keeps the batch alive.
         """
         kept = [sample for sample in samples if isinstance(sample, Sample)]
         skipped = [(sample.reason, sample.name) for sample in samples if isinstance(sample, Skipped)]
@@ -46,6 +47,10 @@ class Collator:
         if images:
             same_shape = all(image.shape == images[0].shape for image in images)
             batch["images"] = torch.stack(images) if same_shape else images
+        seen = [sample.vision_tokens for sample in kept if sample.vision_tokens is not None]
+        if seen:
+            batch["vision_tokens"] = VisionTokens.join(seen)
+        if images or seen:
             batch["image_sizes"] = [size for sample in kept for size in sample.image_sizes]
         return batch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +13,37 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.data.templates import PromptTemplate, Turn, encode_spans, place_images
-from llava.image_processing import ImageDecodeError, load_image, process_images
+from llava.data.model_rules import check_aspect_ratio
+from llava.data.records import image_names, printable, read_records, turns_of
+from llava.data.templates import PromptTemplate, closing_separator, encode_spans
+from llava.image_processing import (
+    DEFAULT_MAX_PIXELS,
+    ImageDecodeError,
+    ImageTooLargeError,
+    load_image,
+    process_images,
+    processed_pixels,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from llava.model.vision_tokens import VisionTokens
+
+__all__ = [
+    "NO_TARGETS",
+    "Example",
+    "LlavaDataset",
+    "Sample",
+    "SampleError",
+    "Skipped",
+    "image_names",
+    "read_records",
+    "turns_of",
+]
+
 ImageSize = tuple[int, int]
-_ROLES = ("human", "gpt")
+NO_TARGETS = "no targets"
 
 
 @dataclass(frozen=True)
@@ -32,12 +55,31 @@ class Sample:
         labels: (T,), `IGNORE_INDEX` where nothing is learned.
         images: One tensor an image: (3, H, W), or (tiles, 3, H, W).
         image_sizes: (w, h) of each image before any resizing.
+        vision_tokens: What the tower made of the images, in place of `images`; None if it has not seen them.
     """
 
     input_ids: Tensor
     labels: Tensor
     images: list[Tensor]
     image_sizes: list[ImageSize]
+    vision_tokens: VisionTokens | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One conversation as it is trained on, its images decoded but not yet processed.
+
+    Attributes:
+        input_ids: T ids, `IMAGE_TOKEN_INDEX` once per image.
+        labels: T labels, `IGNORE_INDEX` where nothing is learned.
+        images: RGB, those whose placeholder was not cut off.
+        num_tokens: Length in the model, visual tokens included, before it is cut.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    images: list[Image]
+    num_tokens: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +87,8 @@ class Skipped:
     """A sample that cannot be trained on; it is counted and reported, never replaced by zeros.
 
     Attributes:
-        reason: `undecodable image`, or `no targets` after truncation.
+        reason: `undecodable image`, `image too large` (more pixels than the limit, by its header or once it is padded
+            or scaled), or `NO_TARGETS` after truncation.
         name: The image's path, or the sample's id.
     """
 
@@ -54,90 +97,18 @@ class Skipped:
 
 
 class SampleError(ValueError):
-    """A sample cannot be made as its entry says; the message names it."""
+    """A sample cannot be made as its entry says; the message names it.
 
-
-def read_records(path: str | Path, template: PromptTemplate) -> list[dict[str, Any]]:
-    """Reads a JSON list or a JSONL file of `{id, image?, conversations: [{from, value}, ...]}` and checks each entry.
-
-    Args:
-        path: JSONL if it ends so, with an object a line.
-        template: What the conversations must fit.
-
-    Raises:
-        ValueError: The file or one of its entries is not of this form; names it.
+    Attributes:
+        kind: `missing image`, `image path` (it leaves the folder) or `conversation`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"--data_path {path} is not a file")
-    try:
-        text = path.read_text(encoding="utf-8")
-        entries = _json_lines(text) if path.suffix == ".jsonl" else json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(f"{path} must hold a non-empty list of conversations")
-    if path.suffix != ".jsonl":
-        entries = [(f"entry {number}", record) for number, record in enumerate(entries)]
-    for place, record in entries:
-        problem = _problem_of(record, template)
-        if problem:
-            name = record.get("id") if isinstance(record, dict) else None
-            raise ValueError(f"{path}, {place} (id {name!r}): {problem}")
-    return [record for _, record in entries]
 
+    def __init__(self, message: str, kind: str = "conversation") -> None:
+        super().__init__(message)
+        self.kind = kind
 
-def _json_lines(text: str) -> list[tuple[str, Any]]:
-    """The objects of a JSONL text, each with its place."""
-    entries = []
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold other line ends
-        if line.strip():
-            try:
-                entries.append((f"line {number}", json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error.msg} (column {error.colno})") from error
-    return entries
-
-
-def _problem_of(record: Any, template: PromptTemplate) -> str | None:
-    """What keeps an entry from being trained on, None if nothing does; opens and tokenises nothing."""
-    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
-        return "not an object with a list `conversations`"
-    for turn in record["conversations"]:
-        if not isinstance(turn, dict) or turn.get("from") not in _ROLES or not isinstance(turn.get("value"), str):
-            return f"a turn must be {{'from': 'human' or 'gpt', 'value': text}}, got {turn!r:.200}"
-    for name in image_names(record):
-        if not isinstance(name, str) or not name or Path(name).is_absolute() or ".." in Path(name).parts:
-            return f"image {name!r} must be a path inside --image_folder"
-    try:
-        turns = turns_of(record)
-        template.check(turns)
-    except ValueError as error:
-        return str(error)
-    if not any(turn.role == "gpt" for turn in turns):
-        return "no turn from 'gpt' after one from 'human', so there is nothing to learn"
-    return None
-
-
-def image_names(record: dict[str, Any]) -> list[str]:
-    """The images of an entry: `image` is absent, null, a path, or a list of paths."""
-    image = record.get("image")
-    if image is None:
-        return []
-    return list(image) if isinstance(image, list) else [image]
-
-
-def turns_of(record: dict[str, Any]) -> list[Turn]:
-    """The turns of an entry, its images placed; as in LLaVA, one that the assistant opens loses its first turn.
-
-    Raises:
-        ValueError: The placeholders are not as many as the images.
-    """
-    turns = [Turn(turn["from"], turn["value"]) for turn in record["conversations"]]
-    if turns and turns[0].role == "gpt":
-        turns = turns[1:]
-    num_images = len(image_names(record))
-    return place_images(turns, num_images) if num_images else turns
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str]]:
+        return type(self), (str(self), self.kind)  # errors of loading processes are sent to the main one
 
 
 class LlavaDataset(Dataset[Sample | Skipped]):
@@ -154,6 +125,7 @@ class LlavaDataset(Dataset[Sample | Skipped]):
         image_folder: str | Path | None,
         count_visual_tokens: Callable[[list[ImageSize]], list[int]],
         max_length: int,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
     ) -> None:
         """Keeps what is needed; opens nothing.
 
@@ -166,10 +138,14 @@ class LlavaDataset(Dataset[Sample | Skipped]):
             image_folder: Where the paths of the records begin.
             count_visual_tokens: `model.num_visual_tokens`: sizes (w, h) to tokens after compression.
             max_length: Tokens, visual ones included, that a sample is cut to.
+            max_pixels: Images whose header announces more are skipped undecoded, and those of which padding or scaling
+                would make more; None for no limit.
 
         Raises:
-            ValueError: There are images but no folder.
+            ValueError: There are images but no folder, or the config's aspect ratio cannot be had.
         """
+        check_aspect_ratio(image_config)
+        _warn_of_separator(template, tokenizer)
         if image_folder is None and any(image_names(record) for record in records):
             raise ValueError("the data name images, so --image_folder must be given")
         self.records = records
@@ -180,46 +156,81 @@ class LlavaDataset(Dataset[Sample | Skipped]):
         self.image_folder = None if image_folder is None else Path(image_folder)
         self.count_visual_tokens = count_visual_tokens
         self.max_length = max_length
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.records)
 
     @property
     def modality_lengths(self) -> list[int]:
-        """Words of each sample, negative for text-only ones: what LLaVA groups batches by."""
+        """Words of each sample, at least 1, negative for text-only ones: what LLaVA groups batches by."""
         lengths = []
         for record in self.records:
             words = sum(len(turn["value"].split()) for turn in record["conversations"])
-            lengths.append(words if image_names(record) else -words)
+            lengths.append(max(words, 1) if image_names(record) else -max(words, 1))
         return lengths
 
     def __getitem__(self, index: int) -> Sample | Skipped:
+        example = self.example(index)
+        if isinstance(example, Skipped):
+            return example
+        return Sample(
+            input_ids=torch.tensor(example.input_ids, dtype=torch.int64),
+            labels=torch.tensor(example.labels, dtype=torch.int64),
+            images=[process_images([image], self.image_processor, self.image_config)[0] for image in example.images],
+            image_sizes=[image.size for image in example.images],
+        )
+
+    def example(self, index: int) -> Example | Skipped:
+        """Everything of a sample but the pixels' processing: what training and validation share.
+
+        Raises:
+            SampleError: An image is missing or leaves the folder, or the conversation does not fit the template.
+        """
         record = self.records[index]
-        images: list[Image] = []
-        for name in image_names(record):
-            path = self._inside_folder(name)
-            try:
-                images.append(load_image(path))
-            except FileNotFoundError as error:
-                raise SampleError(f"image {path} of sample {record.get('id')!r} does not exist") from error
-            except ImageDecodeError:
-                return Skipped("undecodable image", str(path))
-        sizes = [image.size for image in images]
+        images = self.load_images(record)
+        if isinstance(images, Skipped):
+            return images
         try:
             ids, labels = self.encode(record)
         except ValueError as error:
             raise SampleError(f"sample {record.get('id')!r} (entry {index}): {error}") from error
-        length = self._cut(ids, sizes)
-        labels = labels[:length]
+        length, num_tokens = self._cut(ids, [image.size for image in images])
+        ids, labels = ids[:length], labels[:length]
         if all(label == IGNORE_INDEX for label in labels):
-            return Skipped("no targets", str(record.get("id", index)))
-        kept = sum(token == IMAGE_TOKEN_INDEX for token in ids[:length])
-        return Sample(
-            input_ids=torch.tensor(ids[:length], dtype=torch.int64),
-            labels=torch.tensor(labels, dtype=torch.int64),
-            images=[process_images([image], self.image_processor, self.image_config)[0] for image in images[:kept]],
-            image_sizes=sizes[:kept],
-        )
+            return Skipped(NO_TARGETS, printable(str(record.get("id", index))))
+        return Example(ids, labels, images[: ids.count(IMAGE_TOKEN_INDEX)], num_tokens)
+
+    def load_images(self, record: dict[str, Any]) -> list[Image] | Skipped:
+        """Decodes the images of an entry.
+
+        Raises:
+            SampleError: An image is missing or leaves the folder.
+        """
+        images: list[Image] = []
+        for name in image_names(record):
+            path = self.path_of(name)
+            where = f"image {path} of sample {record.get('id')!r}"
+            try:
+                if not path.is_file():
+                    raise SampleError(f"{where} does not exist", "missing image")
+                image = load_image(path, self.max_pixels)
+            except OSError as error:
+                raise SampleError(f"{where} cannot be read: {error.strerror}", "missing image") from error
+            except ImageTooLargeError:
+                return Skipped("image too large", str(path))
+            except ImageDecodeError:
+                return Skipped("undecodable image", str(path))
+            if self.is_too_large(image.size):
+                return Skipped("image too large", str(path))
+            images.append(image)
+        return images
+
+    def is_too_large(self, size: ImageSize) -> bool:
+        """Whether more pixels than the limit would be made of an image of this size (w, h)."""
+        if self.max_pixels is None or self.image_config is None:
+            return False
+        return processed_pixels(size, self.image_config) > self.max_pixels
 
     def encode(self, record: dict[str, Any]) -> tuple[list[int], list[int]]:
         """Ids and labels of an entry, not truncated; no image is opened.
@@ -230,17 +241,16 @@ class LlavaDataset(Dataset[Sample | Skipped]):
         spans = self.template.spans(turns_of(record))
         return encode_spans(spans, self.tokenizer, has_image=bool(image_names(record)))
 
-    def _cut(self, ids: Sequence[int], sizes: list[ImageSize]) -> int:
-        """How many of the ids fit; an image that starts in time is kept, the model cuts its end."""
+    def _cut(self, ids: Sequence[int], sizes: list[ImageSize]) -> tuple[int, int]:
+        """How many of the ids fit, and the tokens of all; an image that starts in time is kept, the model cuts it."""
         visual = iter(self.count_visual_tokens(sizes) if sizes else [])
-        total = 0
-        for position, token in enumerate(ids):
-            if total >= self.max_length:
-                return position
+        total, fitting = 0, 0
+        for token in ids:
+            fitting += total < self.max_length
             total += next(visual) if token == IMAGE_TOKEN_INDEX else 1
-        return len(ids)
+        return fitting, total
 
-    def _inside_folder(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
         """The path of an image.
 
         Raises:
@@ -248,8 +258,24 @@ class LlavaDataset(Dataset[Sample | Skipped]):
         """
         assert self.image_folder is not None
         path = self.image_folder / name
-        if not path.resolve().is_relative_to(self.image_folder.resolve()):
-            raise SampleError(
-                f"image {name!r} leaves --image_folder {self.image_folder} (it is a link to {path.resolve()})"
-            )
+        try:
+            resolved = path.resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
+            raise SampleError(f"image {name!r} cannot be looked for: {error}", "image path") from error
+        if not resolved.is_relative_to(self.image_folder.resolve()):
+            message = f"image {name!r} leaves --image_folder {self.image_folder} (it is a link to {resolved})"
+            raise SampleError(message, "image path")
         return path
+
+
+def _warn_of_separator(template: PromptTemplate, tokenizer: Any) -> None:
+    """Warns if the model would learn an answer's end letter by letter, and so never the token that ends an answer."""
+    separator = closing_separator(template)
+    if tokenizer is None or not separator:
+        return
+    if tokenizer.convert_tokens_to_ids(separator) in (None, tokenizer.unk_token_id):
+        warnings.warn(
+            f"{separator!r}, which closes an answer, is no token of this tokenizer: the model would learn its letters "
+            "and never to stop; choose the --version that fits the language model",
+            stacklevel=3,
+        )

@@ -1,12 +1,14 @@
 """A conversation becomes ids and labels: the template says which spans are learned, the tokenizer where they are.
 
 LLaVA counts the tokens of every round again to find where an answer begins, once per template. Here a template only
-cuts the prompt into spans, and a token is learned if the character it starts at belongs to a target span. The prompt
-is tokenised whole, so the ids are those that the model sees at inference.
+cuts the prompt into spans, and a token is learned if its characters belong to a target span. The prompt is tokenised
+whole, so the ids are those that the model sees at inference. Only where a token would be half question and half answer
+(byte-level tokenizers join line ends) the prompt is cut at the border, as it is at inference, where the prompt ends.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -90,10 +92,11 @@ class PlainTemplate:
 
 
 _TRAINABLE_STYLES = (SeparatorStyle.TWO, SeparatorStyle.MPT, SeparatorStyle.LLAMA_2)
+_TAGGED = "v1_mmtag"  # puts <Image>...</Image> around images when it is asked, which is not done here
 
 
 def _is_trainable(conversation: Conversation) -> bool:
-    return conversation.sep_style in (*_TRAINABLE_STYLES, SeparatorStyle.PLAIN)
+    return conversation.version != _TAGGED and conversation.sep_style in (*_TRAINABLE_STYLES, SeparatorStyle.PLAIN)
 
 
 def get_template(version: str) -> PromptTemplate:
@@ -103,12 +106,22 @@ def get_template(version: str) -> PromptTemplate:
         ValueError: No such template, or one without a training form.
     """
     conversation = conv_templates.get(version)
+    if version == _TAGGED:
+        raise ValueError(f"--version {version} is for inference: training does not put its tags around images; use v1")
     if conversation is None or not _is_trainable(conversation):
         known = sorted(name for name, conv in conv_templates.items() if _is_trainable(conv))
         raise ValueError(f"--version {version!r} is not a training template; known: {', '.join(known)}")
     if conversation.sep_style == SeparatorStyle.PLAIN:
         return PlainTemplate(separator=conversation.sep)
     return ConversationTemplate(conversation)
+
+
+def closing_separator(template: PromptTemplate) -> str:
+    """What follows an answer and is learned with it, white space aside: `</s>`, `<|im_end|>`...; empty without one."""
+    if not isinstance(template, ConversationTemplate):
+        return ""
+    last = [span.text for span in template.spans([Turn("human", "?"), Turn("gpt", "!")]) if span.is_answer][-1]
+    return last.rpartition("!")[2].strip()
 
 
 def place_images(turns: Sequence[Turn], num_images: int) -> list[Turn]:
@@ -153,12 +166,43 @@ def encode_spans(spans: Sequence[Span], tokenizer: Any, *, has_image: bool) -> t
         if number:
             ids.append(IMAGE_TOKEN_INDEX)
             labels.append(IGNORE_INDEX)
-        encoded = tokenizer(chunk, return_offsets_mapping=True)
-        for token, (begin, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            is_added = begin == end  # a special token of the tokenizer's own, such as BOS, covers no character
-            if is_added and number:
-                continue
+        flags = learned[start : start + len(chunk)]
+        for token, is_learned in _encode_chunk(chunk, flags, tokenizer, is_first=number == 0):
             ids.append(token)
-            labels.append(token if not is_added and learned[start + begin] else IGNORE_INDEX)
+            labels.append(token if is_learned else IGNORE_INDEX)
         start += len(chunk) + len(DEFAULT_IMAGE_TOKEN)
     return ids, labels
+
+
+def _encode_chunk(chunk: str, flags: bytes, tokenizer: Any, *, is_first: bool) -> list[tuple[int, bool]]:
+    """The tokens of a text between images, each with whether it is learned.
+
+    Args:
+        chunk: The text.
+        flags: 1 for each of its characters that is learned.
+        tokenizer: As above.
+        is_first: Whether the prompt begins here; else the tokens that the tokenizer adds, such as BOS, are left out.
+    """
+    done: list[tuple[int, bool]] = []
+    pieces = [(chunk, flags, is_first)]
+    while pieces:
+        text, learned, keeps_added = pieces.pop()
+        encoded = tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+        found = list(zip(encoded["input_ids"], encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True))
+        borders = {_border(learned, begin, end) for _, (begin, end), is_added in found if not is_added}
+        if borders - {None}:
+            cuts = [0, *sorted(border for border in borders if border is not None), len(text)]
+            parts = [(text[a:b], learned[a:b], keeps_added and a == 0) for a, b in itertools.pairwise(cuts)]
+            pieces.extend(reversed(parts))
+            continue
+        for token, (begin, _), is_added in found:
+            if keeps_added or not is_added:
+                done.append((token, not is_added and learned[begin : begin + 1] == b"\1"))
+    return done
+
+
+def _border(learned: bytes, begin: int, end: int) -> int | None:
+    """Where in [begin, end) learned characters meet others, None if they do not."""
+    if end - begin < 2 or learned.count(learned[begin], begin, end) == end - begin:
+        return None
+    return next(place for place in range(begin + 1, end) if learned[place] != learned[begin])

@@ -1,12 +1,16 @@
 import json
+import pickle
+import struct
+import zlib
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, Sample, SampleError, Skipped, read_records
+from llava.data.presence import check_images_exist
 from llava.data.templates import get_template
 from llava.image_processing import load_image_processor, process_images
 from llava.tokenization import load_tokenizer
@@ -19,18 +23,22 @@ class PadConfig:
     image_aspect_ratio = "pad"
 
 
+class SquareConfig:
+    image_aspect_ratio = "square"
+
+
 @pytest.fixture(scope="module")
 def make(oracle_dir):
     tokenizer = load_tokenizer(oracle_dir / "tiny-llava-v1.5")
     processor = load_image_processor(oracle_dir / "tiny-clip-vit-l14-336")
 
-    def make(records, *, version="v1", folder=oracle_dir / "images", max_length=2048):
+    def make(records, *, version="v1", folder=oracle_dir / "images", max_length=2048, config=PadConfig):
         return LlavaDataset(
             records,
             tokenizer=tokenizer,
             template=get_template(version),
             image_processor=processor,
-            image_config=PadConfig(),
+            image_config=config(),
             image_folder=folder,
             count_visual_tokens=lambda sizes: [VISUAL] * len(sizes),
             max_length=max_length,
@@ -57,11 +65,23 @@ def test_samples_equal_the_reference(make, oracle_dir):
     assert dataset[2].images == []
 
 
+def test_captions_equal_the_reference(make, oracle_dir):
+    expected = json.loads((oracle_dir / "train_tokens.json").read_text())
+    dataset = make(read_records(oracle_dir / "pretrain_tiny.json", get_template("plain")), version="plain")
+    for index, wanted in enumerate(expected["plain"]):
+        assert dataset[index].input_ids.tolist() == wanted["input_ids"]
+        assert dataset[index].labels.tolist() == wanted["labels"]
+    assert dataset.modality_lengths == expected["plain_modality_lengths"]
+
+
 def test_jsonl_is_read_like_json(tmp_path):
     records = [_record(image="a.png"), _record("Hi", "Ho")]
     (tmp_path / "a.json").write_text(json.dumps(records))
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(record) for record in records))
     assert read_records(tmp_path / "a.json", V1) == read_records(tmp_path / "a.jsonl", V1) == records
+    for name in ("a.json", "a.jsonl"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())  # as Windows' editors do
+        assert read_records(tmp_path / name, V1) == records
 
 
 @pytest.mark.parametrize(
@@ -74,7 +94,11 @@ def test_jsonl_is_read_like_json(tmp_path):
         ({"conversations": [{"from": "robot", "value": "hi"}]}, "'from': 'human' or 'gpt'"),
         (_record(image="/etc/passwd"), "'/etc/passwd' must be a path inside --image_folder"),
         (_record(image="a/../../b.png"), "must be a path inside"),
+        (_record(image="a\0b.png"), "must be a path inside"),
         (_record(image=""), "image '' must be a path inside"),
+        (_record(image="\ud83d/a.png"), r"image '\\ud83d/a\.png' must be a path inside"),
+        (_record("Hi \ud83d"), "half of a surrogate pair"),
+        (_record("Hi", "Ho \udc00"), "half of a surrogate pair"),
         (_record("no tag", image="a.png"), "0 <image> in the conversation for 1 image"),
         (_record(answer="<image>", image="a.png"), "2 <image> in the conversation for 1 image"),
         (_record("<image> <image> <image>", image=["a.png", "b.png"]), "3 <image> in the conversation for 2 image"),
@@ -101,6 +125,7 @@ def test_jsonl_lines_end_at_newlines_only(separator, tmp_path):
     assert read_records(tmp_path / "a.jsonl", V1) == records
     for added, message in (
         ("{", r"a\.jsonl is not valid JSON: line 4: .*column"),
+        ("[" * 99_999, r"a\.jsonl is not valid JSON: line 4: .*recursion"),
         ("{}", r"a\.jsonl, line 4 \(id None"),
     ):
         (tmp_path / "a.jsonl").write_text(f"{text}\n{added}", encoding="utf-8")
@@ -109,8 +134,11 @@ def test_jsonl_lines_end_at_newlines_only(separator, tmp_path):
 
 
 def test_files_that_are_no_data_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"--data_path .*none\.json"):
+    with pytest.raises(FileNotFoundError, match=r"^/.*none\.json is not a file"):
         read_records(tmp_path / "none.json", V1)
+    (tmp_path / "deep.json").write_text("[" * 99_999)
+    with pytest.raises(ValueError, match=r"deep\.json is not valid JSON: .*recursion"):
+        read_records(tmp_path / "deep.json", V1)
     (tmp_path / "broken.json").write_text("[{")
     with pytest.raises(ValueError, match=r"broken\.json is not valid JSON"):
         read_records(tmp_path / "broken.json", V1)
@@ -125,6 +153,27 @@ def test_only_undecodable_images_are_skipped(make, tmp_path):
     assert dataset[1] == Skipped("undecodable image", str(tmp_path / "cut.jpg"))
     with pytest.raises(SampleError, match=r"gone\.png of sample 's' does not exist"):
         dataset[2]
+
+
+def test_a_decompression_bomb_is_skipped_by_its_header(make, tmp_path, monkeypatch):
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr)), b"\0\0\0\0IDAT" + b"\0" * 4]
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+    assert make([_record(image="bomb.png")], folder=tmp_path)[0] == Skipped("image too large", f"{tmp_path}/bomb.png")
+    dataset = make([_record(image="a.png")], folder=tmp_path)
+    dataset.max_pixels = 199
+    assert dataset[0] == Skipped("image too large", str(tmp_path / "a.png"))
+
+
+def test_a_folder_is_no_image(make, tmp_path):
+    (tmp_path / "a.png").mkdir()
+    (tmp_path / "b.png").touch()
+    for name in ("a.png", "b.png/c.png"):
+        with pytest.raises(SampleError, match=rf"{name} of sample 's' does not exist") as caught:
+            make([_record(image=name)], folder=tmp_path)[0]
+    assert caught.value.kind == pickle.loads(pickle.dumps(caught.value)).kind == "missing image"
 
 
 def test_a_link_out_of_the_folder_is_refused(make, tmp_path):
@@ -207,3 +256,51 @@ def test_skipped_samples_leave_the_batch_and_an_empty_batch_teaches_nothing():
     empty = Collator()([skipped, skipped])
     assert empty["labels"].tolist() == [[IGNORE_INDEX]]
     assert empty["attention_mask"].tolist() == [[1]]
+
+
+def test_a_path_that_no_disk_takes_is_named(make, tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    for name, kind in (("a" * 300 + ".png", "missing image"), ("loop.png", "image path")):
+        with pytest.raises(SampleError, match=name) as caught:
+            make([_record(image=name)], folder=tmp_path)[0]
+        assert caught.value.kind == kind
+        with pytest.raises(SampleError, match=name):
+            check_images_exist(make([_record(image=name)], folder=tmp_path), is_quiet=True)
+
+
+def test_a_long_thin_image_is_too_large_for_its_square(make, tmp_path):
+    for side in (9459, 9460):  # 9459 ** 2 is the last square below the limit
+        Image.new("L", (1, side)).save(tmp_path / f"{side}.png")
+    dataset = make([_record(image="9459.png"), _record(image="9460.png")], folder=tmp_path)
+    assert not isinstance(dataset.example(0), Skipped)
+    assert dataset[1] == Skipped("image too large", str(tmp_path / "9460.png"))
+    for config in (SquareConfig, object):  # the processor scales the shorter side to its own
+        assert make([_record(image="9459.png")], folder=tmp_path, config=config)[0] == Skipped(
+            "image too large", str(tmp_path / "9459.png")
+        )
+
+
+def test_an_aspect_ratio_that_cannot_be_had_is_told_at_once(make):
+    class Typo:
+        image_aspect_ratio = "padd"
+
+    class NoTiles:
+        image_aspect_ratio = "anyres"
+
+    with pytest.raises(ValueError, match="--image_aspect_ratio: image_aspect_ratio='padd' is unknown; choose pad"):
+        make([_record("Hi")], config=Typo)
+    with pytest.raises(ValueError, match="--image_aspect_ratio: the model config has no `image_grid_pinpoints`"):
+        make([_record("Hi")], config=NoTiles)
+
+
+def test_an_entry_without_words_has_a_length(make):
+    dataset = make([_record("", ""), _record("", "", image="small.png"), _record("a b", "c")])
+    assert dataset.modality_lengths == [-1, 1, -3]
+
+
+def test_a_separator_that_is_no_token_is_warned_of(make, recwarn):
+    make([_record("Hi")])
+    make([_record("Hi")], version="plain")
+    assert not recwarn
+    with pytest.warns(UserWarning, match=r"'<\|im_end\|>', which closes an answer, is no token of this tokenizer"):
+        make([_record("Hi")], version="mpt")

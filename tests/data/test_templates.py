@@ -127,3 +127,11 @@ def test_plain_takes_a_question_and_an_answer():
 def test_speakers_must_take_turns():
     with pytest.raises(ValueError, match="turn 1 is from 'human'"):
         get_template("v1").spans([Turn("human", "a"), Turn("human", "b")])
+
+
+def test_tagged_images_are_not_trained_on():
+    with pytest.raises(ValueError, match="--version v1_mmtag is for inference: training does not put its tags"):
+        get_template("v1_mmtag")
+    with pytest.raises(ValueError, match="known: ") as caught:
+        get_template("v9")
+    assert "mmtag" not in str(caught.value)

@@ -1,0 +1,109 @@
+"""What the data need to know of a model, read from its small files: tokenizer, token counts. No weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.image_processing import aspect_ratio_of
+
+ImageSize = tuple[int, int]
+_SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True)
+class ModelRules:
+    """How a model reads text and images.
+
+    Attributes:
+        tokenizer: Of `llava.tokenization.load_tokenizer`.
+        count_visual_tokens: Sizes (w, h) to tokens after compression.
+        config: The model's; None if only a tokenizer is known.
+    """
+
+    tokenizer: Any
+    count_visual_tokens: Callable[[Sequence[ImageSize]], list[int]]
+    config: Any = None
+
+
+def check_aspect_ratio(config: Any) -> None:
+    """Raises ValueError, naming the flag, unless images can be processed as a model's config says."""
+    try:
+        aspect_ratio_of(config)
+    except ValueError as error:
+        raise ValueError(f"--image_aspect_ratio: {error}") from error
+
+
+def rules_of_tokenizer(path: str | Path, num_visual_tokens: int) -> ModelRules:
+    """The rules of a model that is not made yet: a language model's tokenizer, and as many tokens for every image."""
+    from llava.tokenization import load_tokenizer
+
+    return ModelRules(load_tokenizer(path), lambda sizes: [num_visual_tokens] * len(sizes))
+
+
+def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
+    """The rules of a LLaVA checkpoint, in either format; from the Hub only its small files are fetched.
+
+    Args:
+        path: A folder or a repository.
+        **options: `compression`, as for `load_pretrained_model`, where it is not the checkpoint's; and
+            `image_aspect_ratio`, likewise.
+
+    Raises:
+        CheckpointError: It is no LLaVA checkpoint.
+        ValueError: The compression does not fit the tower, or the aspect ratio the checkpoint.
+    """
+    import torch
+
+    from llava.model.checkpoint_files import CheckpointError, read_json
+    from llava.model.config_adapter import adapt_config, is_llava_format, is_transformers_format, vision_config_from
+    from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+    from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+    from llava.tokenization import load_tokenizer
+
+    folder = _small_files(path)
+    raw = read_json(folder / "config.json")
+    config: Any
+    if is_transformers_format(raw):
+        config = (LlavaNextConfig if raw["model_type"] == "llava_next" else LlavaConfig).from_pretrained(folder)
+    elif is_llava_format(raw):
+        tower = str(raw.get("mm_vision_tower") or raw.get("vision_tower"))
+        beside = folder / tower
+        config = adapt_config(raw, vision_config_from(beside if beside.is_dir() else _small_files(tower)), folder)
+    else:
+        raise CheckpointError(
+            f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA; for a language model give "
+            "--tokenizer and --visual-tokens"
+        )
+    if options.get("image_aspect_ratio") is not None:
+        config.image_aspect_ratio = options["image_aspect_ratio"]
+    check_aspect_ratio(config)
+    next_model = config.model_type == "llava_next"
+    with torch.device("meta"):  # names and shapes, no memory
+        model = (LlavaNextForConditionalGeneration if next_model else LlavaForConditionalGeneration)(config)
+    if "compression" in options:
+        model.set_compression(options["compression"])
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    tokenizer_folder = folder if has_tokenizer else _small_files(raw.get("base_model_name_or_path") or folder)
+    return ModelRules(load_tokenizer(tokenizer_folder), model.num_visual_tokens, model.config)
+
+
+def _small_files(path: str | Path) -> Path:
+    """The folder of a checkpoint; of one on the Hub, without its weights.
+
+    Raises:
+        CheckpointError: It is neither a folder nor a repository that can be had.
+    """
+    from llava.model.checkpoint_files import CheckpointError
+
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=_SMALL_FILES))
+    except Exception as error:  # the Hub's own errors, those of its HTTP library, and the disk's
+        raise CheckpointError(f"{path}: there is no such folder, and the Hub did not give it: {error}") from error

@@ -1,0 +1,155 @@
+"""`python -m llava.data.validate`: what of a data file training would refuse or skip, and why.
+
+Exit status: 0 if every entry can be trained on, 1 if one cannot, 2 if the command itself is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from llava.command_line import add_compression_flag, compression_option
+from llava.data.records import read_entries
+from llava.data.templates import PromptTemplate, get_template
+from llava.data.validation_report import Findings, summary
+from llava.image_processing import DEFAULT_MAX_PIXELS
+
+if TYPE_CHECKING:
+    from llava.data.checks import Checks
+
+_BAD_DATA, _BAD_COMMAND = 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Validates a data file.
+
+    Returns:
+        The exit status.
+    """
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a process for every core
+    findings = Findings(arguments.model_max_length)
+    try:
+        template = get_template(arguments.version)
+        if arguments.report is not None:
+            arguments.report.parent.mkdir(parents=True, exist_ok=True)
+            if arguments.report.resolve() == arguments.data_path.resolve():
+                raise ValueError(f"--report {arguments.report} would overwrite the data; choose another name")
+            arguments.report.open("a").close()  # fails before the work, not after it
+        entries = _read(arguments.data_path, findings)
+        checks = _make_checks(arguments, [entry for _, entry in entries], template)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _BAD_COMMAND
+    _check(checks, [place for place, _ in entries], findings, arguments.workers)
+    report = findings.report(arguments.data_path, _options(arguments))
+    if arguments.report is not None:
+        arguments.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(summary(report))
+    return _BAD_DATA if report["num_bad"] else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m llava.data.validate", description=__doc__)
+    add = parser.add_argument
+    add("--data-path", type=Path, required=True, help="LLaVA's JSON (or JSONL)")
+    add("--image-folder", type=Path, help="where the paths of the images begin")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model-path", help="LLaVA checkpoint: its tokenizer and token counts; no weights are loaded")
+    model.add_argument("--tokenizer", help="tokenizer of a language model that becomes a LLaVA")
+    add("--visual-tokens", type=_whole(0), default=576, help="with --tokenizer: of an image (default: %(default)s)")
+    add("--image-aspect-ratio", choices=["square", "pad", "anyres"], help="default: the checkpoint's")
+    add("--version", default="v1", help="prompt template, as in training (default: %(default)s)")
+    add("--model-max-length", type=_whole(1), default=2048, help="tokens a sample is cut to (default: %(default)s)")
+    add("--max-pixels", type=_whole(1), default=DEFAULT_MAX_PIXELS, help="of an image (default: %(default)s)")
+    workers = os.cpu_count() or 1
+    add("--workers", type=_whole(0), default=workers, help="processes; 0: this one alone (default: %(default)s)")
+    add("--report", type=Path, help="JSON with everything that was found")
+    add_compression_flag(parser)
+    return parser
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """The type of a flag that takes whole numbers from `least` on."""
+
+    def whole(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    return whole
+
+
+def _make_checks(arguments: argparse.Namespace, entries: list[Any], template: PromptTemplate) -> Checks:
+    """The checks that the flags ask for.
+
+    Raises:
+        ValueError: The flags do not fit the data or the checkpoint.
+    """
+    from llava.data.checks import Checks
+    from llava.data.dataset import LlavaDataset
+    from llava.data.model_rules import ModelRules, rules_of_model, rules_of_tokenizer
+    from llava.model.configuration import CompressionConfig
+
+    if arguments.image_folder is not None and not arguments.image_folder.is_dir():
+        raise FileNotFoundError(f"--image-folder {arguments.image_folder} is not a folder")
+    if hasattr(arguments, "compression"):
+        CompressionConfig.parse(arguments.compression)
+    if arguments.model_path is not None:
+        options = compression_option(arguments) | {"image_aspect_ratio": arguments.image_aspect_ratio}
+        rules = rules_of_model(arguments.model_path, **options)
+    elif arguments.tokenizer is not None:
+        rules = rules_of_tokenizer(arguments.tokenizer, arguments.visual_tokens)
+    else:
+        rules = ModelRules(None, lambda sizes: [arguments.visual_tokens] * len(sizes))
+    dataset = LlavaDataset(
+        [entry if isinstance(entry, dict) else {} for entry in entries],
+        tokenizer=rules.tokenizer,
+        template=template,
+        image_processor=None,
+        image_config=rules.config,
+        image_folder=arguments.image_folder,
+        count_visual_tokens=lambda sizes: rules.count_visual_tokens(sizes),
+        max_length=arguments.model_max_length,
+        max_pixels=arguments.max_pixels,
+    )
+    return Checks(dataset, entries, template)
+
+
+def _read(data_path: Path, findings: Findings) -> list[tuple[str, Any]]:
+    """The entries; none, and a finding, if the file is no data file.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    try:
+        return read_entries(data_path, keep_bad_lines=True)
+    except ValueError as error:
+        findings.add_unreadable(data_path, str(error))
+        return []
+
+
+def _check(checks: Checks, places: list[str], findings: Findings, num_workers: int) -> None:
+    from llava.data.checks import check_all
+
+    results = check_all(checks, num_workers)
+    for result in tqdm(results, total=len(checks), desc="validating", unit=" entries", mininterval=1.0):
+        findings.add(places[result.index], checks.entries[result.index], result)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The flags, for the report."""
+    options = {name: value for name, value in vars(arguments).items() if name not in ("data_path", "report", "workers")}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
