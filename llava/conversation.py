@@ -14,6 +14,15 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation_texts import (
+    CHAT_WITH_HUMAN,
+    CHAT_WITH_MM_TAG,
+    CHAT_WITH_USER,
+    LLAMA_2_SYSTEM,
+    LLAVA_LLAMA_2_SYSTEM,
+    MPT_SYSTEM,
+    V0_EXAMPLE_ANSWER,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,7 +59,7 @@ class Conversation:
         offset: How many leading messages are an example and not shown to users.
         sep_style: How the parts are put together.
         sep: The separator, after the user's turns where there are two.
-        sep2: The separator after the assistant's turns.
+        sep2: The separator after the assistant's turns; with MPT's style what stands between turns.
         version: The template's family.
         skip_next: A flag that LLaVA's demos keep here.
     """
@@ -204,12 +213,14 @@ def _two(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
 
 
 def _chatml(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
-    """Turns that a role opens with its own marker and the separator closes."""
-    yield Span(conversation.system + conversation.sep, False)
+    """Turns that a role opens with its own marker and the separator closes; a second one stands between turns."""
+    between = conversation.sep2 or ""
+    yield Span(conversation.system + conversation.sep + between, False)
     for role, text in turns:
         yield Span(role, False)
         if text:
             yield Span(text + conversation.sep, role == conversation.roles[1])
+            yield Span(between, False)
 
 
 def _plain(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
@@ -246,57 +257,7 @@ _RENDERERS: dict[SeparatorStyle, Callable[[Conversation, _Turns], Iterator[Span]
 }
 
 
-# The templates. Their spelling (a missing space after a full stop included) is part of what the models have learned.
-_CHAT_WITH_HUMAN = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions."
-)
-_CHAT_WITH_USER = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-_CHAT_WITH_MM_TAG = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant is able to understand the visual content that the user provides, "
-    "and assist the user with a variety of tasks using natural language."
-    "The visual content will be provided with the following format: <Image>visual content</Image>."
-)
-_LLAMA_2_SYSTEM = (
-    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
-    "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "
-    "Please ensure that your responses are socially unbiased and positive in nature.\n\n"
-    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something "
-    "not correct. If you don't know the answer to a question, please don't share false information."
-)
-_LLAVA_LLAMA_2_SYSTEM = (
-    "You are a helpful language and vision assistant. "
-    "You are able to understand the visual content that the user provides, "
-    "and assist the user with a variety of tasks using natural language."
-)
-_MPT_SYSTEM = (
-    "<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. "
-    "The assistant gives helpful and honest answers."
-)
-_V0_EXAMPLE_ANSWER = (
-    "Renewable energy sources are those that can be replenished naturally in a relatively short amount of time, such "
-    "as solar, wind, hydro, geothermal, and biomass. Non-renewable energy sources, on the other hand, are finite and "
-    "will eventually be depleted, such as coal, oil, and natural gas. Here are some key differences between renewable "
-    "and non-renewable energy sources:\n"
-    "1. Availability: Renewable energy sources are virtually inexhaustible, while non-renewable energy sources are "
-    "finite and will eventually run out.\n"
-    "2. Environmental impact: Renewable energy sources have a much lower environmental impact than non-renewable "
-    "sources, which can lead to air and water pollution, greenhouse gas emissions, and other negative effects.\n"
-    "3. Cost: Renewable energy sources can be more expensive to initially set up, but they typically have lower "
-    "operational costs than non-renewable sources.\n"
-    "4. Reliability: Renewable energy sources are often more reliable and can be used in more remote locations than "
-    "non-renewable sources.\n"
-    "5. Flexibility: Renewable energy sources are often more flexible and can be adapted to different situations and "
-    "needs, while non-renewable sources are more rigid and inflexible.\n"
-    "6. Sustainability: Renewable energy sources are more sustainable over the long term, while non-renewable sources "
-    "are not, and their depletion can lead to economic and social instability.\n"
-)
-
-
+# The templates.
 def _vicuna_v0(system: str, version: str = "Unknown", messages: Sequence[Any] = ()) -> Conversation:
     roles = ("Human", "Assistant")
     return Conversation(system, roles, messages, len(messages), SeparatorStyle.SINGLE, "###", version=version)
@@ -316,22 +277,35 @@ def _im_start(system: str) -> Conversation:
 
 
 conv_vicuna_v0 = _vicuna_v0(
-    _CHAT_WITH_HUMAN,
+    CHAT_WITH_HUMAN,
     messages=(
         ("Human", "What are the key differences between renewable and non-renewable energy sources?"),
-        ("Assistant", _V0_EXAMPLE_ANSWER),
+        ("Assistant", V0_EXAMPLE_ANSWER),
     ),
 )
-conv_llava_v0 = _vicuna_v0(_CHAT_WITH_HUMAN)
-conv_llava_v0_mmtag = _vicuna_v0(_CHAT_WITH_MM_TAG, version="v0_mmtag")
-conv_vicuna_v1 = _vicuna_v1(_CHAT_WITH_USER)
-conv_llava_v1 = _vicuna_v1(_CHAT_WITH_HUMAN)
-conv_llava_v1_mmtag = _vicuna_v1(_CHAT_WITH_MM_TAG, version="v1_mmtag")
-conv_llama_2 = _instruct(_LLAMA_2_SYSTEM, "<s>")
-conv_llava_llama_2 = _instruct(_LLAVA_LLAMA_2_SYSTEM, "<s>")
+conv_llava_v0 = _vicuna_v0(CHAT_WITH_HUMAN)
+conv_llava_v0_mmtag = _vicuna_v0(CHAT_WITH_MM_TAG, version="v0_mmtag")
+conv_vicuna_v1 = _vicuna_v1(CHAT_WITH_USER)
+conv_llava_v1 = _vicuna_v1(CHAT_WITH_HUMAN)
+conv_llava_v1_mmtag = _vicuna_v1(CHAT_WITH_MM_TAG, version="v1_mmtag")
+conv_llama_2 = _instruct(LLAMA_2_SYSTEM, "<s>")
+conv_llava_llama_2 = _instruct(LLAVA_LLAMA_2_SYSTEM, "<s>")
 conv_mistral_instruct = _instruct("", "")
-conv_mpt = _im_start(_MPT_SYSTEM)
+conv_mpt = _im_start(MPT_SYSTEM)
 conv_chatml_direct = _im_start("<|im_start|>system\nAnswer the questions.")
+# LLaVA-NeXT's: the published chat templates of Llama-3 and Qwen1.5/2 with its system text. BOS is the tokenizer's.
+conv_llava_llama_3 = Conversation(
+    f"<|start_header_id|>system<|end_header_id|>\n\n{LLAVA_LLAMA_2_SYSTEM}",
+    ("<|start_header_id|>user<|end_header_id|>\n\n", "<|start_header_id|>assistant<|end_header_id|>\n\n"),
+    (),
+    0,
+    SeparatorStyle.MPT,
+    "<|eot_id|>",
+    version="llama_v3",
+)
+conv_qwen = dataclasses.replace(
+    _im_start("<|im_start|>system\nYou are a helpful assistant."), sep2="\n", version="qwen"
+)
 conv_llava_plain = Conversation("", ("", ""), (), 0, SeparatorStyle.PLAIN, "\n")
 
 default_conversation = conv_vicuna_v1
@@ -352,6 +326,8 @@ conv_templates: dict[str, Conversation] = {
     "v1_mmtag": conv_llava_v1_mmtag,
     "llava_llama_2": conv_llava_llama_2,
     "mpt": conv_mpt,
+    "llava_llama_3": conv_llava_llama_3,
+    "qwen_1_5": conv_qwen,
 }
 
 _YI_VOCABULARY = range(64_000, 64_256)  # LLaVA-1.6-34B: a Llama architecture with Yi's 64,000 pieces, tuned on ChatML

@@ -24,6 +24,8 @@ Size = tuple[int, int]
 DEFAULT_MAX_PIXELS = 89_478_485
 """Images with more pixels than this are refused: the size above which Pillow itself begins to warn."""
 
+_TOWER_SIDE = 384  # pixels; CLIP of 336 and SigLIP take no larger ones
+
 # `image_processor_type` (or the older `feature_extractor_type`) -> the Pillow class that makes one view of one image.
 # A NeXT processor is read as the CLIP processor inside it: the tiles are cut here, by LLaVA's rule.
 _PIL_PROCESSORS = {
@@ -260,6 +262,41 @@ def _input_sides(processor: Any) -> tuple[int, int]:
     return (crop["height"] if crop else base), base
 
 
+def aspect_ratio_of(config: Any) -> str | None:
+    """Return what a config says of an image's form: `pad`, `anyres`, `square` or None.
+
+    Raises:
+        ValueError: It says something else, or `anyres` without a list of `image_grid_pinpoints`.
+    """
+    aspect_ratio = getattr(config, "image_aspect_ratio", None)
+    if aspect_ratio is None and _is_transformers_next(config):
+        aspect_ratio = "anyres"
+    if aspect_ratio not in (None, "square", "pad", "anyres"):
+        raise ValueError(f"image_aspect_ratio={aspect_ratio!r} is unknown; choose pad, anyres or square.")
+    if aspect_ratio == "anyres":
+        grid_pinpoints(config)
+    return aspect_ratio
+
+
+def processed_pixels(size: Size, config: Any) -> int:
+    """Return the pixels of the largest picture that an image is on its way through `process_images`.
+
+    Far more than its own if it is long and thin: `pad` makes a square of its longer side, and without padding its
+    shorter side is scaled to the tower's.
+
+    Args:
+        size: The image's (width, height).
+        config: As `process_images` takes it.
+    """
+    shorter, longer = sorted(size)
+    aspect_ratio = aspect_ratio_of(config)
+    if aspect_ratio == "anyres":
+        return shorter * longer
+    if aspect_ratio == "pad":
+        return longer * longer
+    return max(shorter * longer, _TOWER_SIDE * _TOWER_SIDE * longer // max(shorter, 1))
+
+
 def process_images(
     images: Sequence[Image.Image], image_processor: BaseImageProcessor, model_cfg: Any
 ) -> torch.Tensor | list[torch.Tensor]:
@@ -283,9 +320,7 @@ def process_images(
     if not images:
         raise ValueError("`images` is empty: there is nothing to process.")
     images = [to_rgb(image) for image in images]
-    aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
-    if aspect_ratio is None and _is_transformers_next(model_cfg):
-        aspect_ratio = "anyres"
+    aspect_ratio = aspect_ratio_of(model_cfg)
     if aspect_ratio == "anyres":
         import torch
 
@@ -295,8 +330,6 @@ def process_images(
     if aspect_ratio == "pad":
         background = tuple(int(mean * 255) for mean in image_processor.image_mean)
         images = [expand2square(image, background) for image in images]
-    elif aspect_ratio not in (None, "square"):
-        raise ValueError(f"image_aspect_ratio={aspect_ratio!r} is unknown; choose pad, anyres or square.")
     return image_processor.preprocess(images, return_tensors="pt")["pixel_values"]
 
 

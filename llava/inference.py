@@ -9,29 +9,31 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from llava.batch_size import BatchSize, release_memory
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates, default_conv_mode
-from llava.image_source import ImageSource, UnreadableImageError, download, image_size, is_url, open_image, source_key
+from llava.image_source import ImageSource, UnreadableImageError, source_key
+from llava.image_store import ImageStore
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.prompting import count_tokens, end_token_ids, longest_prompt, pad_left, place_images, stop_string
 from llava.question import Answer, GenerationOptions, Question, Usage
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Answer", "GenerationOptions", "Inference", "Question", "Usage"]
 
 # Batches are sorted within a window, so that memory holds the images of one window and not of the whole call.
 _WINDOW_BATCHES = 16
+_LARGEST_WINDOW = 256  # questions; a larger batch is a window by itself
 
 
 @dataclass
@@ -47,57 +49,6 @@ class _Prepared:
     @property
     def length(self) -> int:
         return count_tokens(self.input_ids, self.image_tokens)[0]
-
-
-@dataclass
-class _ImageStore:
-    """Images that questions still to be answered need, by key.
-
-    Attributes:
-        uses: How often each is still needed.
-        features: Those that are encoded.
-        sizes: (w, h) of those that have been looked at.
-        downloads: Those that came from a URL and are not encoded yet.
-        failures: Why those cannot be read that cannot.
-    """
-
-    uses: Counter[str]
-    features: dict[str, Tensor] = field(default_factory=dict)
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    downloads: dict[str, bytes] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-
-    def size(self, source: ImageSource) -> tuple[int, int]:
-        """Size of an image; one at a URL is downloaded for it and kept until `open`."""
-        key = source_key(source)
-        if key in self.failures:
-            raise UnreadableImageError(self.failures[key])
-        if key not in self.sizes:
-            try:
-                if is_url(source):
-                    self.downloads[key] = download(str(source))
-                self.sizes[key] = image_size(self.downloads.get(key, source))
-            except UnreadableImageError as error:
-                self.failures[key] = str(error)
-                raise
-        return self.sizes[key]
-
-    def open(self, key: str, source: ImageSource) -> Image:
-        """The image itself, once."""
-        if key in self.failures:
-            raise UnreadableImageError(self.failures[key])
-        try:
-            return open_image(self.downloads.pop(key, source))
-        except UnreadableImageError as error:
-            self.failures[key] = str(error)
-            raise
-
-    def release(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self.uses[key] -= 1
-            if self.uses[key] <= 0:
-                self.features.pop(key, None)
-                self.downloads.pop(key, None)
 
 
 class Inference:
@@ -172,7 +123,7 @@ class Inference:
         self,
         questions: Sequence[Question],
         *,
-        batch_size: int = 8,
+        batch_size: int | None = 8,
         options: GenerationOptions | None = None,
         skip_errors: bool = False,
     ) -> Iterator[Answer]:
@@ -180,7 +131,8 @@ class Inference:
 
         Args:
             questions: Any number of questions; those that share images should not be spread far apart.
-            batch_size: Questions a batch.
+            batch_size: Questions a batch. None begins with what the memory is likely to take and halves it whenever
+                that was too much; no question is lost.
             options: Generation options; greedy by default.
             skip_errors: Whether a question whose image cannot be read gets an answer with `error` set; by default
                 the error is raised.
@@ -190,15 +142,15 @@ class Inference:
 
         Raises:
             ValueError: `batch_size` is not positive, or a text's placeholders do not match its images.
+            torch.OutOfMemoryError: A batch is too large, with `batch_size` None even a single question.
             UnreadableImageError: An image cannot be read and `skip_errors` is false.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         options = options or GenerationOptions()
+        size = BatchSize(self.model, batch_size)
         self.usage = Usage()
-        store = _ImageStore(Counter(source_key(image) for question in questions for image in question.images))
+        store = ImageStore(Counter(source_key(image) for question in questions for image in question.images))
         order = _shared_images_together(questions)
-        window = batch_size * _WINDOW_BATCHES
+        window = max(size.largest, min(size.largest * _WINDOW_BATCHES, _LARGEST_WINDOW))
         for start in range(0, len(order), window):
             prepared: list[_Prepared] = []
             for index in order[start : start + window]:
@@ -209,14 +161,24 @@ class Inference:
                 else:
                     prepared.append(ready)
             prepared.sort(key=lambda item: (item.length, item.index))
-            for first in range(0, len(prepared), batch_size):
-                yield from self._answer_batch(prepared[first : first + batch_size], store, options, skip_errors)
+            while prepared:
+                batch = prepared[: size.for_next([item.length for item in prepared], options.max_new_tokens)]
+                answers: list[Answer] = []
+                try:
+                    answers = list(self._answer_batch(batch, store, options, skip_errors))
+                except (torch.OutOfMemoryError, MemoryError) as error:
+                    size.halve(len(batch), error)
+                if answers:
+                    prepared = prepared[len(batch) :]
+                    yield from answers
+                else:  # the error has let go of its tensors by now
+                    release_memory()
 
     def ask_one(self, text: str, *images: ImageSource, options: GenerationOptions | None = None) -> Answer:
         """Answers one question."""
         return next(self.ask([Question(text, images)], batch_size=1, options=options))
 
-    def _prepare(self, index: int, question: Question, store: _ImageStore, skip_errors: bool) -> _Prepared | Answer:
+    def _prepare(self, index: int, question: Question, store: ImageStore, skip_errors: bool) -> _Prepared | Answer:
         try:
             sizes = [store.size(image) for image in question.images]
         except UnreadableImageError as error:
@@ -228,7 +190,7 @@ class Inference:
         return _Prepared(index, ids, keys, list(question.images), self.model.num_visual_tokens(sizes) if sizes else [])
 
     def _answer_batch(
-        self, batch: list[_Prepared], store: _ImageStore, options: GenerationOptions, skip_errors: bool
+        self, batch: list[_Prepared], store: ImageStore, options: GenerationOptions, skip_errors: bool
     ) -> Iterator[Answer]:
         failures = self._encode_missing(batch, store, skip_errors)
         readable = [item for item in batch if not any(key in failures for key in item.keys)]
@@ -250,7 +212,7 @@ class Inference:
             self.usage.new_tokens += len(ids)
             yield Answer(item.index, self.decode(ids), tuple(ids), prompt, visual, truncated=prompt < item.length)
 
-    def _encode_missing(self, batch: list[_Prepared], store: _ImageStore, skip_errors: bool) -> dict[str, str]:
+    def _encode_missing(self, batch: list[_Prepared], store: ImageStore, skip_errors: bool) -> dict[str, str]:
         """Fills the store with what the batch needs; returns the images that cannot be read, with the reason."""
         missing: dict[str, ImageSource] = {}
         for item in batch:

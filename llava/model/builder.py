@@ -1,4 +1,4 @@
-"""`load_pretrained_model`: any LLaVA checkpoint, in either format, whole or a projector on its base."""
+"""`load_pretrained_model`: any LLaVA checkpoint, in either format: whole, or a projector or LoRA adapters on a base."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from llava.model.checkpoint_files import resolve_checkpoint
 from llava.model.configuration import CompressionLike, as_compression
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.loading import ModelParts, instantiate, parts_from_base, parts_of_checkpoint
+from llava.model.quantization import bitsandbytes_config
 from llava.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -53,16 +54,18 @@ def load_pretrained_model(
     multimodal: bool | None = None,
     customized_config: Any = None,
     overwrite_config: Mapping[str, Any] | None = None,
+    quantization_config: Any = None,
 ) -> tuple[PreTrainedTokenizerBase, Model, Any, int]:
     """Loads a LLaVA for inference, with as many visual tokens as `compression` leaves.
 
     What the folder holds is read from its config and files, never from its name: a LLaVA-format checkpoint
     (`liuhaotian/llava-v1.5-*`, `llava-v1.6-*`), a transformers-format one (`llava-hf/*`, or saved by this package), or
-    a projector alone, which goes on `model_base` (a whole LLaVA, or a language model for LLaVA's own projectors).
+    what goes on `model_base`, a whole LLaVA or the language model it was made of: a projector alone, LoRA adapters
+    (this package's, LLaVA's or peft's; merged into the weights), or a checkpoint of a run under way.
 
     Args:
         model_path: A folder, or a repository on the Hub.
-        model_base: What a projector alone is put on; by default what its config names.
+        model_base: What a projector or adapters are put on; by default what their config names.
         model_name: Taken for LLaVA's sake, and ignored.
         load_8bit: Quantise the language model with bitsandbytes.
         load_4bit: The same with 4 bits (nf4).
@@ -78,6 +81,7 @@ def load_pretrained_model(
         multimodal: LLaVA's; a model of this package always is.
         customized_config: LLaVA's; not supported, warned about.
         overwrite_config: Entries set on the config before the model is made.
+        quantization_config: transformers', in place of `load_8bit` or `load_4bit`.
 
     Returns:
         (tokenizer, model, image_processor, context_len), the model in eval mode.
@@ -93,20 +97,20 @@ def load_pretrained_model(
     if (use_flash_attn or use_flash_attention_2) and attn_implementation is None:
         attn_implementation = "flash_attention_2"
 
-    parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base)
+    target = torch.device(device) if device is not None else _default_device()
+    dtype = _dtype_for(target, torch_dtype)
+    parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base, dtype)
     _overwrite(parts.config, overwrite_config or {})
     if not isinstance(compression, _Stored):
         budget = as_compression(compression)
         parts.config.compression = None if budget is None else budget.to_dict()
-    target = torch.device(device) if device is not None else _default_device()
-    dtype = _dtype_for(target, torch_dtype)
     by_map = target.type != "cpu" and (device is None or str(device) == "cuda")  # LLaVA's default names no card
     model = instantiate(
         parts,
         dtype=dtype,
         device_map=device_map if by_map else {"": target},
         attn_implementation=attn_implementation,
-        quantization=_quantization(load_8bit, load_4bit, dtype),
+        quantization=quantization_config or _quantization(load_8bit, load_4bit, dtype),
     )
     tokenizer = load_tokenizer(parts.tokenizer_folder)
     if parts.is_llava_format:
@@ -129,7 +133,9 @@ def build_from_parts(
     image_grid_pinpoints: Any = None,
     compression: CompressionLike = None,
     torch_dtype: torch.dtype | str | None = None,
+    device: str | torch.device | None = None,
     attn_implementation: str | None = None,
+    quantization_config: Any = None,
     **extra_entries: Any,
 ) -> tuple[PreTrainedTokenizerBase, Model, Any]:
     """Makes a LLaVA of a language model and a vision tower, as LLaVA's first stage does.
@@ -146,11 +152,13 @@ def build_from_parts(
         image_grid_pinpoints: (w, h) of each grid, for `anyres`.
         compression: See `load_pretrained_model`.
         torch_dtype: Of the weights; float32 by default.
+        device: Where to put the model; the CPU by default.
         attn_implementation: `sdpa` or another of transformers'.
+        quantization_config: transformers'.
         **extra_entries: Further LLaVA entries of the config (`mm_*`, `tokenizer_*`).
 
     Returns:
-        (tokenizer, model, image_processor), the model in training mode and on the CPU.
+        (tokenizer, model, image_processor), the model in training mode.
 
     Raises:
         CheckpointError: A part cannot be loaded.
@@ -174,7 +182,13 @@ def build_from_parts(
     own_image_token = tokenizer.get_vocab().get(DEFAULT_IMAGE_TOKEN)
     if own_image_token is not None and own_image_token < parts.config.vocab_size:
         parts.config.image_token_id = own_image_token  # then plain transformers can run what is saved
-    model = instantiate(parts, dtype=torch_dtype or torch.float32, attn_implementation=attn_implementation)
+    model = instantiate(
+        parts,
+        dtype=torch_dtype or torch.float32,
+        device_map=None if device is None else {"": torch.device(device)},
+        attn_implementation=attn_implementation,
+        quantization=quantization_config,
+    )
     image_processor = load_image_processor(parts.processor_folder)
     model.image_processor = image_processor
     return tokenizer, model.train(), image_processor
@@ -212,23 +226,12 @@ def _overwrite(config: Any, entries: Mapping[str, Any]) -> None:
 
 
 def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str) -> Any:
-    """Bitsandbytes' settings; tower, projector and head stay in full precision."""
+    """LLaVA's two flags in transformers' words."""
     if not (load_8bit or load_4bit):
         return None
     if load_8bit and load_4bit:
         raise ValueError("load_8bit and load_4bit exclude each other; choose one")
-    from transformers import BitsAndBytesConfig
-
-    keep = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]  # full paths: short names skip nothing
-    if load_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=keep)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype if isinstance(dtype, torch.dtype) else torch.float16,
-        llm_int8_skip_modules=keep,
-    )
+    return bitsandbytes_config(8 if load_8bit else 4, dtype if isinstance(dtype, torch.dtype) else torch.float16)
 
 
 def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Model) -> None:

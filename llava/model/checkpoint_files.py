@@ -13,6 +13,7 @@ from torch import Tensor
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TRAINED_FILE = "trained.safetensors"  # in a checkpoint of a run: what was trained, by the module's names
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
@@ -42,7 +43,8 @@ def resolve_checkpoint(path_or_repo: str | Path, **hub_options: Any) -> Path:
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"], **hub_options))
-        if not any(folder.glob("*.safetensors")):  # LLaVA-1.5 and Vicuna are published as .bin only
+        is_adapter = (folder / "adapter_config.json").is_file()  # LLaVA's have a .bin beside their safetensors
+        if is_adapter or not any(folder.glob("*.safetensors")):  # LLaVA-1.5 and Vicuna are published as .bin only
             folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.bin"], **hub_options))
     except Exception as error:  # the Hub's own errors, those of its HTTP library, and the disk's
         raise CheckpointError(f"{name}: there is no such folder, and the Hub did not give it: {error}") from error

@@ -12,13 +12,14 @@ from transformers import LlavaForConditionalGeneration as HFLlavaForConditionalG
 from transformers import LlavaModel as HFLlavaModel
 from transformers import LlavaNextForConditionalGeneration as HFLlavaNextForConditionalGeneration
 from transformers import LlavaNextModel as HFLlavaNextModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.model.anyres import TileLayout, size_pairs
 from llava.model.configuration import CompressionConfig, CompressionLike
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.multimodal_compressor import CompressedTokens
-from llava.model.multimodal_encoder import tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
+from llava.model.packing import PackingLayout, packing_layout, varlen_arguments
 from llava.model.placeholders import (
     ExpandedSequence,
     PaddingSide,
@@ -27,13 +28,14 @@ from llava.model.placeholders import (
     match_images_to_placeholders,
 )
 from llava.model.state_dict_adapter import TRANSFORMERS_NAMES, to_file_names, tower_root
+from llava.model.target_loss import loss_at_targets
 from llava.model.vision_seam import VisionSeam
+from llava.model.vision_tokens import VisionTokens
 
 logger = logging.getLogger(__name__)
 
 Images = Tensor | Sequence[Tensor]
 ImageSizes = Sequence[Any] | Tensor
-
 
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
@@ -108,13 +110,9 @@ class LlavaMetaForCausalLM:
         """
         layout = TileLayout.from_config(self.config)
         aspect_ratio = getattr(self.config, "image_aspect_ratio", None) or "anyres"
-        budget = self.compression
-        kept = None if budget is None else budget.num_tokens
         if not layout.pinpoints or not aspect_ratio.startswith("anyres"):
-            keeps_cls = self.config.vision_feature_select_strategy == "full" and tower_has_cls(
-                self.config.vision_config
-            )
-            return [kept or self.num_patches + int(keeps_cls)] * len(image_sizes)
+            return [self.model.tokens_per_tile] * len(image_sizes)
+        kept = None if self.compression is None else self.compression.num_tokens
         sizes = size_pairs(image_sizes, height_first=False) or []
         return [layout.num_tokens(layout.num_tiles(size), size, kept) for size in sizes]
 
@@ -129,7 +127,7 @@ class LlavaMetaForCausalLM:
             For each image (its tokens, D), compressed, projected and in order.
         """
         if isinstance(images, Tensor) and images.dim() == 4:
-            return list(self.model.encode_tiles(images)[0])
+            return self.model.project(self.model.see(images), None)
         tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
         return self.model.encode_images(tiles, size_pairs(image_sizes, height_first=False))
 
@@ -158,6 +156,7 @@ class LlavaMetaForCausalLM:
         attention_mask: Tensor | None,
         labels: Tensor | None = None,
         padding_side: PaddingSide | None = None,
+        packing: bool = False,
     ) -> tuple[Tensor, ExpandedSequence]:
         """Encodes what is not encoded yet and opens the placeholders: embeddings (B, L, D), and the rest."""
         if image_features is None:
@@ -174,6 +173,7 @@ class LlavaMetaForCausalLM:
             labels,
             padding_side=padding_side,
             max_length=getattr(self.config, "tokenizer_model_max_length", None),
+            packing=self._packing_layout if packing else None,
         )
         is_image = sequence.image_rows >= 0
         if image_features:
@@ -192,8 +192,12 @@ class LlavaMetaForCausalLM:
         images: Images | None = None,
         image_sizes: ImageSizes | None = None,
         image_features: Sequence[Tensor] | None = None,
+        vision_tokens: VisionTokens | None = None,
         pixel_values: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
+        packing: bool = False,
+        loss_only: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
         """Runs the model in LLaVA's convention, or in transformers' when `pixel_values` are given.
@@ -209,47 +213,62 @@ class LlavaMetaForCausalLM:
                 sample, as LLaVA's collator makes, may be among them.
             image_sizes: With `images`, (w, h) of each; with `pixel_values`, (h, w) as transformers has it.
             image_features: Output of `encode_images`, in place of `images`.
+            vision_tokens: What tower and compressor made of the images, in place of `images`; with `image_sizes`.
             pixel_values: transformers' way to give images; the ids then hold an image token for every feature.
             logits_to_keep: Compute only the last so many logits; 0 for all.
+            packing: Lay the samples end to end instead of padding them; the same loss for less work.
+            loss_only: Compute logits at the targets only, and return nothing but the loss.
+            num_items_in_batch: What the summed loss is divided by; by default the batch's own targets.
             **kwargs: For transformers' forward.
 
         Returns:
-            transformers' output; logits (B, L, vocabulary) over the expanded sequence, and with labels the loss.
+            transformers' output; logits (B, L, vocabulary) over the expanded sequence, which packing lays out anew,
+            and with labels the loss.
 
         Raises:
             ValueError: Placeholders and images differ in number.
         """
         if input_ids is not None and input_ids.shape[1] == 1:
             images = image_features = None  # a decoding step; LLaVA's own loops pass the images along
-        if images is None and image_features is None and not has_placeholders(input_ids):
-            return super().forward(  # type: ignore[misc]
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                inputs_embeds=inputs_embeds,
-                labels=labels,
-                pixel_values=pixel_values,
-                image_sizes=image_sizes,
-                logits_to_keep=logits_to_keep,
-                **kwargs,
+        if vision_tokens is not None:
+            image_features = self.model.encode_images(vision_tokens, size_pairs(image_sizes, height_first=False))
+        if images is None and image_features is None and not packing and not has_placeholders(input_ids):
+            kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
+            kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
+        else:
+            input_ids = self._check_convention(input_ids, pixel_values, past_key_values)
+            embeds, sequence = self._expand(
+                input_ids, images, image_sizes, image_features, attention_mask, labels, packing=packing
             )
+            labels = sequence.labels
+            kwargs |= {"inputs_embeds": embeds, "attention_mask": sequence.attention_mask}
+            kwargs["position_ids"] = sequence.position_ids if position_ids is None or packing else position_ids
+        if packing:
+            kwargs["use_cache"] = False  # with a cache transformers would not look at where positions restart
+            if self._packing_layout == "single_row":
+                kwargs |= varlen_arguments(kwargs["position_ids"])
+        if loss_only:
+            hidden = self.model(**kwargs).last_hidden_state
+            return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items_in_batch))
+        if num_items_in_batch is not None:
+            kwargs["num_items_in_batch"] = num_items_in_batch
+        return super().forward(  # type: ignore[misc]
+            past_key_values=past_key_values, labels=labels, logits_to_keep=logits_to_keep, **kwargs
+        )
+
+    @property
+    def _packing_layout(self) -> PackingLayout:
+        return packing_layout(self.model.language_model.config._attn_implementation)
+
+    @staticmethod
+    def _check_convention(input_ids: Tensor | None, pixel_values: Tensor | None, past_key_values: Any) -> Tensor:
         if input_ids is None:
             raise ValueError("images need input_ids with their placeholders; got inputs_embeds")
         if pixel_values is not None:
             raise ValueError("give images= (LLaVA's convention) or pixel_values= (transformers'), not both")
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             raise ValueError("the cache holds tokens already; `generate` continues a conversation, forward cannot")
-        embeds, sequence = self._expand(input_ids, images, image_sizes, image_features, attention_mask, labels)
-        return super().forward(  # type: ignore[misc]
-            attention_mask=sequence.attention_mask,
-            position_ids=sequence.position_ids if position_ids is None else position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=embeds,
-            labels=sequence.labels,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
-        )
+        return input_ids
 
     @torch.no_grad()
     def generate(
@@ -357,9 +376,7 @@ class LlavaForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaForConditionalG
     config_class = LlavaConfig
 
     def __init__(self, config: LlavaConfig) -> None:
-        super(HFLlavaForConditionalGeneration, self).__init__(
-            config
-        )  # the parent would build transformers' inner model
+        super(HFLlavaForConditionalGeneration, self).__init__(config)  # the parent would build transformers' own
         self.model = LlavaModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.model.check_vision_config()

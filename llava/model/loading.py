@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.model.checkpoint_files import (
+    TRAINED_FILE,
     CheckpointError,
     projector_file,
     read_json,
@@ -22,6 +24,7 @@ from llava.model.checkpoint_files import (
 from llava.model.config_adapter import adapt_config, is_llava_format, is_transformers_format, vision_config_from
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+from llava.model.lora import adapter_base, is_adapter, merge_adapter, read_adapter, read_trained_beside
 from llava.model.multimodal_projector import read_projector
 from llava.model.state_dict_adapter import (
     LANGUAGE_MODEL_NAMES,
@@ -32,6 +35,7 @@ from llava.model.state_dict_adapter import (
     to_module_names,
     tower_root,
 )
+from llava.model.zero3 import without_zero3
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ _MODEL_CLASSES: dict[str, type[Model]] = {
     "llava_next": LlavaNextForConditionalGeneration,
 }
 _PROJECTOR = "model.multi_modal_projector."
+_NEWLINE = "model.image_newline"
 _MAX_NAMED = 8
 
 
@@ -72,22 +77,23 @@ class ModelParts:
         return _MODEL_CLASSES[self.config.model_type]
 
 
-def parts_of_checkpoint(folder: Path, model_base: str | Path | None = None) -> ModelParts:
+def parts_of_checkpoint(
+    folder: Path, model_base: str | Path | None = None, dtype: torch.dtype | str | None = None
+) -> ModelParts:
     """Finds out what a folder holds, and collects it.
 
     Args:
         folder: The checkpoint.
-        model_base: For a projector alone.
+        model_base: For a projector, adapters or a checkpoint of a run; by default what they name themselves.
+        dtype: That the model will have, so that merged adapters are rounded once; by default the base's.
 
     Raises:
         CheckpointError: It holds nothing that can be loaded; the message says what is missing.
     """
-    if (folder / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{folder}: adapter_config.json: LoRA adapters are not loaded yet; merge it into its base with peft first"
-        )
+    if is_adapter(folder):
+        return _tuned_parts(folder, model_base or adapter_base(folder), dtype)
     raw = read_json(folder / "config.json")
-    if not (is_llava_format(raw) or is_transformers_format(raw)):
+    if not _is_llava(raw):
         raise CheckpointError(
             f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
             "mm_vision_tower (LLaVA's format) nor vision_config with model_type llava or llava_next (transformers')"
@@ -97,11 +103,11 @@ def parts_of_checkpoint(folder: Path, model_base: str | Path | None = None) -> M
         if model_base is not None:
             logger.warning("%s holds a whole model; model_base %s is not needed and not read", folder, model_base)
         return _transformers_parts(folder, files) if is_transformers_format(raw) else _llava_parts(folder, raw, files)
-    if projector_file(folder) is None:
+    if projector_file(folder) is None and not (folder / TRAINED_FILE).is_file():
         raise CheckpointError(
             f"{folder}: there are no weights: neither model*.safetensors, pytorch_model*.bin, nor mm_projector.*"
         )
-    return _projector_parts(folder, raw, model_base)
+    return _tuned_parts(folder, model_base or raw.get("base_model_name_or_path"), dtype)
 
 
 def parts_from_base(
@@ -128,7 +134,7 @@ def parts_from_base(
     root = _module_root(config)
     state = to_module_names(read_tensors(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
     state.update(_tower_state(tower, root))
-    random = ["model.image_newline"] if config.model_type == "llava_next" else []
+    random = [_NEWLINE] if config.model_type == "llava_next" else []
     if projector is None:
         random.append(_PROJECTOR)
     else:
@@ -153,28 +159,62 @@ def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     if not any(name.startswith("model.vision_tower.") for name in state):
         state.update(_tower_state(tower, root))
     if config.model_type == "llava":
-        state.pop("model.image_newline", None)  # LLaVA saves it with every model that has ever been trained as NeXT
+        state.pop(_NEWLINE, None)  # LLaVA saves it with every model that has ever been trained as NeXT
     return ModelParts(folder, config, state, folder, tower, True)
 
 
-def _projector_parts(folder: Path, raw: Mapping[str, Any], model_base: str | Path | None) -> ModelParts:
-    named = model_base or raw.get("base_model_name_or_path")
+def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | str | None) -> ModelParts:
+    """What was trained, on the base that it was trained on."""
     if named is None:
-        raise CheckpointError(f"{folder}: holds a projector alone; give the model it was tuned on as model_base")
+        raise CheckpointError(f"{folder}: holds only what was trained; give the model it was tuned on as model_base")
     base = resolve_checkpoint(named)
-    base_raw = read_json(base / "config.json")
-    if not (is_llava_format(base_raw) or is_transformers_format(base_raw)):
-        parts = parts_from_base(base, _llava_entries(raw), folder, vision_source=folder)
-        parts.config.compression = raw.get("compression")
-        return parts
-    parts = parts_of_checkpoint(base)
-    parts.state.update(read_projector(folder))
+    raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    is_whole = is_adapter(base) or _is_llava(read_json(base / "config.json"))
+    parts = (
+        parts_of_checkpoint(base, dtype=dtype) if is_whole else parts_from_base(base, _llava_entries(raw), None, folder)
+    )
     parts.source = folder
-    if "compression" in raw:
-        parts.config.compression = raw["compression"]
+    _replace_trained(parts, folder, base, dtype)
+    for entry in ("compression", "image_aspect_ratio") if is_adapter(folder) else ("compression",):
+        if entry in raw or not is_whole:
+            setattr(parts.config, entry, raw.get(entry))
     if (folder / "tokenizer_config.json").is_file():
         parts.tokenizer_folder = folder
     return parts
+
+
+def _replace_trained(parts: ModelParts, folder: Path, base: Path, dtype: torch.dtype | str | None) -> None:
+    """Puts what a folder holds in the place of the base's tensors, and merges adapters into them."""
+    root = _module_root(parts.config)
+    found: dict[str, Tensor] = {}
+    if projector_file(folder) is not None:
+        found = read_projector(folder)
+    elif is_adapter(folder):
+        found = read_trained_beside(folder, root) or {}
+    elif (folder / TRAINED_FILE).is_file():
+        found = read_tensors([folder / TRAINED_FILE])
+    if is_adapter(folder):
+        adapter = read_adapter(folder, root)
+        merge_adapter(parts.state, adapter, f"{folder} on {base}", dtype)
+        found = {**adapter.others, **found}
+        if not any(name.startswith(_PROJECTOR) for name in found):
+            _check_projector_of_base(parts, folder, base)
+    parts.state.update(found)
+    allowed = () if is_adapter(folder) else (_NEWLINE,)  # LLaVA's projectors come without one
+    parts.may_start_at_random = tuple(name for name in parts.may_start_at_random if name in allowed)
+
+
+def _check_projector_of_base(parts: ModelParts, folder: Path, base: Path) -> None:
+    if parts.may_start_at_random:
+        raise CheckpointError(
+            f"{folder}: there is no projector beside the adapter (mm_projector.*, or LLaVA's non_lora_trainables.bin, "
+            f"which its runs write at their end only), and {base} is a language model without one"
+        )
+    logger.warning("%s: there is no projector beside the adapter; that of %s is used", folder, base)
+
+
+def _is_llava(raw: Mapping[str, Any]) -> bool:
+    return is_llava_format(raw) or is_transformers_format(raw)
 
 
 def _llava_entries(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +250,7 @@ def _tower_state(folder: Path, root: str) -> dict[str, Tensor]:
 
 def _meta_model(config: LlavaConfig | LlavaNextConfig) -> Model:
     """The model without memory: names and shapes."""
-    with torch.device("meta"):
+    with without_zero3(), torch.device("meta"):
         return _MODEL_CLASSES[config.model_type](config)
 
 
@@ -271,6 +311,8 @@ def instantiate(
         CheckpointError: See `check_tensors`.
     """
     check_tensors(parts)
+    if is_deepspeed_zero3_enabled():
+        device_map = None  # DeepSpeed places the parts itself
     options: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation

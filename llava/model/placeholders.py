@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.model.packing import PackingLayout, pack_samples, padding_positions
 
 logger = logging.getLogger(__name__)
 
@@ -19,18 +20,18 @@ PaddingSide = Literal["left", "right"]
 
 @dataclass(frozen=True)
 class ExpandedSequence:
-    """A batch whose placeholders have been opened.
+    """A batch whose placeholders have been opened; packed, a row holds several samples.
 
     Attributes:
         input_ids: (B, L), `IMAGE_TOKEN_INDEX` at every image row, 0 where padded.
-        attention_mask: (B, L), int64, 1 where there is a token.
+        attention_mask: (B, L), int64, 1 where there is a token; None if packed, where the positions tell samples apart.
         position_ids: (B, L), counted from each sample's first token.
         image_rows: (B, L), the row of the concatenated image features that stands there, -1 for text and padding.
         labels: (B, L), `IGNORE_INDEX` at image rows, first tokens and padding; None if there were none.
     """
 
     input_ids: Tensor
-    attention_mask: Tensor
+    attention_mask: Tensor | None
     position_ids: Tensor
     image_rows: Tensor
     labels: Tensor | None
@@ -44,6 +45,7 @@ def expand_placeholders(
     *,
     padding_side: PaddingSide | None = None,
     max_length: int | None = None,
+    packing: PackingLayout | None = None,
 ) -> ExpandedSequence:
     """Opens every placeholder to the length of its image.
 
@@ -54,6 +56,7 @@ def expand_placeholders(
         labels: (B, T).
         padding_side: Where the result is padded; by default where the mask is, else right.
         max_length: Samples are cut to this many tokens, on the right, as LLaVA does with `tokenizer_model_max_length`.
+        packing: How samples are laid end to end; None gives each its own row.
 
     Raises:
         ValueError: The number of placeholders is not the number of images.
@@ -62,11 +65,10 @@ def expand_placeholders(
     if padding_side is None:
         padding_side = "left" if bool((~valid[:, 0]).any()) else "right"
 
-    batch, width = input_ids.shape
     repeats = valid.long()  # (B, T): how many rows each token becomes
     repeats[is_image] = torch.tensor(image_lengths, dtype=torch.int64, device=input_ids.device)
     source = torch.repeat_interleave(repeats.flatten())  # (sum of lengths,), index into the flattened ids
-    row = source // width
+    row = source // input_ids.shape[1]
     lengths = repeats.sum(dim=1)  # (B,)
     column = torch.arange(len(source), device=row.device) - (lengths.cumsum(0) - lengths)[row]
 
@@ -78,27 +80,51 @@ def expand_placeholders(
         source, row, column, image_row = source[fits], row[fits], column[fits], image_row[fits]
         lengths = lengths.clamp(max=max_length)
 
-    total = int(lengths.max())
-    position = column
-    if padding_side == "left":
-        column = column + (total - lengths)[row]
-
-    no_target = (image_row >= 0) | (position == 0)  # nothing stands before a first token but padding
+    no_target = (image_row >= 0) | (column == 0)  # what stands before a first token is not of its sample
+    row, column, positions = _place(row, column, lengths, padding_side, packing)
 
     def scatter(values: Tensor, fill: int) -> Tensor:
-        out = torch.full((batch, total), fill, dtype=values.dtype, device=values.device)
+        out = torch.full_like(positions, fill, dtype=values.dtype)
         out[row, column] = values
         return out
 
     return ExpandedSequence(
         input_ids=scatter(input_ids.flatten()[source], 0),
-        attention_mask=scatter(torch.ones_like(position), 0),
-        position_ids=scatter(position, 0),
+        attention_mask=None if packing else scatter(torch.ones_like(column), 0),
+        position_ids=positions,
         image_rows=scatter(image_row, -1),
         labels=None
         if labels is None
         else scatter(labels.flatten()[source].masked_fill(no_target, IGNORE_INDEX), IGNORE_INDEX),
     )
+
+
+def _place(
+    row: Tensor, column: Tensor, lengths: Tensor, padding_side: PaddingSide, packing: PackingLayout | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each token goes.
+
+    Args:
+        row: (N,), the sample of each token.
+        column: (N,), its place in the sample.
+        lengths: (B,), of the samples.
+        padding_side: Where rows of one sample are padded.
+        packing: How samples share rows.
+
+    Returns:
+        Row (N,) and column (N,) of each token, and the positions (rows, L) of all places.
+    """
+    position = column
+    if packing is None:
+        width = int(lengths.max())
+        positions = position.new_zeros(len(lengths), width)
+        if padding_side == "left":
+            column = column + (width - lengths)[row]
+    else:
+        rows = pack_samples(lengths, packing)
+        positions = padding_positions(rows)
+        row, column = rows.row[row], column + rows.offset[row]
+    return row, column, positions.index_put((row, column), position)
 
 
 def _find_placeholders(input_ids: Tensor, attention_mask: Tensor | None, num_images: int) -> tuple[Tensor, Tensor]:

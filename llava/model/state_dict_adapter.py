@@ -44,6 +44,8 @@ PROJECTOR_NAMES: Table = LLAVA_NAMES[:2]
 
 # Buffers that old versions saved and that are made anew; and the half of a CLIP model that a tower is not.
 _DERIVED = re.compile(r"(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)$")
+# peft wraps a model once, DeepSpeed at times once more; LLaVA's class then says `model` twice.
+_WRAPPERS = re.compile(r"^(?:module\.|base_model\.model\.)*(?:model\.(?=model\.))*")
 _NOT_OF_THE_TOWER = re.compile(r"(^|\.)(text_model|text_projection|visual_projection|logit_scale|logit_bias)(\.|$)")
 
 
@@ -61,6 +63,11 @@ def is_derived(name: str) -> bool:
 def belongs_to_tower(name: str) -> bool:
     """Whether a tensor of a whole CLIP or SigLIP checkpoint is the vision tower's."""
     return _NOT_OF_THE_TOWER.search(name) is None
+
+
+def unwrapped(state: Mapping[str, Value]) -> dict[str, Value]:
+    """Takes the prefixes of peft and DeepSpeed from a file's names."""
+    return {_WRAPPERS.sub("", name): value for name, value in state.items()}
 
 
 def to_module_names(state: Mapping[str, Value], table: Table, tower: str) -> dict[str, Value]:

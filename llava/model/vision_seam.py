@@ -18,6 +18,7 @@ from llava.model.configuration import CompressionConfig, CompressionLike, as_com
 from llava.model.multimodal_compressor import CompressedTokens, get_compressor
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
+from llava.model.vision_tokens import VisionTokens
 
 
 class VisionSeam:
@@ -50,6 +51,15 @@ class VisionSeam:
         """Patches of a tile."""
         vision = self.config.vision_config
         return int((vision.image_size // vision.patch_size) ** 2)
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """What the tower, or the compressor behind it, makes of a tile."""
+        budget = self.compression
+        if budget is not None:
+            return budget.num_tokens
+        is_full = self.config.vision_feature_select_strategy == "full"
+        return self.num_patches + int(is_full and tower_has_cls(self.config.vision_config))
 
     def check_vision_config(self) -> None:
         """Refuses a config that the seam would misread.
@@ -94,30 +104,65 @@ class VisionSeam:
         layer = self.config.vision_feature_layer
         return compressor(extract_features(self.vision_tower, pixel_values, layer, compressor.needs), budget)
 
-    def encode_tiles(self, pixel_values: Tensor) -> tuple[Tensor, CompressedTokens | None]:
-        """Tower, compressor (if any) and projector.
+    def see(self, pixel_values: Tensor, counts: Sequence[int] | None = None) -> VisionTokens:
+        """Tower and compressor (if any): all that is known of images before the first weight that is trained.
+
+        A frozen tower keeps nothing for a backward pass, though gradient checkpointing marks its input.
 
         Args:
-            pixel_values: (T, 3, height, width), any float dtype.
-
-        Returns:
-            (T, P or K, D), and what the compressor kept.
+            pixel_values: (T, 3, height, width), the tiles of all images, any float dtype.
+            counts: Tiles of each image; None if each is a single tile, and nothing is to follow it.
         """
+        learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_tower.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            return self._see(pixel_values, counts)
+
+    def _see(self, pixel_values: Tensor, counts: Sequence[int] | None) -> VisionTokens:
         weight = next(self.vision_tower.parameters())
         pixel_values = pixel_values.to(device=weight.device, dtype=weight.dtype)
         budget = self.compression
         if budget is not None:
-            compressed = self.compress_tiles(pixel_values, budget)
-            return self.multi_modal_projector(compressed.tokens), compressed
+            seen = self.compress_tiles(pixel_values, budget)
+            return VisionTokens(seen.tokens, counts, seen.positions, seen.num_dominant)
         features = extract_features(self.vision_tower, pixel_values, self.config.vision_feature_layer)
         is_full = self.config.vision_feature_select_strategy == "full"
-        return self.multi_modal_projector(features.hidden_states if is_full else features.patches), None
+        return VisionTokens(features.hidden_states if is_full else features.patches, counts)
 
-    def encode_images(self, tiles: Sequence[Tensor], image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+    def project(self, seen: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+        """Projector, then the tiles of each image in sequence.
+
+        Args:
+            seen: Of `see`, or read from where it was kept.
+            image_sizes: As for `encode_images`.
+
+        Returns:
+            For each image (its tokens, D).
+        """
+        weight = next(self.multi_modal_projector.parameters())
+        # Contiguous, for a view takes another kernel: in bf16 kept tokens would give another loss than fresh ones.
+        embeds = self.multi_modal_projector(seen.tokens.to(device=weight.device).contiguous())
+        if seen.counts is None:
+            return list(embeds)
+        counts = list(seen.counts)
+        layout = TileLayout.from_config(self.config)
+        newline = getattr(self, "image_newline", None)
+        sizes: Sequence[tuple[int, int] | None] = image_sizes or [None] * len(counts)
+        per_image = embeds.split(counts)
+        if seen.positions is None:
+            return [layout.pack(image, size, newline) for image, size in zip(per_image, sizes, strict=True)]
+        positions = seen.positions.to(device=embeds.device, dtype=torch.int64).split(counts)
+        return [
+            layout.pack_compressed(image, where, seen.num_dominant, size, newline)
+            for image, where, size in zip(per_image, positions, sizes, strict=True)
+        ]
+
+    def encode_images(
+        self, tiles: Sequence[Tensor] | VisionTokens, image_sizes: Sequence[tuple[int, int]] | None
+    ) -> list[Tensor]:
         """Encodes images, all tiles of all of them in one pass.
 
         Args:
-            tiles: For each image (T, 3, height, width), base tile first.
+            tiles: For each image (T, 3, height, width), base tile first; or what `see` made of them.
             image_sizes: (w, h) of each image before padding; needed where an image has several tiles.
 
         Returns:
@@ -128,21 +173,11 @@ class VisionSeam:
         """
         if image_sizes is not None and len(image_sizes) != len(tiles):
             raise ValueError(f"{len(tiles)} images came with {len(image_sizes)} image_sizes")
-        if not tiles:
+        if not len(tiles):
             return []
-        counts = [len(image) for image in tiles]
-        embeds, compressed = self.encode_tiles(torch.cat(list(tiles)))
-        layout = TileLayout.from_config(self.config)
-        newline = getattr(self, "image_newline", None)
-        sizes: Sequence[tuple[int, int] | None] = image_sizes or [None] * len(tiles)
-        per_image = embeds.split(counts)
-        if compressed is None:
-            return [layout.pack(image, size, newline) for image, size in zip(per_image, sizes, strict=True)]
-        positions = compressed.positions.split(counts)
-        return [
-            layout.pack_compressed(image, where, compressed.num_dominant, size, newline)
-            for image, where, size in zip(per_image, positions, sizes, strict=True)
-        ]
+        if not isinstance(tiles, VisionTokens):
+            tiles = self.see(torch.cat(list(tiles)), [len(image) for image in tiles])
+        return self.project(tiles, image_sizes)
 
     def get_image_features(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
@@ -164,7 +199,7 @@ class VisionSeam:
                     f"{name}={asked!r} differs from the config's {getattr(self.config, name)!r}; set it there"
                 )
         if pixel_values.dim() == 4:
-            return BaseModelOutputWithPooling(pooler_output=list(self.encode_tiles(pixel_values)[0]))
+            return BaseModelOutputWithPooling(pooler_output=self.project(self.see(pixel_values), None))
         sizes = size_pairs(image_sizes, height_first=True)
         if sizes is None:
             raise ValueError("image_sizes, the (h, w) of each image, must come with 5-D pixel_values")

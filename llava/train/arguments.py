@@ -1,21 +1,27 @@
 """The flags of `train.py`: LLaVA's, transformers', and this project's own.
 
-Names are LLaVA's. Defaults differ where LLaVA's are those of its first release and every published script overrides
-them (`--version`, `--mm_vision_select_layer`, `--mm_projector_type`, `--mm_use_im_patch_token`, `--model_max_length`).
+Names are LLaVA's. Defaults differ where LLaVA's are those of its first release: `--version`, `--model_max_length`,
+`--mm_vision_select_layer` and `--mm_use_im_patch_token`, which all its published scripts override, and
+`--mm_projector_type`, which those of the first release leave at `linear`.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
 
 import transformers
+from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import is_torch_tf32_available
 
+from llava.train.provenance import provenance
+from llava.train.recipe import read_recipe
 from llava.train.stages import Stage, stage_of
 
 logger = logging.getLogger(__name__)
@@ -31,7 +37,7 @@ class ModelArguments:
 
     model_name_or_path: str = _flag(None, "A LLaVA checkpoint (either format), or a language model to make one from.")
     stage: str | None = _flag(
-        None, "align, projector or finetune; by default align with --tune_mm_mlp_adapter, else finetune."
+        None, "align, projector, finetune, lora or qlora; by default what LLaVA's flags mean, else finetune."
     )
     compression: str | None = _flag(
         None, "METHOD:DOMINANT+CONTEXTUAL as in visionzip:54+10, or none; by default as the checkpoint says."
@@ -74,23 +80,41 @@ class DataArguments:
     )
     image_grid_pinpoints: str | None = _flag(None, "For anyres on a plain language model: [(w, h), ...].")
     data_fraction: float = _flag(1.0, "Train on this part of the data, drawn by --data_seed (or --seed).")
+    feature_cache: str | None = _flag(
+        None, "Folder of vision tokens, computed once and read in place of the images; shared by all processes."
+    )
+    max_bad_fraction: float = _flag(
+        0.001, "The run stops, with a list, when more than this part of the images cannot be decoded."
+    )
+    eval_data_path: str | None = _flag(
+        None, "Held-out JSON (or JSONL) of the same form, evaluated as --eval_strategy says; by default each epoch."
+    )
+    eval_generate: int = _flag(0, "Held-out questions that are also answered by generation at each evaluation.")
     lazy_preprocess: bool = _flag(True, "Accepted for LLaVA's scripts; preprocessing is always lazy.")
     is_multimodal: bool = _flag(True, "Accepted for LLaVA's scripts; the data say which samples have images.")
 
     def __post_init__(self) -> None:
         if not self.data_path:
             raise ValueError("--data_path must be given: a JSON file of conversations")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} must be between 0 and 1")
+        if self.eval_generate < 0:
+            raise ValueError(f"--eval_generate {self.eval_generate} must not be negative")
+        if self.eval_generate and self.eval_data_path is None:
+            raise ValueError(f"--eval_generate {self.eval_generate} needs the questions of --eval_data_path")
 
 
 @dataclass
 class TrainingArguments(transformers.TrainingArguments):
     """transformers' arguments and LLaVA's additions to them."""
 
+    logging_nan_inf_filter: bool = _flag(False, "A loss that is not a number is logged as it is, not left out.")
     optim: str = _flag("adamw_torch", "As LLaVA; transformers 5 would take the fused form.")
     remove_unused_columns: bool = _flag(False, "Batches hold what the model's signature does not name.")
     ddp_find_unused_parameters: bool | None = _flag(False, "The loss reaches every trained parameter in every batch.")
     cache_dir: str | None = _flag(None, "Where downloads go.")
     model_max_length: int = _flag(2048, "Tokens, visual ones included, that a sample is cut to.")
+    gradient_accumulation_steps: int = _flag(1, "Batches of a process in an optimizer step.")
     global_batch_size: int | None = _flag(
         None, "Samples of an optimizer step over all processes; sets --gradient_accumulation_steps."
     )
@@ -99,32 +123,59 @@ class TrainingArguments(transformers.TrainingArguments):
     mm_vision_tower_lr: float | None = _flag(None, "Accepted; the tower is frozen in every stage so far.")
     group_by_modality_length: bool = _flag(False, "Batches of one modality and similar length.")
     group_by_length: bool = _flag(False, "Batches of similar length.")
-    lora_enable: bool = _flag(False, "Not yet.")
-    lora_r: int = 64
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
-    lora_weight_path: str = ""
-    lora_bias: str = "none"
-    bits: int = _flag(16, "16; quantised training is not there yet.")
-    double_quant: bool = True
-    quant_type: str = "nf4"
+    lora_enable: bool = _flag(False, "LLaVA's name for --stage lora, and with --bits 4 or 8 for --stage qlora.")
+    lora_r: int = _flag(64, "Rank of the adapters.")
+    lora_alpha: int = _flag(16, "Their scale is lora_alpha / lora_r.")
+    lora_dropout: float = _flag(0.05, "On their inputs.")
+    lora_weight_path: str = _flag("", "Accepted; without effect, as in LLaVA.")
+    lora_bias: str = _flag("none", "Biases trained besides: none, lora_only (of adapted layers), all (of the LLM).")
+    bits: int = _flag(16, "4 or 8: the language model is quantised by bitsandbytes, for --stage qlora.")
+    double_quant: bool = _flag(True, "With 4 bits: quantise the scales too.")
+    quant_type: str = _flag("nf4", "With 4 bits: nf4 or fp4.")
     mpt_attn_impl: str | None = _flag(None, "Accepted; MPT is not supported.")
+    packing: bool = _flag(False, "Lay the samples of a batch end to end instead of padding them; the same losses.")
+    peak_tflops: float | None = _flag(
+        None, "Dense TFLOP/s of a device in the dtype of the run, for the MFU; by default by the device's name."
+    )
+    record: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # what trackers get besides the flags
 
     def __post_init__(self) -> None:
-        if self.lora_enable or self.bits != 16:
-            raise ValueError(
-                "--lora_enable and --bits 4/8 are not supported yet; train with --stage projector or finetune"
-            )
+        _check_adapters(self)
         if self.mm_vision_tower_lr is not None:
             logger.warning("--mm_vision_tower_lr has no effect: the vision tower is frozen")
         if self.tf32 and not is_torch_tf32_available():
             logger.warning("--tf32 True has no effect: this machine has no GPU with TF32")
             self.tf32: bool | None = None
+        if self.model_max_length < 1:
+            raise ValueError(f"--model_max_length {self.model_max_length} leaves nothing of a sample")
+        if self.label_smoothing_factor:
+            raise ValueError("--label_smoothing_factor is not supported: only the logits of targets are computed")
         if self.global_batch_size is not None:
-            self.gradient_accumulation_steps = accumulation_steps(
+            steps = accumulation_steps(
                 self.global_batch_size, self.per_device_train_batch_size, int(os.environ.get("WORLD_SIZE", "1"))
             )
+            if self.gradient_accumulation_steps not in (1, steps):
+                raise ValueError(
+                    f"--gradient_accumulation_steps {self.gradient_accumulation_steps} contradicts --global_batch_size "
+                    f"{self.global_batch_size}, which takes {steps}; change the latter"
+                )
+            self.gradient_accumulation_steps = steps
         super().__post_init__()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers', with `record`; trackers store it as the config of the run."""
+        return {**super().to_dict(), **self.record}
+
+
+def _check_adapters(given: TrainingArguments) -> None:
+    known = {"bits": (4, 8, 16), "lora_bias": ("none", "all", "lora_only"), "quant_type": ("nf4", "fp4")}
+    for name, choices in known.items():
+        if getattr(given, name) not in choices:
+            raise ValueError(f"--{name} {getattr(given, name)} is none of {', '.join(map(str, choices))}")
+    if given.lora_r < 1:
+        raise ValueError(f"--lora_r {given.lora_r}: a rank is at least 1")
+    if not 0 <= given.lora_dropout < 1:
+        raise ValueError(f"--lora_dropout {given.lora_dropout} is not in [0, 1)")
 
 
 def accumulation_steps(global_batch_size: int, per_device: int, num_processes: int) -> int:
@@ -142,6 +193,9 @@ def accumulation_steps(global_batch_size: int, per_device: int, num_processes: i
     return global_batch_size // at_once
 
 
+_CLASSES = (ModelArguments, DataArguments, TrainingArguments)
+
+
 @dataclass(frozen=True)
 class Arguments:
     """All of them."""
@@ -149,6 +203,7 @@ class Arguments:
     model: ModelArguments
     data: DataArguments
     training: TrainingArguments
+    recipe: tuple[str, ...] = ()
 
     @property
     def stage(self) -> Stage:
@@ -162,15 +217,24 @@ class Arguments:
             tune_mm_mlp_adapter=self.model.tune_mm_mlp_adapter,
             freeze_mm_mlp_adapter=self.training.freeze_mm_mlp_adapter,
             freeze_backbone=self.model.freeze_backbone,
+            lora_enable=self.training.lora_enable,
+            bits=self.training.bits,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: what was asked for, secrets masked."""
+        record = self.record()
+        training = {name: value for name, value in self.training.to_dict().items() if name not in record}
+        return {**record, "training": training}
+
+    def record(self) -> dict[str, Any]:
+        """What a run is besides its training flags: stage, recipe, model, data, and the code it was made with."""
         return {
             "stage": self.stage.name,
+            "recipe": list(self.recipe),
             "model": asdict(self.model),
             "data": asdict(self.data),
-            "training": self.training.to_dict(),
+            "provenance": provenance(),
         }
 
 
@@ -216,15 +280,55 @@ def translate_flags(argv: Sequence[str]) -> list[str]:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
-    """Reads the command line.
+    """Reads the command line, and the recipes that it names; what it says itself counts more.
 
     Args:
         argv: Without the program's name; by default this process's.
 
     Raises:
         SystemExit: A flag is unknown.
-        ValueError: A value is impossible; names the flag.
+        ValueError: A value is impossible; names the flag, and the recipe's line if it stands in one.
     """
-    parser = transformers.HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False)
+    parser.add_argument(
+        "--recipe", nargs="+", action="extend", default=[], help="YAML files of flags; later ones count more."
+    )
     words = translate_flags(sys.argv[1:] if argv is None else argv)
-    return Arguments(*parser.parse_args_into_dataclasses(words))
+    recipe = _recipes_named(words)
+    model, data, training, _ = parser.parse_args_into_dataclasses([*recipe_flags(recipe), *words])
+    if data.eval_data_path is not None and training.eval_strategy == IntervalStrategy.NO:
+        training.eval_strategy, training.do_eval = IntervalStrategy.EPOCH, True
+    arguments = Arguments(model, data, training, tuple(recipe))
+    training.record = arguments.record()
+    return arguments
+
+
+def _recipes_named(words: Sequence[str]) -> list[str]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe", nargs="+", action="extend", default=[])
+    named: list[str] = parser.parse_known_args(words)[0].recipe
+    return named
+
+
+def recipe_flags(files: Sequence[str]) -> list[str]:
+    """The flags that recipes set, each checked by itself so that a mistake is told with its file and line."""
+    parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False, exit_on_error=False)
+    known = [entry.name for one in _CLASSES for entry in fields(one) if entry.init]
+    flags: dict[str, list[str]] = {}
+    for setting in (setting for file in files for setting in read_recipe(file)):
+        words = translate_flags([f"--{setting.key}", *setting.values])
+        if not words:
+            continue
+        if words[0].removeprefix("--") not in known:
+            close = get_close_matches(setting.key, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{setting.where}: {setting.key} is no flag of train.py{hint}")
+        try:
+            _, left_over = parser.parse_known_args(words)
+        except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
+            reason = getattr(error, "message", error)
+            raise ValueError(f"{setting.where}: {setting.key}: {reason}") from error
+        if left_over:
+            raise ValueError(f"{setting.where}: {setting.key} takes one value, not {len(setting.values)}")
+        flags[words[0]] = words
+    return [word for words in flags.values() for word in words]

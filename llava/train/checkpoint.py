@@ -1,24 +1,81 @@
-"""What a run leaves behind, and where it goes on."""
+"""Which checkpoints of a run are whole, and where it goes on."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from llava.train.arguments import Arguments
 from llava.train.run_key import difference_from
-from llava.train.stages import Stage
 
 logger = logging.getLogger(__name__)
 
-ARGUMENTS_NAME = "training_args.json"
-_STATE_NAME = "trainer_state.json"  # the trainer writes it last, so a checkpoint that has one is whole
+_STATE_NAME = "trainer_state.json"  # the trainer writes it after all else
+_SEAL_NAME = "files.json"
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written; the message says where, why, and what to do."""
+
+
+def seal(folder: Path) -> None:
+    """Notes the size of every file of a checkpoint, once all of them are on disk.
+
+    A checkpoint counts as whole if it is sealed, its files have these sizes, and the trainer's state, which is
+    written after the seal, can be read.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in files if path.name not in (_SEAL_NAME, _STATE_NAME)]
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    with (folder / _SEAL_NAME).open("w", encoding="utf-8") as file:
+        file.write(json.dumps(sizes, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def unseal(folder: Path) -> None:
+    """Takes the marks of a whole checkpoint off a folder that is about to be written again."""
+    for name in (_STATE_NAME, _SEAL_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def why_not_whole(folder: Path) -> str | None:
+    """What a checkpoint lacks; None if it is whole."""
+    try:
+        sizes = json.loads((folder / _SEAL_NAME).read_text(encoding="utf-8"))
+        json.loads((folder / _STATE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        return f"it has no {Path(error.filename).name}"
+    except ValueError as error:
+        return f"it is cut short: {error}"
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.is_file():
+            return f"it has no {name}"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+    return None
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Compares the free space of a disk with what a run will write.
+
+    Raises:
+        CheckpointWriteError: It does not suffice.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointWriteError(
+            f"the disk of --output_dir {folder} has {free / 1e9:.1f} GB free, a checkpoint and the result may take "
+            f"{needed / 1e9:.1f} GB; free some or choose another"
+        )
 
 
 def checkpoint_to_resume(output_dir: str | Path, asked: str | None, key: Mapping[str, Any]) -> str | None:
@@ -36,13 +93,14 @@ def checkpoint_to_resume(output_dir: str | Path, asked: str | None, key: Mapping
     if asked is not None and asked.lower() in ("none", "false"):
         return None
     if asked is None or asked.lower() in ("auto", "true"):
-        found = _last_checkpoint(Path(output_dir))
+        found = _last_checkpoint(Path(output_dir), key)
         if found is None:
             return None
     else:
         found = Path(asked)
-        if not (found / _STATE_NAME).is_file():
-            raise ValueError(f"--resume_from_checkpoint {asked} is no whole checkpoint: it has no {_STATE_NAME}")
+        lack = why_not_whole(found)
+        if lack is not None:
+            raise ValueError(f"--resume_from_checkpoint {asked} is no whole checkpoint: {lack}")
     difference = difference_from(found, key)
     if difference is not None:
         raise ValueError(
@@ -53,65 +111,22 @@ def checkpoint_to_resume(output_dir: str | Path, asked: str | None, key: Mapping
     return str(found)
 
 
-def _last_checkpoint(output_dir: Path) -> Path | None:
-    found = {
-        int(path.name.rpartition("-")[2]): path
-        for path in output_dir.glob("checkpoint-*")
-        if path.name.rpartition("-")[2].isdigit() and (path / _STATE_NAME).is_file()
-    }
-    return found[max(found)] if found else None
+def steps_done(checkpoint: str | Path) -> tuple[int, int]:
+    """How many optimizer steps a checkpoint has behind it, and how many its run was to have."""
+    state = json.loads((Path(checkpoint) / _STATE_NAME).read_text(encoding="utf-8"))
+    return int(state["global_step"]), int(state["max_steps"])
 
 
-def save_result(
-    directory: str | Path, model: Any, stage: Stage, arguments: Arguments, tokenizer: Any, image_processor: Any
-) -> None:
-    """Writes what the stage made, ready for `load_pretrained_model`, and the arguments it was made with.
-
-    A stage that trains only the projector leaves `mm_projector.safetensors` and a config; another one a whole
-    checkpoint in transformers' format.
-
-    Args:
-        directory: Made if it is not there.
-        model: In the dtypes of training; what a whole checkpoint holds is written in the dtype of the run.
-        stage: What was trained.
-        arguments: Of the run.
-        tokenizer: Saved with a whole checkpoint.
-        image_processor: Saved with a whole checkpoint.
-    """
-    from llava.model.multimodal_projector import save_projector
-
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    model.config.use_cache = True
-    if stage.saves_projector_only:
-        save_projector(model, directory, base_model=arguments.model.model_name_or_path)
-    else:
-        dtype = _dtype_of(arguments)
-        state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-        model.config.dtype = dtype
-        model.save_pretrained(directory, state_dict=state)
-        tokenizer.save_pretrained(directory)
-        image_processor.save_pretrained(directory)
-    write_arguments(directory, arguments)
-    share_weights(directory, like=ARGUMENTS_NAME)
-
-
-def write_arguments(directory: str | Path, arguments: Arguments) -> None:
-    """Writes the arguments of a run as JSON."""
-    text = json.dumps(arguments.to_dict(), indent=2, ensure_ascii=False, sort_keys=True, default=str)
-    (Path(directory) / ARGUMENTS_NAME).write_text(text + "\n", encoding="utf-8")
-
-
-def share_weights(directory: Path, like: str) -> None:
-    """Gives the weights the mode of another file of the folder.
-
-    safetensors writes files that only their owner can read, whatever the umask.
-    """
-    for file in directory.glob("*.safetensors"):
-        shutil.copymode(directory / like, file)
-
-
-def _dtype_of(arguments: Arguments) -> torch.dtype:
-    if arguments.training.bf16:
-        return torch.bfloat16
-    return torch.float16 if arguments.training.fp16 else torch.float32
+def _last_checkpoint(output_dir: Path, key: Mapping[str, Any]) -> Path | None:
+    """The last whole one of this run; of another run, if there is none of this one."""
+    of_another_run = None
+    numbered = [path for path in output_dir.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        lack = why_not_whole(path)
+        if lack is not None:
+            logger.warning("%s is not whole and is left aside: %s", path, lack)
+        elif difference_from(path, key) is None:
+            return path
+        else:
+            of_another_run = of_another_run or path
+    return of_another_run

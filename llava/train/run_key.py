@@ -10,7 +10,9 @@ from typing import Any
 
 from llava.data.subset import hash_file
 from llava.model.checkpoint_files import projector_file, resolve_checkpoint, weight_files
+from llava.model.lora import adapter_file
 from llava.train.arguments import Arguments
+from llava.train.start import is_llava_checkpoint
 
 KEY_NAME = "run_key.json"
 
@@ -21,8 +23,15 @@ _TRAINING_FLAGS = (
     "max_steps",
     "lr_scheduler_type",
     "warmup_steps",
+    "lr_scheduler_kwargs",
     "weight_decay",
     "optim",
+    "optim_args",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "neftune_noise_alpha",
+    "average_tokens_across_devices",
     "max_grad_norm",
     "seed",
     "data_seed",
@@ -33,6 +42,8 @@ _TRAINING_FLAGS = (
     "bf16",
     "fp16",
 )
+_ADAPTER_FLAGS = ("lora_r", "lora_alpha", "lora_dropout", "lora_bias", "bits")
+_4_BIT_FLAGS = ("double_quant", "quant_type")
 
 
 def run_key(arguments: Arguments, config: Any) -> dict[str, Any]:
@@ -46,12 +57,19 @@ def run_key(arguments: Arguments, config: Any) -> dict[str, Any]:
     """
     model, data, training = arguments.model, arguments.data, arguments.training
     adapter = model.pretrain_mm_mlp_adapter
+    tower = None if is_llava_checkpoint(model.model_name_or_path) else model.vision_tower  # else it is not read
     at_once = training.per_device_train_batch_size * training.world_size
     key = {
         "--stage": f"{arguments.stage.name} ({', '.join(sorted(arguments.stage.trained))})",
         "--model_name_or_path": str(Path(model.model_name_or_path)),
         "files of --model_name_or_path": _fingerprint(resolve_checkpoint(model.model_name_or_path)),
-        "--vision_tower": model.vision_tower,
+        "--vision_tower": tower,
+        "files of --vision_tower": tower and _fingerprint(resolve_checkpoint(tower)),
+        "--mm_projector_type": model.mm_projector_type,
+        "--mm_vision_select_layer": getattr(config, "vision_feature_layer", None),
+        "--mm_vision_select_feature": getattr(config, "vision_feature_select_strategy", None),
+        "--mm_patch_merge_type": getattr(config, "mm_patch_merge_type", None),
+        "--image_grid_pinpoints": getattr(config, "image_grid_pinpoints", None),
         "--pretrain_mm_mlp_adapter": None if adapter is None else _hash_projector(Path(adapter)),
         "--compression": getattr(config, "compression", None),
         "--version": model.version,
@@ -59,10 +77,15 @@ def run_key(arguments: Arguments, config: Any) -> dict[str, Any]:
         "content of --data_path": hash_file(Path(data.data_path)),
         "--data_fraction": data.data_fraction,
         "--global_batch_size": at_once * training.gradient_accumulation_steps,
-        **{f"--{name}": getattr(training, name) for name in _TRAINING_FLAGS},
+        **{f"--{name}": getattr(training, name) for name in _flags_of(arguments)},
     }
     plain: dict[str, Any] = json.loads(json.dumps(key, default=str))  # as it will be read again
     return plain
+
+
+def _flags_of(arguments: Arguments) -> tuple[str, ...]:
+    adapter_flags = _ADAPTER_FLAGS if arguments.stage.has_adapters else ()
+    return _TRAINING_FLAGS + adapter_flags + (_4_BIT_FLAGS if arguments.training.bits == 4 else ())
 
 
 def write_key(folder: Path, key: Mapping[str, Any]) -> None:
@@ -81,8 +104,8 @@ def difference_from(checkpoint: Path, key: Mapping[str, Any]) -> str | None:
 
 
 def _fingerprint(folder: Path) -> str:
-    projector = projector_file(folder)
-    files = [*weight_files(folder), *([] if projector is None else [projector])]
+    others = [file for file in (projector_file(folder), adapter_file(folder)) if file is not None]
+    files = [*weight_files(folder), *others]
     sizes = json.dumps([(file.name, file.stat().st_size) for file in files])
     return hashlib.sha256((folder / "config.json").read_bytes() + sizes.encode()).hexdigest()
 

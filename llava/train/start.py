@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import torch
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.model.checkpoint_files import read_json, resolve_checkpoint
 from llava.model.config_adapter import is_llava_format, is_transformers_format
@@ -19,7 +20,8 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
     """Loads a LLaVA checkpoint, or joins a language model and a tower, and readies it for a stage.
 
     What is trained is kept in float32, so that small updates are not lost; the rest takes the dtype of the run
-    (`--bf16`, `--fp16`), in which DeepSpeed will hold all of it.
+    (`--bf16`, `--fp16`), in which DeepSpeed will hold all of it. A quantised language model goes straight to the
+    device of the run, and its norms are kept in float32 (Dettmers et al. 2023).
 
     Args:
         arguments: Of `parse_arguments`.
@@ -34,7 +36,7 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
     """
     model_arguments = arguments.model
     attention = model_arguments.attn_implementation or attn_implementation
-    if _is_llava_checkpoint(model_arguments.model_name_or_path):
+    if is_llava_checkpoint(model_arguments.model_name_or_path):
         tokenizer, model, image_processor = _from_checkpoint(arguments, attention)
     else:
         tokenizer, model, image_processor = _from_parts(arguments, attention)
@@ -42,10 +44,14 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
         model.config.image_aspect_ratio = arguments.data.image_aspect_ratio
     if model_arguments.compression is not None:
         model.set_compression(model_arguments.compression)
+    model.config.tokenizer_model_max_length = arguments.training.model_max_length  # data and model cut alike
     model.config.use_cache = False  # a cache would be filled and never read; it is no part of what is saved
     tokenizer.padding_side = "right"
+    if stage.has_adapters:
+        _add_adapters(model, arguments)
     apply_stage(model, stage)
-    _set_dtypes(model, _run_dtype(arguments))
+    if not is_deepspeed_zero3_enabled():  # which splits the parameters, in the dtype that they are loaded in
+        _set_dtypes(model, run_dtype(arguments), keep_norms=stage.quantised)
     return tokenizer, model, image_processor
 
 
@@ -57,7 +63,7 @@ def _from_checkpoint(arguments: Arguments, attention: str | None) -> tuple[Any, 
     if given.vision_tower is not None:
         logger.warning("--vision_tower %s is ignored: the checkpoint names its own tower", given.vision_tower)
     tokenizer, model, image_processor, _ = load_pretrained_model(
-        given.model_name_or_path, device="cpu", torch_dtype="auto", attn_implementation=attention
+        given.model_name_or_path, attn_implementation=attention, **_placement(arguments)
     )
     merge_type = getattr(model.config, "mm_patch_merge_type", None) or "flat"
     if given.mm_patch_merge_type not in (None, merge_type):
@@ -90,26 +96,56 @@ def _from_parts(arguments: Arguments, attention: str | None) -> tuple[Any, Any, 
         mm_patch_merge_type=given.mm_patch_merge_type or "flat",
         image_aspect_ratio=arguments.data.image_aspect_ratio or "square",
         image_grid_pinpoints=arguments.data.image_grid_pinpoints,
-        torch_dtype="auto",
         attn_implementation=attention,
+        **_placement(arguments),
         tokenizer_model_max_length=arguments.training.model_max_length,
     )
     return tokenizer, model, image_processor
 
 
-def _is_llava_checkpoint(name: str) -> bool:
+def is_llava_checkpoint(name: str) -> bool:
     """Whether a config describes a whole LLaVA model, in either format."""
     config = read_json(resolve_checkpoint(name) / "config.json")
     return is_llava_format(config) or is_transformers_format(config)
 
 
-def _run_dtype(arguments: Arguments) -> torch.dtype:
+def run_dtype(arguments: Arguments) -> torch.dtype:
+    """What the flags ask to compute in."""
     if arguments.training.bf16:
         return torch.bfloat16
     return torch.float16 if arguments.training.fp16 else torch.float32
 
 
-def _set_dtypes(model: Any, run_dtype: torch.dtype) -> None:
+def _add_adapters(model: Any, arguments: Arguments) -> None:
+    from llava.train.adapters import add_adapters
+
+    given = arguments.training
+    if given.lora_weight_path:
+        logger.warning("--lora_weight_path %s has no effect, as in LLaVA", given.lora_weight_path)
+    add_adapters(model, r=given.lora_r, alpha=given.lora_alpha, dropout=given.lora_dropout, bias=given.lora_bias)
+
+
+def _placement(arguments: Arguments) -> dict[str, Any]:
+    """Where and how the weights are loaded, for both loading functions."""
+    given = arguments.training
+    if not arguments.stage.quantised:
+        dtype = run_dtype(arguments) if is_deepspeed_zero3_enabled() else "auto"
+        return {"torch_dtype": dtype, "device": "cpu"}
+    if is_deepspeed_zero3_enabled():
+        raise ValueError("--stage qlora does not go with ZeRO-3, which cannot split quantised weights; use ZeRO-2")
+    from llava.model.quantization import bitsandbytes_config
+
+    quantization = bitsandbytes_config(
+        given.bits, run_dtype(arguments), quant_type=given.quant_type, double_quant=given.double_quant
+    )
+    return {"torch_dtype": "auto", "device": given.device, "quantization_config": quantization}
+
+
+def _set_dtypes(model: Any, dtype: torch.dtype, *, keep_norms: bool = False) -> None:
     # Parameter by parameter: `model.to(dtype)` would round the rotary frequencies too.
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else run_dtype)
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue  # quantised
+        is_norm = name.startswith("model.language_model.") and "norm" in name
+        exact = parameter.requires_grad or (keep_norms and is_norm)
+        parameter.data = parameter.data.to(torch.float32 if exact else dtype)

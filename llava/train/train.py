@@ -9,17 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.command_line import plain_errors
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, SampleError, read_records
+from llava.data.presence import check_images_exist
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import get_template
+from llava.inference import Inference
 from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
-from llava.train.checkpoint import checkpoint_to_resume, save_result
+from llava.train.cache_features import use_feature_cache
+from llava.train.checkpoint import CheckpointWriteError, checkpoint_to_resume, steps_done
+from llava.train.interruption import Interrupted, StopSignals
 from llava.train.run_key import run_key
+from llava.train.save import names_of_result, save_result
 from llava.train.start import start_model
 from llava.train.trainer import LlavaTrainer
+from llava.train.watch import BadDataError, DivergedError, RunWatch
+from llava.train.weights import gather_state
 
 logger = logging.getLogger(__name__)
 
@@ -64,34 +72,71 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
         level=logging.INFO if training.should_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     set_seed(training.seed)
+    if is_deepspeed_zero3_enabled():
+        _join_processes(training)
     stage = arguments.stage
+    records, subset = select_records(arguments)  # before the model: a mistake is told in seconds
+    held_out = read_held_out(arguments)
     tokenizer, model, image_processor = start_model(arguments, stage, attn_implementation)
-    records, subset = select_records(arguments)
     key = run_key(arguments, model.config)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
     trainer = LlavaTrainer(
         stage=stage,
         key=key,
+        inference=make_inference(arguments, tokenizer, model, image_processor),
+        questions=(held_out or [])[: arguments.data.eval_generate],
         model=model,
         args=training,
         train_dataset=make_dataset(arguments, records, tokenizer, model, image_processor),
+        eval_dataset=held_out and make_dataset(arguments, held_out, tokenizer, model, image_processor),
         data_collator=Collator(pad_token_id=tokenizer.pad_token_id or 0),
     )
+    if trainer.is_world_process_zero() and arguments.data.feature_cache is None:  # which looks for itself
+        for dataset in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
+            check_images_exist(dataset, is_quiet=training.disable_tqdm)
     return Run(arguments, trainer, tokenizer, image_processor, subset, checkpoint)
 
 
+def _join_processes(training: TrainingArguments) -> None:
+    """Connects the processes before the model is made, which ZeRO-3 splits over them as it is."""
+    import deepspeed
+
+    deepspeed.init_distributed(dist_backend="gloo" if training.use_cpu else None)
+
+
 def execute(run: Run) -> LlavaTrainer:
-    """Trains, and saves what the stage made."""
+    """Trains, and saves what the stage made.
+
+    Raises:
+        Interrupted: A signal asked the run to stop, and its checkpoint is written.
+        BadDataError: More images cannot be used than `--max_bad_fraction` allows, or nothing can be learned from.
+        DivergedError: The loss is not a number.
+        CheckpointWriteError: The disk took no checkpoint.
+    """
     trainer, training = run.trainer, run.arguments.training
+    trainer.try_checkpoint()
     if training.should_save:
         write_manifest(Path(training.output_dir) / "subset.json", run.subset)
-    trainer.train(resume_from_checkpoint=run.checkpoint)
-    trainer.save_state()
+    if run.checkpoint is not None and _is_finished(run.checkpoint):
+        trainer.restore(run.checkpoint)
+    else:
+        if run.arguments.data.feature_cache is not None:
+            use_feature_cache(trainer, run.arguments.data.feature_cache)
+        with StopSignals() as signals:
+            max_bad = run.arguments.data.max_bad_fraction * len(trainer.train_dataset)
+            trainer.add_callback(RunWatch(trainer.accelerator, signals, trainer.report, max_bad))
+            trainer.train(resume_from_checkpoint=run.checkpoint)
+        trainer.save_state()
+    stage = trainer.stage
+    state = gather_state(trainer.model, names_of_result(trainer.model, stage), keep=training.should_save)
     if training.should_save:
-        save_result(
-            training.output_dir, trainer.model, trainer.stage, run.arguments, run.tokenizer, run.image_processor
-        )
+        save_result(training.output_dir, trainer.model, state, stage, run.arguments, run.tokenizer, run.image_processor)
     return trainer
+
+
+def _is_finished(checkpoint: str) -> bool:
+    done, planned = steps_done(checkpoint)
+    return done >= planned
 
 
 def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> None:
@@ -105,6 +150,11 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
         run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
     try:
         execute(run)
+    except Interrupted as stop:
+        logger.warning("%s", stop)
+        raise SystemExit(stop.exit_status) from stop
+    except (BadDataError, DivergedError, CheckpointWriteError) as error:
+        raise SystemExit(f"error: {error}") from error
     except SampleError as error:
         message = str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]  # a loading process adds its traceback
         raise SystemExit(f"error: {message}") from error
@@ -121,6 +171,25 @@ def select_records(arguments: Arguments) -> tuple[list[dict[str, Any]], dict[str
     logger.info("training on %d of %d samples (seed %d)", len(indices), len(records), seed)
     manifest = subset_manifest(data.data_path, records, indices, data.data_fraction, seed)
     return [records[index] for index in indices], manifest
+
+
+def read_held_out(arguments: Arguments) -> list[dict[str, Any]] | None:
+    """The data that `--eval_data_path` names; None without it."""
+    path = arguments.data.eval_data_path
+    return None if path is None else read_records(path, get_template(arguments.model.version))
+
+
+def make_inference(arguments: Arguments, tokenizer: Any, model: Any, image_processor: Any) -> Inference | None:
+    """What answers the `--eval_generate` questions of each evaluation; None if none are asked.
+
+    Raises:
+        ValueError: ZeRO-3 leaves no process a whole model to ask.
+    """
+    if not arguments.data.eval_generate:
+        return None
+    if is_deepspeed_zero3_enabled():
+        raise ValueError("--eval_generate does not go with ZeRO-3; drop it (the loss is still measured) or use ZeRO-2")
+    return Inference(tokenizer, model, image_processor, conv_mode=arguments.model.version)
 
 
 def make_dataset(

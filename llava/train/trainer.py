@@ -5,27 +5,34 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
 
+from llava.constants import IGNORE_INDEX
+from llava.data.cached_dataset import CachedDataset
+from llava.data.dataset import NO_TARGETS
 from llava.data.sampler import LengthGroupedSampler
-from llava.train.checkpoint import share_weights
-from llava.train.run_key import KEY_NAME, write_key
+from llava.train.blank_image import add_blank_image
+from llava.train.resumable import ResumableTrainer
+from llava.train.save import describe_checkpoint
 from llava.train.stages import Stage, parameters_of
+from llava.train.throughput import Throughput, peak_of
+from llava.train.validation import answer_accuracy, validation_loss
+from llava.train.watch import StepReport
+
+if TYPE_CHECKING:
+    from llava.inference import Inference
 
 logger = logging.getLogger(__name__)
 
-_TRAINED_NAME = "trained.safetensors"
 
-
-class LlavaTrainer(Trainer):
+class LlavaTrainer(ResumableTrainer):
     """Trains one stage.
 
     The loss is the mean over all target tokens of an optimizer step, whatever the number of processes and of
@@ -33,22 +40,34 @@ class LlavaTrainer(Trainer):
     """
 
     args: Any
+    control: Any
 
-    def __init__(self, *, stage: Stage, key: Mapping[str, Any], **kwargs: Any) -> None:
-        """Takes what transformers' Trainer takes.
+    def __init__(
+        self,
+        *,
+        stage: Stage,
+        inference: Inference | None = None,
+        questions: Sequence[dict[str, Any]] = (),
+        **kwargs: Any,
+    ) -> None:
+        """Takes what `ResumableTrainer` takes.
 
         Args:
             stage: What is trained; checkpoints of a projector stage hold the projector only.
-            key: Of the run, from `run_key`; written into each checkpoint.
-            **kwargs: For `Trainer`.
+            inference: Around the model, to answer `questions` at each evaluation.
+            questions: Entries of LLaVA's JSON.
+            **kwargs: For `ResumableTrainer`.
         """
         super().__init__(**kwargs)
         self.stage = stage
-        self.key = key
+        self.inference = inference
+        self.questions = questions
+        self.report = StepReport()
         self.skipped: Counter[str] = Counter()
         self._reported: set[str] = set()
-        self._seen: Counter[str] = Counter()
-        self._seen_since: float | None = None
+        arguments = self.args
+        peak = arguments.peak_tflops or (peak_of(arguments.device) if arguments.bf16 or arguments.fp16 else None)
+        self.throughput = Throughput(self.model, arguments.device, peak)
 
     # ---- order of the samples ----
 
@@ -69,33 +88,83 @@ class LlavaTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """A micro-batch; what was left out of it is reported and counted."""
-        self._seen_since = self._seen_since or time.perf_counter()
         for reason, name in inputs.pop("skipped", ()):
             self.skipped[reason] += 1
+            if reason != NO_TARGETS:  # all others speak of an image
+                self.report.bad_images.add(name)
             if name not in self._reported:
                 self._reported.add(name)
                 logger.warning("%s, skipped: %s", reason, name)
-        self._seen["samples"] += int((inputs["labels"] >= 0).any(dim=1).sum())
-        self._seen["visual tokens"] += sum(self.model.num_visual_tokens(inputs.get("image_sizes", [])))
-        return super().training_step(model, inputs, num_items_in_batch)
+        self.throughput.count(inputs)
+        self.report.trained += int((inputs["labels"] != IGNORE_INDEX).any(dim=1).sum())
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.report.loss_is_finite = loss.isfinite() & self.report.loss_is_finite
+        return loss
+
+    def get_batch_samples(self, epoch_iterator: Any, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', with the wait for data on the clock."""
+        return super().get_batch_samples(self.throughput.waiting(epoch_iterator), *args, **kwargs)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        if self.is_deepspeed_enabled and not inputs.keys() & {"images", "vision_tokens"}:
+            data = self.train_dataset if self.model.training else self.eval_dataset
+            runs_tower = is_deepspeed_zero3_enabled() and not isinstance(data, CachedDataset)
+            inputs = add_blank_image(inputs, self.model, as_tokens=not runs_tower)
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return prepared
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The loss, with a zero gradient for what a batch did not use.
+        """The loss from logits at targets only, with a zero gradient for what a batch did not use.
 
         A batch without images reaches no projector, one without rows of tiles no newline; other processes would wait
         for their gradients for ever.
         """
         if num_items_in_batch is not None:  # a step without any target must give zero, not 0 / 0
             num_items_in_batch = torch.clamp(torch.as_tensor(num_items_in_batch), min=1)
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss, outputs = super().compute_loss(model, {**inputs, **self._loss_options}, True, num_items_in_batch)
         if model.training:
-            unused = [] if "images" in inputs else parameters_of(self.model, "mm_projector")
+            unused = [] if inputs.keys() & {"images", "vision_tokens"} else parameters_of(self.model, "mm_projector")
             unused += [p for name, p in self.model.named_parameters() if name.endswith("image_newline")]
             zeros = (parameter.sum() * 0 for parameter in unused if parameter.requires_grad)
             loss = loss + sum(zeros, loss.new_zeros(()))
         return (loss, outputs) if return_outputs else loss
+
+    @property
+    def _loss_options(self) -> dict[str, bool]:
+        return {"loss_only": True, "packing": self.args.packing}
+
+    # ---- evaluation ----
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The loss on `--eval_data_path`, and with `--eval_generate` how many of its questions are answered right.
+
+        Every process must call it.
+        """
+        arguments = self.args
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        size = arguments.per_device_eval_batch_size
+        start = time.perf_counter()
+        self.model.eval()
+        found = validation_loss(dataset, self.data_collator, self._loss_sum, self.accelerator, size)
+        if self.inference is not None:
+            with self.accelerator.autocast():
+                folder = dataset.image_folder
+                found |= answer_accuracy(self.inference, self.questions, folder, self.accelerator, size)
+        seconds = time.perf_counter() - start
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in (found | {"seconds": seconds}).items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(arguments, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _loss_sum(self, batch: dict[str, Any]) -> Tensor:
+        inputs = self._prepare_inputs(batch)
+        loss: Tensor = self.model_wrapped(**inputs, **self._loss_options, num_items_in_batch=torch.tensor(1)).loss
+        return loss
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As transformers', with `--mm_projector_lr` for the projector."""
@@ -111,49 +180,26 @@ class LlavaTrainer(Trainer):
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
-    # ---- figures ----
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds samples a second, visual tokens a sample and what was skipped, over all processes."""
-        if "loss" in logs:
-            logs |= self._figures()
-        super().log(logs, start_time)
-
-    def _figures(self) -> dict[str, float]:
-        now = time.perf_counter()
-        names = ("samples", "visual tokens")
-        local = [float(self._seen[name]) for name in names] + [float(sum(self.skipped.values()))]
-        totals = self.accelerator.reduce(torch.tensor(local, device=self.args.device), reduction="sum").tolist()
-        seconds, self._seen_since = now - (self._seen_since or now), now
-        self._seen.clear()
-        samples, visual_tokens, skipped = totals
-        return {
-            "samples_per_second": round(samples / max(seconds, 1e-9), 3),
-            "visual_tokens_per_sample": round(visual_tokens / max(samples, 1), 2),
-            "skipped_samples": skipped,
-        }
-
     # ---- checkpoints ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Writes what is trained; the frozen parts are where the run started from."""
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = self.model.state_dict() if state_dict is None else state_dict
-        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items() if name in trained}
-        safetensors.torch.save_file(kept, folder / _TRAINED_NAME, metadata={"format": "pt"})
-        write_key(folder, self.key)
-        share_weights(folder, like=KEY_NAME)
+        """As a run goes on from them, and ready for `load_pretrained_model`."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            describe_checkpoint(folder, self.model, self.stage, self.key["--model_name_or_path"])
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Reads what `_save` wrote."""
-        state = safetensors.torch.load_file(Path(resume_from_checkpoint) / _TRAINED_NAME)
-        target = self.model if model is None else model
-        trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
-        if set(state) != trained:
-            differing = ", ".join(sorted(set(state) ^ trained)[:5])
-            raise ValueError(f"{resume_from_checkpoint} is of another model or stage; they differ in {differing}")
-        target.load_state_dict(state, strict=False)
+    # ---- figures ----
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds how fast the run is, over all processes, and how many samples were skipped."""
+        if "loss" in logs:
+            logs |= self.throughput.figures(self.accelerator)
+            skipped = torch.tensor(float(sum(self.skipped.values())), device=self.args.device)
+            logs["skipped_samples"] = self._skipped_before() + self.accelerator.reduce(skipped, reduction="sum").item()
+        super().log(logs, start_time)
+
+    def _skipped_before(self) -> float:
+        """What was skipped before this run was interrupted, as it was last logged."""
+        earlier = [entry for entry in self.state.log_history if entry["step"] <= self.steps_before]
+        return float(next((e["skipped_samples"] for e in reversed(earlier) if "skipped_samples" in e), 0))

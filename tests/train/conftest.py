@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,19 @@ def flags(oracle_dir, tmp_path):
         return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
     return flags
+
+
+def launch_environment(**more) -> dict[str, str]:
+    """For a launcher: this environment's commands first, no launcher around it, threads that sleep."""
+    outer = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {
+        **outer,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{outer['PATH']}",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **{name: str(value) for name, value in more.items()},
+    }
 
 
 def losses_of(trainer) -> list[float]:

@@ -8,8 +8,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from llava import load_pretrained_model
-from llava.train.checkpoint import checkpoint_to_resume
-from llava.train.run_key import write_key
 from llava.train.train import main, train
 from tests.train.conftest import losses_of
 
@@ -87,24 +85,6 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(stage, flags, tmp_p
         torch.testing.assert_close(ours[name], tensor, atol=1e-6, rtol=0)
 
 
-def test_only_whole_checkpoints_are_resumed(tmp_path):
-    key = {"--stage": "projector"}
-    assert checkpoint_to_resume(tmp_path, None, key) is None
-    for step, is_whole in ((2, True), (10, True), (12, False)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        write_key(tmp_path / f"checkpoint-{step}", key)
-        if is_whole:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert checkpoint_to_resume(tmp_path, "auto", key) == str(tmp_path / "checkpoint-10")
-    assert checkpoint_to_resume(tmp_path, "none", key) is None
-    assert checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-2"), key) == str(tmp_path / "checkpoint-2")
-    with pytest.raises(ValueError, match="no whole checkpoint"):
-        checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-12"), key)
-    (tmp_path / "checkpoint-10" / "run_key.json").unlink()
-    with pytest.raises(ValueError, match=r"checkpoint-10 is of another run \(it has no run_key\.json\)"):
-        checkpoint_to_resume(tmp_path, None, key)
-
-
 def test_another_run_does_not_go_on_from_a_checkpoint(flags, tmp_path):
     common = {"stage": "projector", "num_train_epochs": 1, "save_strategy": "steps", "save_steps": 1}
     first = {**common, "compression": "visionzip:54+10", "data_fraction": 0.6}
@@ -149,6 +129,7 @@ def test_text_and_broken_samples_do_not_stop_a_run(flags, tmp_path, caplog):
                 image_folder=images,
                 num_train_epochs=2,
                 train_sampling_strategy="sequential",
+                max_bad_fraction=0.5,
             )
         )
     assert sum("broken.png" in message for message in caplog.messages) == 1
@@ -163,6 +144,25 @@ def test_the_loss_is_the_mean_over_the_tokens_of_a_step(flags, tmp_path):
     in_parts = train(flags(stage="projector", global_batch_size=3, max_steps=2, output_dir=tmp_path / "b"))
     assert in_parts.args.gradient_accumulation_steps == 3
     assert losses_of(in_parts) == pytest.approx(losses_of(at_once), abs=1e-5)
+
+
+def test_a_frozen_tower_keeps_nothing_for_a_backward_pass(oracle_dir):
+    """transformers' gradient checkpointing marks the input of every part, the tower's included."""
+    _, model, _, _ = load_pretrained_model(oracle_dir / "tiny-llava-v1.5", device="cpu", torch_dtype=torch.float32)
+    model.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(True)
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    model.train()
+    pixels = torch.zeros(1, 3, 336, 336)
+    seen = model.model.see(pixels)
+    assert not seen.tokens.requires_grad
+    assert model.model.project(seen, None)[0].requires_grad
+    model.model.vision_tower.requires_grad_(True)
+    assert model.model.see(pixels).tokens.requires_grad
+    model.model.vision_tower.requires_grad_(False)
+    model.disable_input_require_grads()
+    assert model.model.see(pixels.requires_grad_()).tokens.requires_grad
 
 
 def test_a_language_model_needs_a_tower(flags, oracle_dir):

@@ -1,6 +1,9 @@
 """The launch scripts: what they hand to the training program."""
 
+from __future__ import annotations
+
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -8,46 +11,78 @@ import pytest
 
 from llava.train.arguments import parse_arguments
 
-SCRIPTS = Path(__file__).parents[2] / "scripts" / "v1_5"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+LAUNCHED = [  # script, stage, template, shape of images, learning rate
+    ("v1_5/pretrain.sh", "align", "plain", "square", 1e-3),
+    ("v1_5/finetune.sh", "finetune", "v1", "pad", 2e-5),
+    ("v1_5/finetune_lora.sh", "lora", "v1", "pad", 2e-4),
+    ("v1_5/finetune_qlora.sh", "qlora", "v1", "pad", 2e-4),
+    ("v1_5/finetune_task.sh", "finetune", "v1", "pad", 2e-5),
+    ("v1_5/finetune_task_lora.sh", "lora", "v1", "pad", 2e-4),
+    ("v1_5/visionzip_tune.sh", "projector", "v1", "pad", 2e-5),
+    ("v1_6/pretrain.sh", "align", "plain", "square", 1e-3),
+    ("v1_6/finetune.sh", "finetune", "v1", "anyres", 2e-5),
+    ("v1_6/finetune_lora.sh", "lora", "v1", "anyres", 2e-4),
+    ("v1_6/finetune_qlora.sh", "qlora", "v1", "anyres", 2e-4),
+    ("v1_6/visionzip_tune.sh", "projector", "v1", "anyres", 2e-5),
+]
 
 
 @pytest.fixture
 def words_of(tmp_path):
-    """The words with which a script calls DeepSpeed, a stand-in that writes them down."""
-    (tmp_path / "deepspeed").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    (tmp_path / "deepspeed").chmod(0o755)
+    """The words with which a script calls a launcher, a stand-in that writes them down."""
+    for name in ("deepspeed", "torchrun", "python"):
+        (tmp_path / name).write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@"\n')
+        (tmp_path / name).chmod(0o755)
 
-    def words_of(script, **environment):
+    def words_of(script, *flags, **environment):
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-        command = ["bash", str(SCRIPTS / script)]
-        done = subprocess.run(command, env={"PATH": path, **environment}, capture_output=True, text=True, check=True)
+        command = ["bash", str(SCRIPTS / script), *flags]
+        environment = {"PATH": path, **environment}
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
         return done.stdout.split("\n")[:-1]
 
     return words_of
 
 
-@pytest.mark.parametrize(
-    ("script", "stage", "version", "aspect", "rate"),
-    [
-        ("pretrain.sh", "align", "plain", "square", 1e-3),
-        ("finetune.sh", "finetune", "v1", "pad", 2e-5),
-        ("visionzip_tune.sh", "projector", "v1", "pad", 2e-5),
-    ],
-)
-def test_defaults_are_llavas_under_zero2(words_of, script, stage, version, aspect, rate):
-    words = words_of(script, CPU="True")
-    assert words[:3] == ["--module", "llava.train.train_mem", "--deepspeed"]
-    assert Path(words[3]).samefile(SCRIPTS.parent / "zero2.json")
-    arguments = parse_arguments(words[4:])
+def parse(words, monkeypatch):
+    """The arguments of the words after the module's name, without the machine, which has DeepSpeed."""
+    monkeypatch.chdir(ROOT)
+    at = words.index("--recipe")
+    assert words[at + 2].startswith("configs/hardware/") and (ROOT / words[at + 2]).is_file()
+    return parse_arguments([*words[at : at + 2], *words[at + 3 :], "--use_cpu", "True"])
+
+
+@pytest.mark.parametrize("file", sorted(SCRIPTS.rglob("*.s[hb]*")), ids=lambda file: file.name)
+def test_scripts_are_bash(file):
+    subprocess.run(["bash", "-n", str(file)], check=True)
+    assert "\nset -euo pipefail\n" in file.read_text()
+    assert file.suffix == ".sbatch" or os.access(file, os.X_OK)
+
+
+def test_every_launch_script_is_tested():
+    found = {str(file.relative_to(SCRIPTS)) for file in SCRIPTS.glob("v1_*/*.sh")}
+    assert found == {script for script, *_ in LAUNCHED}
+
+
+@pytest.mark.parametrize(("script", "stage", "version", "aspect", "rate"), LAUNCHED)
+def test_defaults_are_llavas_under_zero2(words_of, monkeypatch, script, stage, version, aspect, rate):
+    words = words_of(script)
+    assert words[:4] == ["deepspeed", "--module", "llava.train.train_mem", "--recipe"]
+    assert words[5:] == ["configs/hardware/8x80gb.yaml"]
+    assert "deepspeed: configs/deepspeed/zero2.json" in (ROOT / words[5]).read_text()
+    arguments = parse(words, monkeypatch)
     assert arguments.stage.name == stage
     assert (arguments.model.version, arguments.data.image_aspect_ratio) == (version, aspect)
     training = arguments.training
     assert (training.learning_rate, training.weight_decay, training.lr_scheduler_type) == (rate, 0, "cosine")
     assert training.save_total_limit == 1
+    assert arguments.to_dict()["recipe"] == [words[4]]
 
 
-@pytest.mark.parametrize("script", ["pretrain.sh", "finetune.sh", "visionzip_tune.sh"])
-def test_the_environment_changes_them(words_of, script):
+@pytest.mark.parametrize("script", ["v1_5/pretrain.sh", "v1_5/finetune.sh", "v1_5/visionzip_tune.sh"])
+def test_the_environment_changes_them(words_of, monkeypatch, script):
     settings = {
         "SEED": "7",
         "WEIGHT_DECAY": "0.1",
@@ -55,17 +90,118 @@ def test_the_environment_changes_them(words_of, script):
         "SAVE_LIMIT": "3",
         "VERSION": "llava_llama_2",
     }
-    arguments = parse_arguments(words_of(script, CPU="True", ASPECT="anyres", **settings)[4:])
+    settings |= {"LR": "", "ASPECT": "anyres", "DATA": "my data.json", "BF16": "False"}
+    words = words_of(script, "--weight_decay", "0.2", **settings)
+    assert "" not in words
+    arguments = parse(words, monkeypatch)
     training = arguments.training
-    assert 7 in (training.seed, training.data_seed)
-    assert (training.weight_decay, training.lr_scheduler_type, training.save_total_limit) == (0.1, "linear", 3)
+    assert (training.seed, training.data_seed) == (7, 7)
+    assert (training.weight_decay, training.lr_scheduler_type, training.save_total_limit) == (0.2, "linear", 3)
     assert (arguments.model.version, arguments.data.image_aspect_ratio) == ("llava_llama_2", "anyres")
+    assert arguments.data.data_path == "my data.json" and not training.bf16
 
 
-def test_each_compression_is_tuned_in_a_folder_of_its_own(words_of):
-    folders = set()
-    for compression in ("visionzip:54+10", "visionzip:162+30", "random:64"):
-        words = words_of("visionzip_tune.sh", COMPRESSION=compression)
-        folders.add(words[words.index("--output_dir") + 1])
-    assert len(folders) == 3
-    assert "checkpoints/llava-v1.5-visionzip-54-10-projector" in folders
+@pytest.mark.parametrize(
+    ("launcher", "expected", "machine"),
+    [
+        ("deepspeed", ["deepspeed", "--hostfile", "hosts", "--module", "llava.train.train_mem"], "8x80gb"),
+        ("torchrun", ["torchrun", "--hostfile", "hosts", "-m", "llava.train.train_mem"], "8x80gb"),
+        ("python", ["python", "--hostfile", "hosts", "-m", "llava.train.train_mem"], "1x80gb"),
+    ],
+)
+def test_each_launcher_is_called_its_way(words_of, launcher, expected, machine):
+    words = words_of("v1_5/finetune.sh", LAUNCHER=launcher, LAUNCHER_ARGS="--hostfile hosts")
+    recipe = "configs/recipes/llava-v1.5-7b-finetune.yaml"
+    assert words == [*expected, "--recipe", recipe, f"configs/hardware/{machine}.yaml"]
+    words = words_of("v1_5/finetune.sh", LAUNCHER=launcher, HARDWARE="mine.yaml")
+    assert words[-2:] == [recipe, "mine.yaml"]
+
+
+def test_an_unknown_launcher_and_a_forgotten_recipe_are_told(tmp_path):
+    for variables, message in (
+        ({"RECIPE": "r", "LAUNCHER": "mpi"}, "LAUNCHER must be deepspeed, torchrun or python, not 'mpi'"),
+        ({}, "RECIPE: name a file of configs/recipes"),
+    ):
+        command = ["bash", str(SCRIPTS / "train.sh")]
+        environment = {"PATH": os.environ["PATH"], **variables}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode and message in done.stderr
+
+
+def test_models_and_budgets_are_chosen_by_name(words_of):
+    recipes = {
+        ("v1_5/visionzip_tune.sh", "SIZE=13b", "TOKENS=192"): "llava-v1.5-13b-visionzip-192",
+        ("v1_5/finetune.sh", "TOKENS=128"): "llava-v1.5-7b-finetune-visionzip-128",
+        ("v1_5/finetune_task_lora.sh", "SIZE=13b"): "llava-v1.5-13b-lora-task",
+        ("v1_6/visionzip_tune.sh", "MODEL=mistral-7b"): "llava-v1.6-mistral-7b-visionzip-320",
+        ("v1_6/finetune.sh", "TOKENS=640"): "llava-v1.6-vicuna-7b-finetune-visionzip-640",
+        ("v1_6/pretrain.sh", "MODEL=vicuna-13b"): "llava-v1.6-vicuna-13b-align",
+        ("train.sh", "RECIPE=configs/recipes/llava-v1.5-7b-finetune-task.yaml"): "llava-v1.5-7b-finetune-task",
+    }
+    for (script, *settings), recipe in recipes.items():
+        words = words_of(script, **dict(setting.split("=") for setting in settings))
+        file = words[words.index("--recipe") + 1]
+        assert file == f"configs/recipes/{recipe}.yaml" and (ROOT / file).is_file()
+
+
+def test_each_compression_is_trained_in_a_folder_of_its_own(words_of, monkeypatch):
+    folders = [parse(words_of("v1_5/visionzip_tune.sh"), monkeypatch).training.output_dir]
+    for script, compression in (
+        ("v1_5/visionzip_tune.sh", "visionzip:162+30"),
+        ("v1_5/visionzip_tune.sh", "random:64"),
+        ("v1_5/finetune.sh", "random:64"),
+        ("v1_6/visionzip_tune.sh", "random:64"),
+    ):
+        folders.append(parse(words_of(script, COMPRESSION=compression), monkeypatch).training.output_dir)
+    assert folders == [
+        "checkpoints/llava-v1.5-7b-visionzip-64",
+        "checkpoints/llava-v1.5-7b-visionzip-162-30",
+        "checkpoints/llava-v1.5-7b-random-64",
+        "checkpoints/llava-v1.5-7b-finetune-random-64",
+        "checkpoints/llava-v1.6-vicuna-7b-random-64",
+    ]
+    assert parse(words_of("v1_5/finetune.sh", COMPRESSION="x:1", OUTPUT="o"), monkeypatch).training.output_dir == "o"
+
+
+def test_a_dry_run_shows_the_command(tmp_path):
+    environment = {"PATH": os.environ["PATH"], "DRY_RUN": "1", "LR": "1e-4", "DATA": "my data/a.json"}
+    command = ["bash", str(SCRIPTS / "v1_5" / "finetune_lora.sh"), "--max_steps", "3"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("deepspeed --module llava.train.train_mem --recipe ")
+    assert done.stdout.endswith(" --learning_rate 1e-4 --max_steps 3\n")
+    words = shlex.split(done.stdout)
+    assert words[words.index("--data_path") + 1] == "my data/a.json"
+
+
+SRUN = """#!/bin/sh
+printf "%s\\n" "$1" >> "$CALLS"
+shift
+SLURM_PROCID=9 SLURM_LOCALID=1 SLURM_NTASKS=16 "$@" || exit $?
+exit $SRUN_STATUS
+"""
+SCONTROL = """#!/bin/sh
+if [ "$1" = show ]; then printf "node7\\nnode8\\n"; else echo "scontrol $*" >> "$CALLS"; fi
+"""
+PYTHON = '#!/bin/sh\necho "python $RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $MASTER_PORT $*" >> "$CALLS"\n'
+
+
+@pytest.mark.parametrize(("status", "is_queued_again"), [(0, False), (1, False), (138, True), (143, False)])
+def test_a_slurm_job_starts_a_process_a_gpu_and_is_queued_again_after_usr1(status, is_queued_again, tmp_path):
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("python", PYTHON)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    calls = tmp_path / "calls"
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "CALLS": str(calls),
+        "SRUN_STATUS": str(status),
+        "SLURM_JOB_ID": "60123",
+        "SLURM_JOB_NODELIST": "node[7-8]",
+        "RECIPE": "configs/recipes/llava-v1.5-7b-visionzip-64.yaml",
+    }
+    command = ["bash", "scripts/slurm/train.sbatch", "--save_steps", "10"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    words = f"-m llava.train.train_mem --recipe {environment['RECIPE']} configs/hardware/8x80gb.yaml --save_steps 10"
+    expected = ["--wait=300", f"python 9 1 16 node7 20123 {words}", "scontrol requeue 60123"]
+    assert calls.read_text().splitlines() == (expected if is_queued_again else expected[:-1])

@@ -1,0 +1,151 @@
+"""Floating-point operations of a training step, from the model's shape and the real lengths.
+
+Two operations a multiply-accumulate. Counted are matrix products: projections (grouped keys and values as such), the
+three matrices of a gated FFN, attention of each sample under its causal mask, the head at the targets, the tower as
+deep as it is run, the projector, adapters. Not counted: look-ups, norms, activations, rotations, softmax, the
+compressor (under one percent of its tower), and what gradient checkpointing computes a second time.
+
+Backward, a matrix costs once more for the gradient of its input, where one flows, and once more for its own, where it
+is trained. In projector tuning the language model is frozen, yet gradients flow through all of it: the images stand at
+its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llava.model.multimodal_encoder import selected_depth, tower_has_cls
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage trains.
+
+    Attributes:
+        projector: The projector.
+        language_model: All matrices of the language model, its head included.
+        adapter_parameters: Of LoRA's matrices in the language model; 0 without.
+    """
+
+    projector: bool = True
+    language_model: bool = False
+    adapter_parameters: int = 0
+
+    @classmethod
+    def of(cls, model: Any) -> Trained:
+        """What of a model, as it is, requires a gradient."""
+        inner = model.model
+        adapters = [p for name, p in inner.language_model.named_parameters() if "lora_" in name]
+        ids = {id(parameter) for parameter in adapters}
+        own = [p for p in inner.language_model.layers.parameters() if id(p) not in ids]
+        matrices = [p for p in own if len(getattr(p, "ds_shape", p.shape)) > 1]  # ZeRO-3 keeps shapes aside
+        return cls(
+            projector=any(p.requires_grad for p in inner.multi_modal_projector.parameters()),
+            language_model=any(p.requires_grad for p in matrices),
+            adapter_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in adapters),
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step is given.
+
+    Attributes:
+        lengths: Tokens of each sample in the language model, visual ones included, padding not.
+        targets: Targets of all samples.
+        visual_tokens: Tokens that the projector sees.
+        tiles: Tiles that the tower sees; 0 where their tokens come from a cache.
+    """
+
+    lengths: Sequence[int]
+    targets: int
+    visual_tokens: int = 0
+    tiles: int = 0
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Of a step."""
+
+    forward: int
+    backward: int
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.forward + self.backward
+
+
+def step_flops(config: Any, work: Work, trained: Trained) -> Flops:
+    """Operations of a step.
+
+    Args:
+        config: Of a LLaVA model.
+        work: What the step is given.
+        trained: What it trains.
+    """
+    projector = _projector(config, work.visual_tokens)
+    matrices = sum(work.lengths) * 2 * layer_parameters(config.text_config) * config.text_config.num_hidden_layers
+    matrices += work.targets * 2 * config.text_config.hidden_size * config.text_config.vocab_size
+    attention = sum(causal_attention_flops(config.text_config, length) for length in work.lengths)
+    adapters = sum(work.lengths) * 2 * trained.adapter_parameters
+    forward = sum(projector) + matrices + attention + adapters + work.tiles * tower_flops(config)
+
+    backward = 0
+    through_images = trained.projector and work.visual_tokens > 0
+    if through_images or trained.language_model or trained.adapter_parameters:
+        backward += matrices + 2 * attention  # gradients of inputs; attention's two products have two inputs each
+    if trained.language_model:
+        backward += matrices
+    if trained.adapter_parameters:
+        backward += 2 * adapters
+    if trained.projector:
+        backward += sum(projector) + projector[1]  # the first layer's input, of the tower, needs no gradient
+    return Flops(forward, backward)
+
+
+def layer_parameters(text_config: Any) -> int:
+    """Weights of the matrices of a decoder layer."""
+    width = text_config.hidden_size
+    heads = text_config.num_attention_heads
+    head_dim = getattr(text_config, "head_dim", None) or width // heads
+    key_heads = getattr(text_config, "num_key_value_heads", None) or heads
+    return 2 * width * head_dim * (heads + key_heads) + 3 * width * text_config.intermediate_size
+
+
+def causal_attention_flops(text_config: Any, length: int) -> int:
+    """The products of queries with keys and of weights with values in all layers, each token seeing those before it."""
+    heads = text_config.num_attention_heads
+    head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
+    pairs = length * (length + 1) // 2
+    return text_config.num_hidden_layers * 4 * heads * head_dim * pairs
+
+
+def tower_flops(config: Any) -> int:
+    """One tile through the tower, up to the selected layer."""
+    vision = config.vision_config
+    width, patches = vision.hidden_size, (vision.image_size // vision.patch_size) ** 2
+    tokens = patches + int(tower_has_cls(vision))
+    depth = selected_depth(config.vision_feature_layer, vision.num_hidden_layers)
+    layer = tokens * 2 * (4 * width**2 + 2 * width * vision.intermediate_size) + 4 * tokens**2 * width
+    return patches * 2 * 3 * vision.patch_size**2 * width + depth * layer
+
+
+def _projector(config: Any, tokens: int) -> tuple[int, int]:
+    """Its two layers, forward."""
+    width = config.text_config.hidden_size
+    return tokens * 2 * config.vision_config.hidden_size * width, tokens * 2 * width**2
+
+
+def paper_flops(config: Any, length: int) -> int:
+    """What VisionZip's paper plots for a prompt of `length` tokens, to redraw its curve; use it for nothing else.
+
+    It counts multiply-accumulates, queries and keys of full heads over all pairs, and an FFN of two matrices: for
+    Llama-7B 2.57 times less than is computed.
+    """
+    text = config.text_config
+    width, inner = text.hidden_size, text.intermediate_size
+    layer = 4 * length * width**2 + 2 * length**2 * width + 2 * length * width * inner
+    return int(text.num_hidden_layers * layer)

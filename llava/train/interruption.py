@@ -1,0 +1,72 @@
+"""A run that is told to stop saves what it has and leaves: SIGTERM of a scheduler, SIGUSR1 of Slurm."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class OutlivesSigterm:
+    """A start of data-loading workers after which SIGTERM leaves them alone.
+
+    Launchers and schedulers signal whole process groups; without its workers a process could not finish its step.
+    torch ends them when their process ends.
+    """
+
+    def __init__(self, start: Callable[[int], None] | None) -> None:
+        """Takes the start that it adds to."""
+        self._start = start
+
+    def __call__(self, worker: int) -> None:
+        """Runs in a worker, after torch has put its own handlers in place."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._start is not None:
+            self._start(worker)
+
+
+class Interrupted(Exception):
+    """A run was told to stop, and its checkpoint is written.
+
+    Attributes:
+        exit_status: 128 and the signal's number, as a shell would say.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} after step {step}; the same command goes on from its checkpoint"
+        )
+        self.exit_status = 128 + number
+
+
+class StopSignals:
+    """Notes a stop signal while a `with` block runs, instead of dying of it.
+
+    Further ones change nothing: a launcher and a scheduler may both send theirs, and SIGKILL is always left.
+
+    Attributes:
+        received: The signal's number, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handler
+            self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+        self._previous = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# LLaVA-1.5, stage 2 with LoRA: adapters learn in the place of the language model.
+# All other variables, and flags after the script's name: scripts/train.sh.
+set -euo pipefail
+
+SIZE="${SIZE:-7b}"          # 7b, 13b
+export RECIPE="${RECIPE:-configs/recipes/llava-v1.5-$SIZE-lora.yaml}"
+exec bash "$(dirname "$0")/../train.sh" "$@"

@@ -1,0 +1,250 @@
+"""Training from cached vision tokens: the same losses, and no image is opened twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from llava.data.cached_dataset import CachedDataset
+from llava.data.dataset import SampleError
+from llava.data.feature_cache import CacheKeyError, FeatureCache, FeatureWriter, FileStamp, TokenFormat
+from llava.model.anyres import TileLayout
+from llava.model.loading import instantiate, parts_of_checkpoint
+from llava.model.vision_tokens import VisionTokens
+from llava.train.cache_features import token_format
+from llava.train.train import train
+from tests.model.tiny import hf_llava, hf_llava_next, random_pixels
+from tests.train.conftest import losses_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def data(oracle_dir, tmp_path):
+    """Conversations about pictures of which two are the same file's copies, and without a picture; own folder."""
+    images = tmp_path / "images"
+    shutil.copytree(oracle_dir / "images", images)
+    shutil.copy(images / "portrait.png", images / "copy.png")
+    records = json.loads((oracle_dir / "train_tiny.json").read_text())
+    records += [{**records[0], "id": "3", "image": "copy.png"}]
+    pair = [{"from": "human", "value": "<image>\n<image>\nWhich?"}, {"from": "gpt", "value": "the first"}]
+    records += [{"id": "4", "image": ["square.png", "wide.png"], "conversations": pair}]
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps(records))
+    return {"data_path": file, "image_folder": images}
+
+
+def _replace_by_garbage(folder: Path) -> None:
+    """Same sizes, same times: whoever opens one of them fails."""
+    for file in folder.iterdir():
+        found = file.stat()
+        file.write_bytes(b"x" * found.st_size)
+        os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _files(cache: Path) -> list[str]:
+    return sorted(file.name for file in cache.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "compression", "aspect_ratio", "bf16"),
+    [
+        ("tiny-llava-v1.5", "visionzip:54+10", "pad", False),
+        pytest.param("tiny-llava-v1.5", "none", "pad", True, marks=pytest.mark.slow),
+        pytest.param("tiny-llava-v1.6-next", "visionzip:27+5", "anyres", False, marks=pytest.mark.slow),
+    ],
+)
+def test_losses_are_identical_and_a_second_run_opens_no_image(
+    model, compression, aspect_ratio, bf16, flags, data, oracle_dir, tmp_path
+):
+    common = {
+        **data,
+        "model_name_or_path": oracle_dir / model,
+        "stage": "projector",
+        "compression": compression,
+        "image_aspect_ratio": aspect_ratio,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 3,
+        "packing": True,
+        "bf16": bf16,
+    }
+    expected = losses_of(train(flags(**common, output_dir=tmp_path / "without")))
+    cache = tmp_path / "cache"
+    first = train(flags(**common, output_dir=tmp_path / "first", feature_cache=cache))
+    # Equal to the last bit where a matrix product does not depend on how many rows it has; nearly so elsewhere.
+    assert losses_of(first) == pytest.approx(expected, rel=1e-6)
+    assert {entry["visual_tokens_per_sample"] for entry in first.state.log_history if "loss" in entry} != {0}
+    index = next(cache.glob("*.jsonl")).read_text().splitlines()
+    contents = [json.loads(line) for line in index]
+    assert sum("tiles" in line for line in contents) == 4 and sum("path" in line for line in contents) == 5
+
+    written = _files(cache)
+    _replace_by_garbage(data["image_folder"])
+    again = train(flags(**common, output_dir=tmp_path / "again", feature_cache=cache, dataloader_num_workers=1))
+    assert losses_of(again) == losses_of(first) and _files(cache) == written
+    shutil.rmtree(data["image_folder"])
+    gone = train(flags(**common, output_dir=tmp_path / "gone", feature_cache=cache, max_steps=1))
+    assert losses_of(gone) == losses_of(first)[:1]
+
+
+def test_a_changed_image_is_seen_again_and_a_broken_one_skipped(flags, data, tmp_path):
+    common = {**data, "stage": "projector", "compression": "visionzip:54+10", "max_steps": 1}
+    common |= {"feature_cache": tmp_path / "cache", "max_bad_fraction": 1, "per_device_train_batch_size": 5}
+    train(flags(**common, output_dir=tmp_path / "a"))
+    folder = data["image_folder"]
+    shutil.copy(folder / "small.png", folder / "square.png")
+    (folder / "landscape.png").write_bytes(b"no image")
+    without = {name: value for name, value in common.items() if name != "feature_cache"}
+    cached, plain = (
+        train(flags(**given, output_dir=tmp_path / name)) for name, given in (("b", common), ("c", without))
+    )
+    assert losses_of(cached) == pytest.approx(losses_of(plain), rel=1e-6)
+    assert cached.report.bad_images == plain.report.bad_images == {str(folder / "landscape.png")}
+    (folder / "wide.png").unlink()
+    (folder / "new.png").write_bytes((folder / "small.png").read_bytes())
+    records = json.loads(data["data_path"].read_text())
+    records[0]["image"] = "never.png"
+    data["data_path"].write_text(json.dumps(records))
+    with pytest.raises(SampleError, match=r"never.png of sample '0' does not exist"):
+        train(flags(**common, output_dir=tmp_path / "d"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"compression": "visionzip:27+5"}, "compression was"),
+        ({"image_aspect_ratio": "square"}, "image_aspect_ratio was"),
+        ({"bf16": True}, "dtype was float32, is bfloat16"),
+    ],
+)
+def test_a_cache_of_something_else_is_refused(change, told, flags, data, tmp_path):
+    common = {**data, "stage": "projector", "compression": "visionzip:54+10", "image_aspect_ratio": "pad"}
+    common |= {"feature_cache": tmp_path / "cache", "max_steps": 1}
+    train(flags(**common, output_dir=tmp_path / "a"))
+    with pytest.raises(CacheKeyError, match=told):
+        train(flags(**{**common, **change}, output_dir=tmp_path / "b"))
+
+
+LAYOUT = TokenFormat(num_tokens=3, channels=4, dtype="bfloat16", num_dominant=2, several_tiles=True)
+
+
+def _image(number: int, tiles: int = 2) -> VisionTokens:
+    tokens = torch.full((tiles, 3, 4), float(number), dtype=torch.bfloat16)
+    return VisionTokens(tokens, [tiles], torch.full((tiles, 3), -1) + torch.arange(3), 2)
+
+
+def _add(cache: FeatureCache, *numbers: int) -> None:
+    writer = FeatureWriter(cache)
+    for number in numbers:
+        stamp = FileStamp(f"/images/{number}.jpg", 10, number)
+        writer.add({f"hash {number}": (_image(number), (640, 480))}, {}, [(stamp, f"hash {number}")])
+    writer.close()
+
+
+@pytest.mark.parametrize("compression", [None, "visionzip:5+2"], ids=str)
+@pytest.mark.parametrize("kind", ["llava", "llava_next"])
+def test_stored_tokens_stand_for_the_images(kind, compression, tmp_path):
+    """Through bytes and back, tiles of several numbers, newlines and order included."""
+    (hf_llava() if kind == "llava" else hf_llava_next()).save_pretrained(tmp_path)
+    model = instantiate(parts_of_checkpoint(tmp_path), dtype=torch.float32)
+    model.set_compression(compression)
+    sizes = [(28, 28), (100, 30), (56, 50)] if kind == "llava_next" else [(28, 28)] * 3
+    layout, counts = token_format(model.model), [TileLayout.from_config(model.config).num_tiles(size) for size in sizes]
+    pixels = [random_pixels(count, 3, 28, 28, seed=index) for index, count in enumerate(counts)]
+    assert layout.several_tiles == (kind == "llava_next")
+    with torch.no_grad():
+        images = pixels if layout.several_tiles else torch.cat(pixels)
+        expected = model.encode_images(images, sizes)
+        stored = [layout.encode(model.model.see(tiles)) for tiles in pixels]
+        assert [len(one) for one in stored] == [count * layout.bytes_per_tile for count in counts]
+        read = [layout.decode(np.frombuffer(one, np.uint8), count) for one, count in zip(stored, counts, strict=True)]
+        found = model.model.encode_images(VisionTokens.join(read), sizes)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+
+
+def test_what_a_crash_leaves_is_dropped(tmp_path):
+    cache = FeatureCache(tmp_path, {"a": 1}, LAYOUT)
+    _add(cache, 1, 2)
+    data, index = next(tmp_path.glob("*.bin")), next(tmp_path.glob("*.jsonl"))
+    whole = index.read_bytes()
+    stamps = {f"{number}.jpg": FileStamp(f"/images/{number}.jpg", 10, number) for number in (1, 2)}
+    assert FeatureCache(tmp_path, {"a": 1}, LAYOUT).lacks(stamps) == []
+
+    index.write_bytes(whole[:-5])  # the last line is torn
+    assert FeatureCache(tmp_path, {"a": 1}, LAYOUT).lacks(stamps) == ["2.jpg"]
+    index.write_bytes(whole)
+    os.truncate(data, data.stat().st_size - 1)  # the numbers did not reach the disk
+    reopened = FeatureCache(tmp_path, {"a": 1}, LAYOUT)
+    assert reopened.lacks(stamps) == ["2.jpg"]
+    _add(reopened, 2)
+    reopened.refresh()
+    reader = reopened.reader(stamps)
+    for number in (1, 2):
+        found = reader.read(f"{number}.jpg")
+        assert torch.equal(found.tokens, _image(number).tokens) and found.counts == [2] and found.num_dominant == 2
+        assert found.positions is not None and found.positions.tolist() == [[-1, 0, 1]] * 2
+    assert reader.entry("1.jpg").size == (640, 480)
+
+
+# Two images a time; after the first two the process dies, in the middle of writing the next.
+DYING = """
+import os, sys
+from llava.data.feature_cache import FeatureWriter
+from llava.train import cache_features
+from llava.train.train import train
+
+add = FeatureWriter.add
+def add_and_die(self, *given):
+    add(self, *given)
+    self._data.write(b"torn")
+    self._data.flush()
+    os._exit(9)
+
+FeatureWriter.add, cache_features._BATCH = add_and_die, 2
+train(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_fill_goes_on(flags, data, tmp_path):
+    """A process that dies in the middle leaves whole images; the next one computes the rest."""
+    cache = tmp_path / "cache"
+    given = flags(**data, stage="projector", compression="visionzip:54+10", max_steps=1, feature_cache=cache)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", DYING, *given], env=environment).returncode == 9
+    index = next(cache.glob("*.jsonl"))
+    assert len(index.read_text().splitlines()) == 4  # two images, two paths
+    expected = index.read_bytes()
+    trainer = train(given)
+    assert isinstance(trainer.train_dataset, CachedDataset) and index.read_bytes() == expected
+    lines = [json.loads(line) for file in cache.glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert sum("tiles" in line for line in lines) == 4 and sum("path" in line for line in lines) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [None, 3])
+def test_two_processes_share_a_cache(zero_stage, flags, data, tmp_path):
+    if zero_stage:
+        pytest.importorskip("deepspeed")
+    common = {**data, "stage": "projector", "compression": "visionzip:54+10", "global_batch_size": 2}
+    common |= {"train_sampling_strategy": "sequential", "max_steps": 2, "learning_rate": "1e-3"}
+    one = train(flags(**common, output_dir=tmp_path / "one"))
+    report, cache = tmp_path / "report.json", tmp_path / "cache"
+    two = flags(**common, output_dir=tmp_path / "two", feature_cache=cache)
+    if zero_stage:
+        two += ["--deepspeed", str(ROOT / "configs" / "deepspeed" / "zero3.json")]
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REPORT": str(report), "OMP_NUM_THREADS": "1"}
+    launched = Path(__file__).with_name("launched.py")
+    subprocess.run([*torchrun, str(launched), *two], env=environment, check=True, timeout=600)
+    assert json.loads(report.read_text())["losses"] == pytest.approx(losses_of(one), abs=1e-4)
+    assert len(list(cache.glob("*.jsonl"))) == 2

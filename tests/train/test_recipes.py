@@ -1,0 +1,315 @@
+"""Recipes: read, checked, outranked by the command line; and those of configs/ against the models and the cards."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from transformers import CLIPVisionConfig
+
+from llava.data.templates import get_template
+from llava.model.configuration import as_compression
+from llava.train.arguments import accumulation_steps, parse_arguments, recipe_flags
+from llava.train.stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "configs" / "recipes").glob("*.yaml"))
+HARDWARE = {file.stem: file for file in sorted((ROOT / "configs" / "hardware").glob("*.yaml"))}
+BUDGETS = {  # tokens: dominant + contextual of a tile (the paper's tables 8 and 9; NeXT counts five tiles)
+    "v1.5": {"192": "162+30", "128": "108+20", "64": "54+10"},
+    "v1.6": {"640": "108+20", "320": "54+10", "160": "27+5"},
+}
+
+
+def parse(*files: Path, extra: str = ""):
+    """The arguments of recipes on a machine without accelerator and DeepSpeed launcher."""
+    words = recipe_flags([str(file) for file in files])
+    if "--deepspeed" in words:
+        at = words.index("--deepspeed")
+        del words[at : at + 2]
+    return parse_arguments([*words, *extra.split(), "--use_cpu", "True"])
+
+
+# ---- reading ----
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+MINIMUM = "model_name_or_path: m\ndata_path: d.json\nuse_cpu: True\nreport_to: none\n"
+
+
+def test_the_command_line_outranks_a_recipe_and_a_later_recipe_an_earlier_one(write, tmp_path):
+    write("base.yaml", MINIMUM + "seed: 1\nlearning_rate: 1\nweight_decay: 1\nmax_grad_norm: 1\n")
+    first = write("first.yaml", "extends: base.yaml\nlearning_rate: 2e-5\nweight_decay: 2\nmax_grad_norm: 2\n")
+    second = write("second.yaml", "weight_decay: 3\nmax_grad_norm: 3\n")
+    arguments = parse_arguments(["--max_grad_norm=4", "--recipe", first, second, "--output_dir", str(tmp_path)])
+    training = arguments.training
+    found = (training.seed, training.learning_rate, training.weight_decay, training.max_grad_norm)
+    assert found == (1, 2e-5, 3, 4)
+    assert arguments.recipe == (first, second)
+    assert arguments.to_dict()["recipe"] == [first, second]
+
+
+def test_words_mean_what_they_mean_on_the_command_line(write, tmp_path):
+    text = "stage: projector\nevaluation_strategy: no\nwarmup_ratio: 0.03\nlearning_rate: 2e-5\nbf16: true\n"
+    text += "mm_vision_select_layer: -2\nimage_grid_pinpoints: '[(336, 672)]'\nlogging_dir: gone\n"
+    arguments = parse_arguments(["--recipe", write("r.yaml", MINIMUM + text), "--output_dir", str(tmp_path)])
+    assert arguments.stage == STAGES["projector"]
+    assert arguments.training.eval_strategy == "no"  # YAML 1.1 would read False
+    assert arguments.training.learning_rate == 2e-5  # YAML 1.1 would read a text
+    assert arguments.training.get_warmup_steps(1000) == 30
+    assert arguments.training.bf16 and arguments.model.mm_vision_select_layer == -2
+    assert arguments.data.image_grid_pinpoints == "[(336, 672)]"
+
+
+def test_a_name_that_was_changed_and_its_old_one_are_the_same_flag(write, tmp_path):
+    files = [write("a.yaml", MINIMUM + "warmup_steps: 10\n"), write("b.yaml", "warmup_ratio: 0.5\n")]
+    arguments = parse_arguments(["--recipe", *files, "--output_dir", str(tmp_path)])
+    assert arguments.training.get_warmup_steps(1000) == 500
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "seed: 1\nlerning_rate: 1\n",
+            r"r\.yaml:2: lerning_rate is no flag of train\.py; did you mean learning_rate\?",
+        ),
+        ("learning_rate: fast\n", r"r\.yaml:1: learning_rate: invalid float value: 'fast'"),
+        ("max_steps: 2.5\n", r"r\.yaml:1: max_steps: invalid int value: '2\.5'"),
+        ("bf16: perhaps\n", r"r\.yaml:1: bf16: .*perhaps"),
+        ("lr_scheduler_type: sine\n", r"r\.yaml:1: lr_scheduler_type: invalid choice: 'sine'"),
+        ("seed: [1, 2]\n", r"r\.yaml:1: seed takes one value, not 2"),
+        ("seed:\n", r"r\.yaml:1: seed needs a value"),
+        ("seed: {a: 1}\n", r"r\.yaml:1: seed needs a value"),
+        ("seed: 1\nseed: 2\n", r"r\.yaml:2: seed stands twice, first at .*r\.yaml:1"),
+        ("- seed\n", r"r\.yaml: a recipe is a list of `flag: value` lines"),
+        ("", r"r\.yaml: a recipe is a list"),
+        ("seed: [1\n", r"r\.yaml is no YAML: .*line 2"),
+        ("extends: none.yaml\n", r"r\.yaml:1: .*none\.yaml: there is no such file"),
+        ("extends: r.yaml\n", r"r\.yaml:1: .*r\.yaml extends this file, which may not extend another"),
+        ("recipe: other.yaml\n", r"r\.yaml:1: recipe is no flag"),
+    ],
+)
+def test_mistakes_are_told_with_file_and_line(text, message, write, tmp_path):
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_arguments(["--recipe", write("r.yaml", text), "--output_dir", str(tmp_path)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"--recipe: .*gone\.yaml: there is no such file"):
+        parse_arguments(["--recipe", str(tmp_path / "gone.yaml")])
+
+
+# ---- those of configs/recipes ----
+
+
+def test_there_is_a_recipe_for_each_setting_of_the_paper():
+    tuned = {"v1.5-7b", "v1.5-13b", "v1.6-vicuna-7b", "v1.6-mistral-7b", "v1.6-vicuna-13b"}
+    wanted = {f"llava-{model}-visionzip-{tokens}" for model in tuned for tokens in BUDGETS[model[:4]]}
+    wanted |= {f"llava-{model}-{stage}" for model in tuned for stage in ("align", "finetune", "lora", "qlora")}
+    wanted |= {f"llava-v1.5-7b-finetune-visionzip-{tokens}" for tokens in BUDGETS["v1.5"]}
+    wanted |= {"llava-v1.6-vicuna-7b-finetune-visionzip-640"}
+    wanted |= {f"llava-v1.5-{size}-{stage}-task" for size in ("7b", "13b") for stage in ("finetune", "lora")}
+    assert {file.stem for file in RECIPES} == wanted
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_each_recipe_is_what_its_name_says(file):
+    arguments = parse(file)
+    model, data, training = arguments.model, arguments.data, arguments.training
+    words = re.fullmatch(
+        r"llava-(v1\.[56])-(.+?)-(align|finetune|lora|qlora|visionzip)(?:-visionzip|-task)?(?:-(\d+))?", file.stem
+    )
+    assert words is not None
+    generation, size, stage, tokens = words.groups()
+    assert training.output_dir == f"checkpoints/{file.stem}"
+    assert arguments.stage.name == {"visionzip": "projector"}.get(stage, stage)
+    assert size.removeprefix("vicuna-").removeprefix("mistral-") in model.model_name_or_path.lower()
+    get_template(model.version)
+    is_stage_2 = stage != "align"
+    expected = {"v1.5": "pad", "v1.6": "anyres"}[generation] if is_stage_2 else "square"
+    assert data.image_aspect_ratio == expected
+    assert model.version == ("mistral_instruct" if "mistral" in size else "v1") if is_stage_2 else "plain"
+
+    # LLaVA's published settings, and for the projector those of its stage 2.
+    rates = {"align": (1e-3, None), "lora": (2e-4, 2e-5), "qlora": (2e-4, 2e-5)}
+    assert (training.learning_rate, training.mm_projector_lr) == rates.get(stage, (2e-5, None))
+    assert training.global_batch_size == (128 if is_stage_2 else 256)
+    assert (training.num_train_epochs, training.lr_scheduler_type, training.weight_decay) == (1, "cosine", 0)
+    assert training.get_warmup_steps(1000) == 30
+    assert data.data_fraction == (0.1 if stage == "visionzip" else 1)
+    if "lora" in stage:
+        assert (training.lora_r, training.lora_alpha, training.bits) == (128, 256, 4 if stage == "qlora" else 16)
+
+    # The budget is the paper's, and the tower's 576 patches can fill it.
+    if tokens is None:
+        assert model.compression is None
+    else:
+        assert model.compression == f"visionzip:{BUDGETS[generation][tokens]}"
+        budget = as_compression(model.compression)
+        assert budget is not None
+        assert (budget.dominant + budget.contextual) * (5 if generation == "v1.6" else 1) == int(tokens)
+        tower = CLIPVisionConfig(image_size=336, patch_size=14)
+        patches = (tower.image_size // tower.patch_size) ** 2
+        assert budget.dominant + budget.contextual <= patches
+        assert model.compression in ("visionzip:162+30", "visionzip:108+20", "visionzip:54+10", "visionzip:27+5")
+
+
+# ---- those of configs/hardware: what fits where, by arithmetic ----
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a language model's memory follows from."""
+
+    parameters: float
+    layers: int
+    hidden: int
+    key_value: int
+    feed_forward: int
+
+    @property
+    def lora(self) -> float:
+        """Parameters of rank 128 on every linear layer."""
+        attention = 2 * (self.hidden + self.hidden) + 2 * (self.hidden + self.key_value)
+        return self.layers * 128 * (attention + 3 * (self.hidden + self.feed_forward))
+
+
+SIZES = {
+    "mistral-7b": Size(7.24e9, 32, 4096, 1024, 14336),
+    "7b": Size(6.74e9, 32, 4096, 4096, 11008),
+    "13b": Size(13.02e9, 40, 5120, 5120, 13824),
+}
+TOWER, VOCABULARY, OVERHEAD, GIB = 0.304e9, 32000, 2.0, 2**30
+
+
+def memory(recipe: str, hardware: str) -> tuple[float, float]:
+    """GiB on a card, and on the host for what is offloaded; an estimate, not a measurement.
+
+    Weights 2 bytes (trained ones without DeepSpeed 4), gradients 2 (4), Adam 12 (8) with its fp32 copy; a 4-bit layer
+    0.55 bytes a weight. Gradient checkpointing keeps 2 bytes a layer and channel of each token; a layer made again
+    holds about 8 hidden and 4 feed-forward widths, logits with their gradient 10 bytes. 2 GiB for tower and CUDA.
+    """
+    flags = recipe_flags([str(ROOT / "configs/recipes" / f"{recipe}.yaml"), str(HARDWARE[hardware])])
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    size = next(size for name, size in SIZES.items() if name in recipe)
+    cards = int(hardware.partition("x")[0])
+    zero: dict = {"stage": 0}
+    if "--deepspeed" in given:
+        zero = json.loads((ROOT / given["--deepspeed"]).read_text())["zero_optimization"]
+    stage = given["--stage"]
+    projector = size.hidden * (1024 + size.hidden + 2)
+    trained = projector + {"finetune": size.parameters, "lora": size.lora, "qlora": size.lora}.get(stage, 0)
+    frozen = 2 * TOWER + (0 if stage == "finetune" else 2 * size.parameters)
+    if stage == "qlora":
+        frozen = 2 * TOWER + 0.55 * size.parameters + 2 * 2 * VOCABULARY * size.hidden
+    weights, gradients, optimizer = frozen + (2 if zero["stage"] else 4) * trained, 2 * trained, 12 * trained
+    if not zero["stage"]:
+        gradients, optimizer = 4 * trained, 8 * trained
+    optimizer /= cards if zero["stage"] >= 1 else 1
+    gradients /= cards if zero["stage"] >= 2 else 1
+    weights /= cards if zero["stage"] >= 3 else 1
+    host = 0.0
+    if "offload_optimizer" in zero:
+        host, optimizer = host + optimizer * cards, 0
+    if "offload_param" in zero:
+        host, weights = host + weights * cards, 0
+    gathered = 4 * size.parameters / size.layers if zero["stage"] >= 3 else 0  # a layer, and the next one
+    each_token = 2 * size.layers * size.hidden + 2 * (8 * size.hidden + 4 * size.feed_forward) + 10 * VOCABULARY
+    activations = int(given["--per_device_train_batch_size"]) * int(given["--model_max_length"]) * each_token
+    return (weights + gradients + optimizer + gathered + activations) / GIB + OVERHEAD, host / GIB
+
+
+@pytest.mark.parametrize(
+    ("recipe", "hardware", "card", "host"),
+    [  # the figures in the comments of configs/hardware and in docs/training.md
+        ("llava-v1.5-7b-visionzip-64", "8x80gb", 38, 0),
+        ("llava-v1.6-vicuna-7b-finetune", "8x80gb", 71, 0),
+        ("llava-v1.5-13b-visionzip-192", "8x80gb", 55, 0),
+        ("llava-v1.5-13b-lora", "8x80gb", 57, 0),
+        ("llava-v1.5-13b-finetune", "8x80gb-zero3", 42, 0),
+        ("llava-v1.6-vicuna-13b-finetune", "8x80gb-zero3", 56, 0),
+        ("llava-v1.6-vicuna-13b-lora", "8x80gb-zero3", 35, 0),
+        ("llava-v1.6-vicuna-7b-finetune", "32x80gb", 29, 0),
+        ("llava-v1.6-vicuna-13b-finetune", "32x80gb", 46, 0),
+        ("llava-v1.5-7b-visionzip-64", "8x24gb", 21, 0),
+        ("llava-v1.6-mistral-7b-visionzip-640", "8x24gb", 22, 0),
+        ("llava-v1.5-7b-lora", "8x24gb", 22, 0),
+        ("llava-v1.5-13b-visionzip-64", "8x24gb-zero3", 13, 0),
+        ("llava-v1.6-vicuna-13b-visionzip-640", "8x24gb-zero3", 13, 0),
+        ("llava-v1.6-vicuna-13b-lora", "8x24gb-zero3", 21, 0),
+        ("llava-v1.6-vicuna-7b-finetune", "8x24gb-offload", 16, 89),
+        ("llava-v1.6-vicuna-13b-finetune", "8x24gb-offload", 20, 171),
+        ("llava-v1.5-7b-visionzip-64", "1x80gb", 38, 0),
+        ("llava-v1.5-13b-visionzip-64", "1x80gb", 55, 0),
+        ("llava-v1.5-7b-lora", "1x80gb", 43, 0),
+        ("llava-v1.5-13b-lora", "1x80gb", 63, 0),
+        ("llava-v1.6-vicuna-7b-lora", "1x80gb", 65, 0),
+        ("llava-v1.6-vicuna-7b-finetune", "1x80gb-offload", 50, 76),
+        ("llava-v1.5-13b-finetune", "1x80gb-offload", 65, 146),
+        ("llava-v1.5-7b-visionzip-64", "1x24gb", 21, 0),
+        ("llava-v1.6-mistral-7b-visionzip-160", "1x24gb", 22, 0),
+        ("llava-v1.5-7b-qlora", "1x24gb", 17, 0),
+        ("llava-v1.5-13b-visionzip-64", "1x24gb-offload", 10, 25),
+        ("llava-v1.5-7b-visionzip-64", "8x32gb-fp16", 21, 0),
+        ("llava-v1.5-7b-visionzip-64", "1x32gb-fp16", 21, 0),
+        ("llava-v1.5-7b-qlora", "1x16gb-fp16", 13, 0),
+        ("llava-v1.5-7b-visionzip-64", "8x16gb-fp16", 7, 0),
+        ("llava-v1.6-vicuna-13b-visionzip-640", "8x16gb-fp16", 10, 0),
+    ],
+)
+def test_what_is_said_to_fit_fits(recipe, hardware, card, host):
+    found = memory(recipe, hardware)
+    assert found == pytest.approx((card, host), abs=0.5)
+    assert found[0] <= 0.95 * int(re.search(r"x(\d+)gb", hardware).group(1))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "hardware"),
+    [
+        ("llava-v1.5-13b-finetune", "8x80gb"),
+        ("llava-v1.6-vicuna-13b-lora", "8x80gb"),
+        ("llava-v1.5-13b-visionzip-64", "8x24gb"),
+        ("llava-v1.5-7b-finetune", "1x80gb"),
+        ("llava-v1.5-7b-visionzip-64", "1x16gb-fp16"),
+    ],
+)
+def test_what_is_said_not_to_fit_does_not(recipe, hardware):
+    assert memory(recipe, hardware)[0] > 0.95 * int(re.search(r"x(\d+)gb", hardware).group(1))
+
+
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_each_machine_makes_llavas_batches(hardware):
+    tune, align = (ROOT / "configs/recipes" / f"llava-v1.5-7b-{name}.yaml" for name in ("visionzip-64", "align"))
+    for recipe in (tune, align):
+        training = parse(recipe, HARDWARE[hardware]).training
+        cards = int(hardware.partition("x")[0])
+        accumulation_steps(training.global_batch_size, training.per_device_train_batch_size, cards)
+        assert training.fp16 == hardware.endswith("fp16") and training.bf16 != training.fp16
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero2_offload", "zero3", "zero3_offload"])
+def test_deepspeed_configs_leave_to_the_flags_what_the_flags_say(name):
+    file = ROOT / "configs" / "deepspeed" / f"{name}.json"
+    config = json.loads(file.read_text())
+    zero = config.pop("zero_optimization")
+    assert zero["stage"] == int(name[4])
+    assert ("offload_optimizer" in zero) == name.endswith("offload")
+    assert ("offload_param" in zero) == (name == "zero3_offload")
+    assert zero.get("stage3_gather_16bit_weights_on_model_save", False) == (zero["stage"] == 3)
+    assert {value["enabled"] if isinstance(value, dict) else value for value in config.values()} == {"auto"}
+    link = ROOT / "scripts" / file.name
+    assert link.exists() == (name in ("zero2", "zero3", "zero3_offload"))  # LLaVA's scripts name these
+    assert not link.exists() or link.samefile(file)
