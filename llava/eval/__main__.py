@@ -10,10 +10,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-DATA_ROOT_VARIABLE = "LLAVA_EVAL_DATA"
+from llava.eval.data_place import DataPlace, add_data_flags
+
+if TYPE_CHECKING:
+    from llava.eval.parallel import Workers
+    from llava.eval.task_run import RunSettings, TaskResult
+    from llava.inference import Inference
+    from llava.model.configuration import CompressionConfig
+
+_SHOWN = 10
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -30,10 +39,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="'none', 'visionzip:54+10', 'random:64'...; repeatable; default: what the model's config says",
     )
     parser.add_argument("--output-dir", type=Path, help="where answers/ and results.json go")
+    add_data_flags(parser)
     parser.add_argument(
-        "--data-root", type=Path, help=f"folder of the tasks' files (or {DATA_ROOT_VARIABLE}); default: each task's own"
+        "--batch-size", type=_batch_size, default=None, help="questions a batch; default 'auto': what the memory takes"
     )
-    parser.add_argument("--batch-size", type=_whole_number(1), default=8, help="questions a batch (default 8)")
     parser.add_argument("--limit", type=_whole_number(1), help="only the first so many questions of each task")
     parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
     parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
@@ -44,7 +53,18 @@ def make_parser() -> argparse.ArgumentParser:
         default=11,
         help="vision_ms and prefill_ms are medians of so many; 0: not measured",
     )
+    chunks = parser.add_argument_group(
+        "several processes", "torchrun and accelerate launch need no flag; processes that do not know of each other do"
+    )
+    chunks.add_argument("--num-chunks", type=_whole_number(1), help="how many processes share the questions")
+    chunks.add_argument("--chunk-idx", type=_whole_number(0), help="which of them this is; the last to end scores")
+    chunks.add_argument("--merge", action="store_true", help="ask nothing: merge the chunks' answers and score them")
     return parser
+
+
+def _batch_size(text: str) -> int | None:
+    """A flag's type: a number of questions, or None for 'auto'."""
+    return None if text == "auto" else _whole_number(1)(text)
 
 
 def _whole_number(least: int) -> Callable[[str], int]:
@@ -66,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.eval.tasks import available_tasks, get_task
 
     if args.list:
-        print("\n".join(f"{name:<16} {get_task(name).description}" for name in available_tasks()))
+        print("\n".join(f"{name:<18} {get_task(name).description}" for name in available_tasks()))
         return 0
     missing = [flag for flag in ("--model-path", "--tasks", "--output-dir") if not getattr(args, _field(flag))]
     if missing:
@@ -75,60 +95,148 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    import torch
+
     from llava.command_line import plain_errors
     from llava.eval.answers import RunKeyMismatch
-    from llava.eval.fingerprint import model_fingerprint
-    from llava.eval.results import format_table, read_results
-    from llava.eval.runner import RunSettings, evaluate
-    from llava.eval.tasks import TaskDataError, available_tasks, get_task
-    from llava.inference import Inference
+    from llava.eval.parallel import leave_group
+    from llava.eval.results import read_results
+    from llava.eval.runner import evaluate
+    from llava.eval.task_run import LostAnswersError, RunSettings
+    from llava.eval.tasks import TaskDataError, get_task
     from llava.model.configuration import CompressionConfig
 
     try:
-        given = [name.strip() for name in args.tasks.split(",") if name.strip()]
-        if not given:
-            parser.error("--tasks names no task; --list tells which there are")
-        names = available_tasks() if given == ["all"] else list(dict.fromkeys(given))
+        names = _task_names(args.tasks)
         tasks = [get_task(name) for name in names]
         compressions = [CompressionConfig.parse(text) for text in args.compression or []]
+        place = DataPlace.of(args)
     except ValueError as error:
         parser.error(str(error))
     named_as_folder = next(path for path in (args.output_dir, *args.output_dir.absolute().parents) if path.exists())
     if not named_as_folder.is_dir():
         parser.error(f"--output-dir: {named_as_folder} is not a folder")
-    results_path = args.output_dir / "results.json"
     with plain_errors():
-        # What would end the run after hours, or after the loading of a large model, is told now.
-        read_results(results_path)
-        fingerprint = model_fingerprint(args.model_path, args.model_base, cache=args.output_dir / "model_hashes.json")
-        read_results(results_path, fingerprint)
-        inference = Inference.load(
-            args.model_path, args.model_base, conv_mode=args.conv_mode, device=args.device, torch_dtype=args.dtype
-        )
-        own = inference.model.compression
-        for compression in [*compressions, own]:
-            inference.model.set_compression(compression)
-    environment = os.environ.get(DATA_ROOT_VARIABLE)
-    settings = RunSettings(
-        output_dir=args.output_dir,
-        fingerprint=fingerprint,
-        data_root=args.data_root or (Path(environment) if environment else None),
-        batch_size=args.batch_size,
-        limit=args.limit,
-        latency_repeats=args.latency_repeats,
-    )
+        read_results(args.output_dir / "results.json")  # what would end the run after hours is told now
+    workers = _workers(parser, args)
     try:
-        results = evaluate(inference, tasks, compressions or [own], settings)
-    except (TaskDataError, RunKeyMismatch) as error:
+        with plain_errors():
+            fingerprint, inference = _load(args, workers, compressions)
+        settings = RunSettings(
+            output_dir=args.output_dir,
+            fingerprint=fingerprint,
+            data_root=place.root,
+            batch_size=args.batch_size,
+            limit=args.limit,
+            latency_repeats=args.latency_repeats,
+            progress=workers.rank == 0 or not workers.waits,
+            workers=workers,
+            source=place.source,
+        )
+        left_out: dict[str, str] | None = {} if args.tasks.strip() == "all" else None
+        own = [inference.model.compression]
+        results = evaluate(inference, tasks, compressions or own, settings, left_out=left_out)
+    except (TaskDataError, LostAnswersError, RunKeyMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(format_table([result.row for result in results]))
+    except torch.OutOfMemoryError as error:
+        advice = "a single question does not fit" if args.batch_size in (None, 1) else "give --batch-size auto"
+        print(f"error: {str(error).splitlines()[0]}: {advice}; what is answered is kept", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    finally:
+        leave_group()
+    return _tell(results, left_out or {}, settings) if workers.is_first else 0
+
+
+def _task_names(text: str) -> list[str]:
+    """Names of tasks, each once.
+
+    Raises:
+        ValueError: There are none.
+    """
+    from llava.eval.tasks import available_tasks
+
+    given = [name.strip() for name in text.split(",") if name.strip()]
+    if not given:
+        raise ValueError("--tasks names no task; --list tells which there are")
+    return available_tasks() if given == ["all"] else list(dict.fromkeys(given))
+
+
+def _workers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Workers:
+    """This process among others, as flags or the launcher say."""
+    from llava.eval.parallel import Chunk, Merge, join_group
+
+    if args.num_chunks is None:
+        if args.chunk_idx is not None or args.merge:
+            parser.error("--chunk-idx and --merge go with --num-chunks")
+        return join_group()
+    if args.merge == (args.chunk_idx is not None):
+        parser.error("--num-chunks needs --chunk-idx, or --merge once all chunks are done, and not both")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error("--num-chunks is for processes that no launcher has started; leave it out under torchrun")
+    if args.merge:
+        return Merge(0, args.num_chunks)
+    if args.chunk_idx >= args.num_chunks:
+        parser.error(f"--chunk-idx must be below --num-chunks, got {args.chunk_idx} of {args.num_chunks}")
+    return Chunk(args.chunk_idx, args.num_chunks)
+
+
+def _load(
+    args: argparse.Namespace, workers: Workers, compressions: Sequence[CompressionConfig | None]
+) -> tuple[str, Inference]:
+    """The model and its fingerprint, which one process works out for all; every budget is tried on the model."""
+    from llava.eval.fingerprint import model_fingerprint
+    from llava.eval.parallel import own_device
+    from llava.eval.results import read_results
+    from llava.inference import Inference
+
+    fingerprint = ""
+    if workers.is_first:
+        fingerprint = model_fingerprint(args.model_path, args.model_base, cache=args.output_dir / "model_hashes.json")
+        # Told before the loading of a large model.
+        read_results(args.output_dir / "results.json", fingerprint)
+    fingerprint = workers.gather(fingerprint)[0]
+    device = own_device(args.device)
+    inference = Inference.load(
+        args.model_path, args.model_base, conv_mode=args.conv_mode, device=device, torch_dtype=args.dtype
+    )
+    own = inference.model.compression
+    for compression in [*compressions, own]:
+        inference.model.set_compression(compression)
+    return fingerprint, inference
+
+
+def _tell(results: Sequence[TaskResult], left_out: Mapping[str, str], settings: RunSettings) -> int:
+    """Prints the table, and all that one should know beside it; returns the exit status."""
+    from llava.eval.results import format_table, main_value
+    from llava.eval.tasks import JudgedTask, get_task
+
+    rows = [result.row for result in results]
+    if rows:
+        print(format_table(rows))
     for name, meaning in (("errors", "counted as wrong"), ("bad_rows", "left out")):
-        for line in sorted({line for result in results for line in result.row[name]}):
+        lines = sorted({line for row in rows for line in row[name]})
+        for line in lines[:_SHOWN]:
             print(f"{meaning}: {line}")
-    for row in (result.row for result in results if result.row["truncated"]):
+        if len(lines) > _SHOWN:
+            print(f"{meaning}: {len(lines) - _SHOWN} more, all of them in {settings.results_path}")
+    for note in dict.fromkeys(row["size_note"] for row in rows if row["size_note"]):
+        print(note)
+    for row in (row for row in rows if row["truncated"]):
         cut = f"{len(row['truncated'])} of {row['n']} prompts were cut (the model's tokenizer_model_max_length)"
         print(f"{row['task']} {row['compression']}: {cut}")
+    if any(main_value(row) is None and isinstance(get_task(row["task"]), JudgedTask) for row in rows):
+        print(f"not graded yet: python -m llava.eval.judge {settings.output_dir} --judge-url ... --judge-model ...")
+    for row in (row for row in rows if row["submission"]):
+        print(f"for the benchmark's server: {settings.output_dir / row['submission']}")
+    for task, reason in left_out.items():
+        print(f"not run: {task}: {reason}")
+    if not rows:
+        print("nothing is scored" + (": no task's data are here" if left_out else " yet"), file=sys.stderr)
+        return int(bool(left_out) or settings.workers.must_score)
     print(f"written: {settings.results_path}")
     return 0
 

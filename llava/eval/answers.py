@@ -1,15 +1,23 @@
-"""A file of answers: its run key, then one JSON line an answer, appended as it comes. Killed and rerun, it goes on."""
+"""Files of answers: a run key, then one JSON line an answer, appended as it comes. Killed and rerun, it goes on.
+
+Several processes write a shard each, beside the one file that they are merged into.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
 from llava.eval.run_key import RunKey
+
+AnswerRow = dict[str, Any]
 
 
 class RunKeyMismatch(ValueError):
@@ -17,7 +25,12 @@ class RunKeyMismatch(ValueError):
 
 
 class AnswerFile:
-    """Answers of one task under one budget. Use as a context manager while appending."""
+    """Answers of one task under one budget. Use as a context manager while appending.
+
+    Attributes:
+        answers: The rows, by sample.
+        errors: Why those samples have no answer that could not be asked; only shards keep them.
+    """
 
     def __init__(self, path: Path, key: RunKey) -> None:
         """Opens the file of an earlier run, or begins one.
@@ -31,10 +44,10 @@ class AnswerFile:
         """
         self.path = path
         self.key = key
-        self.answers: dict[str, dict[str, Any]] = {}
         self._stream: TextIO | None = None
         if path.exists():
-            self._read()
+            _cut_unfinished_line(path)
+        self.answers, self.errors = read_answers(path, key)
 
     def __enter__(self) -> AnswerFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,46 +69,133 @@ class AnswerFile:
         self.answers[sample_id] = row
         self._write(row)
 
+    def append_error(self, sample_id: str, reason: str) -> None:
+        """Writes that a sample could not be asked."""
+        self.errors[sample_id] = reason
+        self._write({"question_id": sample_id, "error": reason})
+
     def finish(self, order: Sequence[str]) -> None:
-        """Rewrites the file in the order of the samples, so that an interrupted run ends in the same bytes."""
+        """Rewrites the file in the order of the samples, errors left out: an interrupted run ends in the same bytes."""
         known = set(order)
         rows = [self.answers[i] for i in order if i in self.answers]
         rows += [row for sample_id, row in self.answers.items() if sample_id not in known]
+        self.errors = {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         lines = [{"run_key": self.key.to_json()}, *rows]
         part.write_text("".join(_line(row) for row in lines), encoding="utf-8")
         os.replace(part, self.path)
 
-    def _write(self, row: dict[str, Any]) -> None:
+    def _write(self, row: AnswerRow) -> None:
         if self._stream is None:
             raise RuntimeError(f"{self.path} is not open: append answers inside `with`")
         self._stream.write(_line(row))
         self._stream.flush()
 
-    def _read(self) -> None:
-        whole = self.path.read_bytes()
-        # A kill can leave a last line without its end: cut it off, its question is asked again.
-        complete = whole[: whole.rfind(b"\n") + 1]
-        if len(complete) < len(whole):
-            with self.path.open("r+b") as stream:
-                stream.truncate(len(complete))
-        if not complete:
-            return
-        # Only "\n" ends a line: an answer may hold what else Unicode takes for one.
-        header, *lines = complete.decode("utf-8").removesuffix("\n").split("\n")
-        try:
-            stored = json.loads(header)["run_key"]
-            rows = [json.loads(line) for line in lines]
-            self.answers = {row["question_id"]: row for row in rows if "error" not in row}
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunKeyMismatch(f"{self.path} is not a file of answers ({error!r}); move it away") from None
-        differences = self.key.differences(stored)
-        if differences:
-            raise RunKeyMismatch(
-                f"{self.path} holds answers made otherwise ({'; '.join(differences)}); "
-                "give another --output-dir, or remove the file"
-            )
+
+def read_answers(path: Path, key: RunKey) -> tuple[dict[str, AnswerRow], dict[str, str]]:
+    """Answers and errors of a file, which another process may be writing; a line without its end is not read.
+
+    Raises:
+        RunKeyMismatch: The file's answers were made with something else, or it is no file of answers.
+    """
+    whole = path.read_bytes() if path.exists() else b""
+    complete = whole[: whole.rfind(b"\n") + 1]
+    if not complete:
+        return {}, {}
+    # Only "\n" ends a line: an answer may hold what else Unicode takes for one.
+    header, *lines = complete.decode("utf-8").removesuffix("\n").split("\n")
+    try:
+        stored = json.loads(header)["run_key"]
+        rows = [json.loads(line) for line in lines]
+        answers = {row["question_id"]: row for row in rows if "error" not in row}
+        errors = {row["question_id"]: row["error"] for row in rows if "error" in row}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunKeyMismatch(f"{path} is not a file of answers ({error!r}); move it away") from None
+    differences = key.differences(stored)
+    if differences:
+        raise RunKeyMismatch(
+            f"{path} holds answers made otherwise ({'; '.join(differences)}); "
+            "give another --output-dir, or remove the file"
+        )
+    return answers, {sample_id: reason for sample_id, reason in errors.items() if sample_id not in answers}
 
 
-def _line(row: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class AnswerStore:
+    """The file of answers of one task under one budget, and the shards on the way to it.
+
+    Attributes:
+        path: The file; shards are in a folder of its name that ends in `.shards`.
+        key: What the answers are made with.
+    """
+
+    path: Path
+    key: RunKey
+
+    @property
+    def shards(self) -> list[Path]:
+        """Shards that are there, of this run or another."""
+        return sorted(self.path.with_suffix(".shards").glob("*.jsonl"))
+
+    def shard(self, rank: int, count: int) -> AnswerFile:
+        """The shard of one of several processes; its errors are forgotten, they are tried again."""
+        file = AnswerFile(self.path.with_suffix(".shards") / f"{rank}-of-{count}.jsonl", self.key)
+        if file.errors:
+            file.finish(list(file.answers))
+        return file
+
+    def known(self) -> tuple[dict[str, AnswerRow], dict[str, str]]:
+        """All answers, and the errors of samples that have none.
+
+        Raises:
+            RunKeyMismatch: A file's answers were made with something else.
+        """
+        answers: dict[str, AnswerRow] = {}
+        errors: dict[str, str] = {}
+        for path in (*self.shards, self.path):
+            more, failed = read_answers(path, self.key)
+            answers |= more
+            errors |= failed
+        return answers, {sample_id: reason for sample_id, reason in errors.items() if sample_id not in answers}
+
+    def merge(self, order: Sequence[str], *, keep_errors: bool = False) -> None:
+        """Puts all answers into the one file and removes the shards.
+
+        Args:
+            order: Ids of the task's samples.
+            keep_errors: Leave shards that hold errors.
+        """
+        answers, errors = self.known()
+        file = AnswerFile(self.path, self.key)
+        file.answers = answers
+        file.finish(order)
+        for shard in self.shards:
+            if not (keep_errors and set(read_answers(shard, self.key)[1]) & set(errors)):
+                shard.unlink(missing_ok=True)
+        folder = self.path.with_suffix(".shards")
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Lets one process at a time into what follows, among those that share a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        with suppress(OSError):  # a network disk without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    """A kill can leave a last line without its end: its question is asked again."""
+    whole = path.read_bytes()
+    complete = whole.rfind(b"\n") + 1
+    if complete < len(whole):
+        with path.open("r+b") as stream:
+            stream.truncate(complete)
+
+
+def _line(row: AnswerRow) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"

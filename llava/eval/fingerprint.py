@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from llava.model.checkpoint_files import projector_file, read_json, resolve_checkpoint, weight_files
+from llava.model.lora import adapter_base, is_adapter
 
 _SUFFIXES = {".json", ".safetensors", ".bin", ".model", ".txt", ".jinja"}
 _CHUNK_BYTES = 2**23
@@ -21,9 +23,11 @@ def model_fingerprint(
 ) -> str:
     """A hash of every byte of a checkpoint's files: its own, its base's and those of a tower in a folder of its own.
 
+    An adapter's or a projector's base counts in, and the base's own base, if that is no whole model either.
+
     Args:
         model_path: A folder, or a repository on the Hub.
-        model_base: The checkpoint that a projector belongs to; by default the one that its config names.
+        model_base: What a projector or adapters are put on; by default what their config names.
         cache: A JSON file in which the hashes of large files are kept, by path, size and time of change.
 
     Raises:
@@ -47,16 +51,23 @@ def _folders(model_path: str | Path, model_base: str | Path | None) -> list[Path
     first = resolve_checkpoint(model_path)
     folders = [first] if model_base is None else [first, resolve_checkpoint(model_base)]
     for folder in folders:  # which grows
-        raw = read_json(folder / "config.json")
+        # An adapter that peft has written has no config.json: all else is its base's.
+        raw = read_json(folder / "config.json") if not is_adapter(folder) or (folder / "config.json").exists() else {}
         named = [_tower(folder, raw)]
-        is_projector = not weight_files(folder) and projector_file(folder) is not None
-        if is_projector and (model_base is None or folder != first) and raw.get("base_model_name_or_path"):
-            named.append(resolve_checkpoint(raw["base_model_name_or_path"]))
+        if model_base is None or folder != first:
+            named.append(_base(folder, raw))
         folders += [each for each in named if each is not None and each not in folders]
     return folders
 
 
-def _tower(folder: Path, raw: dict[str, object]) -> Path | None:
+def _base(folder: Path, raw: dict[str, Any]) -> Path | None:
+    """The folder of the checkpoint that an adapter or a projector says it belongs to; None for a whole model."""
+    is_part = is_adapter(folder) or (not weight_files(folder) and projector_file(folder) is not None)
+    named = (adapter_base(folder) if is_adapter(folder) else None) or raw.get("base_model_name_or_path")
+    return resolve_checkpoint(named) if is_part and named else None
+
+
+def _tower(folder: Path, raw: dict[str, Any]) -> Path | None:
     """The folder of a vision tower that the checkpoint names; transformers' format holds its tower itself."""
     named = raw.get("mm_vision_tower") or raw.get("vision_tower")
     if "vision_config" in raw or not named:

@@ -1,11 +1,17 @@
-"""results.json: a row per task and budget, with retention against the vanilla row of the same task."""
+"""results.json: a row per task and budget, with retention against the vanilla row of the same task.
+
+Retention is of the task's main score, which `row["main_score"]` names.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +22,7 @@ from llava.eval.answers import RunKeyMismatch
 Row = dict[str, Any]
 
 CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
+_OWN_SCALES = ("total", "score")  # MME's sum, and judges' grades in percent; other main scores are shares of 1
 
 
 def read_results(path: Path, fingerprint: str | None = None) -> list[Row]:
@@ -64,17 +71,42 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
     vanilla = {_circumstances(row): row for row in merged.values() if row["method"] == "none"}
     for row in merged.values():
         base = vanilla.get(_circumstances(row))
-        row["retention"] = row["accuracy"] / base["accuracy"] if base is not None and base["accuracy"] > 0 else None
-    content = {"run": {"model": fingerprint, "versions": package_versions(), **run}, "rows": list(merged.values())}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+        row["retention"] = _ratio(main_value(row), main_value(base) if base is not None else None)
+    about = {"model": fingerprint, "versions": package_versions(), "commit": source_commit(), **run}
+    content = {"run": about, "rows": list(merged.values())}
+    write_json(path, content)
     return list(merged.values())
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file in one step; what is not a number is null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    part.write_text(text + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def main_value(row: Row) -> float | None:
+    """The score that stands for a row's task (`row["main_score"]` names it); None where there is none."""
+    value = row.get(row.get("main_score", "accuracy"))
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return value / base if value is not None and base is not None and base > 0 else None
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _finite(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
 def identity(row: Row) -> tuple[str, str]:
-    """What a row is about: its budget, and all that an accuracy depends on beside it.
+    """What a row is about: its budget, and all that a score depends on beside it.
 
     Rows over different numbers of samples stand beside each other: neither says what the other says.
     """
@@ -82,7 +114,7 @@ def identity(row: Row) -> tuple[str, str]:
 
 
 def _circumstances(row: Row) -> str:
-    """What two rows must have in common for their accuracies to be compared."""
+    """What two rows must have in common for their scores to be compared."""
     return json.dumps({name: row.get(name) for name in CIRCUMSTANCES}, sort_keys=True)
 
 
@@ -97,10 +129,25 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+@cache
+def source_commit() -> str | None:
+    """The commit of this package's source, `-dirty` where files differ from it; None where it is no checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
+        if tracked.returncode:
+            return None  # installed, perhaps inside a checkout of something else
+        command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def format_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    columns = ["task", "compression", "tokens", "accuracy", "retention", "vision_ms", "prefill_ms", "n", "seconds"]
-    lines = [columns, *([_cell(name, row.get(name)) for name in columns] for row in rows)]
+    columns = ["task", "compression", "tokens", "score", "value", "retention"]
+    columns += ["vision_ms", "prefill_ms", "n", "encodes_saved", "seconds"]
+    lines = [columns, *([_cell(name, row) for name in columns] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
@@ -108,9 +155,13 @@ def format_table(rows: Sequence[Row]) -> str:
     )
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(column: str, row: Row) -> str:
+    name = row.get("main_score", "accuracy")
+    if column == "score":
+        return str(name)
+    value = main_value(row) if column == "value" else row.get(column)
     if value is None:
         return "-"
-    if name in {"accuracy", "retention"}:
+    if column == "retention" or (column == "value" and name not in _OWN_SCALES):
         return f"{100 * value:.1f} %"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

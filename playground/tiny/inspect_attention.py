@@ -1,6 +1,6 @@
 """Shows where the CLS attention of layer -2 goes, which is what VisionZip chooses by: figures, and a picture.
 
-python playground/tiny/inspect_attention.py --tower playground/tiny/work/tower --picture attention.png
+python playground/tiny/inspect_attention.py --tower "$WORK/tower" --picture attention.png
 """
 
 from __future__ import annotations

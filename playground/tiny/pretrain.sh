@@ -13,6 +13,9 @@ TOWER_SCALE="${TOWER_SCALE:-1.0}"                         # multiplies the tower
 LLM_STEPS="${LLM_STEPS:-600}"
 LLM_SHORT_STEPS="${LLM_SHORT_STEPS:-300}"                 # of them, those of short talks
 TRAIN_SAMPLES="${TRAIN_SAMPLES:-10000}"
+SCENES="${SCENES:-500}"                                   # held out: scenes, questions, yes/no questions
+VQA="${VQA:-2000}"
+POPE="${POPE:-1000}"
 ALIGN_EPOCHS="${ALIGN_EPOCHS:-1}"
 ALIGN_LR="${ALIGN_LR:-3e-3}"
 ALIGN_SAMPLES="${ALIGN_SAMPLES:-10000}"
@@ -24,7 +27,8 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 export PYTHONPATH="$HERE/../..${PYTHONPATH:+:$PYTHONPATH}"
 
-"$PYTHON" "$HERE/make_data.py" --output "$DATA" --seed "$SEED" --train "$TRAIN_SAMPLES" --align "$ALIGN_SAMPLES"
+"$PYTHON" "$HERE/make_data.py" --output "$DATA" --seed "$SEED" --train "$TRAIN_SAMPLES" --align "$ALIGN_SAMPLES" \
+  --scenes "$SCENES" --vqa "$VQA" --pope "$POPE"
 "$PYTHON" "$HERE/pretrain_tower.py" --output "$WORK" --seed "$SEED" --scale "$TOWER_SCALE"
 "$PYTHON" "$HERE/pretrain_llm.py" --output "$WORK" --seed "$SEED" \
   --steps "$LLM_STEPS" --short-steps "$LLM_SHORT_STEPS"

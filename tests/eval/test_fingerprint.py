@@ -65,3 +65,20 @@ def test_it_sees_the_base_that_a_projectors_config_names(tmp_path: Path) -> None
         (part / "model.safetensors").write_bytes(b"9999")
         seen.add(model_fingerprint(projector))
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_it_sees_the_base_of_adapters(tmp_path: Path, with_config: bool) -> None:
+    """peft writes no config.json; a base may itself be a projector on a language model."""
+    llm = checkpoint(tmp_path / "llm")
+    base = checkpoint(tmp_path / "base", "mm_projector.safetensors", base_model_name_or_path=str(llm))
+    adapter = checkpoint(tmp_path / "adapter", "adapter_model.safetensors")
+    if not with_config:
+        (adapter / "config.json").unlink()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    seen = {model_fingerprint(adapter)}
+    assert model_fingerprint(adapter, base) in seen
+    for file in ("adapter/adapter_model.safetensors", "base/mm_projector.safetensors", "llm/model.safetensors"):
+        (tmp_path / file).write_bytes(b"9999")
+        seen.add(model_fingerprint(adapter))
+    assert len(seen) == 4

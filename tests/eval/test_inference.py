@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from llava.batch_size import BatchSize
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.image_source import UnreadableImageError
 from llava.inference import Answer, GenerationOptions, Inference, Question
@@ -145,3 +146,54 @@ def test_latency_counts_tokens(inference: Inference, pictures: list[Path]) -> No
     answer = inference.ask_one(question.text, *question.images, options=SHORT)
     assert (cost.visual_tokens, cost.prompt_tokens) == (answer.visual_tokens, answer.prompt_tokens)
     assert cost.vision_ms > 0 and cost.prefill_ms > 0
+
+
+def test_a_batch_that_is_too_large_is_halved_and_nothing_is_lost(
+    inference: Inference, questions: list[Question], alone: list[Answer]
+) -> None:
+    """The language model refuses more than two rows, as a full card does, before and while it answers."""
+    tried: list[int] = []
+
+    def refuse(module: object, arguments: tuple[object, ...], keywords: dict[str, torch.Tensor]) -> None:
+        rows = len(keywords["inputs_embeds"] if keywords.get("inputs_embeds") is not None else keywords["input_ids"])
+        tried.append(rows)
+        if rows > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = inference.model.model.language_model.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        answers = sorted(inference.ask(questions, batch_size=None, options=SHORT), key=lambda answer: answer.index)
+        used = inference.usage
+        with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+            list(inference.ask(questions, batch_size=3, options=SHORT))
+    finally:
+        handle.remove()
+    assert [(one.index, one.token_ids, one.text) for one in answers] == [
+        (number, one.token_ids, one.text) for number, one in enumerate(alone)
+    ]
+    assert (used.questions, used.images_encoded) == (len(questions), 3)
+    assert tried[0] > 2 and max(tried[1:-1]) <= tried[0]
+
+
+def test_one_question_that_does_not_fit_is_told(inference: Inference) -> None:
+    size = BatchSize(inference.model, None)
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    assert size.for_next([10] * 50, 8) == 8, "on a CPU a fixed size"
+    size.halve(7, error)
+    assert size.for_next([10] * 50, 8) == 3
+    with pytest.raises(torch.OutOfMemoryError):
+        size.halve(1, error)
+
+
+def test_the_first_guess_follows_the_free_memory(inference: Inference, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu:
+        device, dtype, config = torch.device("cuda"), torch.float16, inference.model.config
+
+    size = BatchSize(OnGpu(), None)
+    one = size._bytes(700, 128)
+    config = inference.model.config.get_text_config()
+    kv_width = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
+    assert one > 2 * 2 * config.num_hidden_layers * kv_width * 828
+    for free, expected in ((100 * one, 64), (10 * one, 7), (one // 2, 1)):
+        monkeypatch.setattr("llava.batch_size._free_bytes", lambda device, free=free: free)
+        assert size.for_next([700] * 100, 128) == expected

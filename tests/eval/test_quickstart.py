@@ -66,8 +66,9 @@ def settings_for(quickstart: ModuleType, folder: Path) -> Any:
 
 
 def test_no_variable_of_the_tuning_script_is_left_to_the_user(quickstart: ModuleType, tmp_path: Path) -> None:
-    script = (quickstart.REPOSITORY / "scripts/v1_5/visionzip_tune.sh").read_text()
-    variables = set(re.findall(r"^([A-Z0-9_]+)=\"\$\{", script, re.MULTILINE))
+    scripts = quickstart.REPOSITORY / "scripts"
+    text = (scripts / "v1_5/visionzip_tune.sh").read_text() + (scripts / "train.sh").read_text()
+    variables = set(re.findall(r"\$\{([A-Z0-9_]+):[-+?]", text))
     environment = quickstart.tuning_environment(
         settings_for(quickstart, tmp_path), CompressionConfig("visionzip", 17, 3), tmp_path
     )

@@ -6,11 +6,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+from llava.eval.metrics.averages import mean, mean_by_group
+
+Scores: TypeAlias = dict[str, float | dict[str, float]]
 
 
 class TaskDataError(Exception):
     """A task's files are missing or are not what they should be; the message names the file and what to do."""
+
+
+class EmbeddedImage(bytes):
+    """An image that came inside a file of the benchmark.
+
+    Attributes:
+        name: What it is called in messages and run keys, as a file's name is.
+    """
+
+    name: str
+
+    def __new__(cls, content: bytes, name: str = "") -> EmbeddedImage:
+        """Takes the encoded bytes of an image, and what to call it."""
+        image = super().__new__(cls, content)
+        image.name = name
+        return image
 
 
 @dataclass(frozen=True)
@@ -20,16 +40,18 @@ class Sample:
     Attributes:
         sample_id: Unique within the task.
         prompt: The user's text, as the benchmark asks for it.
-        images: Paths of the images, in order.
-        answer: The reference answer.
+        images: Paths of the images, or their bytes, in order.
+        answer: The reference answer; "" where the split's answers are not public.
         group: What the score is broken down by (a kind of question, a category), or "".
+        details: What else the task's score needs (options, the annotators' answers), as plain JSON values.
     """
 
     sample_id: str
     prompt: str
-    images: tuple[Path, ...]
+    images: tuple[Path | EmbeddedImage, ...]
     answer: str
     group: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,11 +63,23 @@ class LoadedTask:
 
 
 class Task(ABC):
-    """A benchmark: load, prompt, generation limits, parse, score."""
+    """A benchmark: load, prompt, generation limits, parse, score.
+
+    Attributes:
+        name: What it is called on the command line.
+        description: A line for `--list`.
+        max_new_tokens: Limit of an answer's length.
+        main_score: Which of its scores stands for the task in tables and retention.
+        published_size: Rows of the published split; another number is worth a word in the report.
+        has_answers: Whether the split's answers are public; if not, answers are only written for the server.
+    """
 
     name: ClassVar[str] = ""
     description: ClassVar[str] = ""
     max_new_tokens: ClassVar[int] = 64
+    main_score: ClassVar[str] = "accuracy"
+    published_size: ClassVar[int | None] = None
+    has_answers: ClassVar[bool] = True
     default_data_root: ClassVar[Path] = Path("playground/data/eval")
 
     @abstractmethod
@@ -65,7 +99,21 @@ class Task(ABC):
         prediction = self.parse(text)
         return float(prediction != "" and prediction == self.parse(sample.answer))
 
-    def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> dict[str, float | dict[str, float]]:
+    def size_note(self, samples: Sequence[Sample]) -> str | None:
+        """A line that says how many rows are there and should be, or None if that is right or not known."""
+        if self.published_size in (None, len(samples)):
+            return None
+        return f"{self.name}: {len(samples)} questions, the published split has {self.published_size}"
+
+    def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path | None:
+        """Writes the file that the benchmark's server takes.
+
+        Returns:
+            Its path, or None if the benchmark has no server.
+        """
+        return None
+
+    def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
         """Scores of a run.
 
         Args:
@@ -76,13 +124,10 @@ class Task(ABC):
             `accuracy`, and `accuracy_by_group` where the samples have groups, between 0 and 1.
         """
         earned = {s.sample_id: self.is_correct(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples}
-        scores: dict[str, float | dict[str, float]] = {"accuracy": _mean(list(earned.values()))}
-        groups = sorted({sample.group for sample in samples if sample.group})
-        if groups:
-            scores["accuracy_by_group"] = {
-                group: _mean([earned[sample.sample_id] for sample in samples if sample.group == group])
-                for group in groups
-            }
+        scores: Scores = {"accuracy": mean(earned.values())}
+        by_group = mean_by_group((sample.group, earned[sample.sample_id]) for sample in samples if sample.group)
+        if by_group:
+            scores["accuracy_by_group"] = by_group
         return scores
 
 
@@ -116,7 +161,3 @@ def get_task(name: str) -> Task:
 def available_tasks() -> list[str]:
     """Names of all tasks, sorted."""
     return sorted(_TASKS)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,67 @@
+"""Finished answers on disk, `<output-dir>/answers/<task>/<compression>.jsonl`, for those who only read them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.eval.results import Row
+from llava.eval.run_key import compression_name
+from llava.model.configuration import as_compression
+
+
+@dataclass(frozen=True)
+class AnswerSet:
+    """Answers of one task under one budget.
+
+    Attributes:
+        path: The file.
+        key: The run key in its first line: what the answers were made with.
+        texts: What the model said, by sample id.
+    """
+
+    path: Path
+    key: dict[str, Any]
+    texts: dict[str, str]
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.key["task"])
+
+    @property
+    def compression(self) -> str:
+        """Name of the budget, as in results.json."""
+        return compression_name(as_compression(self.key["compression"]))
+
+
+def read_answers(path: Path) -> AnswerSet:
+    """Reads a file of answers.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not a file of answers; a line that a kill cut short is none either.
+    """
+    # Only "\n" ends a line: an answer may hold what else Unicode takes for one.
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        key = json.loads(lines[0])["run_key"]
+        rows = [json.loads(line) for line in lines[1:]]
+        answers = AnswerSet(path, key, {row["question_id"]: row["text"] for row in rows if "error" not in row})
+        answers.task, answers.compression  # noqa: B018  # both must be there
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a file of answers of llava.eval ({error!r})") from None
+    return answers
+
+
+def find_answers(output_dir: Path, task: str) -> list[AnswerSet]:
+    """The answer sets of a task in an output folder, in the order of their files' names."""
+    return [read_answers(path) for path in sorted((output_dir / "answers" / task).glob("*.jsonl"))]
+
+
+def made_alike(row: Row, answers: AnswerSet) -> bool:
+    """Whether a row of results.json is about these answers."""
+    same = ("prompts", "conv_mode", "dtype", "generation")
+    return row["compression"] == answers.compression and all(row.get(n) == answers.key.get(n) for n in same)

@@ -1,0 +1,71 @@
+"""Where benchmarks' data are, as the flags of a command line say; for programs that score what was answered before."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llava.eval.sources.source import ParquetSource
+    from llava.eval.tasks import LoadedTask, Task
+
+DATA_ROOT_VARIABLE = "LLAVA_EVAL_DATA"
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds `--data-root` and `--data-source`."""
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        help=f"folder of the tasks' files (or {DATA_ROOT_VARIABLE}); default: the one that was asked from",
+    )
+    parser.add_argument(
+        "--data-source",
+        default="local",
+        metavar="local|hub|FOLDER",
+        help="benchmarks from --data-root, from the Hub, or from a folder of its parquet files (default: local)",
+    )
+
+
+@dataclass(frozen=True)
+class DataPlace:
+    """Where tasks' data come from.
+
+    Attributes:
+        root: Folder of the local layout; None: that of the results, else each task's own.
+        source: Where tasks that it has are taken from, instead of `root`.
+    """
+
+    root: Path | None = None
+    source: ParquetSource | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> DataPlace:
+        """The place that the flags name.
+
+        Raises:
+            ValueError: `--data-source` names nothing.
+        """
+        from llava.eval.sources.source import ParquetSource
+
+        environment = os.environ.get(DATA_ROOT_VARIABLE)
+        root = args.data_root or (Path(environment) if environment else None)
+        return cls(root, ParquetSource.parse(args.data_source))
+
+    def load(self, task: Task, answered_from: str | None = None) -> LoadedTask:
+        """A task's samples.
+
+        Args:
+            task: The benchmark.
+            answered_from: The data root that a row of results names; taken where the flags say nothing.
+
+        Raises:
+            TaskDataError: Its files are missing.
+        """
+        if self.source is not None and self.source.has(task.name):
+            return task.load(self.source.root_for(task.name)[0])
+        known = Path(answered_from) if answered_from and Path(answered_from).is_dir() else task.default_data_root
+        return task.load(self.root or known)

@@ -1,0 +1,68 @@
+"""`python -m llava.eval.eval_pope`: scores LLaVA's answers to POPE, a block a split. LLaVA's flags and print-out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.command_line import plain_errors
+from llava.eval.metrics import pope
+from llava.eval.question_files import read_questions
+
+_PREFIX = "coco_pope_"
+
+
+def eval_pope(answers: Sequence[str], label_file: Path) -> pope.PopeScores:
+    """Scores the answers of one split, and prints the scores.
+
+    Args:
+        answers: What the model said, in the order of the labels.
+        label_file: `coco_pope_<split>.json`, a line a question.
+
+    Raises:
+        ValueError: There are not as many answers as labels.
+    """
+    labels = [row["label"] for row in read_questions(label_file, ("label",))]
+    if len(answers) != len(labels):
+        raise ValueError(f"{len(answers)} answers for {len(labels)} questions of {label_file}: they go by their order")
+    scores = pope.count(zip(answers, labels, strict=True))
+    print("TP\tFP\tTN\tFN\t")
+    counts = (scores.true_positives, scores.false_positives, scores.true_negatives, scores.false_negatives)
+    print("\t".join(map(str, counts)))
+    print(f"Accuracy: {scores.accuracy}")
+    print(f"Precision: {scores.precision}")
+    print(f"Recall: {scores.recall}")
+    print(f"F1 score: {scores.f1}")
+    print(f"Yes ratio: {scores.yes_ratio}")
+    every = (scores.f1, scores.accuracy, scores.precision, scores.recall, scores.yes_ratio)
+    print(", ".join(f"{value:.3f}" for value in every))
+    return scores
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m llava.eval.eval_pope", description=__doc__)
+    parser.add_argument("--annotation-dir", type=Path, required=True, help=f"holds {_PREFIX}<split>.json")
+    parser.add_argument("--question-file", type=Path, required=True, help="lines with question_id and category")
+    parser.add_argument("--result-file", type=Path, required=True, help="LLaVA's answers")
+    args = parser.parse_args(arguments)
+    with plain_errors():
+        rows = read_questions(args.question_file, ("question_id", "category"))
+        category = {row["question_id"]: row["category"] for row in rows}
+        answers = read_questions(args.result_file, ("question_id", "text"))
+        unknown = next((row["question_id"] for row in answers if row["question_id"] not in category), None)
+        if unknown is not None:
+            raise ValueError(f"{args.result_file}: question {unknown!r} is not in {args.question_file}")
+        for path in sorted(args.annotation_dir.expanduser().glob(f"{_PREFIX}*.json")):
+            split = path.stem.removeprefix(_PREFIX)
+            texts = [row["text"] for row in answers if category[row["question_id"]] == split]
+            print(f"Category: {split}, # samples: {len(texts)}")
+            eval_pope(texts, path)
+            print("=" * 36)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""`python -m llava.eval.eval_textvqa`: scores LLaVA's answers to TextVQA. LLaVA's flags and its print-out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.command_line import plain_errors
+from llava.eval.metrics.averages import mean
+from llava.eval.metrics.textvqa import textvqa_accuracy
+from llava.eval.question_files import read_questions
+
+_OLD_FORM = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
+
+
+def prompt_processor(prompt: str) -> str:
+    """The question, in small letters, out of a prompt in one of the forms that LLaVA's files have.
+
+    Raises:
+        ValueError: It is in none of them.
+    """
+    lines = prompt.split("\n")
+    if prompt.startswith("OCR tokens: "):
+        found = _OLD_FORM.search(prompt)
+        if found is None:
+            raise ValueError(f"there is no 'Question: ... Short answer:' in the prompt {prompt!r}")
+        return found[1].lower()
+    if len(lines) == 3 and "Reference OCR token: " in prompt:
+        return lines[1 if prompt.startswith("Reference OCR token:") else 0].lower()
+    if len(lines) == 2:
+        return lines[0].lower()
+    raise ValueError(f"the question cannot be told in the prompt {prompt!r}")
+
+
+def eval_single(annotation_file: Path, result_file: Path) -> float:
+    """Scores a file of answers, prints the accuracy and returns it (0 to 1).
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A file is not what it should be, or an answer belongs to no question.
+    """
+    print(result_file.stem)
+    try:
+        rows = json.loads(annotation_file.expanduser().read_text(encoding="utf-8"))["data"]
+        known = {(row["image_id"], row["question"].lower()): row["answers"] for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{annotation_file} is not TextVQA's annotation file ({error!r})") from None
+    scores = []
+    for row in read_questions(result_file, ("question_id", "prompt", "text")):
+        key = (row["question_id"], prompt_processor(row["prompt"]))
+        if key not in known:
+            raise ValueError(f"{result_file}: there is no question {key[1]!r} about image {key[0]!r}")
+        scores.append(textvqa_accuracy(row["text"], known[key]))
+    print(f"Samples: {len(scores)}\nAccuracy: {100.0 * mean(scores):.2f}%\n")
+    return mean(scores)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m llava.eval.eval_textvqa", description=__doc__)
+    parser.add_argument("--annotation-file", type=Path, required=True, help="TextVQA_0.5.1_val.json")
+    parser.add_argument("--result-file", type=Path, help="LLaVA's answers")
+    parser.add_argument("--result-dir", type=Path, help="a folder of such files")
+    args = parser.parse_args(arguments)
+    with plain_errors():
+        if args.result_file is not None:
+            eval_single(args.annotation_file, args.result_file)
+        if args.result_dir is not None:
+            for path in sorted(args.result_dir.iterdir()):
+                if path.suffix == ".jsonl":
+                    eval_single(args.annotation_file, path)
+                else:
+                    print(f"Skipping {path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""`python -m llava.eval.prepare gqa pope ...`: benchmarks' files into the local layout; run again, it goes on.
+
+What a publisher offers for download comes from there, the rest (MME, MMMU, SEED-Bench) from the Hub.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.command_line import plain_errors
+
+_SHOWN = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepares benchmarks.
+
+    Returns:
+        0 if all that was named is complete, 1 if something is missing.
+
+    Raises:
+        SystemExit: Status 1 with a line that says what is wrong; 2 for wrong flags.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    from llava.eval.sources.published import PUBLISHED
+    from llava.eval.sources.table import TABLES
+
+    if args.list:
+        print("\n".join(f"{name:20}{'publisher' if name in PUBLISHED else 'Hub'}" for name in sorted(TABLES)))
+        return 0
+    names = sorted(TABLES) if args.tasks == ["all"] else list(dict.fromkeys(args.tasks))
+    unknown = [name for name in names if name not in TABLES]
+    if unknown or not names:
+        parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(sorted(TABLES))}" if unknown else "which?")
+    if args.dry_run:
+        return _print_plan(names, args)
+    with plain_errors():
+        from llava.data.prepare.preparation import alone_in
+
+        try:
+            with alone_in(args.root):
+                return max([_prepare(name, args) for name in names])
+        except KeyboardInterrupt:
+            raise SystemExit("stopped; the same command goes on from here") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m llava.eval.prepare", description=__doc__)
+    add = parser.add_argument
+    add("tasks", nargs="*", metavar="TASK", help="names of benchmarks, or 'all'")
+    add("--list", action="store_true", help="name the benchmarks and where each comes from, and end")
+    add("--root", type=Path, default=Path("playground/data/eval"), help="data root (default: %(default)s)")
+    add(
+        "--source",
+        default="published",
+        metavar="published|hub|FOLDER",
+        help="the publishers' files, the Hub's tables, or a folder of those (default: published, the Hub for the rest)",
+    )
+    add("--dry-run", action="store_true", help="list what would be downloaded")
+    add("--delete-archives", action="store_true", help="remove an archive once it is unpacked")
+    add("--base-url", help="mirror that has each file at its path below the data root")
+    add("--retries", type=int, default=5, help="attempts in a row without progress (default: %(default)s)")
+    add("--timeout", type=float, default=30.0, help="seconds without a byte (default: %(default)s)")
+    add("--retry-wait", type=float, default=1.0, help="seconds before the second attempt; doubled each time")
+    return parser
+
+
+def _print_plan(names: Sequence[str], args: argparse.Namespace) -> int:
+    from llava.eval.sources.published import PUBLISHED
+    from llava.eval.sources.table import TABLES
+
+    for name in names:
+        if args.source == "published" and name in PUBLISHED:
+            published = PUBLISHED[name] if args.base_url is None else PUBLISHED[name].moved(args.base_url)
+            for file in published.files:
+                print(f"{name:20}{file.path:45}{file.url}")
+        else:
+            for table in TABLES[name][1]:
+                where = " or ".join(f"{dataset} {config or ''}".rstrip() for dataset, config in table.places)
+                print(f"{name:20}{table.split:45}{where}")
+    return 0
+
+
+def _prepare(name: str, args: argparse.Namespace) -> int:
+    """Gets one benchmark and looks whether it is complete; 0 if it is."""
+    from llava.data.prepare.archive import ArchiveError
+    from llava.data.prepare.download import Downloader, DownloadError
+    from llava.data.prepare.lock import LockFile
+    from llava.eval.sources.fetch import Fetcher
+    from llava.eval.sources.published import PUBLISHED
+    from llava.eval.sources.source import ParquetSource
+    from llava.eval.tasks import TaskDataError
+
+    try:
+        if args.source == "published" and name in PUBLISHED:
+            published = PUBLISHED[name] if args.base_url is None else PUBLISHED[name].moved(args.base_url)
+            downloader = Downloader(retries=args.retries, timeout=args.timeout, wait=args.retry_wait)
+            Fetcher(args.root, downloader, LockFile(args.root), args.delete_archives).get(published)
+        else:
+            source = ParquetSource.parse("hub" if args.source == "published" else args.source)
+            if source is None:
+                raise ValueError("--source local: name published, hub or a folder")
+            source.write_to(name, args.root)
+        return _check(name, args.root)
+    except (DownloadError, ArchiveError, TaskDataError) as error:
+        url = getattr(error, "url", "")
+        print(f"{name}: {f'{url}: ' if url else ''}{error}", file=sys.stderr)
+        return 1
+
+
+def _check(name: str, root: Path) -> int:
+    """Loads the benchmark as a run does, and says what is missing."""
+    from llava.eval.tasks import get_task
+
+    task = get_task(name)
+    loaded = task.load(root)
+    images = {image for sample in loaded.samples for image in sample.images if isinstance(image, Path)}
+    missing = sorted(image for image in images if not image.is_file())
+    print(f"{name}: {len(loaded.samples)} questions" + (f", {len(missing)} images are missing" if missing else ""))
+    for line in [*loaded.bad_rows, *map(str, missing)][:_SHOWN]:
+        print(f"  {line}", file=sys.stderr)
+    if note := task.size_note(loaded.samples):
+        print(f"  {note}")
+    return int(bool(missing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

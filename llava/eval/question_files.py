@@ -1,0 +1,146 @@
+"""LLaVA's question and answer files, and the flags that its `model_vqa*` modules share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llava.command_line import add_compression_flag, compression_option
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A line of a question file, ready to be asked.
+
+    Attributes:
+        text: What the model is asked, without its image.
+        image: Path or bytes of the image, or None.
+        row: The fields that stand before the answer in the answer file.
+        more: Those that stand after it.
+    """
+
+    text: str
+    image: Path | bytes | None
+    row: dict[str, Any]
+    more: dict[str, Any]
+
+
+def make_parser(name: str, description: str, *, conv_mode: str = "llava_v1") -> argparse.ArgumentParser:
+    """A command line with LLaVA's flags and defaults, and ours beside them."""
+    parser = argparse.ArgumentParser(prog=f"python -m llava.eval.{name}", description=description)
+    parser.add_argument("--model-path", required=True, help="checkpoint, or a folder with a tuned projector only")
+    parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
+    parser.add_argument("--image-folder", default="", help="what the images' paths begin at")
+    parser.add_argument("--question-file", type=Path, required=True)
+    parser.add_argument("--answers-file", type=Path, default=Path("answer.jsonl"))
+    parser.add_argument("--conv-mode", default=conv_mode, help=f"conversation template (default {conv_mode})")
+    parser.add_argument("--num-chunks", type=int, default=1, help="in how many parts the questions are asked")
+    parser.add_argument("--chunk-idx", type=int, default=0, help="which of them this is")
+    parser.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
+    parser.add_argument("--top_p", type=float)
+    parser.add_argument("--num_beams", type=int, default=1)
+    add_compression_flag(parser)
+    parser.add_argument("--batch-size", type=int, default=1, help="questions a batch (default 1, as in LLaVA)")
+    parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
+    return parser
+
+
+def get_chunk(items: Sequence[Item], num_chunks: int, chunk_idx: int) -> list[Item]:
+    """LLaVA's part of a list: equal parts, the last ones shorter or empty.
+
+    Raises:
+        ValueError: There is no such part.
+    """
+    if not 0 <= chunk_idx < num_chunks:
+        raise ValueError(f"--chunk-idx must be between 0 and --num-chunks - 1, got {chunk_idx} of {num_chunks}")
+    size = math.ceil(len(items) / num_chunks)
+    return list(items[chunk_idx * size : (chunk_idx + 1) * size])
+
+
+def image_path(folder: str, image: str) -> Path:
+    """Where a question's image is."""
+    return Path(folder).expanduser() / image
+
+
+def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens: int) -> None:
+    """Asks a model and writes LLaVA's answer file, a line a question, in the order of the questions.
+
+    Raises:
+        UnreadableImageError: An image cannot be read; answers up to it are written.
+        ValueError: The checkpoint, the budget or a flag is not what it should be.
+    """
+    from tqdm import tqdm
+
+    from llava.inference import GenerationOptions, Inference, Question
+    from llava.mm_utils import get_model_name_from_path
+
+    options = GenerationOptions(max_new_tokens, args.temperature, args.top_p, args.num_beams)
+    loading = {"device": args.device, **compression_option(args)}
+    inference = Inference.load(args.model_path, args.model_base, conv_mode=args.conv_mode, **loading)
+    ending = {"model_id": get_model_name_from_path(args.model_path), "metadata": {}}
+    questions = [Question(item.text, () if item.image is None else (item.image,)) for item in asked]
+    path = args.answers_file.expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting: dict[int, str] = {}
+    done = 0
+    with path.open("w", encoding="utf-8") as file:
+        stream = inference.ask(questions, batch_size=args.batch_size, options=options)
+        for answer in tqdm(stream, total=len(questions), unit="q"):
+            waiting[answer.index] = answer.text
+            while done in waiting:
+                item = asked[done]
+                line = item.row | {"text": waiting.pop(done)} | item.more | {"answer_id": uuid.uuid4().hex} | ending
+                file.write(json.dumps(line) + "\n")
+                done += 1
+            file.flush()
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects of a JSONL file, and how many lines are not JSON.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    rows: list[dict[str, Any]] = []
+    bad = 0
+    for line in path.expanduser().read_text(encoding="utf-8").split("\n"):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                bad += 1
+    return rows, bad
+
+
+def read_questions(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that must have certain fields.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: A line is not JSON, or lacks a field.
+    """
+    rows, bad = read_lines(path)
+    if bad:
+        raise ValueError(f"{path}: {bad} lines are not JSON")
+    check_fields(path, rows, fields)
+    return rows
+
+
+def check_fields(path: Path, rows: Sequence[Any], fields: Sequence[str]) -> None:
+    """Names the first row that lacks a field.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for number, row in enumerate(rows, start=1):
+        lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
+        if lacking:
+            raise ValueError(f"{path}: row {number} has no field {lacking[0]!r}")

@@ -1,0 +1,114 @@
+"""The parquet files of a dataset, in a folder or from the Hub, and their rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.eval.sources.table import HubTable
+from llava.eval.tasks import TaskDataError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableFiles:
+    """Where a table's rows are.
+
+    Attributes:
+        dataset: Its id on the Hub, or the folder.
+        revision: The commit on the Hub; of a folder a hash of its files' names, sizes and times.
+        files: The parquet files, in the order of their rows.
+    """
+
+    dataset: str
+    revision: str
+    files: tuple[Path, ...]
+
+    def rows(self) -> Iterator[Row]:
+        """Every row; an image is `{"bytes", "path"}`, as it was stored.
+
+        Raises:
+            TaskDataError: A file is no parquet file.
+        """
+        from pyarrow import ArrowException  # comes with datasets
+        from pyarrow.parquet import ParquetFile
+
+        for path in self.files:
+            try:
+                for batch in ParquetFile(path).iter_batches(batch_size=64):
+                    yield from batch.to_pylist()
+            except (ArrowException, OSError) as error:
+                raise TaskDataError(f"{path} is not a readable parquet file ({error})") from None
+
+
+def in_folder(table: HubTable, root: Path) -> TableFiles:
+    """A table in a folder that holds datasets as the Hub has them: `[<namespace>/]<name>/**/<split>-*.parquet`.
+
+    Raises:
+        TaskDataError: There is no such file; says which folders were looked into.
+    """
+    places = [*table.places, (table.name, table.config)]
+    for name, config in places:
+        folder = root / name
+        if files := _files(folder, table.split, config):
+            status = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+            return TableFiles(str(folder), hashlib.sha256(repr(status).encode()).hexdigest()[:16], files)
+    wanted = f"{table.config or '**'}/{table.split}-*.parquet"
+    raise TaskDataError(
+        f"no {wanted} in any of {', '.join(str(root / name) for name, _ in places)}; docs/benchmarks.md has the schema"
+    )
+
+
+def on_the_hub(table: HubTable) -> TableFiles:
+    """A table from the Hub, or its cache; `HF_HUB_OFFLINE` and the like are huggingface_hub's.
+
+    Raises:
+        TaskDataError: None of the datasets that have it can be had; says why.
+    """
+    from huggingface_hub import snapshot_download
+
+    reasons = []
+    for dataset, config in table.places:
+        pattern = f"*{config or ''}*{table.split}-*.parquet"
+        try:
+            folder = Path(
+                snapshot_download(dataset, repo_type="dataset", revision=table.revision, allow_patterns=[pattern])
+            )
+        except (OSError, ValueError) as error:  # huggingface_hub's errors are among these
+            reasons.append(f"{dataset}: {str(error).splitlines()[0]}")
+            continue
+        if files := _files(folder, table.split, config):
+            return TableFiles(dataset, folder.name, files)
+        reasons.append(f"{dataset}: has no {pattern}")
+    raise TaskDataError(f"not to be had from the Hub: {'; '.join(reasons)}")
+
+
+def _files(folder: Path, split: str, config: str | None) -> tuple[Path, ...]:
+    found = sorted(path for path in folder.rglob(f"{split}*.parquet") if _is_split(path, split))
+    return tuple(path for path in found if config is None or config in path.relative_to(folder).parts[:-1])
+
+
+def _is_split(path: Path, split: str) -> bool:
+    return path.stem == split or path.name.startswith(f"{split}-")
+
+
+def require_columns(files: TableFiles, names: Sequence[str]) -> None:
+    """Refuses a table of another schema.
+
+    Raises:
+        TaskDataError: A column is missing, or a file is no parquet file.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_schema
+
+    for path in files.files:
+        try:
+            missing = [name for name in names if name not in read_schema(path).names]
+        except (ArrowException, OSError) as error:
+            raise TaskDataError(f"{path} is not a readable parquet file ({error})") from None
+        if missing:
+            raise TaskDataError(f"{path} has no column {missing[0]!r}; docs/benchmarks.md has the schema")

@@ -1,0 +1,120 @@
+"""Files that benchmarks' servers and tools take: EvalAI (VQAv2, VizWiz), MMBench, SEED-Bench, MM-Vet.
+
+Formats are those that LLaVA's `scripts/convert_*_for_submission.py` write. Each file is checked before it is written,
+and written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.metrics.answer_text import evalai_answer
+from llava.eval.xlsx import workbook
+
+MMBENCH_COLUMNS = ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
+
+
+def write_vqa_submission(path: Path, question_ids: Sequence[int], answers: Mapping[int, str]) -> Path:
+    """Writes [{question_id, answer}] for VQAv2.
+
+    Args:
+        path: The file.
+        question_ids: Every question that the server wants, in order.
+        answers: What the model said, by question; a question without one gets an empty answer.
+
+    Raises:
+        ValueError: A question is there twice, or an answer belongs to none of them.
+    """
+    _check_ids(path, question_ids, answers)
+    rows = [
+        {"question_id": key, "answer": evalai_answer(answers[key]) if key in answers else ""} for key in question_ids
+    ]
+    return _write_json(path, rows)
+
+
+def write_vizwiz_submission(path: Path, images: Sequence[str], answers: Mapping[str, str]) -> Path:
+    """Writes [{image, answer}] for VizWiz.
+
+    Args:
+        path: The file.
+        images: Every image of the split, in order.
+        answers: What the model said, by image.
+
+    Raises:
+        ValueError: An image is there twice or has no answer, or an answer belongs to none of them.
+    """
+    _check_ids(path, images, answers)
+    missing = [image for image in images if image not in answers]
+    if missing:
+        raise ValueError(f"{path}: {len(missing)} of {len(images)} images have no answer, the first is {missing[0]}")
+    return _write_json(path, [{"image": image, "answer": evalai_answer(answers[image])} for image in images])
+
+
+def write_seed_submission(path: Path, question_ids: Sequence[str], answers: Mapping[str, str]) -> Path:
+    """Writes a line {question_id, prediction} a question for SEED-Bench's leaderboard.
+
+    Raises:
+        ValueError: A question is there twice or has no answer, or an answer belongs to none of them.
+    """
+    _check_ids(path, question_ids, answers)
+    missing = [key for key in question_ids if key not in answers]
+    if missing:
+        raise ValueError(f"{path}: {len(missing)} of {len(question_ids)} have no answer, the first is {missing[0]}")
+    lines = [json.dumps({"question_id": key, "prediction": answers[key]}) for key in question_ids]
+    return _write(path, ("\n".join(lines) + "\n").encode())
+
+
+def write_mmvet_results(path: Path, answers: Mapping[str, str]) -> Path:
+    """Writes {v1_<number>: text} as MM-Vet's evaluator reads it.
+
+    Raises:
+        ValueError: An id is not of this form.
+    """
+    wrong = [key for key in answers if not (key.startswith("v1_") and key.removeprefix("v1_").isdigit())]
+    if wrong:
+        raise ValueError(f"{path}: MM-Vet's ids are v1_<number>, got {wrong[0]!r}")
+    return _write_json(path, dict(answers))
+
+
+def write_mmbench_submission(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes MMBench's table, one sheet of an .xlsx workbook.
+
+    Args:
+        path: The file.
+        rows: A row a question, rotations included, with `MMBENCH_COLUMNS`; what a row lacks is an empty cell.
+
+    Raises:
+        ValueError: A row has no index, or an index is there twice.
+    """
+    indices = [row.get("index") for row in rows]
+    if None in indices:
+        raise ValueError(f"{path}: row {indices.index(None)} has no index")
+    _check_ids(path, indices, {})
+    return _write(path, workbook([MMBENCH_COLUMNS, *([row.get(name) for name in MMBENCH_COLUMNS] for row in rows)]))
+
+
+def _check_ids(path: Path, wanted: Sequence[Any], answers: Mapping[Any, str]) -> None:
+    known = set()
+    for key in wanted:
+        if key in known:
+            raise ValueError(f"{path}: id {key!r} is there twice")
+        known.add(key)
+    foreign = next((key for key in answers if key not in known), None)
+    if foreign is not None:
+        raise ValueError(f"{path}: the answer to {foreign!r} belongs to no question of the split")
+
+
+def _write_json(path: Path, content: Any) -> Path:
+    return _write(path, json.dumps(content, ensure_ascii=True).encode())
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
+    return path

@@ -1,0 +1,290 @@
+"""One task under one budget: ask what has no answer yet, score, and make the row of results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from llava.eval.answers import AnswerFile, AnswerRow, AnswerStore, only_one
+from llava.eval.parallel import Workers
+from llava.eval.results import Row, identity, read_results
+from llava.eval.run_key import RunKey, compression_file_name, compression_name, prompts_fingerprint
+from llava.eval.sources.source import ParquetSource
+from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError
+from llava.inference import GenerationOptions, Inference, Question
+from llava.latency import measure_latency
+from llava.model.configuration import CompressionConfig
+
+_ERRORS_SHOWN = 10  # while it runs; results.json has them all
+
+
+class LostAnswersError(Exception):
+    """Another process's answers are not where they should be."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run needs beside model, tasks and budgets.
+
+    Attributes:
+        output_dir: Where `answers/` and `results.json` go.
+        fingerprint: Fingerprint of the model's files (`model_fingerprint`).
+        data_root: Folder of the tasks' files; by default each task's own.
+        batch_size: Questions a batch; None finds as many as the memory takes.
+        limit: Only the first so many samples of each task; answers of more samples on disk are kept.
+        latency_repeats: Runs that the medians vision_ms and prefill_ms stand on; 0 measures neither.
+        progress: Whether a progress bar is shown.
+        workers: This process among those that share the work.
+        source: Where tasks that it has are taken from, instead of `data_root`.
+    """
+
+    output_dir: Path
+    fingerprint: str
+    data_root: Path | None = None
+    batch_size: int | None = 8
+    limit: int | None = None
+    latency_repeats: int = 11
+    progress: bool = True
+    workers: Workers = field(default_factory=Workers)
+    source: ParquetSource | None = None
+
+    @property
+    def results_path(self) -> Path:
+        """Where the rows go."""
+        return self.output_dir / "results.json"
+
+
+@dataclass
+class TaskResult:
+    """A row of results, and what each sample earned (0 to 1), for paired comparisons."""
+
+    row: Row
+    earned: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Effort:
+    """What a process has done for a task: how many it asked, which it could not, and the cost."""
+
+    asked: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    encodes_saved: int = 0
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """One task under one budget; the model has the budget set.
+
+    Attributes:
+        data_root: Folder that the samples are from.
+        data: Datasets and revisions that the samples are from; None for local files.
+    """
+
+    inference: Inference
+    task: Task
+    loaded: LoadedTask
+    compression: CompressionConfig | None
+    settings: RunSettings
+    data_root: Path | None = None
+    data: list[dict[str, str]] | None = None
+
+    @property
+    def name(self) -> str:
+        """Task and budget in messages."""
+        return f"{self.task.name} {compression_name(self.compression)}"
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples that count."""
+        return self.loaded.samples[: self.settings.limit]
+
+    @property
+    def options(self) -> GenerationOptions:
+        """How answers are made."""
+        return GenerationOptions(max_new_tokens=self.task.max_new_tokens)
+
+    def run(self) -> TaskResult | None:
+        """Answers and scores.
+
+        Returns:
+            The result; None from a process that leaves it to another.
+
+        Raises:
+            TaskDataError: Not one question could be asked.
+            LostAnswersError: The answers of another process are not to be seen here.
+            RunKeyMismatch: The answers on disk were made otherwise.
+        """
+        workers = self.settings.workers
+        key = self._key()
+        file_name = f"{compression_file_name(self.compression)}.jsonl"
+        store = AnswerStore(self.settings.output_dir / "answers" / self.task.name / file_name, key)
+        order = [sample.sample_id for sample in self.loaded.samples]
+        if workers.waits:
+            if workers.is_first and store.shards:
+                store.merge(order)  # what an earlier run has left, perhaps of another number of processes
+            workers.gather(None)
+        known, _ = store.known()
+        todo = workers.share(self.samples, known)
+        efforts = workers.gather(self._answer(todo, known, store))
+        self._check_asked(known, efforts)
+        if not workers.is_first:
+            return None
+        with only_one(self.settings.output_dir):
+            answers, errors = store.known()
+            for effort in efforts:
+                errors |= effort.errors
+            missing = [s.sample_id for s in self.samples if s.sample_id not in answers and s.sample_id not in errors]
+            if missing and not workers.waits:
+                tqdm.write(f"{self.name}: {len(missing)} of {len(self.samples)} questions are not answered yet")
+                return None
+            if missing:
+                raise LostAnswersError(
+                    f"{self.name}: {len(missing)} answers of other processes are not in {store.path.parent}; "
+                    "--output-dir must be on a disk that all machines share"
+                )
+            if store.shards or any(effort.asked for effort in efforts):
+                store.merge(order, keep_errors=not workers.waits)
+            return self._result(answers, {key: errors[key] for key in order if key in errors}, efforts)
+
+    def _answer(self, todo: Sequence[Sample], known: dict[str, AnswerRow], store: AnswerStore) -> Effort:
+        """Asks, appending answers as they come."""
+        effort = Effort(asked=len(todo))
+        if not todo:
+            return effort
+        workers = self.settings.workers
+        is_alone = workers.waits and workers.count == 1
+        file = AnswerFile(store.path, store.key) if is_alone else store.shard(workers.rank, workers.count)
+        start = time.perf_counter()
+        stream = self.inference.ask(
+            [_question(sample) for sample in todo],
+            batch_size=self.settings.batch_size,
+            options=self.options,
+            skip_errors=True,
+        )
+        done = sum(sample.sample_id in known for sample in self.samples) if is_alone else 0
+        progress = tqdm(
+            stream,
+            total=done + len(todo),
+            initial=done,
+            desc=self.name if workers.count == 1 else f"{self.name} ({workers.rank + 1} of {workers.count})",
+            unit="q",
+            smoothing=0.05,
+            disable=not self.settings.progress,
+        )
+        with file:
+            for answer in progress:
+                sample = todo[answer.index]
+                if answer.error is None:
+                    more = {"answer": sample.answer, "visual_tokens": answer.visual_tokens}
+                    more |= {"truncated": True} if answer.truncated else {}
+                    file.append(sample.sample_id, answer.text, **more)
+                else:
+                    effort.errors[sample.sample_id] = f"{sample.sample_id}: {answer.error}"
+                    if len(effort.errors) <= _ERRORS_SHOWN:
+                        tqdm.write(f"{self.name}: no answer to {effort.errors[sample.sample_id]}")
+                    if not workers.waits:  # others learn of it from the shard only
+                        file.append_error(sample.sample_id, effort.errors[sample.sample_id])
+        effort.seconds = time.perf_counter() - start
+        effort.encodes_saved = self.inference.usage.encodes_saved
+        return effort
+
+    def _check_asked(self, known: dict[str, AnswerRow], efforts: Sequence[Effort]) -> None:
+        """Raises if all that was asked failed and nothing else is known; every process of a group comes to the same."""
+        asked = sum(effort.asked for effort in efforts)
+        errors = [reason for effort in efforts for reason in effort.errors.values()]
+        if asked and not known and len(errors) == asked:
+            raise TaskDataError(
+                f"{self.task.name}: not one of {asked} questions could be asked, the first is {errors[0]}; "
+                "are the images where --data-root (or LLAVA_EVAL_DATA) says?"
+            )
+
+    def _result(self, answers: dict[str, AnswerRow], errors: dict[str, str], efforts: Sequence[Effort]) -> TaskResult:
+        """Scores what there is; a sample without an answer counts as its benchmark counts it."""
+        samples = self.samples
+        errors = {s.sample_id: errors[s.sample_id] for s in samples if s.sample_id in errors}
+        rows = {s.sample_id: answers[s.sample_id] for s in samples if s.sample_id in answers}
+        texts = {sample_id: row["text"] for sample_id, row in rows.items()}
+        key = self._key()
+        row: Row = {
+            "task": self.task.name,
+            "method": self.compression.method if self.compression else "none",
+            "compression": compression_name(self.compression),
+            "tokens": _exact_or_mean([row["visual_tokens"] for row in rows.values()]),
+            "main_score": self.task.main_score,
+            **self.task.score(samples, texts),
+            "n": len(samples),
+            "prompts": key.prompts,
+            "conv_mode": key.conv_mode,
+            "dtype": key.dtype,
+            "generation": key.generation,
+            "data_root": None if self.data_root is None else str(self.data_root),
+            "data": self.data,
+            "errors": list(errors.values()),
+            "bad_rows": self.loaded.bad_rows,
+            "size_note": self.task.size_note(self.loaded.samples),
+            "truncated": [sample_id for sample_id, answer in rows.items() if answer.get("truncated")],
+            "submission": self._write_submission(texts),
+        }
+        row |= self._cost(row, samples, efforts)
+        earned = {
+            s.sample_id: self.task.is_correct(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples
+        }
+        return TaskResult(row, earned)
+
+    def _write_submission(self, texts: dict[str, str]) -> str | None:
+        """Writes the file for the benchmark's server once all is answered; its path below the output folder."""
+        if self.settings.limit is not None:
+            return None
+        folder = self.settings.output_dir / "submissions" / compression_file_name(self.compression)
+        try:
+            path = self.task.write_submission(self.samples, texts, folder)
+        except ValueError as error:  # answers are missing; the rows say which
+            tqdm.write(f"{self.name}: no submission is written: {error}")
+            return None
+        return None if path is None else str(path.relative_to(self.settings.output_dir))
+
+    def _cost(self, row: Row, samples: Sequence[Sample], efforts: Sequence[Effort]) -> Row:
+        """Seconds, passes saved, latency; those of the earlier row, and its grades, if nothing was answered now."""
+        cost: Row = {
+            "seconds": round(max(effort.seconds for effort in efforts), 3),
+            "encodes_saved": sum(effort.encodes_saved for effort in efforts),
+        }
+        if not any(effort.asked for effort in efforts):
+            rows = read_results(self.settings.results_path, self.settings.fingerprint)
+            earlier = next((known for known in rows if identity(known) == identity(row)), {})
+            kept = [*cost, "vision_ms", "prefill_ms"]
+            kept += [name for name in earlier if name not in row] if isinstance(self.task, JudgedTask) else []
+            cost |= {name: earlier[name] for name in kept if name in earlier}
+        failed = {line.partition(": ")[0] for line in row["errors"]}
+        sample = next((sample for sample in samples if sample.images and sample.sample_id not in failed), None)
+        if "vision_ms" in cost or not self.settings.latency_repeats or sample is None:
+            return cost
+        latency = measure_latency(self.inference, _question(sample), repeats=self.settings.latency_repeats)
+        return cost | {"vision_ms": round(latency.vision_ms, 3), "prefill_ms": round(latency.prefill_ms, 3)}
+
+    def _key(self) -> RunKey:
+        return RunKey(
+            task=self.task.name,
+            model=self.settings.fingerprint,
+            compression=self.compression.to_dict() if self.compression else None,
+            conv_mode=self.inference.conv_mode,
+            prompts=prompts_fingerprint(self.loaded.samples),
+            generation=asdict(self.options),
+            dtype=str(self.inference.model.dtype),
+        )
+
+
+def _question(sample: Sample) -> Question:
+    return Question(sample.prompt, tuple(sample.images))
+
+
+def _exact_or_mean(counts: Sequence[int]) -> int | float:
+    """Visual tokens a question: the number if all have the same, else the mean."""
+    if len(set(counts)) <= 1:
+        return counts[0] if counts else 0
+    return sum(counts) / len(counts)

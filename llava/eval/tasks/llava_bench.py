@@ -1,0 +1,98 @@
+"""LLaVA-Bench (In-the-Wild): 60 open questions; a judge grades each answer beside GPT-4's.
+
+Files, from liuhaotian/llava-bench-in-the-wild on the Hub, in `llava-bench-in-the-wild/`: `questions.jsonl`
+({question_id, image, category, text}), `context.jsonl` ({image, caption}), `answers_gpt4.jsonl` ({question_id, text})
+and `images/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.metrics import llava_bench
+from llava.eval.metrics.averages import mean
+from llava.eval.tasks.base import LoadedTask, Sample, Scores, TaskDataError, register_task
+from llava.eval.tasks.judged import JudgedTask
+from llava.eval.tasks.local_files import collect, read_jsonl
+
+
+@register_task
+class LlavaBench(JudgedTask):
+    """The model's mean grade as a percentage of the reference's."""
+
+    name = "llava_bench"
+    description = "LLaVA-Bench (In-the-Wild); a judge's grade relative to GPT-4's answers"
+    max_new_tokens = 1024
+    main_score = "score"
+    published_size = 60
+    system_prompt = llava_bench.SYSTEM_PROMPT
+
+    def load(self, data_root: Path) -> LoadedTask:
+        """Reads questions, captions and reference answers."""
+        folder = data_root / "llava-bench-in-the-wild"
+        path = folder / "questions.jsonl"
+        captions = _by_field(folder / "context.jsonl", "image", "caption")
+        references = _by_field(folder / "answers_gpt4.jsonl", "question_id", "text")
+
+        def build(row: dict[str, Any]) -> Sample:
+            for known, key, what in (
+                (captions, row["image"], "caption"),
+                (references, row["question_id"], "reference"),
+            ):
+                if key not in known:
+                    raise ValueError(f"there is no {what} of {key!r}")
+            return Sample(
+                sample_id=str(row["question_id"]),
+                prompt=row["text"],
+                images=(folder / "images" / row["image"],),
+                answer=references[row["question_id"]],
+                group=row["category"],
+                details={"caption": captions[row["image"]]},
+            )
+
+        return collect(path, read_jsonl(path), build)
+
+    def grading_prompt(self, sample: Sample, text: str) -> str:
+        """LLaVA's side-by-side comparison, the reference first."""
+        return llava_bench.grading_prompt(sample.details["caption"], sample.prompt, sample.answer, text)
+
+    def read_grade(self, reply: str) -> list[float] | None:
+        """Two numbers: the reference's and the model's."""
+        grades = llava_bench.parse_review(reply)
+        return [grades.reference, grades.model] if grades else None
+
+    def score_grades(self, samples: Sequence[Sample], grades: Mapping[str, Sequence[list[float] | None]]) -> Scores:
+        """Relative score, overall and by category: means over the judge's runs, each summarised as LLaVA does."""
+        runs = max((len(values) for values in grades.values()), default=0)
+        by_run = [
+            self._score_run(samples, {key: v[run] for key, v in grades.items() if run < len(v)}) for run in range(runs)
+        ]
+        scores: Scores = {}
+        for name in by_run[0] if by_run else {}:
+            values = [run[name] for run in by_run]
+            groups = sorted({group for value in values if isinstance(value, dict) for group in value})
+            if groups:
+                scores[name] = {
+                    group: mean(value[group] for value in values if isinstance(value, dict) and group in value)
+                    for group in groups
+                }
+            else:
+                scores[name] = mean(value for value in values if not isinstance(value, dict))
+        return scores
+
+    def _score_run(self, samples: Sequence[Sample], grades: Mapping[str, list[float] | None]) -> Scores:
+        by_category: dict[str, list[llava_bench.Grades | None]] = {}
+        for sample in samples:
+            if sample.sample_id in grades:
+                pair = grades[sample.sample_id]
+                by_category.setdefault(sample.group, []).append(llava_bench.Grades(*pair) if pair else None)
+        return llava_bench.llava_bench_scores(by_category)
+
+
+def _by_field(path: Path, key: str, value: str) -> dict[Any, Any]:
+    try:
+        return {row[key]: row[value] for row in read_jsonl(path)}
+    except (KeyError, TypeError) as error:
+        raise TaskDataError(f"{path}: a row lacks {key!r} or {value!r} ({error})") from None

@@ -1,0 +1,134 @@
+"""Reading benchmarks' files from LLaVA's local layout, `playground/data/eval/<name>/...`.
+
+Each loader names the published file that it reads; a file that is missing or is something else is told with its path, a
+row that cannot be used is left out and named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.tasks.base import LoadedTask, Sample, TaskDataError
+
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+OPTION_LETTER = "Answer with the option's letter from the given choices directly."
+LETTERS = ("A", "B", "C", "D", "E")
+
+_WHERE = "docs/benchmarks.md says where it comes from; --data-root names another folder"
+
+
+def existing(candidates: Sequence[Path]) -> Path:
+    """The first of several paths that exists.
+
+    Raises:
+        TaskDataError: None does.
+    """
+    for path in candidates:
+        if path.exists():
+            return path
+    raise TaskDataError(f"{' or '.join(map(str, candidates))} does not exist; {_WHERE}")
+
+
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        TaskDataError: It cannot be read as UTF-8.
+    """
+    try:
+        return existing([path]).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskDataError(f"{path} cannot be read ({error}); {_WHERE}") from None
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON file.
+
+    Args:
+        path: The file.
+        kind: What it must hold, dict or list.
+
+    Raises:
+        TaskDataError: It is missing, not JSON, or holds something else.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise TaskDataError(f"{path} is not JSON ({error}); {_WHERE}") from None
+    if not isinstance(content, kind):
+        raise TaskDataError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}; {_WHERE}")
+    return content
+
+
+def read_field(path: Path, name: str, kind: type = list) -> Any:
+    """One field of a JSON file that holds an object.
+
+    Raises:
+        TaskDataError: The file is not such a file, or lacks the field.
+    """
+    content = read_json(path)
+    if not isinstance(content.get(name), kind):
+        raise TaskDataError(f"{path} has no {kind.__name__} {name!r}; it has {', '.join(map(str, content))}")
+    return content[name]
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """A file of one JSON value a line.
+
+    Raises:
+        TaskDataError: It is missing, or a line is not JSON.
+    """
+    rows = []
+    # Only "\n" ends a line: the values may hold other line separators.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise TaskDataError(f"{path} line {number} is not JSON ({error}); {_WHERE}") from None
+    return rows
+
+
+def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample]) -> LoadedTask:
+    """Makes a sample of each row.
+
+    Args:
+        path: The file that the rows are from, for messages.
+        rows: The rows.
+        build: Makes a sample; a row for which it raises KeyError, TypeError or ValueError is left out and named, and
+            so is one whose id is there already.
+
+    Raises:
+        TaskDataError: There is not one good row.
+    """
+    samples: dict[str, Sample] = {}
+    bad_rows = []
+    for number, row in enumerate(rows):
+        try:
+            sample = build(row)
+        except KeyError as error:
+            bad_rows.append(f"{path} row {number}: missing field {error}")
+            continue
+        except (TypeError, ValueError) as error:
+            bad_rows.append(f"{path} row {number}: {error}")
+            continue
+        if sample.sample_id in samples:
+            bad_rows.append(f"{path} row {number}: id {sample.sample_id!r} is there twice")
+            continue
+        samples[sample.sample_id] = sample
+    if not samples:
+        raise TaskDataError(f"{path} has no usable row: {bad_rows[0] if bad_rows else 'it is empty'}; {_WHERE}")
+    return LoadedTask(list(samples.values()), bad_rows)
+
+
+def with_tail(question: str, *tails: str) -> str:
+    """A question and what LLaVA puts under it, each on a line of its own."""
+    return "\n".join((question, *tails))
+
+
+def options_below(question: str, options: Sequence[str]) -> str:
+    """A question with its options under it, `A. ...` a line."""
+    return with_tail(question, *(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)))

@@ -1,0 +1,152 @@
+"""MMBench dev, English and Chinese: every question with its rotations; circular and vanilla accuracy.
+
+Files, from OpenMMLab: `mmbench/mmbench_dev_20230712.tsv` and `mmbench_cn/mmbench_dev_cn_20231003.tsv` (or in
+`mmbench/`), tables with the columns index, question, hint, A, B, C, D, answer, category, l2-category, split and image
+(base64; a short one is the index of the row that has the image). The hint goes before the question, as LLaVA puts it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from llava.eval.metrics import mmbench
+from llava.eval.submissions import write_mmbench_submission
+from llava.eval.tasks.base import EmbeddedImage, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
+from llava.eval.tasks.local_files import OPTION_LETTER, collect, existing, options_below, with_tail
+
+OPTION_LETTER_CN = "请直接回答选项字母。"
+_OPTIONS = ("A", "B", "C", "D")
+_LONGEST_REFERENCE = 64
+
+
+@register_task
+class MmBench(Task):
+    """English."""
+
+    name = "mmbench"
+    description = "MMBench dev (English); circular and vanilla accuracy"
+    max_new_tokens = 1024
+    main_score = "circular_accuracy"
+    published_size = 4_377
+    file_name: ClassVar[str] = "mmbench_dev_20230712.tsv"
+    tail: ClassVar[str] = OPTION_LETTER
+
+    def load(self, data_root: Path) -> LoadedTask:
+        """Reads the table."""
+        path = existing([data_root / self.name / self.file_name, data_root / "mmbench" / self.file_name])
+        rows = read_table(path)
+        encoded = {row.get("index"): row.get("image", "") for row in rows}
+        images: dict[str, EmbeddedImage] = {}
+
+        def build(row: dict[str, str]) -> Sample:
+            image = row["image"]
+            if len(image) <= _LONGEST_REFERENCE:
+                image = encoded[image]
+            if image not in images:  # rotations share their question's image, and so its bytes
+                images[image] = decode_image(image, f"{path.name}#{row['index']}")
+            options = options_of(row)
+            question = row["question"] if is_none(row["hint"]) else f"{row['hint']}\n{row['question']}"
+            return Sample(
+                sample_id=str(int(row["index"])),
+                prompt=with_tail(options_below(question, list(options.values())), self.tail),
+                images=(images[image],),
+                answer=row.get("answer", ""),
+                group=row.get("category", ""),
+                details={
+                    "question": row["question"],
+                    "options": options,
+                    "l2_category": row.get("l2-category", ""),
+                    "split": row.get("split", ""),
+                },
+            )
+
+        return collect(path, rows, build)
+
+    def parse(self, text: str) -> str:
+        """The letter that the text names by itself, or ""."""
+        return mmbench.infer_letter(text, _OPTIONS)
+
+    def is_correct(self, sample: Sample, text: str) -> float:
+        """1 if the text names the right option, by letter or by words; rotations count for themselves."""
+        return float(mmbench.infer(text, sample.details["options"]) == sample.answer)
+
+    def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
+        """Circular and vanilla accuracy, overall and by category; a question without an answer is wrong."""
+        return mmbench.mmbench_scores(
+            mmbench.MmbenchAnswer(
+                index=int(sample.sample_id),
+                answer=sample.answer,
+                text=texts.get(sample.sample_id, ""),
+                options=sample.details["options"],
+                category=sample.group,
+                l2_category=sample.details["l2_category"],
+            )
+            for sample in samples
+        )
+
+    def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path:
+        """Writes the table that MMBench's server takes."""
+        rows = [
+            {"index": int(sample.sample_id), "question": sample.details["question"], **sample.details["options"]}
+            | {"prediction": texts.get(sample.sample_id), "answer": sample.answer or None}
+            | {"split": sample.details["split"]}
+            for sample in samples
+        ]
+        return write_mmbench_submission(folder / f"{self.name}.xlsx", rows)
+
+
+@register_task
+class MmBenchCn(MmBench):
+    """Chinese."""
+
+    name = "mmbench_cn"
+    description = "MMBench dev (Chinese); circular and vanilla accuracy"
+    published_size = 4_329
+    file_name = "mmbench_dev_cn_20231003.tsv"
+    tail = OPTION_LETTER_CN
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The table's rows as texts; an empty cell is "".
+
+    Raises:
+        TaskDataError: It cannot be read.
+    """
+    import pandas  # comes with datasets; LLaVA reads the tables with it, and what it takes for empty is empty
+
+    try:
+        table = pandas.read_table(path, dtype=str, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise TaskDataError(f"{path} is not a table of tab-separated columns ({error})") from None
+    return [{name: "" if cell != cell else cell for name, cell in row.items()} for row in table.to_dict("records")]
+
+
+def is_none(value: str) -> bool:
+    """Whether a cell is empty in one of the ways that the tables have."""
+    return value.lower() in ("", "nan", "none")
+
+
+def options_of(row: Mapping[str, str]) -> dict[str, str]:
+    """Options up to the first that is missing."""
+    options = {}
+    for letter in _OPTIONS:
+        if is_none(row[letter]):
+            break
+        options[letter] = row[letter]
+    return options
+
+
+def decode_image(text: str, name: str) -> EmbeddedImage:
+    """An image from its base64 text.
+
+    Raises:
+        ValueError: It is not base64.
+    """
+    try:
+        return EmbeddedImage(base64.b64decode(text, validate=True), name)
+    except binascii.Error as error:
+        raise ValueError(f"image {name} is not base64: {error}") from None

@@ -1,0 +1,63 @@
+"""MM-Vet: 218 open questions; a judge grades each answer from 0 to 1.
+
+Files, from MM-Vet's own release: `mm-vet/mm-vet.json` ({v1_0: {imagename, question, answer, capability}}) and
+`mm-vet/images/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.metrics import mmvet
+from llava.eval.submissions import write_mmvet_results
+from llava.eval.tasks.base import LoadedTask, Sample, Scores, register_task
+from llava.eval.tasks.judged import JudgedTask
+from llava.eval.tasks.local_files import collect, read_json
+
+
+@register_task
+class MmVet(JudgedTask):
+    """Mean grade in percent, overall and per capability."""
+
+    name = "mmvet"
+    description = "MM-Vet; a judge's mean grade, overall and per capability"
+    max_new_tokens = 1024
+    main_score = "score"
+    published_size = 218
+    judge_max_tokens = 3
+    retry_suffix = mmvet.RETRY_SUFFIX
+
+    def load(self, data_root: Path) -> LoadedTask:
+        """Reads the questions."""
+        folder = data_root / "mm-vet"
+        path = folder / "mm-vet.json"
+
+        def build(item: tuple[str, dict[str, Any]]) -> Sample:
+            key, row = item
+            return Sample(
+                sample_id=key,
+                prompt=row["question"],
+                images=(folder / "images" / row["imagename"],),
+                answer=row["answer"],
+                details={"capability": list(row["capability"])},
+            )
+
+        return collect(path, read_json(path).items(), build)
+
+    def grading_prompt(self, sample: Sample, text: str) -> str:
+        """MM-Vet's few-shot table, the answer its last row."""
+        return mmvet.grading_prompt(sample.prompt, sample.answer, text)
+
+    def read_grade(self, reply: str) -> float | None:
+        """A number between 0 and 1."""
+        return mmvet.parse_grade(reply)
+
+    def score_grades(self, samples: Sequence[Sample], grades: Mapping[str, Sequence[float | None]]) -> Scores:
+        """Score, spread over the judge's runs, per capability and per set of capabilities."""
+        return mmvet.mmvet_scores(grades, {sample.sample_id: sample.details["capability"] for sample in samples})
+
+    def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path:
+        """Writes the file that MM-Vet's own evaluator reads."""
+        return write_mmvet_results(folder / f"{self.name}.json", texts)

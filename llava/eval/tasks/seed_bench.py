@@ -1,0 +1,96 @@
+"""SEED-Bench: images and the middle frames of videos (17,990 questions), or either alone; the option's letter.
+
+Files: `seed_bench/SEED-Bench.json` ({questions: [{question_id, question, choice_a..choice_d, answer, data_type,
+data_id, question_type_id}], question_type: {name: id}}), images in `seed_bench/SEED-Bench-image/<data_id>`, frames in
+`seed_bench/SEED-Bench-video-image/<question_type_id>_<question_id>.png`, which is how LLaVA's `extract_video_frames.py`
+names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from llava.eval.metrics import seed
+from llava.eval.submissions import write_seed_submission
+from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_task
+from llava.eval.tasks.local_files import OPTION_LETTER, collect, options_below, read_field, with_tail
+
+
+@register_task
+class SeedBench(Task):
+    """Images and videos."""
+
+    name = "seed"
+    description = "SEED-Bench, images and middle frames of videos; accuracy"
+    max_new_tokens = 128
+    published_size = 17_990
+    data_types: ClassVar[tuple[str, ...]] = ("image", "video")
+
+    def load(self, data_root: Path) -> LoadedTask:
+        """Reads the questions."""
+        folder = data_root / "seed_bench"
+        path = folder / "SEED-Bench.json"
+        types = {number: name for name, number in read_field(path, "question_type", dict).items()}
+
+        def build(row: dict[str, Any]) -> Sample:
+            if row["data_type"] == "video":
+                frame = f"{row['question_type_id']}_{row['question_id']}.png"
+                image = folder / "SEED-Bench-video-image" / frame
+            else:
+                image = folder / "SEED-Bench-image" / row["data_id"]
+            options = [row[f"choice_{letter}"] for letter in "abcd"]
+            return Sample(
+                sample_id=str(row["question_id"]),
+                prompt=with_tail(options_below(row["question"], options), OPTION_LETTER),
+                images=(image,),
+                answer=row["answer"],
+                group=types[row["question_type_id"]],
+                details={"data_type": row["data_type"]},
+            )
+
+        rows = [row for row in read_field(path, "questions") if row.get("data_type") in (*self.data_types, None)]
+        return collect(path, rows, build)
+
+    def parse(self, text: str) -> str:
+        """The text itself: LLaVA's script compares it with the letter as it is."""
+        return text
+
+    def is_correct(self, sample: Sample, text: str) -> float:
+        """1 if the text is the letter."""
+        return float(seed.is_correct(text, sample.answer))
+
+    def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
+        """Accuracy, of images, of videos, and by type; a question without an answer is wrong."""
+        return seed.seed_scores(
+            seed.SeedAnswer(
+                self.is_correct(sample, texts.get(sample.sample_id, "")), sample.details["data_type"], sample.group
+            )
+            for sample in samples
+        )
+
+    def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path:
+        """Writes the leaderboard's JSONL; a question without an answer gets an empty one."""
+        ids = [sample.sample_id for sample in samples]
+        return write_seed_submission(folder / f"{self.name}.jsonl", ids, {key: texts.get(key, "") for key in ids})
+
+
+@register_task
+class SeedBenchImages(SeedBench):
+    """Images only, which is another and higher number ("SEED-I")."""
+
+    name = "seed_image"
+    description = "SEED-Bench, images only; accuracy"
+    published_size = 14_233
+    data_types = ("image",)
+
+
+@register_task
+class SeedBenchVideos(SeedBench):
+    """Middle frames of videos only."""
+
+    name = "seed_video"
+    description = "SEED-Bench, middle frames of videos only; accuracy"
+    published_size = 3_757
+    data_types = ("video",)

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Evaluates a checkpoint; the scripts of v1_5/eval/ and v1_6/eval/ only choose tasks and checkpoint.
+#
+#   CKPT=checkpoints/my-llava TASKS=pope COMPRESSION="none visionzip:54+10" CUDA_VISIBLE_DEVICES=0,1 bash scripts/eval.sh
+#
+# Each GPU of CUDA_VISIBLE_DEVICES gets a process, or NPROC says how many. Further flags of llava.eval follow the
+# script's name. Judged tasks are graded where JUDGE_URL and JUDGE_MODEL are set, the key in LLAVA_JUDGE_KEY. Relative
+# paths begin at the repository. DRY_RUN=1 shows the commands.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+CKPT="${CKPT:?a checkpoint, local or of the Hub}"
+TASKS="${TASKS:?names of python -m llava.eval --list, separated by commas}"
+OUTPUT="${OUTPUT:-runs/eval/$(basename "$CKPT")}"
+IFS=, read -ra GPUS <<< "${CUDA_VISIBLE_DEVICES:-0}"
+NPROC="${NPROC:-${#GPUS[@]}}"
+
+case "$NPROC" in
+  1) RUN=(python -m llava.eval) ;;
+  *) RUN=(torchrun --standalone --nproc_per_node "$NPROC" -m llava.eval) ;;
+esac
+
+# shellcheck disable=SC2086  # COMPRESSION may name several budgets, separated by single spaces
+${DRY_RUN:+echo} "${RUN[@]}" \
+    --model-path "$CKPT" \
+    ${BASE:+--model-base "$BASE"} \
+    --tasks "$TASKS" \
+    ${COMPRESSION:+--compression ${COMPRESSION// / --compression }} \
+    ${DATA:+--data-root "$DATA"} \
+    ${SOURCE:+--data-source "$SOURCE"} \
+    ${CONV_MODE:+--conv-mode "$CONV_MODE"} \
+    ${DTYPE:+--dtype "$DTYPE"} \
+    ${BATCH:+--batch-size "$BATCH"} \
+    ${LIMIT:+--limit "$LIMIT"} \
+    --output-dir "$OUTPUT" \
+    "$@"
+
+[[ -n "${JUDGED:-}" && -n "${JUDGE_URL:-}" ]] || exit 0
+exec ${DRY_RUN:+echo} python -m llava.eval.judge "$OUTPUT" \
+    --tasks "$JUDGED" \
+    --judge-url "$JUDGE_URL" \
+    --judge-model "${JUDGE_MODEL:?the judge, as JUDGE_URL calls it}" \
+    ${JUDGE_RUNS:+--judge-runs "$JUDGE_RUNS"} \
+    ${DATA:+--data-root "$DATA"} \
+    ${SOURCE:+--data-source "$SOURCE"}

@@ -1,0 +1,331 @@
+"""The judge against a local server that speaks the protocol, times out, rate-limits and returns rubbish."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llava.eval.answers import AnswerFile
+from llava.eval.judge import main
+from llava.eval.judge_cache import JudgeCache
+from llava.eval.judge_client import JudgeClient, JudgeError, JudgeRefused, key_from_environment
+from llava.eval.judge_run import read_grades
+from llava.eval.run_key import RunKey
+from llava.eval.tasks import get_task
+from tests.eval import layout
+from tests.eval.judge_server import SERVED_MODEL, JudgeServer, Misbehaviour, judging
+
+KEY = "sk-very-secret"
+
+
+@pytest.fixture
+def server() -> Iterator[JudgeServer]:
+    with judging() as state:
+        yield state
+
+
+@pytest.fixture(autouse=True)
+def own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("LLAVA_JUDGE_KEY", KEY)
+
+
+def client(server: JudgeServer, **more: Any) -> JudgeClient:
+    return JudgeClient(server.url, "gpt-judge", KEY, **({"first_wait": 0.01, "timeout": 5.0} | more))
+
+
+def ask(judge: JudgeClient) -> str:
+    return judge.ask(judge.request([{"role": "user", "content": "How good?"}], 3)).text
+
+
+def test_the_protocol(server: JudgeServer) -> None:
+    judge = client(server, extra={"seed": 7, "max_tokens": None, "max_completion_tokens": 900})
+    assert ask(judge) == "0.5"
+    [(path, headers, body)] = server.requests
+    assert path == "/v1/chat/completions" and headers["Authorization"] == f"Bearer {KEY}"
+    assert body == {
+        "model": "gpt-judge",
+        "messages": [{"role": "user", "content": "How good?"}],
+        "temperature": 0,
+        "seed": 7,
+        "max_completion_tokens": 900,
+    }
+    ask(JudgeClient(f"{server.url}/chat/completions?version=1", "gpt-judge"))
+    assert server.requests[1][0] == "/v1/chat/completions?version=1" and "Authorization" not in server.requests[1][1]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Misbehaviour(500, body=b"oops"),
+        Misbehaviour(503),
+        Misbehaviour(429, {"Retry-After": "0"}),
+        Misbehaviour(body=b"{broken"),
+        Misbehaviour(body=b'{"choices": []}'),
+        Misbehaviour(body=b'"a text"'),
+        Misbehaviour(hang_up=True),
+        Misbehaviour(seconds=0.6),
+    ],
+    ids=["500", "503", "429", "broken JSON", "no choice", "another JSON", "hang-up", "time-out"],
+)
+def test_what_passes_is_tried_again(server: JudgeServer, trouble: Misbehaviour) -> None:
+    server.troubles = [trouble, trouble]
+    assert ask(client(server, timeout=0.3)) == "0.5"
+    assert len(server.requests) == 3
+
+
+def test_waits_grow_and_the_server_may_ask_for_longer(server: JudgeServer) -> None:
+    server.troubles = [Misbehaviour(500)] * 3
+    ask(client(server, first_wait=0.05))
+    waits = [late - early for early, late in zip(server.times, server.times[1:], strict=False)]
+    assert [wait >= least for wait, least in zip(waits, (0.05, 0.1, 0.2), strict=True)] == [True] * 3
+    server.times.clear()
+    server.troubles = [Misbehaviour(429, {"Retry-After": "0.3"})]
+    ask(client(server, first_wait=0.001))
+    assert server.times[1] - server.times[0] >= 0.3
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=3))
+    server.troubles = [Misbehaviour(429, {"Retry-After": later})]
+    start = time.monotonic()
+    ask(client(server, first_wait=0.001, longest_wait=0.2))
+    assert 0.2 <= time.monotonic() - start < 5
+
+
+def test_attempts_end_and_say_why(server: JudgeServer) -> None:
+    server.troubles = [Misbehaviour(500, body=f"key {KEY} is tired".encode())] * 9
+    with pytest.raises(JudgeError, match=r"500 .*key \[key\] is tired \(3 attempts\)"):
+        ask(client(server, attempts=3))
+    assert len(server.requests) == 3
+    with pytest.raises(JudgeError, match=r"no answer of http://127\.0\.0\.1:9/v1: .*refused"):
+        ask(JudgeClient("http://127.0.0.1:9/v1", "m", attempts=1))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_ends_the_run_at_once(server: JudgeServer, status: int) -> None:
+    server.troubles = [Misbehaviour(status, body=f"no such key: {KEY}".encode())]
+    with pytest.raises(
+        JudgeRefused, match=rf"{status} .*\[key\]; check --judge-url, --judge-model and LLAVA_JUDGE_KEY"
+    ):
+        ask(client(server))
+    assert len(server.requests) == 1
+
+
+def test_a_wrong_request_is_not_repeated_and_a_redirect_not_followed(server: JudgeServer) -> None:
+    server.troubles = [Misbehaviour(400, body=b"too long"), Misbehaviour(302, {"Location": "http://127.0.0.1:9/"})]
+    with pytest.raises(JudgeError, match=r"400 .*too long"):
+        ask(client(server))
+    with pytest.raises(JudgeRefused, match="302"):
+        ask(client(server))
+    assert len(server.requests) == 2
+
+
+def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = JudgeClient("https://user:pass@host/v1?api-key=1", "m", KEY)
+    assert KEY not in repr(judge) and judge.shown_url == "https://host/v1"
+    with pytest.raises(ValueError, match="LLAVA_JUDGE_KEY or OPENAI_API_KEY") as error:
+        JudgeClient("https://host/v1", "m", f"{KEY}\nX: 1")
+    assert KEY not in str(error.value)
+    with pytest.raises(ValueError, match="not of the form"):
+        JudgeClient("localhost:8000", "m")
+    assert key_from_environment() == KEY
+    monkeypatch.setenv("LLAVA_JUDGE_KEY", " ")
+    monkeypatch.setenv("OPENAI_API_KEY", " other\n")
+    assert key_from_environment() == "other"
+
+
+def answered(root: Path, task_name: str, texts: dict[str, str], compression: dict[str, Any] | None = None) -> None:
+    """An output folder as llava.eval leaves it."""
+    task = get_task(task_name)
+    generation = {"max_new_tokens": task.max_new_tokens}
+    key = RunKey(task_name, "fp", compression, "vicuna_v1", "prompts", generation, "torch.float32")
+    name = "none" if compression is None else "visionzip:54+10"
+    with AnswerFile(root / "answers" / task_name / f"{name.replace(':', '_')}.jsonl", key) as file:
+        for sample_id, text in texts.items():
+            file.append(sample_id, text)
+    path = root / "results.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    row = {"task": task_name, "method": name.split(":")[0], "compression": name, "n": 3, "tokens": 576}
+    row |= {"prompts": "prompts", "conv_mode": "vicuna_v1", "dtype": "torch.float32", "generation": generation}
+    row |= {"main_score": "score"}
+    root.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"run": {"model": "fp", "commit": "abc"}, "rows": [*rows, row]}))
+
+
+@pytest.fixture
+def judged_data(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    row = {"imagename": "v1_0.png", "question": "What is x?", "answer": "-1<AND>-5"}
+    layout.write_mmvet(root, [row | {"capability": ["ocr", "math"]}, row | {"capability": ["rec"]}] * 2)
+    questions = [
+        {"question_id": n, "image": f"{n}.jpg", "category": category, "text": f"Question {n}?"}
+        for n, category in enumerate(("conv", "detail", "complex"))
+    ]
+    layout.write_llava_bench(root, questions)
+    return root
+
+
+def run(server: JudgeServer, root: Path, data: Path, *more: str) -> int:
+    words = [str(root), "--judge-url", server.url, "--judge-model", "gpt-judge", "--data-root", str(data)]
+    return main([*words, *more])
+
+
+def rows_of(root: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((root / "results.json").read_text())["rows"]
+    return rows
+
+
+VISIONZIP = {"method": "visionzip", "dominant": 54, "contextual": 10, "merge": "reference", "seed": 0}
+
+
+def test_scores_go_into_the_results(
+    server: JudgeServer, judged_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    answered(out, "mmvet", {"v1_0": "right", "v1_1": "half", "v1_2": "wrong"})
+    answered(out, "mmvet", {"v1_0": "half", "v1_1": "half"}, VISIONZIP)
+    grades = {"right": "1.0", "half": "0.5", "wrong": "0.0 \nbecause"}
+    server.reply = lambda question: grades.get(question.rsplit("|", 2)[-2].strip(), "0.1")
+    assert run(server, out, judged_data, "--tasks", "mmvet") == 0
+    vanilla, compressed = rows_of(out)
+    assert vanilla["score"] == pytest.approx(50.0) and vanilla["missing"] == 0
+    assert compressed["score"] == pytest.approx(100 * 1.1 / 3)  # the third has no answer: an empty one is graded
+    assert vanilla["judge"]["model"] == "gpt-judge" and vanilla["judge"]["served"] == [SERVED_MODEL]
+    assert (vanilla["retention"], compressed["retention"]) == (1.0, pytest.approx(1.1 / 1.5))
+    assert vanilla["judge"]["url"] == server.url and vanilla["tokens"] == 576
+    assert vanilla["score_by_capability"] == pytest.approx({"math": 50.0, "ocr": 50.0, "rec": 50.0})
+    assert json.loads((out / "results.json").read_text())["run"]["commit"] == "abc"
+    assert read_grades(out, "mmvet", "none.jsonl") == {"v1_0": [1.0], "v1_1": [0.5], "v1_2": [0.0]}
+    assert "mmvet visionzip:54+10: 36.7 (n 3, gpt-judge)" in capsys.readouterr().out
+    assert all(body["temperature"] == 0 and body["max_tokens"] == 3 for _, _, body in server.requests)
+    assert "Bearer" in server.requests[0][1]["Authorization"]
+    for file in out.rglob("*"):
+        assert file.is_dir() or KEY not in file.read_text(), file
+
+
+def test_a_rerun_asks_nothing_again(server: JudgeServer, judged_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    answered(out, "llava_bench", {"0": "a", "1": "b", "2": "c"})
+    server.reply = lambda question: "8 6\nBecause."
+    assert run(server, out, judged_data, "--tasks", "llava_bench", "--judge-runs", "2") == 0
+    assert len(server.requests) == 6  # each answer twice
+    system, user = server.requests[0][2]["messages"]
+    assert system["content"].startswith("You are a helpful and precise") and "[Context]\nCaption of" in user["content"]
+    [row] = rows_of(out)
+    assert row["score"] == 75.0 and row["judge"]["scores"] == [75.0, 75.0] and row["judge"]["std"] == 0.0
+    results, grades = (out / "results.json").read_bytes(), (out / "grades" / "llava_bench" / "none.jsonl").read_bytes()
+    assert run(server, out, judged_data, "--tasks", "llava_bench", "--judge-runs", "2") == 0
+    assert len(server.requests) == 6
+    assert (out / "results.json").read_bytes() == results
+    assert (out / "grades" / "llava_bench" / "none.jsonl").read_bytes() == grades
+    run(server, out, judged_data, "--tasks", "llava_bench", "--judge-runs", "3")
+    assert len(server.requests) == 9  # only the third run is new
+
+
+def test_equal_answers_get_one_grade(server: JudgeServer, judged_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    answered(out, "mmvet", {"v1_0": "same", "v1_1": "same", "v1_2": "same"})
+    answered(out, "mmvet", {"v1_0": "same", "v1_1": "same", "v1_2": "other"}, VISIONZIP)
+    told = iter(["0.2", "0.4", "0.6", "0.8"])
+    server.reply = lambda question: time.sleep(0.05) or next(told)  # all threads wait for the first
+    assert run(server, out, judged_data, "--tasks", "mmvet", "--judge-concurrency", "3") == 0
+    assert [row["score"] for row in rows_of(out)] == pytest.approx([20.0, 80 / 3])
+    assert len(server.requests) == 2
+
+
+def test_runs_spread(
+    server: JudgeServer, judged_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    answered(out, "mmvet", {"v1_0": "a", "v1_1": "b", "v1_2": "c"})
+    told = iter(["0.2"] * 3 + ["0.4"] * 3)
+    server.reply = lambda question: next(told)
+    assert run(server, out, judged_data, "--tasks", "mmvet", "--judge-runs", "2", "--judge-concurrency", "1") == 0
+    [row] = rows_of(out)
+    assert row["score"] == pytest.approx(30.0) and row["judge"]["scores"] == pytest.approx([20.0, 40.0])
+    assert row["judge"]["std"] == pytest.approx(10.0) and row["std"] == pytest.approx(10.0)
+    assert "30.0, spread 10.00 over 2 runs" in capsys.readouterr().out
+
+
+def test_a_failed_grade_is_missing_and_not_zero(
+    server: JudgeServer, judged_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    answered(out, "mmvet", {"v1_0": "fine", "v1_1": "odd", "v1_2": "null"})
+    replies = {"fine": "0.8", "odd": "I like it", "null": None}
+    server.reply = lambda question: replies[next(word for word in replies if f"| {word} |" in question)]
+    assert run(server, out, judged_data, "--tasks", "mmvet") == 0
+    [row] = rows_of(out)
+    assert row["score"] == pytest.approx(80.0) and row["missing"] == 2
+    assert [line.partition(":")[0] for line in row["judge"]["missing"]] == ["v1_1, run 1", "v1_2, run 1"]
+    assert "no grade in 'I like it' (3 replies)" in row["judge"]["missing"][0]
+    assert "2 of 3 grades are missing" in capsys.readouterr().out
+    asked = len(server.requests)
+    server.reply = lambda question: "0.4"
+    assert run(server, out, judged_data, "--tasks", "mmvet") == 0
+    assert len(server.requests) == asked and rows_of(out)[0]["missing"] == 2, "replies are kept, bad ones too"
+    assert run(server, out, judged_data, "--tasks", "mmvet", "--judge-again") == 0
+    assert len(server.requests) == asked + 2 and rows_of(out)[0]["score"] == pytest.approx(160 / 3)
+    odd = [body["messages"][-1]["content"] for _, _, body in server.requests if "| odd |" in str(body)]
+    assert [text.endswith("(digit): ") for text in odd] == [False, True, True, False]  # MM-Vet's own second question
+
+
+def test_no_grade_at_all_is_an_error_and_leaves_the_results(
+    server: JudgeServer, judged_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    answered(out, "mmvet", {"v1_0": "a"})
+    before = (out / "results.json").read_bytes()
+    server.reply = lambda question: "no idea"
+    with pytest.raises(SystemExit, match="not one answer was graded in run 1, the first is v1_0"):
+        run(server, out, judged_data, "--tasks", "mmvet")
+    assert (out / "results.json").read_bytes() == before
+    server.troubles = [Misbehaviour(401, body=b"bad key")] * 9
+    server.reply = lambda question: "0.5"
+    with pytest.raises(SystemExit, match="401"):
+        run(server, out, judged_data, "--tasks", "mmvet", "--judge-model", "other")
+    assert (out / "results.json").read_bytes() == before
+
+
+def test_nobody_there_is_told_soon(server: JudgeServer, judged_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    answered(out, "mmvet", {"v1_0": "a"})
+    server.troubles = [Misbehaviour(500, body=b"down")] * 999
+    runs = ("--judge-runs", "50", "--judge-attempts", "1")
+    with pytest.raises(SystemExit, match=r"the first 8 questions got no reply; .*500 .*down"):
+        run(server, out, judged_data, "--tasks", "mmvet", *runs)
+    assert len(server.requests) < 50
+
+
+def test_wrong_use_ends_in_a_line(server: JudgeServer, judged_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="has no answers of mmvet"):
+        run(server, tmp_path, judged_data, "--tasks", "mmvet")
+    with pytest.raises(SystemExit, match="no task 'mmvat'"):
+        run(server, tmp_path, judged_data, "--tasks", "mmvat")
+    for wrong in (["--tasks", "gqa"], ["--judge-runs", "0"], ["--judge-extra", "[1]"], ["--judge-extra", "{"]):
+        with pytest.raises(SystemExit) as error:
+            run(server, tmp_path, judged_data, *wrong)
+        assert error.value.code == 2
+
+
+def test_the_cache_survives_a_kill_and_refuses_another_file(tmp_path: Path, server: JudgeServer) -> None:
+    path = tmp_path / "judge_cache.jsonl"
+    judge = client(server)
+    request = judge.request([{"role": "user", "content": "How good?"}], 1)
+    with JudgeCache(path) as cache:
+        for key in ("a", "b"):
+            cache.put(key, judge.ask(request))
+    path.write_bytes(path.read_bytes()[:-5])
+    again = JudgeCache(path)
+    assert again.get("a") is not None and again.get("b") is None
+    with again:
+        again.put("b", judge.ask(request))
+    assert JudgeCache(path).get("b") == again.get("b")
+    path.write_text('{"key": 1}\n')
+    with pytest.raises(ValueError, match=r"judge_cache\.jsonl is not a judge's cache"):
+        JudgeCache(path)

@@ -1,0 +1,311 @@
+"""LLaVA's module command lines and converters: its flags, its files, its figures."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llava.eval import (
+    eval_pope,
+    eval_science_qa,
+    eval_textvqa,
+    model_vqa,
+    model_vqa_loader,
+    model_vqa_mmbench,
+    model_vqa_science,
+)
+from llava.eval.m4c_evaluator import EvalAIAnswerProcessor, TextVQAAccuracyEvaluator
+from llava.eval.question_files import get_chunk
+from llava.inference import GenerationOptions, Inference
+from tests.eval import layout
+from tests.eval.test_benchmark_tasks import read_sheet
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TAIL = "Answer with the option's letter from the given choices directly."
+
+
+@pytest.fixture(scope="module")
+def inference(oracle_dir: Path) -> Inference:
+    return Inference.load(
+        oracle_dir / "tiny-llava-v1.5", device="cpu", conv_mode="vicuna_v1", compression="visionzip:54+10"
+    )
+
+
+def flags(oracle_dir: Path, root: Path, questions: Path, *more: str) -> list[str]:
+    return [
+        *("--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--image-folder", str(oracle_dir / "images")),
+        *("--question-file", str(questions), "--answers-file", str(root / "deep" / "answers.jsonl")),
+        *(
+            "--temperature",
+            "0",
+            "--conv-mode",
+            "vicuna_v1",
+            "--compression",
+            "visionzip:54+10",
+            "--device",
+            "cpu",
+            *more,
+        ),
+    ]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def greedy(inference: Inference, text: str, *images: Any, limit: int) -> str:
+    return inference.ask_one(text, *images, options=GenerationOptions(limit)).text
+
+
+def test_model_vqa_loader(oracle_dir: Path, inference: Inference, tmp_path: Path) -> None:
+    rows = [
+        {"question_id": 7, "image": "square.png", "text": "What is it?\nAnswer briefly.", "category": "x"},
+        {"question_id": "b", "image": "small.png", "text": "And a much longer question about this picture?"},
+        {"question_id": 9, "image": "square.png", "text": "Why?"},
+    ]
+    questions = layout.write_jsonl(tmp_path / "q.jsonl", rows)
+    words = flags(oracle_dir, tmp_path, questions, "--max_new_tokens", "5", "--batch-size", "2")
+    assert model_vqa_loader.main(words) == 0
+    answers = read(tmp_path / "deep" / "answers.jsonl")
+    assert [list(answer) for answer in answers] == [
+        ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
+    ] * 3
+    assert [(answer["question_id"], answer["prompt"]) for answer in answers] == [
+        (row["question_id"], row["text"]) for row in rows
+    ]
+    for row, answer in zip(rows, answers, strict=True):
+        assert answer["text"] == greedy(inference, row["text"], oracle_dir / "images" / row["image"], limit=5)
+        assert answer["model_id"] == "tiny-llava-v1.5" and answer["metadata"] == {}
+    assert len({answer["answer_id"] for answer in answers}) == 3
+    assert model_vqa_loader.main([*words, "--num-chunks", "2", "--chunk-idx", "1"]) == 0
+    assert [answer["question_id"] for answer in read(tmp_path / "deep" / "answers.jsonl")] == [9]
+
+
+def test_model_vqa_answers_up_to_1024_tokens(oracle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(model_vqa, "answer_file", lambda args, items, limit: asked.append((items, limit)))
+    questions = layout.write_jsonl(tmp_path / "q.jsonl", [{"question_id": 1, "image": "a/b.jpg", "text": "What?"}])
+    assert model_vqa.main(flags(oracle_dir, tmp_path, questions)) == 0
+    [([item], limit)] = asked
+    assert limit == 1024 and item.image == oracle_dir / "images" / "a" / "b.jpg"
+
+
+def test_chunks_are_llavas() -> None:
+    assert [get_chunk(range(10), 4, k) for k in range(4)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    assert get_chunk(range(5), 4, 3) == []  # LLaVA's own runs out of its list here
+    with pytest.raises(ValueError, match="--chunk-idx must be"):
+        get_chunk(range(5), 4, 4)
+
+
+def test_model_vqa_mmbench(
+    oracle_dir: Path, inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_vqa_mmbench, "_MAX_NEW_TOKENS", 4)
+    rows = [
+        {"index": 3, "question": "Which?", "hint": "See.", "A": "red", "B": "blue", "C": "green", "answer": "A"},
+        {"index": 4, "question": "What?", "hint": "nan", "A": "x", "B": "y", "answer": "B"},
+    ]
+    table = layout.write_mmbench(tmp_path, rows)
+    words = flags(oracle_dir, tmp_path, table, "--single-pred-prompt", "--all-rounds")
+    assert model_vqa_mmbench.main(words) == 0
+    answers = read(tmp_path / "deep" / "answers.jsonl")
+    assert [(a["question_id"], a["round_id"], a["option_char"]) for a in answers] == [
+        *((3, 0, ["A", "B", "C"]), (3, 1, ["B", "C", "A"]), (3, 2, ["C", "A", "B"])),
+        *((4, 0, ["A", "B"]), (4, 1, ["B", "A"])),
+    ]
+    assert answers[1]["prompt"] == "See.\nWhich?\nA. blue\nB. green\nC. red" and answers[1]["options"][0] == "blue"
+    assert list(answers[0])[2:6] == ["prompt", "text", "options", "option_char"]
+    assert answers[1]["text"] == greedy(inference, f"{answers[1]['prompt']}\n{TAIL}", layout.png(), limit=4)
+    assert model_vqa_mmbench.main([*words[:-2], "--single-pred-prompt", "--lang", "cn"]) == 0
+    assert [a["round_id"] for a in read(tmp_path / "deep" / "answers.jsonl")] == [0, 0]
+
+
+def test_model_vqa_science(
+    oracle_dir: Path, inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_vqa_science, "_MAX_NEW_TOKENS", 4)
+    rows = [
+        {"id": "11", "image": "square.png", "conversations": [{"from": "human", "value": "Which?\nA. x\n<image>"}]},
+        {"id": "12", "conversations": [{"from": "human", "value": "Which?\nA. x"}, {"from": "gpt", "value": "A"}]},
+    ]
+    questions = layout.write_json(tmp_path / "q.json", rows)
+    assert model_vqa_science.main(flags(oracle_dir, tmp_path, questions, "--single-pred-prompt")) == 0
+    with_image, without = read(tmp_path / "deep" / "answers.jsonl")
+    assert with_image["prompt"] == f"<image>\nWhich?\nA. x\n{TAIL}" and without["prompt"] == f"Which?\nA. x\n{TAIL}"
+    picture = oracle_dir / "images" / "square.png"
+    assert with_image["text"] == greedy(inference, without["prompt"], picture, limit=4)
+    assert without["text"] == greedy(inference, without["prompt"], limit=4)
+
+
+def test_wrong_question_files_end_in_a_line(oracle_dir: Path, tmp_path: Path) -> None:
+    questions = layout.write_jsonl(
+        tmp_path / "q.jsonl", [{"question_id": 1, "image": "a.png", "text": "?"}, {"text": "?"}]
+    )
+    with pytest.raises(SystemExit, match=r"q\.jsonl: row 2 has no field 'question_id'"):
+        model_vqa.main(flags(oracle_dir, tmp_path, questions))
+    with pytest.raises(SystemExit, match=r"nowhere\.jsonl"):
+        model_vqa_loader.main(flags(oracle_dir, tmp_path, tmp_path / "nowhere.jsonl"))
+    questions.write_text("{\n")
+    with pytest.raises(SystemExit, match="1 lines are not JSON"):
+        model_vqa.main(flags(oracle_dir, tmp_path, questions))
+    with pytest.raises(SystemExit, match="is not JSON"):
+        model_vqa_science.main(flags(oracle_dir, tmp_path, questions))
+
+
+def test_eval_pope(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["yes", "no", "yes", "no"]
+    layout.write_jsonl(tmp_path / "coco" / "coco_pope_random.json", [{"question_id": 1, "label": x} for x in labels])
+    layout.write_jsonl(tmp_path / "coco" / "coco_pope_popular.json", [{"question_id": 1, "label": "no"}])
+    questions = [{"question_id": n, "category": "random" if n < 4 else "popular"} for n in range(5)]
+    texts = ["Yes", "No, it is not.", "There is no dog", "a cat. no", "no"]
+    answers = [{"question_id": n, "text": text} for n, text in enumerate(texts)]
+    words = ["--annotation-dir", str(tmp_path / "coco")]
+    words += ["--question-file", str(layout.write_jsonl(tmp_path / "q.jsonl", questions))]
+    words += ["--result-file", str(layout.write_jsonl(tmp_path / "a.jsonl", answers))]
+    assert eval_pope.main(words) == 0
+    assert capsys.readouterr().out.split("Category: ")[2] == (
+        "random, # samples: 4\nTP\tFP\tTN\tFN\t\n1\t1\t1\t1\nAccuracy: 0.5\nPrecision: 0.5\nRecall: 0.5\n"
+        "F1 score: 0.5\nYes ratio: 0.5\n0.500, 0.500, 0.500, 0.500, 0.500\n====================================\n"
+    )
+    layout.write_jsonl(tmp_path / "a.jsonl", answers[1:])
+    with pytest.raises(SystemExit, match="3 answers for 4 questions"):
+        eval_pope.main(words)
+
+
+def test_eval_textvqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = [
+        {"image_id": "a", "question": "What BRAND?", "answers": ["nokia"] * 10},
+        {"image_id": "b", "question": "how many?", "answers": ["two"] * 5 + ["3"] * 5},
+    ]
+    annotations = layout.write_json(tmp_path / "val.json", {"data": data})
+    short = "Answer the question using a single word or phrase."
+    rows = [
+        {"question_id": "a", "prompt": f"What brand?\nReference OCR token: N, K\n{short}", "text": "Nokia."},
+        {"question_id": "a", "prompt": f"Reference OCR token: N\nWhat brand?\n{short}", "text": "samsung"},
+        {"question_id": "b", "prompt": f"How many?\n{short}", "text": "2"},
+        {"question_id": "b", "prompt": "OCR tokens: x, y. Question: how many? Short answer:", "text": "4"},
+    ]
+    result = layout.write_jsonl(tmp_path / "results" / "llava.jsonl", rows)
+    (result.parent / "notes.txt").touch()
+    assert eval_textvqa.main(["--annotation-file", str(annotations), "--result-dir", str(result.parent)]) == 0
+    assert capsys.readouterr().out == "llava\nSamples: 4\nAccuracy: 50.00%\n\nSkipping notes.txt\n"
+    layout.write_jsonl(result, [{"question_id": "c", "prompt": f"How many?\n{short}", "text": ""}])
+    with pytest.raises(SystemExit, match="no question 'how many\\?' about image 'c'"):
+        eval_textvqa.main(["--annotation-file", str(annotations), "--result-file", str(result)])
+    evaluator = TextVQAAccuracyEvaluator()
+    assert evaluator.eval_pred_list([{"pred_answer": "Nokia.", "gt_answers": ["nokia"] * 10}]) == 1.0
+    assert EvalAIAnswerProcessor()("The Two dogs.") == "2 dogs"
+
+
+def test_eval_science_qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"question": "?", "choices": ["x", "y"], "answer": n % 2, "hint": "", "image": None} for n in range(4)]
+    layout.write_scienceqa(tmp_path, rows)
+    answers = [
+        {"question_id": "0", "text": "A", "prompt": "<image>\n?"},
+        {"question_id": "1", "text": "The answer is C.", "prompt": "<image>\n?"},
+        {"question_id": "2", "text": "A. x", "prompt": "?"},
+    ]
+    words = ["--base-dir", str(tmp_path / "scienceqa"), "--output-file", str(tmp_path / "o.json")]
+    words += ["--result-file", str(layout.write_jsonl(tmp_path / "a.jsonl", answers))]
+    assert eval_science_qa.main([*words, "--output-result", str(tmp_path / "r.json")]) == 0
+    assert capsys.readouterr().out == "Total: 4, Correct: 2, Accuracy: 50.00%, IMG-Accuracy: 50.00%\n"
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result == {
+        "acc": 50.0,
+        "correct": 2,
+        "count": 4,
+        "results": {"0": 0, "1": -1, "2": 0, "3": -1},
+        "outputs": {"0": "A", "1": "The answer is C.", "2": "A. x", "3": "FAILED"},
+    }
+    analyses = json.loads((tmp_path / "o.json").read_text())
+    assert [row["parsed_ans"] for row in analyses["incorrect"]] == ["C", "FAILED"]
+    with pytest.raises(SystemExit, match="has no split 'val'; it has test"):
+        eval_science_qa.main([*words, "--output-result", str(tmp_path / "r.json"), "--split", "val"])
+
+
+def convert(name: str, *words: object) -> None:
+    runpy.run_path(str(SCRIPTS / name))["main"]([str(word) for word in words])
+
+
+def test_converters_of_gqa_and_mmvet(tmp_path: Path) -> None:
+    source = layout.write_jsonl(tmp_path / "a.jsonl", [{"question_id": 5, "text": "A Cat.."}])
+    convert("convert_gqa_for_eval.py", "--src", source, "--dst", tmp_path / "gqa.json")
+    assert json.loads((tmp_path / "gqa.json").read_text()) == [{"questionId": 5, "prediction": "a cat"}]
+    convert("convert_mmvet_for_eval.py", "--src", source, "--dst", tmp_path / "mmvet.json")
+    assert json.loads((tmp_path / "mmvet.json").read_text()) == {"v1_5": "A Cat.."}
+
+
+def test_converter_of_mmbench(tmp_path: Path) -> None:
+    rows = [{"index": n, "question": "Q?", "A": "x", "B": "y", "answer": "A"} for n in (1, 2)]
+    table = layout.write_mmbench(tmp_path, rows)
+    layout.write_jsonl(tmp_path / "answers" / "7b.jsonl", [{"question_id": 2, "text": "B"}])
+    words = ("--annotation-file", table, "--result-dir", tmp_path / "answers", "--upload-dir", tmp_path / "up")
+    convert("convert_mmbench_for_submission.py", *words, "--experiment", "7b")
+    head, first, second = read_sheet((tmp_path / "up" / "7b.xlsx").read_bytes())
+    assert " ".join(head.values()) == "index question A B C D prediction answer split"
+    assert first == {"A2": "1", "B2": "Q?", "C2": "x", "D2": "y", "H2": "A", "I2": "dev"}
+    assert second["G3"] == "B"
+
+
+def test_converter_of_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"question_id": "1", "answer": "A", "data_type": "image", "question_type_id": 1},
+        {"question_id": "v2", "answer": "B", "data_type": "video", "question_type_id": 10},
+    ]
+    annotations = layout.write_seed(tmp_path, rows)
+    source = layout.write_jsonl(
+        tmp_path / "a.jsonl", [{"question_id": 1, "text": "A"}, {"question_id": "v2", "text": "b"}]
+    )
+    words = ("--annotation-file", annotations, "--result-file", source)
+    convert("convert_seed_for_submission.py", *words, "--result-upload-file", tmp_path / "up" / "seed.jsonl")
+    assert capsys.readouterr().out.splitlines() == [
+        "Scene Understanding: 100.00%",
+        "Action Recognition: 0.00%",
+        "Total accuracy: 50.00%",
+        "image accuracy: 100.00%",
+        "video accuracy: 0.00%",
+    ]
+    assert read(tmp_path / "up" / "seed.jsonl") == [
+        {"question_id": "1", "prediction": "A"},
+        {"question_id": "v2", "prediction": "b"},
+    ]
+
+
+def test_converters_for_evalai(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = layout.write_jsonl(
+        tmp_path / "answers" / "dev" / "7b" / "merge.jsonl", [{"question_id": 1, "text": "Two"}]
+    )
+    with source.open("a") as file:
+        file.write("{torn\n")
+    layout.write_jsonl(tmp_path / "llava_vqav2_mscoco_test2015.jsonl", [{"question_id": n} for n in (1, 2)])
+    convert("convert_vqav2_for_submission.py", "--dir", tmp_path, "--split", "dev", "--ckpt", "7b")
+    assert capsys.readouterr().out == "total results: 1, total split: 2, error_line: 1\n"
+    assert json.loads((tmp_path / "answers_upload" / "dev" / "7b.json").read_text()) == [
+        {"question_id": 1, "answer": "2"},
+        {"question_id": 2, "answer": ""},
+    ]
+    split = layout.write_jsonl(tmp_path / "v.jsonl", [{"question_id": 1, "image": "i.jpg"}])
+    words = ("--annotation-file", split, "--result-file", source)
+    convert("convert_vizwiz_for_submission.py", *words, "--result-upload-file", tmp_path / "up" / "v.json")
+    assert json.loads((tmp_path / "up" / "v.json").read_text()) == [{"image": "i.jpg", "answer": "2"}]
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["judge", "report", "model_vqa", "model_vqa_mmbench", "eval_pope", "eval_textvqa", "eval_science_qa"],
+)
+def test_help_is_quick(module: str) -> None:
+    program = (
+        f"import runpy, sys\nsys.argv = ['x', '--help']\n"
+        f"try:\n    runpy.run_module('llava.eval.{module}', run_name='__main__')\n"
+        "except SystemExit:\n    pass\nassert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: python -m llava.eval." in done.stdout
