@@ -28,7 +28,24 @@ def converse(name: str, *texts: str | None) -> Conversation:
 
 
 def test_the_templates_are_llavas():
-    assert conv_templates.keys() == PROMPTS.keys()
+    assert conv_templates.keys() == {*PROMPTS, "llava_llama_3", "qwen_1_5"}
+
+
+def test_prompts_of_llava_nexts_language_models():
+    """The chat templates that meta-llama/Meta-Llama-3-8B-Instruct and Qwen/Qwen1.5-7B-Chat publish, written out."""
+    system = conv_templates["llava_llama_2"].system
+    assert converse("llava_llama_3", QUESTION, ANSWER, AGAIN, None).get_prompt() == (
+        f"<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>"
+        f"<|start_header_id|>user<|end_header_id|>\n\n{QUESTION}<|eot_id|>"
+        f"<|start_header_id|>assistant<|end_header_id|>\n\n{ANSWER}<|eot_id|>"
+        f"<|start_header_id|>user<|end_header_id|>\n\n{AGAIN}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    assert converse("qwen_1_5", QUESTION, ANSWER, AGAIN, None).get_prompt() == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n{ANSWER}<|im_end|>\n"
+        f"<|im_start|>user\n{AGAIN}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name, prompt in PROMPTS.items() if prompt is not None])
