@@ -188,10 +188,10 @@ def _load(
     args: argparse.Namespace, workers: Workers, compressions: Sequence[CompressionConfig | None]
 ) -> tuple[str, Inference]:
     """The model and its fingerprint, which one process works out for all; every budget is tried on the model."""
-    from llava.eval.fingerprint import model_fingerprint
     from llava.eval.parallel import own_device
     from llava.eval.results import read_results
     from llava.inference import Inference
+    from llava.model.fingerprint import model_fingerprint
 
     fingerprint = ""
     if workers.is_first:

@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace, data: DataPlace) -> list[Path]:
-    from llava.eval.paper import paper_tables
     from llava.eval.report_files import to_csv, to_markdown
     from llava.eval.report_intervals import add_intervals
     from llava.eval.report_table import build_table
+    from llava.paper import paper_tables
 
     if args.paper is not None and args.paper not in paper_tables():
         raise ValueError(f"--paper: no table {args.paper!r}; there are: {', '.join(paper_tables())}")

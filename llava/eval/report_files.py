@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Sequence
 
-from llava.eval.paper import COLUMNS
 from llava.eval.report_settings import paper_lines, settings_lines
 from llava.eval.report_table import Cell, Column, Line, Table, paper_means
+from llava.paper import COLUMNS
 
 _PAPER = "paper: "
 _PART = "*"

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from llava.eval.paper import PaperTable
 from llava.eval.report_table import Cell, Column, Table
+from llava.paper import PaperTable
 
 _SETTINGS = ("n", "prompts", "conv_mode", "dtype", "generation", "data", "source", "revision", "data_revision")
 _JUDGE = ("model", "served", "runs", "extra")

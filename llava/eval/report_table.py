@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from llava.eval.paper import COLUMNS, PaperTable
 from llava.eval.results import Row, read_results
 from llava.eval.tasks import Sample, available_tasks, get_task
+from llava.paper import COLUMNS, PaperTable
 
 VANILLA = "none"
 HIGH_IMAGE = ("gqa", "pope", "textvqa", "vqav2_val", "mme")

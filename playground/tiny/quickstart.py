@@ -256,9 +256,9 @@ def evaluate_tasks(
     names: Sequence[str],
 ) -> dict[Any, TaskResult]:
     """Runs the evaluation's own runner; results by (task, method, tokens, seed)."""
-    from llava.eval.fingerprint import model_fingerprint
     from llava.eval.runner import RunSettings, evaluate
     from llava.eval.tasks import get_task
+    from llava.model.fingerprint import model_fingerprint
 
     results = {}
     for name in names:

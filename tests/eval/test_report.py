@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from llava.eval.answers import AnswerFile
-from llava.eval.paper import paper_tables
 from llava.eval.report import main
 from llava.eval.report_table import build_table, paper_means
 from llava.eval.run_key import RunKey, compression_file_name, compression_name
 from llava.eval.tasks import JudgedTask, Task, get_task
 from llava.model.configuration import CompressionConfig
+from llava.paper import paper_tables
 from tests.eval import layout
 
 BUDGETS = {"none": (None, 576), "visionzip:54+10": (CompressionConfig("visionzip", 54, 10), 64)}

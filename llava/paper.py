@@ -133,7 +133,7 @@ class PaperTable:
 @cache
 def paper_tables() -> Mapping[str, PaperTable]:
     """All tables of scores, by name."""
-    content = json.loads(resources.files("llava.eval").joinpath(FILE_NAME).read_text(encoding="utf-8"))
+    content = json.loads(resources.files("llava").joinpath(FILE_NAME).read_text(encoding="utf-8"))
     return {
         name: PaperTable(
             name=name,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llava.eval.paper import COLUMNS, paper_tables
 from llava.eval.tasks import get_task
+from llava.paper import COLUMNS, paper_tables
 
 # Printed averages that are not the mean of their row, (table, method, tokens): the paper's own slips.
 MISPRINTS = {("table1", "FastV", 128), ("table12", "VisionZip", 160), ("table13", "VisionZip", 640)}
