@@ -134,6 +134,14 @@ def execute(run: Run) -> LlavaTrainer:
     return trainer
 
 
+def leave(run: Run) -> None:
+    """Ends this process's part in the group of processes.
+
+    A thread of gloo that still frees tensors while Python shuts down would abort a process that has done all its work.
+    """
+    run.trainer.accelerator.end_training()
+
+
 def _is_finished(checkpoint: str) -> bool:
     done, planned = steps_done(checkpoint)
     return done >= planned
@@ -150,8 +158,10 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
         run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
     try:
         execute(run)
+        leave(run)
     except Interrupted as stop:
         logger.warning("%s", stop)
+        leave(run)
         raise SystemExit(stop.exit_status) from stop
     except (BadDataError, DivergedError, CheckpointWriteError) as error:
         raise SystemExit(f"error: {error}") from error

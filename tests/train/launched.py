@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from llava.train.arguments import parse_arguments
 from llava.train.interruption import Interrupted
-from llava.train.train import execute, prepare
+from llava.train.train import execute, leave, prepare
 
 
 class Trace(TrainerCallback):
@@ -49,6 +49,7 @@ def main() -> None:
     try:
         trainer = execute(run)
     except Interrupted as stop:
+        leave(run)
         raise SystemExit(stop.exit_status) from stop
     if trainer.args.process_index == 0:
         engine = trainer.model_wrapped
@@ -60,6 +61,7 @@ def main() -> None:
             "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         }
         Path(os.environ["REPORT"]).write_text(json.dumps(found))
+    leave(run)
 
 
 if __name__ == "__main__":
