@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ from llava.model.configuration import CompressionLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
 _DIMMED = 0.22
 _CONTEXTUAL_COLOUR = "#ff9f1c"
 _DOMINANT_COLOUR = "#2ec4b6"
+_LONGEST_ANSWER = 36
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,21 @@ class KeptTokens:
         total = self.keeps_cls + len(self.dominant) + len(self.contextual)
         parts = [f"{len(self.dominant)} patches"] + [f"{len(self.contextual)} merged"] * bool(self.contextual)
         return f"{total} tokens: {' + '.join(['CLS'] * self.keeps_cls + parts)}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A question about an image, and what each budget keeps and answers.
+
+    Attributes:
+        question: The question.
+        truth: The right answer.
+        panels: What is kept and the model's answer, a budget each, the largest first.
+    """
+
+    question: str
+    truth: str
+    panels: tuple[tuple[KeptTokens, str], ...]
 
 
 def find_kept_tokens(inference: Inference, image: ImageSource, compression: CompressionLike) -> KeptTokens:
@@ -100,6 +118,23 @@ def draw_kept_tokens(axes: Axes, kept: KeptTokens, title: str = "") -> None:
         axes.text(*centre, str(size), color="white", fontsize=5, ha="center", va="center")
     axes.set_title(title or kept.caption(), fontsize=8)
     axes.set_axis_off()
+
+
+def draw_scenes(figure: Figure | SubFigure, scenes: Sequence[Scene]) -> None:
+    """Draws a row a scene: the image with question and right answer, then what each budget keeps and answers."""
+    columns = 1 + max(len(scene.panels) for scene in scenes)
+    grid = figure.subplots(len(scenes), columns, squeeze=False)
+    for line, scene in zip(grid, scenes, strict=True):
+        for axes in line:
+            axes.set_axis_off()
+        line[0].imshow(scene.panels[0][0].picture, interpolation="nearest")
+        line[0].set_title(f"{scene.question}\n{scene.truth}", fontsize=8)
+        for axes, (kept, answer) in zip(line[1:], scene.panels, strict=False):
+            draw_kept_tokens(axes, kept, f"{kept.caption()}\nanswer: {_short(answer)}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_ANSWER else text[: _LONGEST_ANSWER - 3] + "..."
 
 
 def _as_seen(tile: Any, image_processor: Any) -> np.ndarray:

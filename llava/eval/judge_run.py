@@ -19,7 +19,7 @@ from llava.eval.answers import only_one
 from llava.eval.data_place import DataPlace
 from llava.eval.judge_cache import JudgeCache, cache_key
 from llava.eval.judge_client import JudgeClient, JudgeError, JudgeRefused, Message
-from llava.eval.results import Row, identity, read_results, write_json
+from llava.eval.results import Row, identity, read_results, with_retention, write_json
 from llava.eval.tasks import JudgedTask, Sample
 
 READ_ATTEMPTS = 3
@@ -153,7 +153,7 @@ def judge_task(task: JudgedTask, output_dir: Path, judge: Judge, data: DataPlace
         raise ValueError(f"{output_dir} has no answers of {task.name}; run python -m llava.eval --tasks {task.name}")
     samples = data.load(task, pairs[-1][0].get("data_root")).samples
     judged = [_judge_row(task, row, answers, samples[: row["n"]], judge) for row, answers in pairs]
-    judged = _with_retention(judged, task.main_score)
+    judged = with_retention(judged)
     _write_rows(path, judged)
     return judged
 
@@ -213,23 +213,6 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["rows"] = [judged.get(identity(row), row) for row in content["rows"]]
         write_json(path, content)
-
-
-def _with_retention(rows: Sequence[Row], main_score: str) -> list[Row]:
-    """The rows, each with its score over that of the vanilla row that was made and judged alike, or None."""
-    vanilla = {identity(row)[1]: row for row in rows if row["compression"] == "none"}
-    done = []
-    for row in rows:
-        base = vanilla.get(identity(row)[1])
-        comparable = base is not None and base[main_score] > 0 and _same_judge(row, base)
-        done.append(
-            row | {"retention": row[main_score] / base[main_score] if base is not None and comparable else None}
-        )
-    return done
-
-
-def _same_judge(row: Row, other: Row) -> bool:
-    return all(row["judge"][name] == other["judge"][name] for name in ("model", "served", "runs", "extra"))
 
 
 def _write_lines(path: Path, rows: Sequence[Any]) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from llava.bootstrap import bootstrap_interval
-from llava.eval.answer_sets import find_answers, made_alike
+from llava.eval.answer_sets import AnswerSet, find_answers, made_alike
 from llava.eval.data_place import DataPlace
 from llava.eval.judge_run import read_grades
 from llava.eval.report_table import Cell, Column, Line, Table
-from llava.eval.score_parts import ScoreParts, Sums, take_apart
+from llava.eval.results import Row
+from llava.eval.score_parts import ScoreParts, Sums, mean_of, take_apart
 from llava.eval.tasks import Sample, Task, TaskDataError, available_tasks, get_task
 
 _TOLERANCE = 0.1  # of the table's scale; LLaVA-Bench's summary is rounded to one decimal
@@ -70,19 +71,28 @@ def _parts(
     """A cell's score taken apart; None, and a note, if what is on disk is not what the cell was scored on."""
     where = f"{line.label}, {column.heading}"
     try:
-        answers = next((a for a in find_answers(line.folder, task.name) if made_alike(cell.row, a)), None)
-        if answers is None:
-            table.notes.append(f"{where}: no interval, its answers are not in {line.folder / 'answers' / task.name}")
-            return None
-        grades = read_grades(line.folder, task.name, answers.path.name)
-        parts = take_apart(task, samples[: cell.row["n"]], answers.texts, grades)
+        sets = find_answers(line.folder, task.name)
+        found = [_parts_of_row(column, task, samples, line, row, sets) for row in cell.rows]
     except ValueError as error:
-        table.notes.append(f"{where}: no interval ({error})")
+        table.notes.append(f"{where}: no interval, {error}")
         return None
-    found = parts.total * column.scale
-    if not abs(found - cell.score) <= _TOLERANCE:
-        table.notes.append(
-            f"{where}: no interval, the answers on disk score {found:.2f} and results.json says {cell.score:.2f}"
-        )
-        return None
+    return found[0] if len(found) == 1 else mean_of(found)
+
+
+def _parts_of_row(
+    column: Column, task: Task, samples: Sequence[Sample], line: Line, row: Row, sets: Sequence[AnswerSet]
+) -> ScoreParts:
+    """A row's score taken apart.
+
+    Raises:
+        ValueError: What is on disk is not what the row was scored on.
+    """
+    answers = next((answers for answers in sets if made_alike(row, answers)), None)
+    if answers is None:
+        raise ValueError(f"its answers are not in {line.folder / 'answers' / task.name}")
+    grades = read_grades(line.folder, task.name, answers.path.name)
+    parts = take_apart(task, samples[: row["n"]], answers.texts, grades)
+    found, told = parts.total * column.scale, row[column.score] * column.scale
+    if not abs(found - told) <= _TOLERANCE:
+        raise ValueError(f"the answers on disk score {found:.2f} and results.json says {told:.2f}")
     return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING
 
 from llava.eval.report_table import Cell, Line, Table, paper_means
@@ -32,7 +33,7 @@ def draw(table: Table) -> bytes:
     grid = figure.subplots(rows, min(_COLUMNS, len(panels)), squeeze=False)
     every = [axes for line in grid for axes in line]
     for axes, panel, heading in zip(every, panels, headings, strict=False):
-        _draw_panel(axes, table, panel)
+        draw_panel(axes, table, panel)
         axes.set_title(heading, fontsize=10)
     for axes in every[len(panels) :]:
         axes.set_axis_off()
@@ -41,7 +42,8 @@ def draw(table: Table) -> bytes:
     return stream.getvalue()
 
 
-def _draw_panel(axes: Axes, table: Table, panel: str) -> None:
+def draw_panel(axes: Axes, table: Table, panel: str) -> None:
+    """Draws what is kept of vanilla against visual tokens: of a task, or the mean over the table's tasks (`mean`)."""
     axes.axhline(100, color="black", linewidth=0.8, linestyle="--")
     for name, lines in _curves(table).items():
         points = [(line.tokens, *_value(line, table, panel)) for line in lines]
@@ -84,7 +86,7 @@ def _curves(table: Table) -> dict[str, list[Line]]:
     curves: dict[str, list[Line]] = {}
     for line in table.lines:
         if line is not table.vanilla:
-            curves.setdefault(line.label.partition(":")[0], []).append(line)
+            curves.setdefault(re.sub(r":\S+", "", line.label), []).append(line)
     return curves
 
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from llava.eval.report_table import Cell, Column, Table
+from llava.eval.report_table import Column, Table
+from llava.eval.results import Row, same_judge
 from llava.paper import PaperTable
 
 _SETTINGS = ("n", "prompts", "conv_mode", "dtype", "generation", "data", "source", "revision", "data_revision")
-_JUDGE = ("model", "served", "runs", "extra")
 _CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))
 _PAPER_DTYPE = "torch.float16"
 _PAPER_NOTES = {
@@ -25,7 +25,7 @@ def settings_lines(table: Table) -> list[str]:
     found: dict[str, list[str]] = {}
     for where, what in _differences(table):
         found.setdefault(what, []).append(where)
-    return [*_run_lines(table), *(f"{what}: {', '.join(places)}" for what, places in found.items())]
+    return [*_run_lines(table), *(f"{what}: {', '.join(dict.fromkeys(places))}" for what, places in found.items())]
 
 
 def paper_lines(table: Table, paper: PaperTable) -> list[str]:
@@ -65,31 +65,32 @@ def _differences(table: Table) -> Iterator[tuple[str, str]]:
             if cell is None:
                 continue
             where = f"{line.label} {column.heading}"
-            yield from ((where, what) for what in _own(column, cell))
-            if base is not None and line is not table.vanilla:
-                yield from ((where, what) for what in _against(cell, base))
+            for row in cell.rows:
+                yield from ((where, what) for what in _own(column, row))
+                if base is not None and line is not table.vanilla:
+                    yield from ((where, what) for what in _against(row, base.row))
 
 
-def _own(column: Column, cell: Cell) -> Iterator[str]:
-    if note := column.size_note(cell.row["n"]):
+def _own(column: Column, row: Row) -> Iterator[str]:
+    if note := column.size_note(row["n"]):
         yield note
     for name, meaning in _CIRCUMSTANCES:
-        if cell.row.get(name):
-            yield f"{len(cell.row[name])} {meaning}"
-    if cell.row.get("truncated"):
-        yield f"{len(cell.row['truncated'])} prompts were cut at the model's length"
-    missing = (cell.row.get("judge") or {}).get("missing")
+        if row.get(name):
+            yield f"{len(row[name])} {meaning}"
+    if row.get("truncated"):
+        yield f"{len(row['truncated'])} prompts were cut at the model's length"
+    missing = (row.get("judge") or {}).get("missing")
     if missing:
         yield f"{len(missing)} grades are missing"
 
 
-def _against(cell: Cell, base: Cell) -> Iterator[str]:
+def _against(row: Row, base: Row) -> Iterator[str]:
     for name in _SETTINGS:
-        if cell.row.get(name) != base.row.get(name):
-            yield f"{name} is {_shown(cell.row.get(name))}, vanilla's {_shown(base.row.get(name))}"
-    own, other = cell.row.get("judge"), base.row.get("judge")
-    if own and other and any(own.get(name) != other.get(name) for name in _JUDGE):
-        yield f"judged by {_judge_name(own)}, vanilla by {_judge_name(other)}"
+        if row.get(name) != base.get(name):
+            yield f"{name} is {_shown(row.get(name))}, vanilla's {_shown(base.get(name))}"
+    own, other = row.get("judge"), base.get("judge")
+    if own and other and not same_judge(row, base):
+        yield f"judged by {_judge_name(own)}, vanilla by {_judge_name(other)}, so not compared"
 
 
 def _judge_name(judge: dict[str, Any]) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from llava.eval.results import Row, read_results
+from llava.eval.results import Row, read_results, same_judge
+from llava.eval.run_key import without_seed
 from llava.eval.tasks import Sample, available_tasks, get_task
 from llava.paper import COLUMNS, PaperTable
 
@@ -51,18 +52,23 @@ class Cell:
     """A score and what it keeps of vanilla.
 
     Attributes:
-        row: The row of results.json.
-        score: The score on the table's scale.
+        rows: Rows of results.json: one, or one a seed of a method that draws.
+        score: The score on the table's scale, the mean over `rows`.
         retention: In percent of vanilla; None where it cannot be compared.
         low: Lower end of the retention's interval, or None.
         high: Upper end.
     """
 
-    row: Row
+    rows: list[Row]
     score: float
     retention: float | None = None
     low: float | None = None
     high: float | None = None
+
+    @property
+    def row(self) -> Row:
+        """The row, or that of the first seed."""
+        return self.rows[0]
 
 
 @dataclass
@@ -140,7 +146,7 @@ def build_table(folders: Sequence[Path], paper: PaperTable | None = None) -> Tab
         if not rows:
             raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {folder}")
         runs[folder] = json.loads(path.read_text(encoding="utf-8"))["run"]
-        lines += _lines(folder, rows, notes, name_folder=len(folders) > 1)
+        lines += _over_seeds(_lines(folder, rows, notes, name_folder=len(folders) > 1), notes)
     vanilla = next((line for line in lines if line.compression == VANILLA), None)
     if vanilla is None:
         raise ValueError(f"{', '.join(map(str, folders))}: no results without compression; add --compression none")
@@ -148,7 +154,7 @@ def build_table(folders: Sequence[Path], paper: PaperTable | None = None) -> Tab
     lines.insert(0, vanilla)
     columns = _columns(lines)
     for line in lines:
-        _compare(line, vanilla)
+        _compare(line, vanilla, notes)
     tasks = [column.task for column in columns if not _lacking(column, lines)]
     notes += _left_out(columns, lines, tasks)
     return Table(columns, lines, runs, tasks, notes, paper)
@@ -184,9 +190,34 @@ def _lines(folder: Path, rows: Sequence[Row], notes: list[str], *, name_folder: 
             if len(scored) > 1:
                 others = ", ".join(str(row["n"]) for row in scored if row is not fullest)
                 notes.append(f"{label}, {column.heading}: shown is the row over {fullest['n']}; others: {others}")
-            line.cells[task] = Cell(fullest, float(fullest[column.score]) * column.scale)
+            line.cells[task] = Cell([fullest], float(fullest[column.score]) * column.scale)
         lines.append(line)
     return lines
+
+
+def _over_seeds(lines: Sequence[Line], notes: list[str]) -> list[Line]:
+    """The lines, those of one budget under several seeds as one: the mean of what all of them have."""
+    by_budget: dict[str, list[Line]] = {}
+    for line in lines:
+        by_budget.setdefault(without_seed(line.compression), []).append(line)
+    done = []
+    for compression, drawn in by_budget.items():
+        if len(drawn) == 1:
+            done.append(drawn[0])
+            continue
+        first = drawn[0]
+        line = Line(first.folder, without_seed(first.label), compression, first.tokens)
+        notes.append(f"{line.label}: mean of {len(drawn)} seeds")
+        for task in dict.fromkeys(task for own in drawn for task in own.cells):
+            cells = [own.cells[task] for own in drawn if task in own.cells]
+            if len(cells) == len(drawn) and len({cell.row["n"] for cell in cells}) == 1:
+                score = sum(cell.score for cell in cells) / len(cells)
+                line.cells[task] = Cell([cell.row for cell in cells], score)
+            else:
+                heading = column_of(task).heading
+                notes.append(f"{line.label}, {heading}: not shown, not all seeds were asked the same questions")
+        done.append(line)
+    return done
 
 
 def _why_not(task: str) -> str:
@@ -210,11 +241,15 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
     return [column_of(task) for task in (*known, *sorted(present - set(known)))]
 
 
-def _compare(line: Line, vanilla: Line) -> None:
-    """Retention wherever both sides are about the same questions."""
+def _compare(line: Line, vanilla: Line, notes: list[str]) -> None:
+    """Retention wherever both sides are about the same questions, and graded alike if a judge graded them."""
     for task, cell in line.cells.items():
         base = vanilla.cells.get(task)
-        if base is not None and base.row["n"] == cell.row["n"] and base.score > 0:
+        if base is None or base.row["n"] != cell.row["n"]:
+            continue
+        if not all(same_judge(row, base.row) for row in cell.rows):
+            notes.append(f"{line.label}, {column_of(task).heading}: no retention, vanilla was judged otherwise")
+        elif base.score > 0:
             cell.retention = 100 * cell.score / base.score
 
 

@@ -22,6 +22,7 @@ from llava.eval.answers import RunKeyMismatch
 Row = dict[str, Any]
 
 CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
+JUDGE_SETTINGS = ("model", "served", "runs", "extra")
 _OWN_SCALES = ("total", "score")  # MME's sum, and judges' grades in percent; other main scores are shares of 1
 
 
@@ -67,15 +68,28 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
     Raises:
         RunKeyMismatch: The file holds another model's rows.
     """
-    merged = {identity(row): dict(row) for row in [*read_results(path, fingerprint), *rows]}
-    vanilla = {_circumstances(row): row for row in merged.values() if row["method"] == "none"}
-    for row in merged.values():
-        base = vanilla.get(_circumstances(row))
-        row["retention"] = _ratio(main_value(row), main_value(base) if base is not None else None)
+    merged = {identity(row): row for row in [*read_results(path, fingerprint), *rows]}
+    done = with_retention(list(merged.values()))
     about = {"model": fingerprint, "versions": package_versions(), "commit": source_commit(), **run}
-    content = {"run": about, "rows": list(merged.values())}
-    write_json(path, content)
-    return list(merged.values())
+    write_json(path, {"run": about, "rows": done})
+    return done
+
+
+def with_retention(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with its main score over that of the vanilla row that was made and judged alike, or None."""
+    vanilla = {_circumstances(row): row for row in rows if row["compression"] == "none"}
+    done = []
+    for row in rows:
+        base = vanilla.get(_circumstances(row))
+        comparable = base is not None and same_judge(row, base)
+        done.append(row | {"retention": _ratio(main_value(row), main_value(base) if base and comparable else None)})
+    return done
+
+
+def same_judge(row: Row, other: Row) -> bool:
+    """Whether two rows were graded by one judge in one way; rows that no judge has graded were."""
+    own, others = row.get("judge") or {}, other.get("judge") or {}
+    return all(own.get(name) == others.get(name) for name in JUDGE_SETTINGS)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -64,6 +65,11 @@ def compression_name(compression: CompressionConfig | None) -> str:
         if value != getattr(default, field):
             name += f" {field}={value}"
     return name
+
+
+def without_seed(name: str) -> str:
+    """A budget's name, as `compression_name` makes it, without its seed: the same for draws of one method."""
+    return re.sub(r" seed=-?\d+", "", name)
 
 
 def compression_file_name(compression: CompressionConfig | None) -> str:

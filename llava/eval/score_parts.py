@@ -76,6 +76,23 @@ def take_apart(
     return _collect(samples, ([value, 1.0] for value in earned), _mean)
 
 
+def mean_of(parts: Sequence[ScoreParts]) -> ScoreParts:
+    """The mean of the scores of several runs over the same questions.
+
+    Raises:
+        ValueError: They are not over the same questions.
+    """
+    if any(own.groups != parts[0].groups for own in parts):
+        raise ValueError("the runs are not over the same questions")
+    ends = np.cumsum([own.values.shape[1] for own in parts])[:-1]
+
+    def score(sums: Sums) -> Sums:
+        chunks = np.split(sums, ends, axis=1)
+        return np.asarray(np.mean([own.score(chunk) for own, chunk in zip(parts, chunks, strict=True)], axis=0))
+
+    return ScoreParts(parts[0].groups, np.concatenate([own.values for own in parts], axis=1), score)
+
+
 def _mean(sums: Sums) -> Sums:
     return sums[:, 0] / sums[:, 1]
 

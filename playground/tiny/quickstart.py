@@ -15,14 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from table import Row, print_table, table
+from table import Row, mean_earned, print_table, report_table, rows_of
 
 if TYPE_CHECKING:
-    from llava.eval.runner import TaskResult
+    from llava.eval.report_table import Table
     from llava.inference import Answer, Inference
     from llava.model.configuration import CompressionConfig
 
@@ -63,6 +63,19 @@ class Settings:
     batch_size: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """An output folder of the evaluation.
+
+    Attributes:
+        folder: Where answers and results are.
+        earned: What each question of tiny_vqa earned, by budget, for each seed.
+    """
+
+    folder: Path
+    earned: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+
+
 def main() -> int:
     """Runs all steps; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -96,17 +109,20 @@ def main() -> int:
     announce("2/6 ask", "one question with ever fewer visual tokens")
     ask_one_question(inference, settings, budgets)
     announce("3/6 measure", f"{settings.questions} held-out questions, training-free")
-    results = measure(inference, settings, budgets)
+    measured = measure(inference, settings, budgets)
     announce("4/6 tune", "the projector alone, with scripts/v1_5/visionzip_tune.sh")
     tuned = {b: tune(settings, b) for b in (budget(inference, fraction) for fraction in TUNED_FRACTIONS)}
     announce("5/6 measure", "the same questions with the tuned projector")
-    for compression, projector in tuned.items():
-        results |= measure_tuned(settings, compression, projector)
+    measured_tuned = [measure_tuned(settings, compression, projector) for compression, projector in tuned.items()]
     announce("6/6 report", f"in {shown(settings.out)}")
-    rows = table(results, pictures(settings))
+    table = report_table(measured.folder, [each.folder for each in measured_tuned], settings.data)
+    earned: dict[tuple[Path, str], dict[str, float]] = {}
+    for each in (measured, *measured_tuned):
+        earned |= {(each.folder, budget): mean_earned(seeds) for budget, seeds in each.earned.items()}
+    rows = rows_of(table, earned, pictures(settings))
     add_latency(inference, settings, rows)
     write_results(settings, rows)
-    report(inference, settings, budgets, rows)
+    report(inference, settings, budgets, table, rows)
     print_table(rows)
     print(f"\n{shown(settings.out / 'report.html')}   ({time.perf_counter() - start:.0f} s)")
     return 0
@@ -132,15 +148,16 @@ def ask_one_question(inference: Inference, settings: Settings, budgets: Sequence
     inference.model.set_compression(None)
 
 
-def measure(inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig]) -> dict[Any, TaskResult]:
-    """Vanilla, VisionZip, an even grid and, three times over, random; by (task, method, tokens, seed)."""
+def measure(inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig]) -> Measured:
+    """Vanilla, VisionZip, an even grid and, three times over, random."""
     from llava.model.configuration import CompressionConfig
 
     rivals = [CompressionConfig("uniform", b.num_tokens, 0) for b in budgets]
     rivals += [CompressionConfig("random", b.num_tokens, 0, seed=seed) for b in budgets for seed in RANDOM_SEEDS]
-    folder = settings.out / "eval" / run_name(settings, settings.model)
-    results = evaluate_tasks(inference, settings, [None, *budgets], folder, ("tiny_vqa", "tiny_pope"))
-    return results | evaluate_tasks(inference, settings, rivals, folder, ("tiny_vqa",))
+    measured = Measured(settings.out / "eval" / run_name(settings, settings.model))
+    evaluate_task("tiny_vqa", inference, settings, [None, *budgets, *rivals], measured)
+    evaluate_task("tiny_pope", inference, settings, [None, *budgets], measured)
+    return measured
 
 
 def tune(settings: Settings, compression: CompressionConfig) -> Path:
@@ -167,21 +184,28 @@ def tune(settings: Settings, compression: CompressionConfig) -> Path:
     return folder
 
 
-def measure_tuned(settings: Settings, compression: CompressionConfig, projector: Path) -> dict[Any, TaskResult]:
+def measure_tuned(settings: Settings, compression: CompressionConfig, projector: Path) -> Measured:
     """The tuned projector under the budget that it was tuned for."""
     from llava.inference import Inference
 
     inference = Inference.load(projector, settings.model, device="cpu", torch_dtype="float32", compression=compression)
-    folder = settings.out / "eval" / run_name(settings, projector, settings.model)
-    results = evaluate_tasks(inference, settings, [compression], folder, ("tiny_vqa", "tiny_pope"))
-    return {(task, "visionzip+tuned", tokens, seed): result for (task, _, tokens, seed), result in results.items()}
+    measured = Measured(settings.out / "eval" / run_name(settings, projector, settings.model))
+    for task in ("tiny_vqa", "tiny_pope"):
+        evaluate_task(task, inference, settings, [compression], measured)
+    return measured
 
 
-def report(inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig], rows: Sequence[Row]) -> None:
-    """Pictures of what is kept, the curve and the table."""
-    from llava.analysis.kept_tokens import find_kept_tokens
-    from llava.analysis.report import Scene, build_report
+def report(
+    inference: Inference, settings: Settings, budgets: Sequence[CompressionConfig], table: Table, rows: Sequence[Row]
+) -> None:
+    """The evaluation's report.md and report.csv; pictures of what is kept, the curve and the table."""
+    from page import write_page
 
+    from llava.analysis.kept_tokens import Scene, find_kept_tokens
+    from llava.eval.report_files import to_csv, to_markdown
+
+    (settings.out / "report.md").write_text(to_markdown(table), encoding="utf-8")
+    (settings.out / "report.csv").write_text(to_csv(table), encoding="utf-8")
     scenes = []
     for question in shown_questions(settings):
         image = settings.data / "images" / question["image"]
@@ -192,15 +216,12 @@ def report(inference: Inference, settings: Settings, budgets: Sequence[Compressi
             panels.append((kept, answer_briefly(inference, question["text"], image).text))
         scenes.append(Scene(question["text"], question["answer"], tuple(panels)))
     inference.model.set_compression(None)
-    build_report(
-        rows,
-        settings.out,
-        scenes=scenes,
-        title="A tiny LLaVA with VisionZip",
-        notes=f"{rows[0]['n']} held-out questions about scenes of real handwritten digits. random: mean of "
+    notes = (
+        f"{rows[0]['n']} held-out questions about scenes of real handwritten digits. random: mean of "
         f"{len(RANDOM_SEEDS)} seeds; uniform: an even grid. Green: patches kept; orange: merged tokens, with the "
-        "number of tokens in each.",
+        "number of tokens in each. Bars: 95 % intervals of a paired bootstrap over the pictures."
     )
+    write_page(settings.out, table, rows, scenes, notes)
 
 
 # --- the results -----------------------------------------------------------------------------------------------------
@@ -248,33 +269,30 @@ def answer_briefly(inference: Inference, text: str, image: Path) -> Answer:
     return inference.ask_one(text, image, options=GenerationOptions(max_new_tokens=16))
 
 
-def evaluate_tasks(
+def evaluate_task(
+    name: str,
     inference: Inference,
     settings: Settings,
     compressions: Sequence[CompressionConfig | None],
-    folder: Path,
-    names: Sequence[str],
-) -> dict[Any, TaskResult]:
-    """Runs the evaluation's own runner; results by (task, method, tokens, seed)."""
+    measured: Measured,
+) -> None:
+    """Runs the evaluation's own runner, which writes answers and results into the folder."""
+    from llava.eval.run_key import without_seed
     from llava.eval.runner import RunSettings, evaluate
     from llava.eval.tasks import get_task
     from llava.model.fingerprint import model_fingerprint
 
-    results = {}
-    for name in names:
-        run_settings = RunSettings(
-            output_dir=folder,
-            fingerprint=model_fingerprint(settings.model) + folder.name,
-            data_root=settings.data,
-            batch_size=settings.batch_size,
-            limit=settings.questions if name == "tiny_vqa" else settings.pope,
-            latency_repeats=0,
-        )
-        evaluated = evaluate(inference, [get_task(name)], compressions, run_settings)
-        for compression, result in zip(compressions, evaluated, strict=True):
-            seed = compression.seed if compression else 0
-            results[name, result.row["method"], result.row["tokens"], seed] = result
-    return results
+    run_settings = RunSettings(
+        output_dir=measured.folder,
+        fingerprint=model_fingerprint(settings.model) + measured.folder.name,
+        data_root=settings.data,
+        batch_size=settings.batch_size,
+        limit=settings.questions if name == "tiny_vqa" else settings.pope,
+        latency_repeats=0,
+    )
+    for result in evaluate(inference, [get_task(name)], compressions, run_settings):
+        if name == "tiny_vqa":
+            measured.earned.setdefault(without_seed(result.row["compression"]), []).append(result.earned)
 
 
 def tuning_environment(settings: Settings, compression: CompressionConfig, folder: Path) -> dict[str, str]:
@@ -301,9 +319,10 @@ def shown_questions(settings: Settings) -> list[dict[str, Any]]:
 
 
 def run_name(settings: Settings, *models: Path) -> str:
-    """A folder's name for answers: another model or other questions get another folder."""
+    """A folder's name for answers: another model, other questions or another number of them get another folder."""
     files = [path for model in models for path in (model / "config.json", *sorted(model.glob("*.safetensors")))]
-    return fingerprint([*files, settings.data / "eval_vqa.json", settings.data / "eval_pope.json"])
+    files += [settings.data / "eval_vqa.json", settings.data / "eval_pope.json"]
+    return fingerprint(files, extra=f"{settings.questions} {settings.pope}")
 
 
 def fingerprint(files: Sequence[Path], extra: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,33 @@ def test_what_is_fetched_is_what_the_task_reads(task: str, server: Server, tmp_p
         assert not list(root.rglob("*.zip"))
     assert len(server.requests) == asked, "what is there, or was and is unpacked, is not asked for again"
     assert {"prepare.lock.json", *(path.split("/")[0] for path in paths)} <= {path.name for path in root.iterdir()}
+
+
+@pytest.mark.parametrize("task", ["pope", "mmvet"])
+def test_a_copied_record_says_nothing_of_what_is_unpacked_here(task: str, server: Server, tmp_path: Path) -> None:
+    local, first, second = tmp_path / "local", tmp_path / "first", tmp_path / "second"
+    BUILDERS[task](tmp_path / "hub", local)
+    offer(server, task, local)
+    assert prepare(server, first, task, "--delete-archives") == 0
+    second.mkdir()
+    shutil.copy(first / "prepare.lock.json", second)
+    assert prepare(server, second, task) == 0
+    assert as_seen(get_task(task).load(second).samples) == as_seen(get_task(task).load(local).samples)
+    # On a third machine the images have come in another way, and the archive is not asked for.
+    third, asked = tmp_path / "third", len(server.requests)
+    shutil.copytree(first, third, symlinks=True)
+    assert prepare(server, third, task) == 0 and len(server.requests) == asked
+
+
+def test_an_image_that_was_lost_comes_out_of_its_archive_again(server: Server, tmp_path: Path) -> None:
+    BUILDERS["pope"](tmp_path / "hub", tmp_path / "local")
+    offer(server, "pope", tmp_path / "local")
+    assert prepare(server, tmp_path / "root", "pope") == 0
+    image = next((tmp_path / "root" / "coco" / "val2014").iterdir())
+    content = image.read_bytes()
+    image.unlink()
+    assert prepare(server, tmp_path / "root", "pope") == 0
+    assert image.read_bytes() == content and len(server.gets("coco/val2014.zip")) == 1
 
 
 @pytest.mark.parametrize("task", ["mme", "mmmu_val", "seed", "pope"])

@@ -78,15 +78,15 @@ class LockFile:
             if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
                 self._write()
 
-    def extracted(self, name: str) -> int | None:
-        """How many files came out of an archive, here or where the record is from; None if that is not known."""
-        with self._mutex:
-            return self.files.get(name, {}).get("extracted")
-
     def last_of(self, name: str) -> str | None:
         """The file that came last out of an archive, None if it is not known to be unpacked."""
         with self._mutex:
             return self.files.get(name, {}).get("last")
+
+    def is_unpacked(self, name: str, folder: Path) -> bool:
+        """Whether an archive has been unpacked in a folder: here, as the record may be another machine's."""
+        last = self.last_of(name)
+        return last is not None and (folder / last).is_file()
 
     def save(self) -> None:
         """Writes the record, whole or not at all."""

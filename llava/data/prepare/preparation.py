@@ -200,11 +200,10 @@ class Preparation:
                 raise
 
     def _is_done(self, file: RemoteFile) -> bool:
-        """Whether a file is there, or was and has been unpacked: here, as the record may be another machine's."""
+        """Whether a file is there, or was and has been unpacked."""
         if (self.root / file.path).is_file():
             return True
-        last = self.lock.last_of(file.path)
-        return last is not None and file.extract_to is not None and (self.root / file.extract_to / last).is_file()
+        return file.extract_to is not None and self.lock.is_unpacked(file.path, self.root / file.extract_to)
 
     def _ensure(
         self,
@@ -280,7 +279,7 @@ def alone_in(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{root}: another llava.data.prepare is at work there") from None
+            raise ValueError(f"{root}: another preparation is at work there") from None
         except OSError:  # a network disk without locks
             pass
         yield

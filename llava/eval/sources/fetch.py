@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from llava.data.prepare.archive import ArchiveError, check_zip, extract_zip, require_space
+from llava.data.prepare.archive import ArchiveError, check_zip, extract_zip, last_file, require_space
 from llava.data.prepare.catalog import RemoteFile
 from llava.data.prepare.download import Downloader, DownloadError
 from llava.data.prepare.lock import LockFile
@@ -61,7 +61,7 @@ class Fetcher:
         if target.is_file():
             self.lock.check(file.path, target, file.url)
             return
-        if self.lock.extracted(file.path) is not None:
+        if file.extract_to is not None and self._is_unpacked(file):
             return
         part = target.with_name(f"{target.name}.part")
         size = self.downloader.size_of(file.url)
@@ -82,16 +82,23 @@ class Fetcher:
         part.replace(target)
 
     def _unpack(self, file: RemoteFile) -> None:
-        """Unpacks an archive, unless that is known to be done."""
+        """Unpacks an archive; what is there stays, and what `_bring_up` has moved does not come back."""
         archive = self.root / file.path
         assert file.extract_to is not None
-        if self.lock.extracted(file.path) is None:
+        folder = self.root / file.extract_to
+        if archive.is_file() and (self.lock.is_unpacked(file.path, folder) or not self._is_unpacked(file)):
             with _bar(f"unpacking {file.path}") as progress:
-                count = extract_zip(archive, self.root / file.extract_to, progress=progress)
-            self.lock.update(file.path, {"extracted": count})
+                count = extract_zip(archive, folder, progress=progress)
+            self.lock.update(file.path, {"extracted": count, "last": last_file(archive)})
             self.lock.save()
         if self.delete_archives:
             archive.unlink(missing_ok=True)
+
+    def _is_unpacked(self, file: RemoteFile) -> bool:
+        """Whether an archive's last file is here: where it was unpacked, or where `_bring_up` has moved it."""
+        last, folder = self.lock.last_of(file.path), self.root / str(file.extract_to)
+        parts = Path(last).parts if last is not None else ()
+        return any(folder.joinpath(*parts[start:]).is_file() for start in range(len(parts)))
 
     def _link(self, link: Path, target: Path) -> None:
         """Lets one folder stand for another, unless there is one already."""
@@ -118,7 +125,8 @@ def _bring_up(wanted: Path) -> None:
         return
     found = sorted(wanted.parent.rglob(wanted.name))
     if len(found) == 1:
-        for entry in sorted(found[0].parent.iterdir()):
+        # The wanted file last: it says that all are there.
+        for entry in sorted(found[0].parent.iterdir(), key=lambda path: (path == found[0], path)):
             if not (wanted.parent / entry.name).exists():
                 entry.rename(wanted.parent / entry.name)
 

@@ -29,7 +29,8 @@ def existing(candidates: Sequence[Path]) -> Path:
     for path in candidates:
         if path.exists():
             return path
-    raise TaskDataError(f"{' or '.join(map(str, candidates))} does not exist; {_WHERE}")
+    named = dict.fromkeys(map(str, candidates))
+    raise TaskDataError(f"{' or '.join(named)} does not exist; {_WHERE}")
 
 
 def read_text(path: Path) -> str:

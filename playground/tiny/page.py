@@ -1,0 +1,83 @@
+"""The quickstart's picture and page: kept tokens over scenes, what is kept of the score, the table."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llava.analysis.kept_tokens import Scene
+    from llava.eval.report_table import Table
+
+_COLUMNS = (("method", "method"), ("tokens", "tokens"), ("accuracy", "accuracy"), ("retention", "retention"))
+_COLUMNS += (("vision_ms", "vision ms"), ("prefill_ms", "prefill ms"), ("n", "questions"))
+_PERCENT = {"accuracy", "retention"}
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+img { max-width: 100% }
+table { border-collapse: collapse }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
+th:first-child, td:first-child { text-align: left }
+"""
+
+
+def write_page(folder: Path, table: Table, rows: Sequence[dict[str, Any]], scenes: Sequence[Scene], notes: str) -> Path:
+    """Writes `report.png` and the page that holds it, `report.html`; returns the page's path."""
+    title = "A tiny LLaVA with VisionZip"
+    picture = draw(table, scenes, title)
+    (folder / "report.png").write_bytes(picture)
+    encoded = base64.b64encode(picture).decode()
+    page = folder / "report.html"
+    page.write_text(
+        f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>{_STYLE}</style>
+<h1>{title}</h1>
+<p>{html.escape(notes)}</p>
+<img alt="kept tokens over scenes, and what is kept of the score" src="data:image/png;base64,{encoded}">
+{html_table(rows)}
+</html>
+""",
+        encoding="utf-8",
+    )
+    return page
+
+
+def draw(table: Table, scenes: Sequence[Scene], title: str) -> bytes:
+    """A PNG: scenes above, retention against tokens below."""
+    from matplotlib.figure import Figure
+
+    from llava.analysis.kept_tokens import draw_scenes
+    from llava.eval.report_picture import draw_panel
+
+    figure = Figure(figsize=(11, 4 + 3 * len(scenes)), layout="constrained")
+    figure.suptitle(title)
+    upper, lower = figure.subfigures(2, 1, height_ratios=[3 * len(scenes), 4])
+    draw_scenes(upper, scenes)
+    axes = lower.subplots()
+    draw_panel(axes, table, "tiny_vqa")
+    axes.set_ylim(0, 105)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=130)
+    return stream.getvalue()
+
+
+def html_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as an HTML table."""
+    lines = ["<table>", "<tr>" + "".join(f"<th>{heading}</th>" for _, heading in _COLUMNS) + "</tr>"]
+    for row in rows:
+        cells = (html.escape(_cell(name, row.get(name))) for name, _ in _COLUMNS)
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return "\n".join([*lines, "</table>"])
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name in _PERCENT:
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
