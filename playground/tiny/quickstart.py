@@ -154,7 +154,7 @@ def measure(inference: Inference, settings: Settings, budgets: Sequence[Compress
 
     rivals = [CompressionConfig("uniform", b.num_tokens, 0) for b in budgets]
     rivals += [CompressionConfig("random", b.num_tokens, 0, seed=seed) for b in budgets for seed in RANDOM_SEEDS]
-    measured = Measured(settings.out / "eval" / run_name(settings, settings.model))
+    measured = Measured(settings.out / "eval" / run_name(settings, settings.model) / "model")
     evaluate_task("tiny_vqa", inference, settings, [None, *budgets, *rivals], measured)
     evaluate_task("tiny_pope", inference, settings, [None, *budgets], measured)
     return measured
@@ -189,7 +189,7 @@ def measure_tuned(settings: Settings, compression: CompressionConfig, projector:
     from llava.inference import Inference
 
     inference = Inference.load(projector, settings.model, device="cpu", torch_dtype="float32", compression=compression)
-    measured = Measured(settings.out / "eval" / run_name(settings, projector, settings.model))
+    measured = Measured(settings.out / "eval" / run_name(settings, projector, settings.model) / "tuned")
     for task in ("tiny_vqa", "tiny_pope"):
         evaluate_task(task, inference, settings, [compression], measured)
     return measured
@@ -284,7 +284,7 @@ def evaluate_task(
 
     run_settings = RunSettings(
         output_dir=measured.folder,
-        fingerprint=model_fingerprint(settings.model) + measured.folder.name,
+        fingerprint=model_fingerprint(settings.model) + measured.folder.parent.name,
         data_root=settings.data,
         batch_size=settings.batch_size,
         limit=settings.questions if name == "tiny_vqa" else settings.pope,

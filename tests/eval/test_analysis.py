@@ -1,4 +1,4 @@
-"""The bootstrap against scipy-free closed forms, and the report's files."""
+"""The bootstrap against scipy-free closed forms, pictures of kept tokens, and the latency tool."""
 
 from __future__ import annotations
 
@@ -57,36 +57,23 @@ def test_only_shared_questions_count() -> None:
     assert (result.difference, result.n) == (1.0, 2)
 
 
-def test_report_is_one_page_with_picture_and_table(tmp_path: Path) -> None:
+def test_scenes_are_drawn_beside_what_is_kept() -> None:
     pytest.importorskip("matplotlib")
-    from llava.analysis.kept_tokens import KeptTokens
-    from llava.analysis.report import Scene, build_report
+    from matplotlib.figure import Figure
+
+    from llava.analysis.kept_tokens import KeptTokens, Scene, draw_scenes
 
     kept = KeptTokens(np.full((16, 16, 3), 0.5), (4, 4), (0, 5), {10: 3}, keeps_cls=True)
     assert kept.caption() == "4 tokens: CLS + 2 patches + 1 merged"
-    rows = [
-        {"task": "tiny_vqa", "method": "none", "tokens": 16, "accuracy": 0.9, "retention": 1.0, "n": 10},
-        {"task": "tiny_vqa", "method": "random", "tokens": 4, "accuracy": 0.25, "retention": None, "n": 10},
-    ]
-    png, page = build_report(rows, tmp_path, scenes=[Scene("which <digit>?", "5", ((kept, "5"),))], title="a & b")
-    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    text = page.read_text()
-    assert "<h1>a &amp; b</h1>" in text and "<td>25.0 %</td>" in text and "data:image/png;base64," in text
-    assert "<td>-</td>" in text and "vision ms" not in text
-    with pytest.raises(ValueError, match="no rows"):
-        build_report([], tmp_path)
-
-
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"rows": [{"task": "tiny_vqa"}]}', '{"rows": []}'])
-def test_report_of_no_results_ends_in_a_line(tmp_path: Path, content: str | None) -> None:
-    pytest.importorskip("matplotlib")
-    from llava.analysis.report import main
-
-    results = tmp_path / "results.json"
-    if content is not None:
-        results.write_text(content)
-    with pytest.raises(SystemExit, match=r"^error: .*(rows|results.json)"):
-        main([str(results)])
+    figure = Figure()
+    draw_scenes(
+        figure, [Scene("which digit?", "5", ((kept, "5"), (kept, "x" * 50))), Scene("who?", "me", ((kept, "I"),))]
+    )
+    titles = [axes.get_title() for axes in figure.axes]
+    first = ["which digit?\n5", f"{kept.caption()}\nanswer: 5", f"{kept.caption()}\nanswer: {'x' * 33}..."]
+    assert titles == [*first, "who?\nme", f"{kept.caption()}\nanswer: I", ""]
+    shown = figure.axes[1].images[0].get_array()
+    assert shown[0, 0, 0] == 0.5 and shown[0, 4, 0] == pytest.approx(0.5 * 0.22), "what is not kept is dimmed"
 
 
 def test_efficiency_measures_what_the_checkpoint_says(

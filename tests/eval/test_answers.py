@@ -112,6 +112,20 @@ def test_retention_is_of_the_main_score_and_needs_one(tmp_path: Path) -> None:
     assert cells[4] == ["64", "score", "31.1", "-"]
 
 
+def test_retention_needs_one_judge(tmp_path: Path) -> None:
+    """A rerun of llava.eval keeps grades, and works out retention among rows that may be of different judges."""
+    path = tmp_path / "results.json"
+    judge = {"model": "judge-1", "served": ["judge-1-0613"], "runs": 1, "extra": {}}
+    rows = [row(name, 0.0) | {"task": "mmvet", "main_score": "score", "score": 30.0} for name in "abcd"]
+    rows[0] |= {"compression": "none", "judge": judge}
+    for number, own in enumerate((judge, judge | {"model": "judge-2"}, judge | {"served": ["judge-1-1106"]}), start=1):
+        rows[number] |= {"score": 15.0, "judge": own | {"std": 0.1, "missing": []}}
+    write_results(path, rows, "model")
+    assert [r["retention"] for r in read_results(path)] == [1.0, 0.5, None, None]
+    write_results(path, [row("none", 0.8)], "model")
+    assert [r["retention"] for r in read_results(path)] == [1.0, 0.5, None, None, 1.0]
+
+
 @pytest.mark.parametrize("field", ["n", "dtype", "conv_mode", "generation", "prompts"])
 def test_rows_made_otherwise_stand_beside_each_other(tmp_path: Path, field: str) -> None:
     """A run with --limit takes no fuller row's place, and a row is compared with what was made as it was."""

@@ -9,18 +9,23 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llava.eval.answers import AnswerFile
+from llava.eval.data_place import DataPlace
 from llava.eval.report import main
+from llava.eval.report_intervals import add_intervals
 from llava.eval.report_table import build_table, paper_means
 from llava.eval.run_key import RunKey, compression_file_name, compression_name
+from llava.eval.score_parts import ScoreParts, mean_of
 from llava.eval.tasks import JudgedTask, Task, get_task
 from llava.model.configuration import CompressionConfig
 from llava.paper import paper_tables
 from tests.eval import layout
 
 BUDGETS = {"none": (None, 576), "visionzip:54+10": (CompressionConfig("visionzip", 54, 10), 64)}
+BUDGETS |= {f"random:64{f' seed={n}' if n else ''}": (CompressionConfig("random", 64, 0, seed=n), 64) for n in range(3)}
 TASKS = ("gqa", "pope", "mme", "mmbench", "mmvet")
 
 
@@ -225,12 +230,41 @@ def test_every_difference_in_setting_is_told(folder: Path, data: Path, tmp_path:
     )
     assert "conv_mode is llava_v1, vanilla's vicuna_v1: tuned" in text
     assert "1 questions had no answer: tuned visionzip:54+10 GQA" in text
-    assert "judged by judge-2 (served as judge-1-0613), vanilla by judge-1 (served as judge-1-0613): tuned" in text
+    assert "judged by judge-2 (served as judge-1-0613), vanilla by judge-1 (served as judge-1-0613), so not" in text
+    assert "tuned visionzip:54+10, MMVet: no retention, vanilla was judged otherwise" in text
     assert "1 grades are missing: tuned visionzip:54+10 MMVet" in text
     assert "n is 40, vanilla's 120: tuned visionzip:54+10 POPE" in text
     # Scores over other questions are not compared, and so not in the mean.
     assert "POPE is not in the means: tuned visionzip:54+10 cannot be compared there" in text
-    assert "mean: over 4 (GQA, MMB, MME, MMVet)" in text
+    assert "mean: over 3 (GQA, MMB, MME)" in text
+
+
+def test_seeds_of_a_method_that_draws_are_one_row(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_run(run, data, {"none": 0.9, "random:64": 0.5, "random:64 seed=1": 0.4, "random:64 seed=2": 0.7})
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    table = build_table([run])
+    assert [line.label for line in table.lines] == ["vanilla", "random:64"]
+    add_intervals(table, DataPlace(data), 200)
+    for task in TASKS:
+        scores = [row[get_task(task).main_score] for row in rows if row["task"] == task]
+        cell = table.lines[1].cells[task]
+        assert cell.retention == pytest.approx(100 * sum(scores[1:]) / 3 / scores[0]), task
+        assert cell.low is not None and cell.high is not None and cell.low < cell.retention < cell.high, task
+    assert set(table.tasks) == set(TASKS) and table.notes == ["random:64: mean of 3 seeds"]
+    # The mean of the seeds' scores, not the score of all answers together.
+    parts = [
+        ScoreParts(("a", "b"), np.array([[1.0, hits], [1.0, 0.0]]), lambda s: s[:, 0] ** 2 * s[:, 1]) for hits in (1, 5)
+    ]
+    assert mean_of(parts).total == (4 * 1 + 4 * 5) / 2
+    results = {
+        "run": {"model": "fp"},
+        "rows": [row for row in rows if row["compression"] != "random:64 seed=1" or row["task"] != "gqa"],
+    }
+    layout.write_json(run / "results.json", results)
+    table = build_table([run])
+    assert "gqa" not in table.lines[1].cells
+    assert "random:64, GQA: not shown, not all seeds were asked the same questions" in table.notes
 
 
 def test_no_interval_where_the_answers_are_others(folder: Path, data: Path, tmp_path: Path) -> None:

@@ -309,9 +309,10 @@ def test_grades_survive_a_rerun_that_asks_nothing(
     monkeypatch.setattr(type(task), "max_new_tokens", 4)
     write_small_benchmarks(tmp_path / "data")
     [first] = evaluate(inference, [task], [None], given)
-    write_results(given.results_path, [first.row | {"score": 31.1, "judge": "local"}], "model")
+    judge = {"model": "local"}
+    write_results(given.results_path, [first.row | {"score": 31.1, "judge": judge}], "model")
     [again] = evaluate(inference, [task], [None], given)
-    assert (again.row["score"], again.row["judge"], again.row["retention"]) == (31.1, "local", 1.0)
+    assert (again.row["score"], again.row["judge"], again.row["retention"]) == (31.1, judge, 1.0)
 
 
 def test_an_unanswered_question_leaves_no_submission(
