@@ -1,0 +1,1 @@
+"""Releasing checkpoints: export, card, verify, push."""

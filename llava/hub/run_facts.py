@@ -1,0 +1,137 @@
+"""What a training run's folder and the folder to be released hold, read for the model card; nothing is guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llava.model.checkpoint_files import CheckpointError, projector_file, read_json, weight_files
+from llava.model.configuration import CompressionConfig
+from llava.model.lora import adapter_base, is_adapter
+
+Format = Literal["hf", "llava", "projector", "adapter"]
+
+NEXT_TILES = 5
+"""Tiles over which LLaVA-NeXT's tokens are counted in the paper: a base tile and a 2 x 2 grid."""
+
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the files say; None is what they do not.
+
+    Attributes:
+        run: Folder of the training run, or the released folder itself.
+        folder: What is released.
+        format: What lies in `folder`: transformers' format, LLaVA's, a projector alone, adapters.
+        config: `config.json` of `folder`.
+        arguments: `training_args.json`.
+        subset: `subset.json`, the manifest of the part of the data that was trained on.
+        state: `trainer_state.json`.
+        export: `export.json`, which `llava.hub.export` leaves.
+    """
+
+    run: Path
+    folder: Path
+    format: Format
+    config: Mapping[str, Any]
+    arguments: Mapping[str, Any] | None
+    subset: Mapping[str, Any] | None
+    state: Mapping[str, Any] | None
+    export: Mapping[str, Any] | None
+
+    @property
+    def stage(self) -> str | None:
+        """What was trained, by the name of the stage."""
+        return None if self.arguments is None else self.arguments.get("stage")
+
+    @property
+    def compression(self) -> CompressionConfig | None:
+        """The budget that the checkpoint has in its config; None for all tokens.
+
+        Raises:
+            ValueError: The entry is not one of a compression.
+        """
+        entries = self.config.get("compression")
+        return None if entries is None else CompressionConfig.from_dict(entries)
+
+    @property
+    def is_next(self) -> bool:
+        """Whether images are cut into tiles, as in LLaVA-NeXT."""
+        return self.config.get("model_type") == "llava_next" or self.config.get("image_aspect_ratio") == "anyres"
+
+    @property
+    def all_tokens(self) -> int | None:
+        """Visual tokens of a tile without compression."""
+        vision = self.config.get("vision_config")
+        if not isinstance(vision, Mapping) or not {"image_size", "patch_size"} <= set(vision):
+            return None
+        return int(vision["image_size"] // vision["patch_size"]) ** 2
+
+    @property
+    def base(self) -> str | None:
+        """What was trained, or what a part goes on, as the run calls it: a folder or a name on the Hub."""
+        if self.arguments is not None and (named := self.arguments.get("model", {}).get("model_name_or_path")):
+            return str(named)
+        if self.format == "adapter" and (named := adapter_base(self.folder)):
+            return named
+        named = self.config.get("base_model_name_or_path") or (self.export or {}).get("model_base")
+        return str(named) if named else None
+
+
+def read_facts(run: str | Path, folder: str | Path | None = None) -> RunFacts:
+    """Reads the files of a run.
+
+    Args:
+        run: Folder of a training run, or of a checkpoint.
+        folder: What is released, if that is another folder: an export of the run.
+
+    Raises:
+        CheckpointError: One of them is no checkpoint, or a file in it is damaged.
+    """
+    run = Path(run)
+    folder = run if folder is None else Path(folder)
+    for each in dict.fromkeys((run, folder)):
+        if not each.is_dir():
+            raise CheckpointError(f"{each}: there is no such folder")
+
+    def optional(name: str) -> dict[str, Any] | None:
+        file = next((each / name for each in (run, folder) if (each / name).is_file()), None)
+        return None if file is None else read_json(file)
+
+    config = {} if is_adapter(folder) and not (folder / "config.json").exists() else read_json(folder / "config.json")
+    return RunFacts(
+        run=run,
+        folder=folder,
+        format=_format(folder, config),
+        config=config,
+        arguments=optional("training_args.json"),
+        subset=optional("subset.json"),
+        state=optional("trainer_state.json"),
+        export=read_json(folder / "export.json") if (folder / "export.json").is_file() else None,
+    )
+
+
+def is_repository_name(text: str) -> bool:
+    """Whether a text is of the form ORG/NAME and no folder here is called so."""
+    return _REPOSITORY.fullmatch(text) is not None and not Path(text).exists()
+
+
+def short_json(value: Any) -> str:
+    """A value in a line, as JSON."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _format(folder: Path, config: Mapping[str, Any]) -> Format:
+    if is_adapter(folder):
+        return "adapter"
+    if weight_files(folder):
+        return "hf" if "vision_config" in config else "llava"
+    if projector_file(folder) is not None:
+        return "projector"
+    raise CheckpointError(f"{folder}: there are no weights: no model, no mm_projector.safetensors, no adapter")
