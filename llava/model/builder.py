@@ -19,7 +19,7 @@ from llava.constants import (
 )
 from llava.image_processing import load_image_processor
 from llava.model.checkpoint_files import resolve_checkpoint
-from llava.model.configuration import CompressionLike, as_compression
+from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.loading import ModelParts, instantiate, parts_from_base, parts_of_checkpoint
 from llava.model.quantization import bitsandbytes_config
@@ -28,13 +28,6 @@ from llava.tokenization import load_tokenizer
 logger = logging.getLogger(__name__)
 
 Model = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration
-
-
-class _Stored:
-    """Marks `compression` as not given: the checkpoint's own is kept."""
-
-
-_STORED = _Stored()
 
 
 def load_pretrained_model(
@@ -48,7 +41,7 @@ def load_pretrained_model(
     use_flash_attn: bool = False,
     *,
     use_flash_attention_2: bool = False,
-    compression: CompressionLike | _Stored = _STORED,
+    compression: CompressionLike | Stored = STORED,
     torch_dtype: torch.dtype | str | None = None,
     attn_implementation: str | None = None,
     multimodal: bool | None = None,
@@ -101,9 +94,7 @@ def load_pretrained_model(
     dtype = _dtype_for(target, torch_dtype)
     parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base, dtype)
     _overwrite(parts.config, overwrite_config or {})
-    if not isinstance(compression, _Stored):
-        budget = as_compression(compression)
-        parts.config.compression = None if budget is None else budget.to_dict()
+    store_compression(parts.config, compression)
     by_map = target.type != "cpu" and (device is None or str(device) == "cuda")  # LLaVA's default names no card
     model = instantiate(
         parts,
@@ -163,7 +154,6 @@ def build_from_parts(
     Raises:
         CheckpointError: A part cannot be loaded.
     """
-    budget = as_compression(compression)
     entries = {
         "mm_vision_tower": str(vision_tower_path),
         "mm_vision_select_layer": mm_vision_select_layer,
@@ -177,7 +167,7 @@ def build_from_parts(
         **extra_entries,
     }
     parts = parts_from_base(resolve_checkpoint(llm_path), entries, pretrain_mm_mlp_adapter)
-    parts.config.compression = None if budget is None else budget.to_dict()
+    store_compression(parts.config, compression)
     tokenizer = load_tokenizer(parts.tokenizer_folder)
     own_image_token = tokenizer.get_vocab().get(DEFAULT_IMAGE_TOKEN)
     if own_image_token is not None and own_image_token < parts.config.vocab_size:

@@ -23,11 +23,12 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be loaded as asked; the message names the folder and what is wrong with it."""
 
 
-def resolve_checkpoint(path_or_repo: str | Path, **hub_options: Any) -> Path:
+def resolve_checkpoint(path_or_repo: str | Path, *, weights: bool = True, **hub_options: Any) -> Path:
     """The folder of a checkpoint: itself if it exists, else downloaded from the Hub (or found in its cache).
 
     Args:
         path_or_repo: A folder, or `organisation/name` on the Hub.
+        weights: Whether they are needed; without, configs and tokenizer alone are downloaded.
         **hub_options: For `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, ...
 
     Raises:
@@ -42,6 +43,8 @@ def resolve_checkpoint(path_or_repo: str | Path, **hub_options: Any) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
+        if not weights:
+            return Path(snapshot_download(name, allow_patterns=_SMALL_FILES, **hub_options))
         folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"], **hub_options))
         is_adapter = (folder / "adapter_config.json").is_file()  # LLaVA's have a .bin beside their safetensors
         if is_adapter or not any(folder.glob("*.safetensors")):  # LLaVA-1.5 and Vicuna are published as .bin only

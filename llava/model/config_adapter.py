@@ -35,6 +35,14 @@ def is_transformers_format(raw: Mapping[str, Any]) -> bool:
     return "vision_config" in raw and raw.get("model_type") in ("llava", "llava_next")
 
 
+def not_a_llava(raw: Mapping[str, Any], folder: Path) -> CheckpointError:
+    """What to raise where a config.json is of neither format."""
+    return CheckpointError(
+        f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
+        "mm_vision_tower (LLaVA's format) nor vision_config with model_type llava or llava_next (transformers')"
+    )
+
+
 def vision_config_from(path_or_repo: str | Path) -> PretrainedConfig:
     """The config of a vision tower, from its own folder or from that of a whole CLIP or SigLIP model.
 
@@ -50,6 +58,43 @@ def vision_config_from(path_or_repo: str | Path) -> PretrainedConfig:
     except ValueError as error:
         raise CheckpointError(f"{folder}: not a vision tower: {error}") from error
     return config
+
+
+def tower_folder(raw: Mapping[str, Any], beside: Path, *, weights: bool) -> Path:
+    """The folder of `mm_vision_tower`: a path (also relative to the checkpoint) or a repository.
+
+    Args:
+        raw: LLaVA's config.json.
+        beside: The checkpoint's folder.
+        weights: Whether the tower's weights are needed, or its configs alone.
+
+    Raises:
+        CheckpointError: The entry is missing, or what it names cannot be had.
+    """
+    named = raw.get("mm_vision_tower") or raw.get("vision_tower")
+    if not named:
+        raise CheckpointError(f"{beside}: config.json: mm_vision_tower is missing")
+    relative = beside / str(named)
+    return relative if relative.is_dir() else resolve_checkpoint(named, weights=weights)
+
+
+def read_config(folder: Path) -> tuple[LlavaConfig | LlavaNextConfig, Path]:
+    """The config of a whole checkpoint in either format, and the folder of its image processor; no weights are read.
+
+    Raises:
+        CheckpointError: config.json is missing, is of another kind of model, or has an entry that is not supported.
+    """
+    raw = read_json(folder / "config.json")
+    if is_llava_format(raw):
+        tower = tower_folder(raw, folder, weights=False)
+        return adapt_config(raw, vision_config_from(tower), folder), tower
+    if not is_transformers_format(raw):
+        raise not_a_llava(raw, folder)
+    is_next = raw["model_type"] == "llava_next"
+    config = (LlavaNextConfig if is_next else LlavaConfig).from_pretrained(folder)
+    if is_next and getattr(config, "image_aspect_ratio", None) is None:
+        config.image_aspect_ratio = "anyres"
+    return config, folder
 
 
 def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where: Path) -> LlavaConfig | LlavaNextConfig:

@@ -128,6 +128,25 @@ class CompressionConfig:
 CompressionLike: TypeAlias = CompressionConfig | Mapping[str, Any] | str | None
 
 
+class Stored:
+    """Marks `compression` as not given: the checkpoint's own is kept."""
+
+
+STORED = Stored()
+
+
+def store_compression(config: Any, compression: CompressionLike | Stored) -> None:
+    """Sets a config's `compression` entry, unless none is given.
+
+    Raises:
+        TypeError: It is none of the ways to give a compression.
+        ValueError: It is malformed.
+    """
+    if not isinstance(compression, Stored):
+        budget = as_compression(compression)
+        config.compression = None if budget is None else budget.to_dict()
+
+
 def as_compression(value: CompressionLike) -> CompressionConfig | None:
     """Accepts every way in which a compression may be given.
 

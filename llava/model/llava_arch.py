@@ -14,11 +14,13 @@ from transformers import LlavaNextForConditionalGeneration as HFLlavaNextForCond
 from transformers import LlavaNextModel as HFLlavaNextModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from llava.model.anyres import TileLayout, size_pairs
+from llava.model.anyres import size_pairs
 from llava.model.configuration import CompressionConfig, CompressionLike
+from llava.model.image_rules import ImageRules
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.multimodal_compressor import CompressedTokens
 from llava.model.multimodal_encoder.tower import VisionTowerView
+from llava.model.offloading import like_weights
 from llava.model.packing import PackingLayout, packing_layout, varlen_arguments
 from llava.model.placeholders import (
     ExpandedSequence,
@@ -27,7 +29,7 @@ from llava.model.placeholders import (
     has_placeholders,
     match_images_to_placeholders,
 )
-from llava.model.state_dict_adapter import TRANSFORMERS_NAMES, to_file_names, tower_root
+from llava.model.strict_checkpoints import StrictCheckpoints
 from llava.model.target_loss import loss_at_targets
 from llava.model.vision_seam import VisionSeam
 from llava.model.vision_tokens import VisionTokens
@@ -36,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 Images = Tensor | Sequence[Tensor]
 ImageSizes = Sequence[Any] | Tensor
-
-_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
 class _NotGiven:
@@ -108,13 +108,8 @@ class LlavaMetaForCausalLM:
         Args:
             image_sizes: (w, h) of each image, before padding.
         """
-        layout = TileLayout.from_config(self.config)
-        aspect_ratio = getattr(self.config, "image_aspect_ratio", None) or "anyres"
-        if not layout.pinpoints or not aspect_ratio.startswith("anyres"):
-            return [self.model.tokens_per_tile] * len(image_sizes)
-        kept = None if self.compression is None else self.compression.num_tokens
-        sizes = size_pairs(image_sizes, height_first=False) or []
-        return [layout.num_tokens(layout.num_tiles(size), size, kept) for size in sizes]
+        rules = ImageRules.from_config(self.config)
+        return [rules.num_tokens(size, self.compression) for size in size_pairs(image_sizes, height_first=False) or []]
 
     def encode_images(self, images: Images, image_sizes: ImageSizes | None = None) -> list[Tensor]:
         """Encodes images once, for `image_features=` of `forward` and `generate`.
@@ -144,8 +139,8 @@ class LlavaMetaForCausalLM:
         if budget is None:
             raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
         tiles = images if isinstance(images, Tensor) else torch.cat([x[None] if x.dim() == 3 else x for x in images])
-        weight = next(self.model.vision_tower.parameters())
-        return self.model.compress_tiles(tiles.flatten(0, -4).to(weight), budget)
+        tiles = like_weights(tiles.flatten(0, -4), self.model.vision_tower, cast=True)
+        return self.model.compress_tiles(tiles, budget)
 
     def _expand(
         self,
@@ -256,6 +251,12 @@ class LlavaMetaForCausalLM:
             past_key_values=past_key_values, labels=labels, logits_to_keep=logits_to_keep, **kwargs
         )
 
+    def _repeats_samples(self, options: dict[str, Any]) -> bool:
+        """Whether `generate` will repeat samples; transformers repeats images one by one, and several then mix."""
+        settings = options.get("generation_config") or self.generation_config  # type: ignore[attr-defined]
+        names = ("num_beams", "num_return_sequences")
+        return any((options.get(name) or getattr(settings, name, None) or 1) > 1 for name in names)
+
     @property
     def _packing_layout(self) -> PackingLayout:
         return packing_layout(self.model.language_model.config._attn_implementation)
@@ -297,6 +298,10 @@ class LlavaMetaForCausalLM:
         if not in_llava_convention and not has_placeholders(input_ids):
             if image_sizes is not None:
                 kwargs["image_sizes"] = image_sizes
+            if input_ids is not None and kwargs.get("pixel_values") is not None and self._repeats_samples(kwargs):
+                kwargs["inputs_embeds"] = self.model.embed_with_pixels(
+                    input_ids, kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None)
+                )
             return super().generate(input_ids, **kwargs)  # type: ignore[misc]
         if input_ids is None:
             raise ValueError("generate needs input_ids with a placeholder for each image")
@@ -315,52 +320,6 @@ class LlavaMetaForCausalLM:
             inputs_embeds=embeds, attention_mask=sequence.attention_mask, **kwargs
         )
 
-    @classmethod
-    def from_state(cls, config: Any, state: dict[str, Tensor], **options: Any) -> Any:
-        """Makes the model of tensors in memory.
-
-        Args:
-            config: Of the model.
-            state: Tensors by the module's names; a missing one starts at random.
-            **options: For transformers' `from_pretrained`: `dtype`, `device_map`, `quantization_config`, ...
-        """
-        return super().from_pretrained(None, config=config, state_dict=state, **options)  # type: ignore[misc]
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """Transformers' `from_pretrained`, strict about tensors: either format, published files of any age.
-
-        Args:
-            pretrained_model_name_or_path: As for `load_pretrained_model`, which also gives the tokenizer.
-            **kwargs: For transformers' `from_pretrained`, `revision`, `cache_dir` and the like among them.
-
-        Raises:
-            CheckpointError: The checkpoint does not hold this kind of model.
-        """
-        from llava.model.checkpoint_files import CheckpointError, resolve_checkpoint
-        from llava.model.loading import check_tensors, parts_of_checkpoint, set_generation_config
-
-        hub = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
-        folder = resolve_checkpoint(pretrained_model_name_or_path, **hub) / kwargs.pop("subfolder", "")
-        parts = parts_of_checkpoint(folder)
-        if parts.model_class is not cls:
-            raise CheckpointError(
-                f"{pretrained_model_name_or_path}: holds a {parts.model_class.__name__}, not a {cls.__name__}"
-            )
-        parts.config = kwargs.pop("config", None) or parts.config
-        check_tensors(parts)
-        made = cls.from_state(parts.config, parts.state, **kwargs)
-        set_generation_config(made[0] if isinstance(made, tuple) else made, parts)
-        return made
-
-    def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> Any:
-        """Transformers' `save_pretrained`, with the tensor names of the published llava-hf checkpoints."""
-        own = self.state_dict() if state_dict is None else state_dict  # type: ignore[attr-defined]
-        renamed = to_file_names(own, TRANSFORMERS_NAMES, tower_root(own))
-        return super().save_pretrained(  # type: ignore[misc]
-            save_directory, *args, state_dict=renamed, save_original_format=False, **kwargs
-        )
-
     def get_model(self) -> Any:
         """LLaVA's name for the model without its head."""
         return self.model
@@ -370,7 +329,7 @@ class LlavaMetaForCausalLM:
         return VisionTowerView(self.model.vision_tower, self.config, self.image_processor)
 
 
-class LlavaForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaForConditionalGeneration):
+class LlavaForConditionalGeneration(StrictCheckpoints, LlavaMetaForCausalLM, HFLlavaForConditionalGeneration):
     """LLaVA-1.5; saved files are transformers' own `llava`, with `compression` in config.json."""
 
     config_class = LlavaConfig
@@ -383,7 +342,7 @@ class LlavaForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaForConditionalG
         self.post_init()
 
 
-class LlavaNextForConditionalGeneration(LlavaMetaForCausalLM, HFLlavaNextForConditionalGeneration):
+class LlavaNextForConditionalGeneration(StrictCheckpoints, LlavaMetaForCausalLM, HFLlavaNextForConditionalGeneration):
     """LLaVA-NeXT; saved files are transformers' own `llava_next`, with `compression` in config.json."""
 
     config_class = LlavaNextConfig

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.model.checkpoint_files import (
@@ -21,7 +22,17 @@ from llava.model.checkpoint_files import (
     resolve_checkpoint,
     weight_files,
 )
-from llava.model.config_adapter import adapt_config, is_llava_format, is_transformers_format, vision_config_from
+from llava.model.config_adapter import (
+    adapt_config,
+    is_llava_format,
+    is_transformers_format,
+    not_a_llava,
+    read_config,
+    tower_folder,
+    vision_config_from,
+)
+from llava.model.configuration import as_compression
+from llava.model.image_rules import ImageRules
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.lora import adapter_base, is_adapter, merge_adapter, read_adapter, read_trained_beside
@@ -94,10 +105,7 @@ def parts_of_checkpoint(
         return _tuned_parts(folder, model_base or adapter_base(folder), dtype)
     raw = read_json(folder / "config.json")
     if not _is_llava(raw):
-        raise CheckpointError(
-            f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
-            "mm_vision_tower (LLaVA's format) nor vision_config with model_type llava or llava_next (transformers')"
-        )
+        raise not_a_llava(raw, folder)
     files = weight_files(folder)
     if files:
         if model_base is not None:
@@ -129,7 +137,7 @@ def parts_from_base(
     if kind not in ("llama", "mistral"):
         raise CheckpointError(f"{folder}: config.json: model_type {kind!r} is not a supported language model")
     raw = {**base, **llava_entries, "model_type": f"llava_{kind}"}
-    tower = _tower_folder(raw, vision_source or Path())
+    tower = tower_folder(raw, vision_source or Path(), weights=True)
     config = adapt_config(raw, vision_config_from(tower), folder)
     root = _module_root(config)
     state = to_module_names(read_tensors(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
@@ -143,21 +151,17 @@ def parts_from_base(
 
 
 def _transformers_parts(folder: Path, files: list[Path]) -> ModelParts:
-    model_type = read_json(folder / "config.json")["model_type"]
-    config = _MODEL_CLASSES[model_type].config_class.from_pretrained(folder)
-    if model_type == "llava_next" and getattr(config, "image_aspect_ratio", None) is None:
-        config.image_aspect_ratio = "anyres"
+    config, _ = read_config(folder)
     state = from_transformers_names(read_tensors(files), _module_root(config))
     return ModelParts(folder, config, state, folder, folder)
 
 
 def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> ModelParts:
-    tower = _tower_folder(raw, folder)
-    config = adapt_config(raw, vision_config_from(tower), folder)
+    config, tower = read_config(folder)
     root = _module_root(config)
     state = to_module_names(read_tensors(files), LLAVA_NAMES, root)
     if not any(name.startswith("model.vision_tower.") for name in state):
-        state.update(_tower_state(tower, root))
+        state.update(_tower_state(tower_folder(raw, folder, weights=True), root))
     if config.model_type == "llava":
         state.pop(_NEWLINE, None)  # LLaVA saves it with every model that has ever been trained as NeXT
     return ModelParts(folder, config, state, folder, tower, True)
@@ -226,15 +230,6 @@ def _llava_entries(raw: Mapping[str, Any]) -> dict[str, Any]:
     return entries
 
 
-def _tower_folder(raw: Mapping[str, Any], beside: Path) -> Path:
-    """The folder of `mm_vision_tower`: a path (also relative to the checkpoint) or a repository."""
-    named = raw.get("mm_vision_tower") or raw.get("vision_tower")
-    if not named:
-        raise CheckpointError(f"{beside}: config.json: mm_vision_tower is missing")
-    relative = beside / str(named)
-    return relative if relative.is_dir() else resolve_checkpoint(named)
-
-
 def _required_weights(folder: Path) -> list[Path]:
     files = weight_files(folder)
     if not files:
@@ -255,7 +250,26 @@ def _meta_model(config: LlavaConfig | LlavaNextConfig) -> Model:
 
 
 def _module_root(config: LlavaConfig | LlavaNextConfig) -> str:
-    return tower_root(_meta_model(config).state_dict())
+    """Where the tower's tensors are in the model; the tower alone tells, and is made faster than the model."""
+    with without_zero3(), torch.device("meta"):
+        tower = AutoModel.from_config(config.vision_config)
+    return tower_root(f"model.vision_tower.{name}" for name in tower.state_dict())
+
+
+def check_compression(parts: ModelParts) -> None:
+    """Tells what is wrong with the compression that a config asks for.
+
+    Raises:
+        CheckpointError: It is malformed, of an unknown method, or does not fit the tower.
+    """
+    value = getattr(parts.config, "compression", None)
+    try:
+        ImageRules.from_config(parts.config).check(as_compression(value))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{parts.source}: config.json: compression {value!r}: {error}. Mend the entry, or load with compression= "
+            "another one, None for all visual tokens"
+        ) from error
 
 
 def check_tensors(parts: ModelParts) -> None:
@@ -263,7 +277,9 @@ def check_tensors(parts: ModelParts) -> None:
 
     Raises:
         CheckpointError: Tensors are missing, unexpected, or of another shape; all of them are counted, some named.
+            Or the config's compression does not fit.
     """
+    check_compression(parts)
     expected = {name: tuple(value.shape) for name, value in _meta_model(parts.config).state_dict().items()}
     tied = {"lm_head.weight"} if parts.config.get_text_config().tie_word_embeddings else set()
     missing = [

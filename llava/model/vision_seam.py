@@ -6,7 +6,7 @@ Shapes: T tiles, P patches a tile, K kept tokens a tile, C channels of the tower
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from llava.model.configuration import CompressionConfig, CompressionLike, as_com
 from llava.model.multimodal_compressor import CompressedTokens, get_compressor
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
+from llava.model.offloading import like_weights, own_parameter
 from llava.model.vision_tokens import VisionTokens
 
 
@@ -118,8 +119,7 @@ class VisionSeam:
             return self._see(pixel_values, counts)
 
     def _see(self, pixel_values: Tensor, counts: Sequence[int] | None) -> VisionTokens:
-        weight = next(self.vision_tower.parameters())
-        pixel_values = pixel_values.to(device=weight.device, dtype=weight.dtype)
+        pixel_values = like_weights(pixel_values, self.vision_tower, cast=True)
         budget = self.compression
         if budget is not None:
             seen = self.compress_tiles(pixel_values, budget)
@@ -138,14 +138,13 @@ class VisionSeam:
         Returns:
             For each image (its tokens, D).
         """
-        weight = next(self.multi_modal_projector.parameters())
         # Contiguous, for a view takes another kernel: in bf16 kept tokens would give another loss than fresh ones.
-        embeds = self.multi_modal_projector(seen.tokens.to(device=weight.device).contiguous())
+        embeds = self.multi_modal_projector(like_weights(seen.tokens, self.multi_modal_projector).contiguous())
         if seen.counts is None:
             return list(embeds)
         counts = list(seen.counts)
         layout = TileLayout.from_config(self.config)
-        newline = getattr(self, "image_newline", None)
+        newline = own_parameter(cast(nn.Module, self), "image_newline")
         sizes: Sequence[tuple[int, int] | None] = image_sizes or [None] * len(counts)
         per_image = embeds.split(counts)
         if seen.positions is None:
@@ -236,14 +235,36 @@ class VisionSeam:
             if not in_vocabulary and input_ids.shape[1] > 1 and bool(is_image.any()):
                 raise ValueError("the ids hold image tokens, but neither pixel_values nor images were given")
             return self.language_model.get_input_embeddings()(input_ids)
-        tokens, rows = int(is_image.sum()), sum(len(image) for image in features)
-        if tokens != rows:
-            raise ValueError(
-                f"the ids hold {tokens} image tokens, but the images have {rows} features. A compressed model needs "
-                "as many tokens as its compression leaves: take them from model.num_visual_tokens(image_sizes), or "
-                "pass images= with one placeholder an image"
-            )
+        self._check_counts(is_image.sum(dim=1).tolist(), [len(image) for image in features])
         return self.embed(input_ids, is_image, features)
+
+    def embed_with_pixels(self, input_ids: Tensor, pixel_values: Tensor, image_sizes: Tensor | None) -> Tensor:
+        """Embeddings (B, L, D) of ids and the images in them, all in transformers' convention; see `forward`."""
+        return self._embed_expanded(input_ids, self.get_image_features(pixel_values, image_sizes).pooler_output)
+
+    def _check_counts(self, tokens: list[int], features: list[int]) -> None:
+        """Refuses ids that do not fit their images, in all or in any sample: a right sum may hide two wrong parts.
+
+        Args:
+            tokens: Image tokens of each sample.
+            features: Features of each image, sample by sample.
+        """
+        wrong = None
+        images = iter(features)
+        for sample, count in enumerate(tokens):
+            while count > 0:
+                count -= next(images, count + 1)
+            if count and wrong is None:
+                wrong = sample
+        if wrong is None and next(images, None) is None:
+            return
+        where = "" if wrong is None or len(tokens) == 1 else f" (sample {wrong} is the first that does not fit)"
+        raise ValueError(
+            f"the ids hold {sum(tokens)} image tokens, but the images have {sum(features)} features{where}. The "
+            f"model's compression is {self.compression or 'none'}, and an image needs as many tokens as that leaves: "
+            "if a processor made the ids, say processor.set_compression(model.compression); else take the counts from "
+            "model.num_visual_tokens(image_sizes), or pass images= with one placeholder an image"
+        )
 
     def forward(
         self,

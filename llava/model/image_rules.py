@@ -1,0 +1,101 @@
+"""What a config says of images: how one is cut into tiles, and how many visual tokens it will be, before it is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from llava.image_processing import aspect_ratio_of
+from llava.model.anyres import TileLayout
+from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor import get_compressor
+from llava.model.multimodal_encoder import tower_has_cls
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """The part of a model's config that whoever prepares its inputs must know; it can be kept as JSON.
+
+    Attributes:
+        aspect_ratio: `pad`, `anyres`, `square` or None, which leaves it to the image processor.
+        layout: How tiles become one sequence.
+        has_cls: Whether the tower has a CLS token.
+        drops_cls: Whether it is dropped where nothing is compressed.
+        is_next: Whether the model is a LLaVA-NeXT.
+    """
+
+    aspect_ratio: str | None
+    layout: TileLayout
+    has_cls: bool
+    drops_cls: bool
+    is_next: bool
+
+    @classmethod
+    def from_config(cls, config: Any) -> ImageRules:
+        """Reads a `LlavaConfig` or `LlavaNextConfig`.
+
+        Raises:
+            ValueError: An entry has an unknown value.
+        """
+        has_cls = tower_has_cls(config.vision_config)
+        drops_cls = has_cls and config.vision_feature_select_strategy != "full"
+        is_next = config.model_type == "llava_next"
+        return cls(aspect_ratio_of(config), TileLayout.from_config(config), has_cls, drops_cls, is_next)
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> ImageRules:
+        """Reads what `to_dict` gave.
+
+        Raises:
+            ValueError: An entry is missing, unknown or malformed.
+        """
+        try:
+            parts = dict(entries)
+            layout = dict(parts.pop("layout"))
+            layout["pinpoints"] = tuple((int(width), int(height)) for width, height in layout["pinpoints"])
+            return cls(layout=TileLayout(**layout), **parts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"image_rules {entries!r} is not what `save_pretrained` writes: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rules as JSON has them; pinpoints are (w, h)."""
+        entries = asdict(self)
+        entries["layout"]["pinpoints"] = [list(size) for size in self.layout.pinpoints]
+        return entries
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether images are cut into tiles."""
+        return self.is_next and self.aspect_ratio == "anyres"
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a tile."""
+        return self.layout.patches_per_side**2
+
+    @property
+    def tokens_of_whole_tile(self) -> int:
+        """Visual tokens of a tile without compression."""
+        return self.num_patches + int(self.has_cls and not self.drops_cls)
+
+    def num_tokens(self, image_size: tuple[int, int], compression: CompressionConfig | None) -> int:
+        """Rows that an image takes in the sequence.
+
+        Args:
+            image_size: (w, h), before padding.
+            compression: None without one.
+        """
+        kept = None if compression is None else compression.num_tokens
+        if not self.is_tiled:
+            return self.tokens_of_whole_tile if kept is None else kept
+        return self.layout.num_tokens(self.layout.num_tiles(image_size), image_size, kept)
+
+    def check(self, compression: CompressionConfig | None) -> None:
+        """Refuses a compression that the tower cannot have.
+
+        Raises:
+            ValueError: The method is unknown, or the budget does not fit.
+        """
+        if compression is not None:
+            get_compressor(compression.method).check(compression, self.num_patches, self.has_cls)
