@@ -117,9 +117,14 @@ def read_facts(run: str | Path, folder: str | Path | None = None) -> RunFacts:
     )
 
 
+def is_repository_form(text: str) -> bool:
+    """Whether a text is of the form ORG/NAME."""
+    return _REPOSITORY.fullmatch(text) is not None
+
+
 def is_repository_name(text: str) -> bool:
     """Whether a text is of the form ORG/NAME and no folder here is called so."""
-    return _REPOSITORY.fullmatch(text) is not None and not Path(text).exists()
+    return is_repository_form(text) and not Path(text).exists()
 
 
 def short_json(value: Any) -> str:

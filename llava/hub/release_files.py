@@ -1,0 +1,134 @@
+"""The files of a folder that is to be published, and what they must not be: pickles, optimizer states, archives.
+
+What a file is follows from its bytes; a name only adds to it.
+"""
+
+from __future__ import annotations
+
+import json
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_LEFT_OUT = (".git", ".cache")  # git's own, and what huggingface_hub notes beside downloads
+_PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".pdparams"}
+_ARCHIVES = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"7z\xbc\xaf": "7z",
+    b"\x28\xb5\x2f\xfd": "zstandard",
+}
+_OPTIMIZER_NAMES = re.compile(
+    r"optimizer\b|scheduler\.(pt|bin)|rng_state|scaler\.pt|zero_pp_rank|_optim_states|bf16_zero_|random_states_\d", re.I
+)
+_OPTIMIZER_TENSORS = re.compile(r"(^|[._])(exp_avg|exp_avg_sq|momentum_buffer|max_exp_avg_sq)($|[._])")
+_PICKLE_PARSED_BYTES = 2**25  # of a larger file the head decides
+_OBJECTS = re.compile(rb"'descr': *'[|<>=]?O")
+
+
+@dataclass(frozen=True)
+class ReleaseFile:
+    """A file.
+
+    Attributes:
+        path: Where it lies.
+        name: Its name in the repository.
+        size: Bytes.
+    """
+
+    path: Path
+    name: str
+    size: int
+
+
+def list_files(folder: Path) -> list[ReleaseFile]:
+    """Every file that would be sent, by name; git's folder and huggingface_hub's notes are none of them.
+
+    Raises:
+        ValueError: The folder is not there, is empty, or holds a link that leads nowhere.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder")
+    files = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if name.parts[0] in _LEFT_OUT or path.is_dir():
+            continue
+        if not path.is_file():
+            raise ValueError(f"{path}: is no file, or a link that leads nowhere; remove it")
+        files.append(ReleaseFile(path, name.as_posix(), path.stat().st_size))
+    if not files:
+        raise ValueError(f"{folder}: holds no file")
+    return files
+
+
+def forbidden_content(file: ReleaseFile) -> str | None:
+    """Why a file may not be published; None if nothing speaks against what it is."""
+    if _OPTIMIZER_NAMES.search(file.name) or file.name.startswith("global_step"):
+        return "state of an optimizer or of a run, not of the model"
+    with file.path.open("rb") as stream:
+        head = stream.read(2**16)
+    if pickled := _pickle(file, head):
+        return f"{pickled}; loading it runs what it says: write safetensors instead"
+    if kind := next((kind for magic, kind in _ARCHIVES.items() if head.startswith(magic)), None):
+        return f"{kind}: what is in it is not checked; unpack it"
+    optimizer = next((name for name in _tensor_names(file.path) if _OPTIMIZER_TENSORS.search(name)), None)
+    return f"state of an optimizer: it holds {optimizer}" if optimizer else None
+
+
+def safetensors_header(path: Path) -> str:
+    """The header of a safetensors file, which may hold text of any kind; empty for another file."""
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if not 2 <= size <= min(path.stat().st_size, 10**8):
+            return ""
+        head = stream.read(size)
+    return head.decode("utf-8", errors="replace") if head.startswith(b"{") else ""
+
+
+def _tensor_names(path: Path) -> Iterator[str]:
+    try:
+        header = json.loads(safetensors_header(path) or "{}")
+    except ValueError:
+        return
+    yield from header
+
+
+def _pickle(file: ReleaseFile, head: bytes) -> str | None:
+    """What makes a file a pickle, or part of one."""
+    if head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(file.path):
+        with zipfile.ZipFile(file.path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as stream:
+                    inner = stream.read(2**12)
+                if member.filename.endswith(".pkl") or _is_pickle_head(inner) or _OBJECTS.search(inner):
+                    return f"a zip with a pickle in it ({member.filename}), as torch.save writes"
+    if head.startswith(b"\x93NUMPY") and _OBJECTS.search(head[:4096]):
+        return "a NumPy file of pickled objects"
+    if _is_pickle_head(head) or (file.size <= _PICKLE_PARSED_BYTES and _parses_as_pickle(file.path)):
+        return "a pickle"
+    if Path(file.name).suffix.lower() in _PICKLE_SUFFIXES:
+        return f"called {Path(file.name).suffix}, as pickles are"
+    return None
+
+
+def _is_pickle_head(head: bytes) -> bool:
+    """Whether bytes begin as a pickle of protocol 2 or later."""
+    return len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5
+
+
+def _parses_as_pickle(path: Path) -> bool:
+    """Whether a whole file reads as a pickle of an older protocol. Nothing is run: it is only read."""
+    last, count = "", 0
+    with path.open("rb") as stream:
+        try:
+            for operation, _, _ in pickletools.genops(stream):
+                last, count = operation.name, count + 1
+        except Exception:  # whatever it stumbles over: then it is none
+            return False
+        return last == "STOP" and count > 2 and not stream.read(1)
