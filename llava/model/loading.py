@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,15 @@ from llava.model.configuration import as_compression
 from llava.model.image_rules import ImageRules
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
-from llava.model.lora import adapter_base, is_adapter, merge_adapter, read_adapter, read_trained_beside
+from llava.model.lora import (
+    Adapter,
+    adapter_base,
+    check_adapter,
+    is_adapter,
+    merge_adapter,
+    read_adapter,
+    read_trained_beside,
+)
 from llava.model.multimodal_projector import read_projector
 from llava.model.state_dict_adapter import (
     LANGUAGE_MODEL_NAMES,
@@ -72,6 +80,8 @@ class ModelParts:
         processor_folder: Where the image processor's config lies.
         is_llava_format: Whether LLaVA's rules hold (tokens that its config asks for).
         may_start_at_random: Prefixes of tensors that need not be there (a new projector, a new newline).
+        has_tower: Whether the checkpoint's own files hold the vision tower.
+        unmerged: Adapters that are yet to be added to `state`, if that was asked for, in their order.
     """
 
     source: Path
@@ -81,6 +91,8 @@ class ModelParts:
     processor_folder: Path
     is_llava_format: bool = False
     may_start_at_random: tuple[str, ...] = ()
+    has_tower: bool = True
+    unmerged: list[Adapter] = field(default_factory=list)
 
     @property
     def model_class(self) -> type[Model]:
@@ -89,7 +101,11 @@ class ModelParts:
 
 
 def parts_of_checkpoint(
-    folder: Path, model_base: str | Path | None = None, dtype: torch.dtype | str | None = None
+    folder: Path,
+    model_base: str | Path | None = None,
+    dtype: torch.dtype | str | None = None,
+    *,
+    merge: bool = True,
 ) -> ModelParts:
     """Finds out what a folder holds, and collects it.
 
@@ -97,12 +113,13 @@ def parts_of_checkpoint(
         folder: The checkpoint.
         model_base: For a projector, adapters or a checkpoint of a run; by default what they name themselves.
         dtype: That the model will have, so that merged adapters are rounded once; by default the base's.
+        merge: Add adapters to the weights, which takes memory for every adapted one; else they are left in `unmerged`.
 
     Raises:
         CheckpointError: It holds nothing that can be loaded; the message says what is missing.
     """
     if is_adapter(folder):
-        return _tuned_parts(folder, model_base or adapter_base(folder), dtype)
+        return _tuned_parts(folder, model_base or adapter_base(folder), dtype, merge)
     raw = read_json(folder / "config.json")
     if not _is_llava(raw):
         raise not_a_llava(raw, folder)
@@ -115,7 +132,7 @@ def parts_of_checkpoint(
         raise CheckpointError(
             f"{folder}: there are no weights: neither model*.safetensors, pytorch_model*.bin, nor mm_projector.*"
         )
-    return _tuned_parts(folder, model_base or raw.get("base_model_name_or_path"), dtype)
+    return _tuned_parts(folder, model_base or raw.get("base_model_name_or_path"), dtype, merge)
 
 
 def parts_from_base(
@@ -147,7 +164,7 @@ def parts_from_base(
         random.append(_PROJECTOR)
     else:
         state.update(read_projector(projector))
-    return ModelParts(folder, config, state, folder, tower, True, tuple(random))
+    return ModelParts(folder, config, state, folder, tower, True, tuple(random), has_tower=False)
 
 
 def _transformers_parts(folder: Path, files: list[Path]) -> ModelParts:
@@ -160,14 +177,15 @@ def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     config, tower = read_config(folder)
     root = _module_root(config)
     state = to_module_names(read_tensors(files), LLAVA_NAMES, root)
-    if not any(name.startswith("model.vision_tower.") for name in state):
+    has_tower = any(name.startswith("model.vision_tower.") for name in state)
+    if not has_tower:
         state.update(_tower_state(tower_folder(raw, folder, weights=True), root))
     if config.model_type == "llava":
         state.pop(_NEWLINE, None)  # LLaVA saves it with every model that has ever been trained as NeXT
-    return ModelParts(folder, config, state, folder, tower, True)
+    return ModelParts(folder, config, state, folder, tower, True, has_tower=has_tower)
 
 
-def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | str | None) -> ModelParts:
+def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | str | None, merge: bool) -> ModelParts:
     """What was trained, on the base that it was trained on."""
     if named is None:
         raise CheckpointError(f"{folder}: holds only what was trained; give the model it was tuned on as model_base")
@@ -175,10 +193,12 @@ def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | st
     raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     is_whole = is_adapter(base) or _is_llava(read_json(base / "config.json"))
     parts = (
-        parts_of_checkpoint(base, dtype=dtype) if is_whole else parts_from_base(base, _llava_entries(raw), None, folder)
+        parts_of_checkpoint(base, dtype=dtype, merge=merge)
+        if is_whole
+        else parts_from_base(base, _llava_entries(raw), None, folder)
     )
     parts.source = folder
-    _replace_trained(parts, folder, base, dtype)
+    _replace_trained(parts, folder, base, dtype, merge)
     for entry in ("compression", "image_aspect_ratio") if is_adapter(folder) else ("compression",):
         if entry in raw or not is_whole:
             setattr(parts.config, entry, raw.get(entry))
@@ -187,7 +207,7 @@ def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | st
     return parts
 
 
-def _replace_trained(parts: ModelParts, folder: Path, base: Path, dtype: torch.dtype | str | None) -> None:
+def _replace_trained(parts: ModelParts, folder: Path, base: Path, dtype: torch.dtype | str | None, merge: bool) -> None:
     """Puts what a folder holds in the place of the base's tensors, and merges adapters into them."""
     root = _module_root(parts.config)
     found: dict[str, Tensor] = {}
@@ -199,11 +219,18 @@ def _replace_trained(parts: ModelParts, folder: Path, base: Path, dtype: torch.d
         found = read_tensors([folder / TRAINED_FILE])
     if is_adapter(folder):
         adapter = read_adapter(folder, root)
-        merge_adapter(parts.state, adapter, f"{folder} on {base}", dtype)
+        if merge:
+            merge_adapter(parts.state, adapter, f"{folder} on {base}", dtype)
+        else:
+            check_adapter(parts.state, adapter, f"{folder} on {base}")
+            parts.unmerged.append(adapter)
         found = {**adapter.others, **found}
         if not any(name.startswith(_PROJECTOR) for name in found):
             _check_projector_of_base(parts, folder, base)
     parts.state.update(found)
+    for waiting in parts.unmerged:  # what was trained whole is not added to
+        for layer in [layer for layer in waiting.factors if f"{layer}.weight" in found]:
+            del waiting.factors[layer]
     allowed = () if is_adapter(folder) else (_NEWLINE,)  # LLaVA's projectors come without one
     parts.may_start_at_random = tuple(name for name in parts.may_start_at_random if name in allowed)
 

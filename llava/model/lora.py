@@ -131,6 +131,36 @@ def merge_adapter(
     Raises:
         CheckpointError: Layers are missing or of another shape: the base is another model.
     """
+    check_adapter(state, adapter, where)
+    for layer, factors in adapter.factors.items():
+        weight = state[f"{layer}.weight"]
+        state[f"{layer}.weight"] = merged_weight(weight, factors).to(
+            dtype if isinstance(dtype, torch.dtype) else weight.dtype
+        )
+
+
+def merged_weight(weight: Tensor, factors: tuple[Tensor, Tensor, float]) -> Tensor:
+    """W + s B A in float32.
+
+    Args:
+        weight: (out, in).
+        factors: A (r, in), B (out, r) and the scale.
+    """
+    a, b, scale = factors
+    return (b.float() @ a.float()).mul_(scale).add_(weight)  # in place: nothing else as large as the sum
+
+
+def check_adapter(state: Mapping[str, Tensor], adapter: Adapter, where: str) -> None:
+    """Compares an adapter with the weights it is to be added to.
+
+    Args:
+        state: Tensors of the base by the module's names.
+        adapter: From `read_adapter`.
+        where: Adapter and base, for the message.
+
+    Raises:
+        CheckpointError: Layers are missing or of another shape: the base is another model.
+    """
     missing, misshapen = [], []
     for layer, (a, b, _) in adapter.factors.items():
         weight = state.get(f"{layer}.weight")
@@ -142,10 +172,6 @@ def merge_adapter(
         said = [f"not in the base ({len(missing)}): {_some(missing)}"] if missing else []
         said += [f"of another shape ({len(misshapen)}): {_some(misshapen)}"] if misshapen else []
         raise CheckpointError(f"{where}: the adapter was trained on another model; {'; '.join(said)}")
-    for layer, (a, b, scale) in adapter.factors.items():
-        weight = state[f"{layer}.weight"]
-        kept = dtype if isinstance(dtype, torch.dtype) else weight.dtype
-        state[f"{layer}.weight"] = (weight.float() + scale * (b.float() @ a.float())).to(kept)
 
 
 def _check_config(config: Mapping[str, Any], folder: Path) -> None:

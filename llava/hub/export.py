@@ -1,0 +1,165 @@
+"""Writes a checkpoint for others to load: `python -m llava.hub.export SRC --to hf|llava|projector --output DIR`.
+
+    hf          plain transformers' `llava` / `llava_next` and its AutoProcessor, with one more entry, `compression`
+    llava       what haotian-liu/LLaVA reads
+    projector   the projector alone, for the model it was tuned on
+
+Tensors are read, merged, renamed and written one at a time: no model is built, and none has to fit into memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.command_line import plain_errors
+
+FORMATS = ("hf",)
+RUN_RECORDS = ("subset.json",)  # what else a run leaves holds paths of its machine
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        folder: Where.
+        format: `hf`, `llava` or `projector`.
+        compression: Of the model, in its short form.
+        notes: Sentences that whoever uses the checkpoint should know; for the screen and the card.
+        added_rows: First and end of the vocabulary's rows that no training has made (`hf`).
+        num_bytes: Of all files.
+        files: Their names.
+    """
+
+    folder: Path
+    format: str
+    compression: str | None
+    notes: tuple[str, ...]
+    added_rows: tuple[int, int] | None
+    num_bytes: int
+    files: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"wrote {self.folder}: {self.format}, {len(self.files)} files, {self.num_bytes / 1e9:.2f} GB"]
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def export(
+    src: str | Path,
+    to: str,
+    output: str | Path,
+    *,
+    model_base: str | Path | None = None,
+    legacy: bool = False,
+    vision_tower: str | None = None,
+    max_shard_size: str | int = "5GB",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> ExportReport:
+    """Writes a checkpoint in another format; the folder appears when it is complete.
+
+    Args:
+        src: Anything that `load_pretrained_model` loads; adapters and projectors are merged into their base.
+        to: `hf`, `llava` or `projector`.
+        output: Folder to make.
+        model_base: What a projector or adapters go on; by default what they name.
+        legacy: With `projector`, LLaVA's `mm_projector.bin` and its config too.
+        vision_tower: With `llava`, what `mm_vision_tower` is to say; by default what the source says.
+        max_shard_size: Limit of a file of weights.
+        overwrite: Replace an earlier export.
+        progress: Show a progress bar.
+
+    Raises:
+        CheckpointError: The source cannot be loaded, or the format cannot hold it.
+        ValueError: `output` holds something already, the disk is full, or an argument is wrong.
+    """
+    from llava.hub.provenance import write_manifest
+    from llava.hub.shards import parse_size, plan_shards, write_shards
+    from llava.hub.source import open_source
+    from llava.hub.staging import MANIFEST, check_space, staged
+    from llava.model.checkpoint_files import resolve_checkpoint
+
+    if to not in FORMATS:
+        raise ValueError(f"--to {to!r}: choose one of {', '.join(FORMATS)}")
+    max_bytes = parse_size(max_shard_size)
+    folder = resolve_checkpoint(src)
+    with staged(output, overwrite, (folder,)) as work:
+        source = open_source(folder, model_base)
+        compression = source.compression
+        from llava.hub.hf_format import write_hf
+
+        layout = write_hf(source, work)
+        needed = sum(tensor.num_bytes for tensor in layout.tensors.values())
+        check_space(work, needed)
+        with _progress(needed, progress) as bar:
+            digests = write_shards(work, plan_shards(layout.tensors, max_bytes), bar.update)
+        for name in RUN_RECORDS:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, work / name)
+        facts = {
+            "format": to,
+            "source": public_name(src),
+            "model_base": None if model_base is None else public_name(model_base),
+            "compression": None if compression is None else str(compression),
+            "notes": list(layout.notes),
+        }
+        write_manifest(work, facts, layout.rows, digests)
+    written = sorted(file for file in Path(output).expanduser().iterdir() if file.is_file())
+    return ExportReport(
+        Path(output),
+        to,
+        None if compression is None else str(compression),
+        layout.notes,
+        (layout.rows.first, layout.rows.end) if layout.rows is not None and to == "hf" else None,
+        sum(file.stat().st_size for file in written),
+        tuple(file.name for file in written if file.name != MANIFEST),
+    )
+
+
+def public_name(path_or_repo: str | Path) -> str:
+    """A repository's name as it is; of a folder its last part, which says nothing about this machine."""
+    path = Path(path_or_repo).expanduser()
+    return path.absolute().name if path.exists() else str(path_or_repo)
+
+
+def _progress(total: int, shown: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="B", unit_scale=True, desc="export", disable=not shown, leave=False)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m llava.hub.export", description="Writes a checkpoint for others to load."
+    )
+    parser.add_argument("src", metavar="SRC", help="folder or repository: a whole model, a projector, LoRA adapters")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="format to write")
+    parser.add_argument("--output", required=True, help="folder to make")
+    parser.add_argument("--model-base", help="what a projector or adapters go on; by default what they name")
+    parser.add_argument("--legacy", action="store_true", help="projector: LLaVA's mm_projector.bin and config too")
+    parser.add_argument("--vision-tower", help="llava: what mm_vision_tower is to say")
+    parser.add_argument("--max-shard-size", default="5GB", help="limit of a file of weights (default 5GB)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    arguments = parser.parse_args(argv)
+    with plain_errors():
+        report = export(
+            arguments.src,
+            arguments.to,
+            arguments.output,
+            model_base=arguments.model_base,
+            legacy=arguments.legacy,
+            vision_tower=arguments.vision_tower,
+            max_shard_size=arguments.max_shard_size,
+            overwrite=arguments.overwrite,
+        )
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

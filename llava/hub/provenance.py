@@ -1,0 +1,97 @@
+"""`export.json`: what an exported folder was made of, and the hash of every file that the export wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import llava
+from llava.hub.staging import MANIFEST
+from llava.hub.vocabulary import AddedRows
+from llava.model.checkpoint_files import CheckpointError, read_json
+
+FORMAT_VERSION = 1
+_BLOCK = 16 * 2**20
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any], rows: AddedRows | None, known: Mapping[str, str]) -> None:
+    """Writes `export.json` beside the files it lists.
+
+    Args:
+        folder: The exported folder.
+        facts: Entries of the manifest.
+        rows: Of the vocabulary, added or dropped.
+        known: SHA-256 of files that were hashed as they were written.
+    """
+    files = {
+        file.name: {"size": file.stat().st_size, "sha256": known.get(file.name) or sha256(file)}
+        for file in sorted(folder.iterdir())
+        if file.is_file() and file.name != MANIFEST
+    }
+    entries = {
+        "format_version": FORMAT_VERSION,
+        "created_with": f"llava-visionzip {llava.__version__}",
+        **facts,
+        "vocabulary_rows": None if rows is None else asdict(rows),
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads `export.json`.
+
+    Raises:
+        CheckpointError: It is missing, malformed or of a later version.
+    """
+    entries = read_json(folder / MANIFEST)
+    version = entries.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{folder / MANIFEST}: format_version {version!r} is unknown; this release knows 1")
+    if not isinstance(entries.get("files"), dict):
+        raise CheckpointError(f"{folder / MANIFEST}: files is not an object")
+    return entries
+
+
+def refresh_hashes(folder: Path) -> None:
+    """Brings the manifest up to date with listed files that were changed on purpose.
+
+    Raises:
+        CheckpointError: There is no manifest.
+    """
+    entries = read_manifest(folder)
+    for name in entries["files"]:
+        file = folder / name
+        entries["files"][name] = {"size": file.stat().st_size, "sha256": sha256(file)}
+    (folder / MANIFEST).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """What is wrong with the files that the manifest lists: a line each, empty if they are as they were written.
+
+    Raises:
+        CheckpointError: There is no manifest.
+    """
+    problems = []
+    for name, facts in read_manifest(folder)["files"].items():
+        file = folder / name
+        if not file.is_file():
+            problems.append(f"{name} is missing")
+        elif file.stat().st_size != facts["size"]:
+            problems.append(f"{name} has {file.stat().st_size} bytes, {facts['size']} were written")
+        elif sha256(file) != facts["sha256"]:
+            problems.append(f"{name} has another SHA-256 than what was written")
+    return problems
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, read block by block."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""What is exported: the tensors of anything that `load_pretrained_model` loads, by name and not yet read."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.hub.stored_tensor import StoredTensor
+from llava.model.checkpoint_files import CheckpointError, read_json, resolve_checkpoint
+from llava.model.config_adapter import is_transformers_format
+from llava.model.configuration import CompressionConfig, as_compression
+from llava.model.loading import ModelParts, check_tensors, parts_of_checkpoint
+from llava.model.lora import Adapter, merged_weight
+from llava.model.state_dict_adapter import tower_root
+from llava.tokenization import load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+EMBEDDING = "model.language_model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+NEWLINE = "model.image_newline"
+IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+@dataclass
+class Source:
+    """A checkpoint that is about to be exported.
+
+    Attributes:
+        folder: It, on this machine.
+        parts: What it is made of.
+        tensors: Its tensors by the module's names; adapters are merged as a tensor is read.
+    """
+
+    folder: Path
+    parts: ModelParts
+    tensors: dict[str, StoredTensor]
+
+    @property
+    def config(self) -> Any:
+        """Transformers' config of the whole model."""
+        return self.parts.config
+
+    @property
+    def compression(self) -> CompressionConfig | None:
+        """The compression that its config asks for."""
+        return as_compression(getattr(self.config, "compression", None))
+
+    @property
+    def tower(self) -> str:
+        """The tower's root in the tensors' names."""
+        return tower_root(self.tensors)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, with the tokens that a LLaVA config asks for.
+
+        Raises:
+            CheckpointError: Such a token has no row in the vocabulary; LLaVA would draw one at random.
+        """
+        tokenizer = load_tokenizer(self.parts.tokenizer_folder)
+        if not self.parts.is_llava_format:
+            return tokenizer
+        wanted = [DEFAULT_IMAGE_PATCH_TOKEN] if self.config.mm_use_im_patch_token else []
+        wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if self.config.mm_use_im_start_end else []
+        tokenizer.add_tokens(wanted, special_tokens=True)
+        homeless = [name for name in wanted if tokenizer.convert_tokens_to_ids(name) >= self.config.vocab_size]
+        if homeless:
+            raise CheckpointError(
+                f"{self.folder}: config.json asks for the tokens {', '.join(homeless)}, but the vocabulary of "
+                f"{self.config.vocab_size} rows has none for them; set mm_use_im_patch_token and mm_use_im_start_end "
+                "to false, or export a model that was trained with them"
+            )
+        return tokenizer
+
+
+def open_source(src: str | Path, model_base: str | Path | None = None) -> Source:
+    """Reads what a checkpoint is made of; nothing is computed and no model built.
+
+    Args:
+        src: A folder or a repository on the Hub.
+        model_base: For a projector or adapters; by default what they name themselves.
+
+    Raises:
+        CheckpointError: It cannot be loaded, or is quantised, or lacks tensors.
+    """
+    folder = resolve_checkpoint(src)
+    parts = parts_of_checkpoint(folder, model_base, merge=False)
+    _refuse_quantised(parts)
+    parts.may_start_at_random = ()  # nothing random is released
+    check_tensors(parts)
+    return Source(folder, parts, _stored_tensors(parts))
+
+
+def _refuse_quantised(parts: ModelParts) -> None:
+    for where, config in (("", parts.config), ("text_config.", parts.config.text_config)):
+        found = getattr(config, "quantization_config", None)
+        if found:
+            method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+            raise CheckpointError(
+                f"{parts.source}: config.json: {where}quantization_config ({method or 'unknown method'}): a quantised "
+                "model is not exported; export the model it was made of"
+            )
+
+
+def _stored_tensors(parts: ModelParts) -> dict[str, StoredTensor]:
+    tensors = {name: StoredTensor.of(value) for name, value in parts.state.items()}
+    adapted = {layer for adapter in parts.unmerged for layer in adapter.factors}
+    for layer in adapted:
+        name = f"{layer}.weight"
+        tensors[name] = _merged(parts.state[name], parts.unmerged, layer)
+    return tensors
+
+
+def _merged(weight: Tensor, adapters: list[Adapter], layer: str) -> StoredTensor:
+    def read() -> tuple[Tensor]:
+        total = weight
+        for adapter in adapters:
+            if layer in adapter.factors:
+                total = merged_weight(total, adapter.factors[layer]).to(weight.dtype)
+        return (total,)
+
+    return StoredTensor(tuple(weight.shape), weight.dtype, read)
+
+
+def copied_settings(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a folder, empty where it is absent."""
+    return read_json(folder / name) if (folder / name).is_file() else {}
+
+
+def holds_transformers_format(folder: Path) -> bool:
+    """Whether a folder's config is transformers' own."""
+    return is_transformers_format(copied_settings(folder, "config.json"))
