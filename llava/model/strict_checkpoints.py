@@ -59,6 +59,8 @@ class StrictCheckpoints:
 
     def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> Any:
         """Transformers' `save_pretrained`, with the tensor names of the published llava-hf checkpoints."""
+        if getattr(self, "_hf_peft_config_loaded", False):  # then the adapters alone are written, in peft's format
+            return super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)  # type: ignore[misc]
         own = self.state_dict() if state_dict is None else state_dict  # type: ignore[attr-defined]
         renamed = to_file_names(own, TRANSFORMERS_NAMES, tower_root(own))
         return super().save_pretrained(  # type: ignore[misc]

@@ -202,6 +202,8 @@ class VisionSeam:
         sizes = size_pairs(image_sizes, height_first=True)
         if sizes is None:
             raise ValueError("image_sizes, the (h, w) of each image, must come with 5-D pixel_values")
+        if len(sizes) != len(pixel_values):
+            raise ValueError(f"pixel_values hold {len(pixel_values)} images, but image_sizes {len(sizes)}")
         layout = TileLayout.from_config(self.config)
         tiles = [image[: layout.num_tiles(size)] for image, size in zip(pixel_values, sizes, strict=True)]
         return BaseModelOutputWithPooling(pooler_output=self.encode_images(tiles, sizes))
