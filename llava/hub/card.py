@@ -119,7 +119,15 @@ def _scores(facts: RunFacts, measured: Measured) -> Scores | None:
             raise ValueError("--vanilla-results needs --results, which are compared with them")
         return None
     folders = dict.fromkeys((facts.run, facts.folder))
-    prints = {model_fingerprint(folder, measured.model_base) for folder in folders}
+    named = [(folder, base) for folder in folders for base in dict.fromkeys((measured.model_base, None))]
+    prints, reasons = set(), []
+    for folder, base in named:
+        try:
+            prints.add(model_fingerprint(folder, base))
+        except ValueError as error:  # the base of the run is not here: then the results may be of the export
+            reasons.append(str(error))
+    if not prints:
+        raise ValueError(f"which model the results are of cannot be checked: {reasons[0]}")
     return read_scores(measured.results, prints, measured.vanilla)
 
 
