@@ -206,3 +206,21 @@ def test_mistakes_end_in_a_line(run, flags, message):
     with pytest.raises(SystemExit) as caught:
         main([str(run), *flags])
     assert str(caught.value).startswith("error: ") and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_ways_to_load_are_run(run, tmp_path):
+    """The code that a card shows, on an export of the run in the place of the repository."""
+    from llava.hub.export import export
+
+    folder = tmp_path / "export"
+    export(run, "hf", folder, progress=False)
+    text = make_card(run, folder, COMPLETE).read_text()
+    shown = [block.replace("me/tiny-49", str(folder)) for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    assert len(shown) == 2
+    ours, plain = {}, {}
+    exec(shown[0], ours)
+    exec(shown[1], plain)
+    assert str(ours["model"].compression) == "visionzip:41+8"
+    assert type(plain["model"]).__module__.startswith("transformers.") and plain["processor"].image_processor
+    assert missing_fields(folder) == [] and "`compression`" in text  # the export's note on it
+    assert json.loads((run / "subset.json").read_text())["sha256"] in text
