@@ -78,6 +78,9 @@ def test_vision_weights_inside_or_beside(oracle_dir, v15, expected):
         state.update({f"model.vision_tower.vision_tower.{name}": value + 1 for name, value in tower.items()})
 
     edit_weights(v15, put_inside)
+    configs = v15 / "configs-alone"  # all that is needed of a tower whose weights are in the checkpoint
+    shutil.copytree(oracle_dir / "tiny-clip-vit-l14-336", configs, ignore=shutil.ignore_patterns("*.safetensors"))
+    edit_config(v15, mm_vision_tower="configs-alone")
     _, model, _, _ = load_pretrained_model(v15, device="cpu")
     name = "model.vision_tower.embeddings.class_embedding"
     torch.testing.assert_close(model.state_dict()[name], expected[name] + 1)

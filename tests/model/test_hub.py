@@ -66,12 +66,14 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-@pytest.mark.parametrize("kind", REPOSITORIES)
+@pytest.mark.parametrize("kind", [*REPOSITORIES, "configs alone"])
 def test_the_files_that_are_fetched(kind, tmp_path: Path):
-    published, wanted = REPOSITORIES[kind]
+    published, wanted = REPOSITORIES.get(kind, (SMALL | SAFE_SHARDS, SMALL | {"model.safetensors.index.json"}))
+    weights = kind != "configs alone"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, published))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    program = "from llava.model.checkpoint_files import resolve_checkpoint as r; print(r('org/name', revision='main'))"
+    program = "from llava.model.checkpoint_files import resolve_checkpoint as resolve"
+    program += f"; print(resolve('org/name', weights={weights}, revision='main'))"
     environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path)}
     environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     try:

@@ -24,7 +24,7 @@ from llava import (
     load_pretrained_model,
 )
 from llava.image_processing import process_images
-from tests.model.folders import HF_MODELS, HF_PROCESSORS, KINDS, QUESTIONS, chat, image, save_transformers_folder
+from tests.model.folders import HF_MODELS, HF_PROCESSORS, KINDS, QUESTIONS, ROOT, chat, image, save_transformers_folder
 
 OURS = {
     "llava": (LlavaForConditionalGeneration, LlavaProcessor),
@@ -311,3 +311,17 @@ def test_adapters(pair, tmp_path):
     )[1]
     merged.generation_config = pair.model.generation_config
     torch.testing.assert_close(merged(**inputs).logits, tuned(**inputs).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_the_documented_snippets(tmp_path, capsys, monkeypatch):
+    """Ours, a pipeline, plain transformers: each says which digit is in the southeast."""
+    document = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    section = document.partition("## With transformers")[2].partition("\n## ")[0]
+    snippets = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    assert ["pipeline(" in text for text in snippets] == [False, True, False] and "llava" not in snippets[2]
+    for name in ("docs", "playground"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    for snippet in snippets:
+        exec(compile(snippet, "docs/checkpoints.md", "exec"), {})
+        assert capsys.readouterr().out.splitlines()[0].strip() == "9"
