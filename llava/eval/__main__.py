@@ -139,6 +139,9 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     except (TaskDataError, LostAnswersError, RunKeyMismatch) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {error}; what is answered is kept", file=sys.stderr)
+        return 1
     except torch.OutOfMemoryError as error:
         advice = "a single question does not fit" if args.batch_size in (None, 1) else "give --batch-size auto"
         print(f"error: {str(error).splitlines()[0]}: {advice}; what is answered is kept", file=sys.stderr)

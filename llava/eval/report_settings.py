@@ -10,7 +10,7 @@ from llava.eval.report_table import Column, Table
 from llava.eval.results import Row, same_judge
 from llava.paper import PaperTable
 
-_SETTINGS = ("n", "prompts", "conv_mode", "dtype", "generation", "data", "source", "revision", "data_revision")
+_SETTINGS = ("n", "prompts", "references", "conv_mode", "dtype", "generation", "data", "versions", "commit")
 _CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))
 _PAPER_DTYPE = "torch.float16"
 _PAPER_NOTES = {

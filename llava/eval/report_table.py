@@ -19,6 +19,15 @@ VANILLA = "none"
 HIGH_IMAGE = ("gqa", "pope", "textvqa", "vqav2_val", "mme")
 """Benchmarks that cannot be answered without the image: of ScienceQA and MMMU 82 % and 92 % remain without one."""
 
+_ALTERNATIVES = (
+    ("mmbench", "mmbench_cn"),
+    ("sqa_img", "sqa_full"),
+    ("textvqa", "textvqa_no_ocr"),
+    ("mmmu_val", "mmmu_val_official"),
+    ("seed", "seed_image", "seed_video"),
+)
+"""Variants of a benchmark: the first that is there counts in the means."""
+
 _OWN_SCALES = ("mme", "mmvet", "llava_bench")  # points and percent; all other scores are shares of 1
 
 
@@ -104,7 +113,7 @@ class Table:
         columns: The benchmarks, in the paper's order.
         lines: The methods; the first is the vanilla that all are compared with.
         runs: The `run` entry of each folder's results.json.
-        tasks: Tasks that all lines have a retention of, in the order of the columns.
+        tasks: Tasks that the means are over, in the order of the columns: all lines have a retention of each.
         notes: What a reader must know.
         paper: The paper's table that stands beside, or None.
     """
@@ -155,8 +164,12 @@ def build_table(folders: Sequence[Path], paper: PaperTable | None = None) -> Tab
     columns = _columns(lines)
     for line in lines:
         _compare(line, vanilla, notes)
-    tasks = [column.task for column in columns if not _lacking(column, lines)]
-    notes += _left_out(columns, lines, tasks)
+    tasks: list[str] = []
+    for column in columns:
+        if reason := _why_not_in_means(column, lines, tasks, paper):
+            notes.append(f"{column.heading} is not in the means: {reason}")
+        else:
+            tasks.append(column.task)
     return Table(columns, lines, runs, tasks, notes, paper)
 
 
@@ -186,7 +199,7 @@ def _lines(folder: Path, rows: Sequence[Row], notes: list[str], *, name_folder: 
             if not scored:
                 notes.append(f"{label}, {column.heading}: not scored ({_why_not(task)})")
                 continue
-            fullest = max(scored, key=lambda row: row["n"])
+            fullest = max(reversed(scored), key=lambda row: row["n"])  # the newest of those
             if len(scored) > 1:
                 others = ", ".join(str(row["n"]) for row in scored if row is not fullest)
                 notes.append(f"{label}, {column.heading}: shown is the row over {fullest['n']}; others: {others}")
@@ -253,13 +266,17 @@ def _compare(line: Line, vanilla: Line, notes: list[str]) -> None:
             cell.retention = 100 * cell.score / base.score
 
 
-def _left_out(columns: Sequence[Column], lines: Sequence[Line], tasks: Sequence[str]) -> list[str]:
-    notes = []
-    for column in columns:
-        if column.task not in tasks:
-            lacking = ", ".join(_lacking(column, lines))
-            notes.append(f"{column.heading} is not in the means: {lacking} cannot be compared there")
-    return notes
+def _why_not_in_means(
+    column: Column, lines: Sequence[Line], counted: Sequence[str], paper: PaperTable | None
+) -> str | None:
+    """Why a benchmark does not count in the means beside those that do; None if it does."""
+    if lacking := _lacking(column, lines):
+        return f"{', '.join(lacking)} cannot be compared there"
+    if paper is not None and column.heading not in paper.average_over:
+        return f"it is not in those of the paper's {paper.name}"
+    variants = next((group for group in _ALTERNATIVES if column.task in group), ())
+    other = next((task for task in variants if task in counted), None)
+    return f"{column_of(other).heading} is, another variant of it" if other is not None else None
 
 
 def _lacking(column: Column, lines: Sequence[Line]) -> list[str]:

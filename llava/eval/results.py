@@ -58,7 +58,8 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
 
     Args:
         path: The file; it is replaced in one step.
-        rows: New rows; one takes the place of an old one with the same `identity`.
+        rows: New rows, each told which code and packages made it; one takes the place of an old one with the same
+            `identity`.
         fingerprint: Fingerprint of the model.
         **run: More about the run, kept under `run`.
 
@@ -68,20 +69,21 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
     Raises:
         RunKeyMismatch: The file holds another model's rows.
     """
-    merged = {identity(row): row for row in [*read_results(path, fingerprint), *rows]}
+    made_by = {"versions": package_versions(), "commit": source_commit()}
+    merged = {identity(row): row for row in [*read_results(path, fingerprint), *(row | made_by for row in rows)]}
     done = with_retention(list(merged.values()))
-    about = {"model": fingerprint, "versions": package_versions(), "commit": source_commit(), **run}
+    about = {"model": fingerprint, **made_by, **run}
     write_json(path, {"run": about, "rows": done})
     return done
 
 
 def with_retention(rows: Sequence[Row]) -> list[Row]:
-    """The rows, each with its main score over that of the vanilla row that was made and judged alike, or None."""
+    """The rows, each with its main score over that of the vanilla row that was made and graded alike, or None."""
     vanilla = {_circumstances(row): row for row in rows if row["compression"] == "none"}
     done = []
     for row in rows:
         base = vanilla.get(_circumstances(row))
-        comparable = base is not None and same_judge(row, base)
+        comparable = base is not None and same_judge(row, base) and row.get("references") == base.get("references")
         done.append(row | {"retention": _ratio(main_value(row), main_value(base) if base and comparable else None)})
     return done
 

@@ -54,6 +54,15 @@ def prompts_fingerprint(samples: Sequence[Sample]) -> str:
     return digest.hexdigest()[:16]
 
 
+def references_fingerprint(samples: Sequence[Sample]) -> str:
+    """A hash of what the answers are held against; annotations that were mended give another."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        held = [sample.sample_id, sample.answer, sample.details.get("answers"), sample.details.get("options")]
+        digest.update(json.dumps(held).encode())
+    return digest.hexdigest()[:16]
+
+
 def compression_name(compression: CompressionConfig | None) -> str:
     """A name for a budget in tables: its short form, and what the short form does not say."""
     if compression is None:

@@ -12,7 +12,13 @@ from tqdm import tqdm
 from llava.eval.answers import AnswerFile, AnswerRow, AnswerStore, only_one
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
-from llava.eval.run_key import RunKey, compression_file_name, compression_name, prompts_fingerprint
+from llava.eval.run_key import (
+    RunKey,
+    compression_file_name,
+    compression_name,
+    prompts_fingerprint,
+    references_fingerprint,
+)
 from llava.eval.sources.source import ParquetSource
 from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
@@ -219,6 +225,7 @@ class TaskRun:
             **self.task.score(samples, texts),
             "n": len(samples),
             "prompts": key.prompts,
+            "references": references_fingerprint(samples),
             "conv_mode": key.conv_mode,
             "dtype": key.dtype,
             "generation": key.generation,
@@ -243,18 +250,20 @@ class TaskRun:
         folder = self.settings.output_dir / "submissions" / compression_file_name(self.compression)
         try:
             path = self.task.write_submission(self.samples, texts, folder)
-        except ValueError as error:  # answers are missing; the rows say which
+        except (TaskDataError, LookupError, TypeError, ValueError) as error:  # answers or files of the server's lack
             tqdm.write(f"{self.name}: no submission is written: {error}")
             return None
         return None if path is None else str(path.relative_to(self.settings.output_dir))
 
     def _cost(self, row: Row, samples: Sequence[Sample], efforts: Sequence[Effort]) -> Row:
         """Seconds, passes saved, latency; those of the earlier row, and its grades, if nothing was answered now."""
+        answered = sum(effort.asked - len(effort.errors) for effort in efforts)
         cost: Row = {
             "seconds": round(max(effort.seconds for effort in efforts), 3),
+            "answered": answered,  # in these seconds: an earlier run may have answered others
             "encodes_saved": sum(effort.encodes_saved for effort in efforts),
         }
-        if not any(effort.asked for effort in efforts):
+        if not answered:
             rows = read_results(self.settings.results_path, self.settings.fingerprint)
             earlier = next((known for known in rows if identity(known) == identity(row)), {})
             kept = [*cost, "vision_ms", "prefill_ms"]

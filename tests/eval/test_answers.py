@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from llava.eval import results
 from llava.eval.answers import AnswerFile, AnswerStore, RunKeyMismatch
 from llava.eval.results import format_table, read_results, write_results
 from llava.eval.run_key import RunKey, compression_file_name, compression_name
@@ -124,6 +126,23 @@ def test_retention_needs_one_judge(tmp_path: Path) -> None:
     assert [r["retention"] for r in read_results(path)] == [1.0, 0.5, None, None]
     write_results(path, [row("none", 0.8)], "model")
     assert [r["retention"] for r in read_results(path)] == [1.0, 0.5, None, None, 1.0]
+
+
+def test_scores_against_other_annotations_are_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, [row("none", 0.8) | {"references": "a"}, row("random_5", 0.4) | {"references": "b"}], "model")
+    assert [r["retention"] for r in read_results(path)] == [1.0, None]
+    write_results(path, [row("none", 0.5) | {"references": "b"}], "model")
+    assert [(r["accuracy"], r["retention"]) for r in read_results(path)] == [(0.5, 1.0), (0.4, 0.8)]
+
+
+def test_each_row_says_which_code_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.json"
+    for commit, name in (("first", "none"), ("second", "random_5")):
+        monkeypatch.setattr(results, "source_commit", lambda commit=commit: commit)
+        write_results(path, [row(name, 0.8)], "model")
+    assert [r["commit"] for r in read_results(path)] == ["first", "second"]
+    assert all(r["versions"]["torch"] == torch.__version__ for r in read_results(path))
 
 
 @pytest.mark.parametrize("field", ["n", "dtype", "conv_mode", "generation", "prompts"])

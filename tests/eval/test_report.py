@@ -239,6 +239,34 @@ def test_every_difference_in_setting_is_told(folder: Path, data: Path, tmp_path:
     assert "mean: over 3 (GQA, MMB, MME)" in text
 
 
+def test_a_benchmark_counts_once_in_the_means(tmp_path: Path) -> None:
+    setting = {"prompts": "p", "n": 10, "tokens": 576, "main_score": "accuracy"}
+    names = ("gqa", "seed", "seed_image", "textvqa_no_ocr", "sqa_full", "mmbench_cn", "vizwiz_val")
+    rows = [
+        {"task": task, "compression": budget, "accuracy": score, "circular_accuracy": score, **setting}
+        for task in names
+        for budget, score in (("none", 0.8), ("visionzip:54+10", 0.2 if task == "seed_image" else 0.6))
+    ]
+    layout.write_json(tmp_path / "results.json", {"run": {"model": "fp"}, "rows": rows})
+    table = build_table([tmp_path])
+    assert table.tasks == ["gqa", "seed", "vizwiz_val", "mmbench_cn", "sqa_full", "textvqa_no_ocr"]
+    assert table.lines[1].mean(table.tasks) == pytest.approx(75)
+    assert "SEED-I is not in the means: SEED is, another variant of it" in table.notes
+    # Beside the paper only what its own means count, so that they are over the same tasks.
+    table = build_table([tmp_path], paper_tables()["table1"])
+    assert table.tasks == ["gqa", "seed"] and paper_means(table.paper, table.tasks)["VisionZip", 64] is not None
+    assert "VizWiz is not in the means: it is not in those of the paper's table1" in table.notes
+
+
+def test_of_rows_over_as_many_questions_the_newest_is_shown(tmp_path: Path) -> None:
+    row = {"task": "gqa", "compression": "none", "n": 10, "tokens": 576, "accuracy": 0.5, "dtype": "torch.float16"}
+    rows = [row, row | {"accuracy": 0.7, "dtype": "torch.bfloat16"}, row | {"accuracy": 0.9, "n": 5}]
+    layout.write_json(tmp_path / "results.json", {"run": {"model": "fp"}, "rows": rows})
+    table = build_table([tmp_path])
+    assert table.lines[0].cells["gqa"].score == 70
+    assert table.notes == ["vanilla, GQA: shown is the row over 10; others: 10, 5"]
+
+
 def test_seeds_of_a_method_that_draws_are_one_row(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_run(run, data, {"none": 0.9, "random:64": 0.5, "random:64 seed=1": 0.4, "random:64 seed=2": 0.7})

@@ -302,17 +302,27 @@ def test_all_runs_what_is_there_and_says_what_is_not(
     assert json.loads((out / "earned" / "mmvet" / "none.json").read_text()) == {"v1_0": None, "v1_1": None}
 
 
-def test_grades_survive_a_rerun_that_asks_nothing(
-    inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_grades_and_costs_survive_a_rerun_that_answers_nothing(
+    inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_broken: bool
 ) -> None:
+    """An image that cannot be read is tried again each time, which changes nothing."""
     task, given = get_task("mmvet"), settings(tmp_path / "out", tmp_path / "data")
     monkeypatch.setattr(type(task), "max_new_tokens", 4)
     write_small_benchmarks(tmp_path / "data")
+    row = {"question": "Q?", "answer": "a", "capability": ["rec"]}
+    layout.write_mmvet(tmp_path / "data", [row | {"imagename": name} for name in ("a.png", "b.png")])
+    if not is_broken:
+        (tmp_path / "data" / "mm-vet" / "images" / "b.png").write_bytes(layout.png())
     [first] = evaluate(inference, [task], [None], given)
+    assert (first.row["answered"], len(first.row["errors"])) == (2 - is_broken, is_broken)
     judge = {"model": "local"}
     write_results(given.results_path, [first.row | {"score": 31.1, "judge": judge}], "model")
     [again] = evaluate(inference, [task], [None], given)
     assert (again.row["score"], again.row["judge"], again.row["retention"]) == (31.1, judge, 1.0)
+    assert {name: again.row[name] for name in ("answered", "seconds")} == {
+        name: first.row[name] for name in ("answered", "seconds")
+    }
 
 
 def test_an_unanswered_question_leaves_no_submission(

@@ -87,6 +87,6 @@ def _categories(answer: ScienceAnswer) -> list[str]:
     names += ["text"] if answer.has_text else []
     names += ["image"] if answer.has_image else []
     names += ["no_context"] if not (answer.has_text or answer.has_image) else []
-    if answer.grade.startswith("grade"):
-        names.append("grade_1_6" if int(answer.grade.removeprefix("grade")) <= 6 else "grade_7_12")
+    if (number := answer.grade.removeprefix("grade")).isdecimal():
+        names.append("grade_1_6" if int(number) <= 6 else "grade_7_12")
     return names

@@ -37,7 +37,7 @@ class Gqa(Task):
                 prompt=with_tail(row["question"], SHORT_ANSWER),
                 images=(folder / "images" / f"{row['imageId']}.jpg",),
                 answer=str(row["answer"]),
-                details={name: types.get(name, "") for name in ("structural", "semantic")},
+                details={name: str(types.get(name) or "") for name in ("structural", "semantic")},
             )
 
         return collect(path, read_json(path).items(), build)

@@ -13,9 +13,9 @@ from typing import Any
 
 from llava.eval.metrics import llava_bench
 from llava.eval.metrics.averages import mean
-from llava.eval.tasks.base import LoadedTask, Sample, Scores, TaskDataError, register_task
+from llava.eval.tasks.base import LoadedTask, Sample, Scores, register_task
 from llava.eval.tasks.judged import JudgedTask
-from llava.eval.tasks.local_files import collect, read_jsonl
+from llava.eval.tasks.local_files import collect, keyed, read_jsonl
 
 
 @register_task
@@ -33,8 +33,10 @@ class LlavaBench(JudgedTask):
         """Reads questions, captions and reference answers."""
         folder = data_root / "llava-bench-in-the-wild"
         path = folder / "questions.jsonl"
-        captions = _by_field(folder / "context.jsonl", "image", "caption")
-        references = _by_field(folder / "answers_gpt4.jsonl", "question_id", "text")
+        captions = keyed(read_jsonl(folder / "context.jsonl"), lambda row: row["image"], lambda row: row["caption"])
+        references = keyed(
+            read_jsonl(folder / "answers_gpt4.jsonl"), lambda row: row["question_id"], lambda row: row["text"]
+        )
 
         def build(row: dict[str, Any]) -> Sample:
             for known, key, what in (
@@ -43,13 +45,14 @@ class LlavaBench(JudgedTask):
             ):
                 if key not in known:
                     raise ValueError(f"there is no {what} of {key!r}")
+            caption = captions[row["image"]]
             return Sample(
                 sample_id=str(row["question_id"]),
                 prompt=row["text"],
                 images=(folder / "images" / row["image"],),
                 answer=references[row["question_id"]],
                 group=row["category"],
-                details={"caption": captions[row["image"]]},
+                details={"caption": caption if isinstance(caption, str) else list(caption)},
             )
 
         return collect(path, read_jsonl(path), build)
@@ -89,10 +92,3 @@ class LlavaBench(JudgedTask):
                 pair = grades[sample.sample_id]
                 by_category.setdefault(sample.group, []).append(llava_bench.Grades(*pair) if pair else None)
         return llava_bench.llava_bench_scores(by_category)
-
-
-def _by_field(path: Path, key: str, value: str) -> dict[Any, Any]:
-    try:
-        return {row[key]: row[value] for row in read_jsonl(path)}
-    except (KeyError, TypeError) as error:
-        raise TaskDataError(f"{path}: a row lacks {key!r} or {value!r} ({error})") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from llava.eval.tasks.base import LoadedTask, Sample, TaskDataError
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."
 LETTERS = ("A", "B", "C", "D", "E")
+WRONG_ROW = (LookupError, AttributeError, TypeError, ValueError)
+"""What reading a row of another shape raises."""
 
 _WHERE = "docs/benchmarks.md says where it comes from; --data-root names another folder"
 
@@ -93,14 +96,14 @@ def read_jsonl(path: Path) -> list[Any]:
     return rows
 
 
-def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample]) -> LoadedTask:
+def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample | None]) -> LoadedTask:
     """Makes a sample of each row.
 
     Args:
         path: The file that the rows are from, for messages.
         rows: The rows.
-        build: Makes a sample; a row for which it raises KeyError, TypeError or ValueError is left out and named, and
-            so is one whose id is there already.
+        build: Makes a sample; a row that it fails on, or of which a text is no text, is left out and named, and so is
+            one whose id is there already. None is a row of another task.
 
     Raises:
         TaskDataError: There is not one good row.
@@ -110,10 +113,13 @@ def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample]) -> 
     for number, row in enumerate(rows):
         try:
             sample = build(row)
+            if sample is None:
+                continue
+            _check_texts(sample)
         except KeyError as error:
             bad_rows.append(f"{path} row {number}: missing field {error}")
             continue
-        except (TypeError, ValueError) as error:
+        except WRONG_ROW as error:
             bad_rows.append(f"{path} row {number}: {error}")
             continue
         if sample.sample_id in samples:
@@ -123,6 +129,31 @@ def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample]) -> 
     if not samples:
         raise TaskDataError(f"{path} has no usable row: {bad_rows[0] if bad_rows else 'it is empty'}; {_WHERE}")
     return LoadedTask(list(samples.values()), bad_rows)
+
+
+def keyed(rows: Iterable[Any], key: Callable[[Any], Any], value: Callable[[Any], Any]) -> dict[Any, Any]:
+    """What a second file says of each question or image; a row that cannot be used says nothing."""
+    found = {}
+    for row in rows:
+        with suppress(*WRONG_ROW):
+            found[key(row)] = value(row)
+    return found
+
+
+def _check_texts(sample: Sample) -> None:
+    """Finds a wrong type here, and not when the sample is asked or scored.
+
+    Raises:
+        TypeError: What must be a text is none; an empty cell of a table is one.
+    """
+    fields = {"id": sample.sample_id, "question": sample.prompt, "answer": sample.answer, "group": sample.group}
+    texts = list(fields.items())
+    for name, value in sample.details.items():
+        listed = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        texts += [(name, text) for text in listed]
+    for name, text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is {text!r:.80}, which is not text")
 
 
 def with_tail(question: str, *tails: str) -> str:

@@ -65,6 +65,8 @@ def _rows(folder: Path, category: str) -> Iterator[tuple[str, Path, int, str]]:
 
 def _sample(row: tuple[str, Path, int, str]) -> Sample:
     category, image, number, line = row
+    if number > 1:
+        raise ValueError(f"{image.stem}.txt of {category}: {line!r} is one too many, MME asks two questions an image")
     question, *answer = line.strip().split("\t")
     if len(answer) != 1 or answer[0].lower() not in ("yes", "no"):
         raise ValueError(f"{image.stem}.txt of {category}: {line!r} is not a question, a tab, and Yes or No")

@@ -32,16 +32,16 @@ class ScienceQaImages(Task):
         path = folder / "problems.json"
         problems = read_json(path)
         ids = read_field(folder / "pid_splits.json", "test")
-        rows = [(key, problems.get(key)) for key in ids]
-        if self.images_only:
-            rows = [(key, row) for key, row in rows if row is None or row.get("image")]
+        rows = [(key, problems.get(key) if isinstance(key, str) else None) for key in ids]
 
-        def build(item: tuple[str, dict[str, Any] | None]) -> Sample:
+        def build(item: tuple[Any, Any]) -> Sample | None:
             key, row = item
             if row is None:
                 raise ValueError(f"pid_splits.json names {key!r}, which is not there")
-            question = f"Context: {row['hint']}\n{row['question']}" if row["hint"] else row["question"]
             image = row.get("image")
+            if self.images_only and not image:
+                return None
+            question = f"Context: {row['hint']}\n{row['question']}" if row["hint"] else row["question"]
             return Sample(
                 sample_id=key,
                 prompt=with_tail(options_below(question, row["choices"]), OPTION_LETTER),
@@ -52,7 +52,7 @@ class ScienceQaImages(Task):
                     "choices": len(row["choices"]),
                     "has_text": bool(row["hint"]),
                     "subject": row["subject"],
-                    "grade": row["grade"],
+                    "grade": str(row["grade"]),
                 },
             )
 

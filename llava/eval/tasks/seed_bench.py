@@ -15,7 +15,9 @@ from typing import Any, ClassVar
 from llava.eval.metrics import seed
 from llava.eval.submissions import write_seed_submission
 from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_task
-from llava.eval.tasks.local_files import OPTION_LETTER, collect, options_below, read_field, with_tail
+from llava.eval.tasks.local_files import OPTION_LETTER, collect, keyed, options_below, read_field, with_tail
+
+_DATA_TYPES = ("image", "video")
 
 
 @register_task
@@ -26,15 +28,19 @@ class SeedBench(Task):
     description = "SEED-Bench, images and middle frames of videos; accuracy"
     max_new_tokens = 128
     published_size = 17_990
-    data_types: ClassVar[tuple[str, ...]] = ("image", "video")
+    data_types: ClassVar[tuple[str, ...]] = _DATA_TYPES
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the questions."""
         folder = data_root / "seed_bench"
         path = folder / "SEED-Bench.json"
-        types = {number: name for name, number in read_field(path, "question_type", dict).items()}
+        types = keyed(read_field(path, "question_type", dict).items(), lambda item: item[1], lambda item: item[0])
 
-        def build(row: dict[str, Any]) -> Sample:
+        def build(row: dict[str, Any]) -> Sample | None:
+            if row["data_type"] not in _DATA_TYPES:
+                raise ValueError(f"data_type {row['data_type']!r} is neither image nor video")
+            if row["data_type"] not in self.data_types:
+                return None
             if row["data_type"] == "video":
                 frame = f"{row['question_type_id']}_{row['question_id']}.png"
                 image = folder / "SEED-Bench-video-image" / frame
@@ -50,8 +56,7 @@ class SeedBench(Task):
                 details={"data_type": row["data_type"]},
             )
 
-        rows = [row for row in read_field(path, "questions") if row.get("data_type") in (*self.data_types, None)]
-        return collect(path, rows, build)
+        return collect(path, read_field(path, "questions"), build)
 
     def parse(self, text: str) -> str:
         """The text itself: LLaVA's script compares it with the letter as it is."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from llava.eval.metrics.answer_text import evalai_answer
 from llava.eval.metrics.textvqa import textvqa_accuracy
 from llava.eval.tasks.base import LoadedTask, Sample, Task, register_task
-from llava.eval.tasks.local_files import SHORT_ANSWER, collect, existing, read_field, read_jsonl, with_tail
+from llava.eval.tasks.local_files import SHORT_ANSWER, collect, existing, keyed, read_field, read_jsonl, with_tail
 
 _OCR = "Reference OCR token: "
 
@@ -75,6 +75,18 @@ def _ocr_lines(folder: Path) -> Mapping[str, str]:
     """The line that names an image's OCR tokens, by image id."""
     path = existing([folder / "llava_textvqa_val_v051_ocr.jsonl", folder / "TextVQA_Rosetta_OCR_v0.2_val.json"])
     if path.suffix == ".json":
-        return {row["image_id"]: _OCR + ", ".join(row["ocr_tokens"]) for row in read_field(path, "data")}
-    lines = ((row["question_id"], row["text"].split("\n")) for row in read_jsonl(path))
-    return {image_id: next(line for line in text if line.startswith(_OCR)) for image_id, text in lines}
+        rows = read_field(path, "data")
+        return keyed(rows, lambda row: row["image_id"], lambda row: _OCR + ", ".join(row["ocr_tokens"]))
+    return keyed(read_jsonl(path), lambda row: row["question_id"], lambda row: _ocr_line(row["text"]))
+
+
+def _ocr_line(question: str) -> str:
+    """The line of LLaVA's question that names the tokens.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for line in question.split("\n"):
+        if line.startswith(_OCR):
+            return line
+    raise ValueError(f"no line begins with {_OCR!r}")

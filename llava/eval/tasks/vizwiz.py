@@ -43,7 +43,7 @@ class VizWiz(Task):
                 prompt=with_tail(row["question"].capitalize(), INSUFFICIENT, SHORT_ANSWER),
                 images=(folder / self.split / row["image"],),
                 answer="",
-                group=row.get("answer_type", "") if self.has_answers else "",
+                group=row.get("answer_type") or "" if self.has_answers else "",
                 details={"answers": answers},
             )
 

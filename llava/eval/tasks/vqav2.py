@@ -18,7 +18,7 @@ from typing import Any
 from llava.eval.metrics.vqa import normalise, vqa_accuracy
 from llava.eval.submissions import write_vqa_submission
 from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_task
-from llava.eval.tasks.local_files import SHORT_ANSWER, collect, read_field, with_tail
+from llava.eval.tasks.local_files import SHORT_ANSWER, collect, keyed, read_field, with_tail
 
 
 class _Vqav2(Task):
@@ -47,9 +47,8 @@ class Vqav2Val(_Vqav2):
         """Reads questions and annotations."""
         folder = data_root / "vqav2"
         path = folder / "v2_OpenEnded_mscoco_val2014_questions.json"
-        annotations = {
-            row["question_id"]: row for row in read_field(folder / "v2_mscoco_val2014_annotations.json", "annotations")
-        }
+        rows = read_field(folder / "v2_mscoco_val2014_annotations.json", "annotations")
+        annotations = keyed(rows, lambda row: row["question_id"], lambda row: row)
 
         def build(row: dict[str, Any]) -> Sample:
             annotation = annotations.get(row["question_id"])
@@ -83,7 +82,7 @@ class Vqav2TestDev(_Vqav2):
 
         def build(row: dict[str, Any]) -> Sample:
             return Sample(
-                sample_id=str(row["question_id"]),
+                sample_id=str(int(row["question_id"])),
                 prompt=with_tail(row["question"], SHORT_ANSWER),
                 images=(folder / "test2015" / f"COCO_test2015_{row['image_id']:012d}.jpg",),
                 answer="",
