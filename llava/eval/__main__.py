@@ -119,8 +119,11 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     with plain_errors():
         read_results(args.output_dir / "results.json")  # what would end the run after hours is told now
     workers = _workers(parser, args)
+    runs_all = args.tasks.strip() == "all"
     try:
         with plain_errors():
+            if workers.is_first and not runs_all:
+                place.check(tasks)
             fingerprint, inference = _load(args, workers, compressions)
         settings = RunSettings(
             output_dir=args.output_dir,
@@ -133,7 +136,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             workers=workers,
             source=place.source,
         )
-        left_out: dict[str, str] | None = {} if args.tasks.strip() == "all" else None
+        left_out: dict[str, str] | None = {} if runs_all else None
         own = [inference.model.compression]
         results = evaluate(inference, tasks, compressions or own, settings, left_out=left_out)
     except (TaskDataError, LostAnswersError, RunKeyMismatch) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,15 @@ class DataPlace:
         environment = os.environ.get(DATA_ROOT_VARIABLE)
         root = args.data_root or (Path(environment) if environment else None)
         return cls(root, ParquetSource.parse(args.data_source))
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Finds out before a large model is loaded, and others of the tasks are asked, what cannot be had.
+
+        Raises:
+            TaskDataError: A task's files are missing.
+        """
+        for task in tasks:
+            self.load(task)
 
     def load(self, task: Task, answered_from: str | None = None) -> LoadedTask:
         """A task's samples.
