@@ -19,6 +19,7 @@ from llava.eval.data_place import DataPlace, add_data_flags
 if TYPE_CHECKING:
     from llava.eval.parallel import Workers
     from llava.eval.task_run import RunSettings, TaskResult
+    from llava.eval.tasks import Task
     from llava.inference import Inference
     from llava.model.configuration import CompressionConfig
 
@@ -122,9 +123,8 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     runs_all = args.tasks.strip() == "all"
     try:
         with plain_errors():
-            if workers.is_first and not runs_all:
-                place.check(tasks)
-            fingerprint, inference = _load(args, workers, compressions)
+            fingerprint = _check_first(args, workers, place, [] if runs_all else tasks)
+            inference = _load(args, compressions)
         settings = RunSettings(
             output_dir=args.output_dir,
             fingerprint=fingerprint,
@@ -190,21 +190,32 @@ def _workers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Worke
     return Chunk(args.chunk_idx, args.num_chunks)
 
 
-def _load(
-    args: argparse.Namespace, workers: Workers, compressions: Sequence[CompressionConfig | None]
-) -> tuple[str, Inference]:
-    """The model and its fingerprint, which one process works out for all; every budget is tried on the model."""
-    from llava.eval.parallel import own_device
+def _check_first(args: argparse.Namespace, workers: Workers, place: DataPlace, tasks: Sequence[Task]) -> str:
+    """What can be told before a large model is loaded; one process looks for all.
+
+    Returns:
+        The model's fingerprint.
+
+    Raises:
+        RunKeyMismatch: The output folder holds another model's results.
+        TaskDataError: The data of one of the tasks are missing.
+    """
     from llava.eval.results import read_results
-    from llava.inference import Inference
     from llava.model.fingerprint import model_fingerprint
 
     fingerprint = ""
     if workers.is_first:
         fingerprint = model_fingerprint(args.model_path, args.model_base, cache=args.output_dir / "model_hashes.json")
-        # Told before the loading of a large model.
         read_results(args.output_dir / "results.json", fingerprint)
-    fingerprint = workers.gather(fingerprint)[0]
+        place.check(tasks)
+    return str(workers.gather(fingerprint)[0])
+
+
+def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | None]) -> Inference:
+    """The model; every budget is tried on it."""
+    from llava.eval.parallel import own_device
+    from llava.inference import Inference
+
     device = own_device(args.device)
     inference = Inference.load(
         args.model_path, args.model_base, conv_mode=args.conv_mode, device=device, torch_dtype=args.dtype
@@ -212,7 +223,7 @@ def _load(
     own = inference.model.compression
     for compression in [*compressions, own]:
         inference.model.set_compression(compression)
-    return fingerprint, inference
+    return inference
 
 
 def _tell(results: Sequence[TaskResult], left_out: Mapping[str, str], settings: RunSettings) -> int:
