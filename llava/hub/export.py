@@ -18,7 +18,7 @@ from typing import Any
 
 from llava.command_line import plain_errors
 
-FORMATS = ("hf",)
+FORMATS = ("hf", "llava", "projector")
 RUN_RECORDS = ("subset.json",)  # what else a run leaves holds paths of its machine
 
 
@@ -79,8 +79,7 @@ def export(
         ValueError: `output` holds something already, the disk is full, or an argument is wrong.
     """
     from llava.hub.provenance import write_manifest
-    from llava.hub.shards import parse_size, plan_shards, write_shards
-    from llava.hub.source import open_source
+    from llava.hub.shards import parse_size, write_shards
     from llava.hub.staging import MANIFEST, check_space, staged
     from llava.model.checkpoint_files import resolve_checkpoint
 
@@ -89,25 +88,15 @@ def export(
     max_bytes = parse_size(max_shard_size)
     folder = resolve_checkpoint(src)
     with staged(output, overwrite, (folder,)) as work:
-        source = open_source(folder, model_base)
-        compression = source.compression
-        from llava.hub.hf_format import write_hf
-
-        layout = write_hf(source, work)
+        request = _Request(src, folder, to, Path(output), model_base, legacy, vision_tower)
+        layout, compression, facts = _write_small_files(request, work)
         needed = sum(tensor.num_bytes for tensor in layout.tensors.values())
         check_space(work, needed)
         with _progress(needed, progress) as bar:
-            digests = write_shards(work, plan_shards(layout.tensors, max_bytes), bar.update)
+            digests = write_shards(work, _shards(layout.tensors, to, max_bytes), bar.update)
         for name in RUN_RECORDS:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, work / name)
-        facts = {
-            "format": to,
-            "source": public_name(src),
-            "model_base": None if model_base is None else public_name(model_base),
-            "compression": None if compression is None else str(compression),
-            "notes": list(layout.notes),
-        }
         write_manifest(work, facts, layout.rows, digests)
     written = sorted(file for file in Path(output).expanduser().iterdir() if file.is_file())
     return ExportReport(
@@ -119,6 +108,68 @@ def export(
         sum(file.stat().st_size for file in written),
         tuple(file.name for file in written if file.name != MANIFEST),
     )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of `export` that the formats look at; `folder` is the source on this machine."""
+
+    src: str | Path
+    folder: Path
+    to: str
+    output: Path
+    model_base: str | Path | None
+    legacy: bool
+    vision_tower: str | None
+
+
+def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Everything but the weights: the layout, the compression, and what the manifest says."""
+    from llava.hub.hf_format import write_hf
+    from llava.hub.llava_format import write_llava
+    from llava.hub.projector_format import write_projector
+    from llava.hub.source import open_source
+    from llava.model.checkpoint_files import resolve_checkpoint
+
+    base, source_name = request.model_base, public_name(request.src)
+    facts: dict[str, Any] = {"format": request.to, "source": source_name}
+    if request.to == "projector":
+        layout, compression = write_projector(
+            request.folder,
+            work,
+            public=source_name,
+            model_base=None if base is None else str(base),
+            legacy=request.legacy,
+            vision_tower=request.vision_tower,
+        )
+    else:
+        source = open_source(request.folder, base)
+        compression = source.compression
+        if request.to == "hf":
+            layout = write_hf(source, work)
+        else:
+            layout = write_llava(
+                source,
+                work,
+                name=request.output.name,
+                vision_tower=request.vision_tower,
+                model_base=None if base is None else resolve_checkpoint(base, weights=False),
+            )
+        if source.parts.is_llava_format:
+            facts["tower_inside"] = source.parts.has_tower
+    facts |= {
+        "model_base": None if base is None else public_name(base),
+        "compression": None if compression is None else str(compression),
+        "notes": list(layout.notes),
+    }
+    return layout, compression, facts
+
+
+def _shards(tensors: Any, to: str, max_bytes: int) -> Any:
+    from llava.hub.shards import plan_shards
+    from llava.model.multimodal_projector import PROJECTOR_FILE
+
+    return {PROJECTOR_FILE: tensors} if to == "projector" else plan_shards(tensors, max_bytes)
 
 
 def public_name(path_or_repo: str | Path) -> str:

@@ -75,7 +75,7 @@ def write_hf(source: Source, folder: Path) -> Layout:
         )
     entries = config_entries(source, notes)
     _write_json(folder / "config.json", entries)
-    write_generation_config(source, folder)
+    write_generation_config(source, folder, tokenizer.pad_token_id)
     template = _chat_template(config, notes)
     _write_tokenizer(tokenizer, source, folder)
     _write_processor(source, folder)
@@ -144,7 +144,7 @@ def main_dtype(tensors: dict[str, StoredTensor]) -> str:
     return sizes.most_common(1)[0][0]
 
 
-def write_generation_config(source: Source, folder: Path) -> None:
+def write_generation_config(source: Source, folder: Path, pad_token_id: int | None) -> None:
     """Writes the published generation settings, without those that contradict themselves."""
     from transformers import GenerationConfig
 
@@ -153,7 +153,7 @@ def write_generation_config(source: Source, folder: Path) -> None:
     entries = entries or {"bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id}
     if not entries.get("do_sample"):  # LLaVA's say temperature and top_p but not do_sample; saving that is an error
         entries = {name: value for name, value in entries.items() if name not in ("temperature", "top_p", "top_k")}
-    entries["pad_token_id"] = text.pad_token_id if text.pad_token_id is not None else entries.get("pad_token_id")
+    entries["pad_token_id"] = pad_token_id
     entries.pop("transformers_version", None)
     GenerationConfig.from_dict(entries).save_pretrained(folder)
 

@@ -75,7 +75,7 @@ def add_image_token(
     config.text_config.vocab_size = end
     setattr(config, ROWS_BEFORE, rows)
     config.image_token_id = vocabulary[DEFAULT_IMAGE_TOKEN]
-    config.pad_token_id = config.text_config.pad_token_id = tokenizer.pad_token_id
+    config.pad_token_id = tokenizer.pad_token_id
     named = sorted((place, name) for name, place in vocabulary.items() if place >= rows)
     return AddedRows(rows, end, tuple(name for _, name in named))
 

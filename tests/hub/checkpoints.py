@@ -20,9 +20,8 @@ NAMES = {"v1.5": "tiny-llava-v1.5", "next": "tiny-llava-v1.6-next"}
 
 
 def edit_json(file: Path, **entries) -> None:
-    config = json.loads(file.read_text())
-    config.update(entries)
-    file.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    config = {**json.loads(file.read_text()), **entries}
+    file.write_text(json.dumps({name: value for name, value in config.items() if entries.get(name, 0) is not None}))
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
@@ -48,7 +47,7 @@ def llava_checkpoint(oracle: Path, folder: Path, kind: str) -> Path:
     prefix = "model.vision_tower.vision_tower."
     if "mistral" in changes:
         architecture = {"model_type": "llava_mistral", "architectures": ["LlavaMistralForCausalLM"]}
-        edit_json(folder / "config.json", **architecture, sliding_window=None)
+        edit_json(folder / "config.json", **architecture, rope_scaling=None, sliding_window=64)
     if "inside" in changes:
         state |= {f"{prefix}{name}": value for name, value in tower.items()}
         edit_json(folder / "config.json", unfreeze_mm_vision_tower=True)
