@@ -12,7 +12,9 @@ from llava.model.checkpoint_files import CheckpointError
 from tests.hub.checkpoints import assert_same_tensors, edit_json, llava_checkpoint, tensors_of
 
 CLIP = "tiny-clip-vit-l14-336"
-KINDS = ["v1.5", "v1.5 inside sharded", "v1.5 mistral half", "next", "next outside half", "next mistral sharded"]
+QUICK = ["v1.5 inside sharded", "next outside half"]
+SLOW = ["v1.5", "v1.5 mistral half", "next", "next mistral sharded"]
+KINDS = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)]
 
 
 def there_and_back(oracle_dir, tmp_path, kind, **options):
@@ -37,7 +39,7 @@ def test_llava_to_hf_to_llava(kind, oracle_dir, tmp_path):
             assert (back / name).read_bytes() == (source / name).read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["v1.5 mistral half", "next"])
+@pytest.mark.parametrize("kind", ["v1.5 mistral half", pytest.param("next", marks=pytest.mark.slow)])
 def test_hf_to_llava_to_hf(kind, oracle_dir, tmp_path):
     """The added rows are made anew, to the same bits; a published llava-hf folder's own, drawn ones are not kept."""
     _, first, back = there_and_back(oracle_dir, tmp_path, kind)
@@ -60,7 +62,7 @@ def test_llava_to_llava_keeps_every_file(oracle_dir, tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", ["clip", "next"])
+@pytest.mark.parametrize("kind", ["clip", pytest.param("next", marks=pytest.mark.slow)])
 def test_a_folder_of_plain_transformers(kind, oracle_dir, tmp_path):
     """A llava-hf folder: no entry of LLaVA's, a vocabulary padded with drawn rows, the tower always inside."""
     source = llava_checkpoint(oracle_dir, tmp_path / "source", "v1.5" if kind == "clip" else "next")

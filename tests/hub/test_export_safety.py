@@ -176,6 +176,7 @@ def test_projector_alone(source, tmp_path):
     assert_same_tensors(whole, {name: state[name] for name in state if "mm_projector" in name})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["hf", "llava"])
 def test_a_projector_is_put_on_its_base(to, source, tmp_path):
     _, model, _, _ = load_pretrained_model(source, device="cpu", compression="visionzip:54+10")

@@ -51,6 +51,7 @@ def test_a_whole_release_passes(released, capsys):
     assert [row.split("  ")[0] for row in rows] == expected and all("  ok" in row for row in rows)
 
 
+@pytest.mark.slow
 def test_what_is_broken_is_named(released):
     edit_json(released / "generation_config.json", eos_token_id=5)
     (released / "tokenizer_config.json").unlink()
@@ -83,6 +84,7 @@ def test_a_llava_folder_without_card_or_manifest(oracle_dir, tmp_path):
     assert states(verify(source))["llava"] is False
 
 
+@pytest.mark.slow
 def test_a_compression_that_does_not_fit_fails(released):
     edit_json(released / "config.json", compression={**BUDGET, "dominant": 5000})
     report = verify(released)
