@@ -62,9 +62,7 @@ def visionzip(
     sizes = torch.ones_like(positions)
     joined = None
     if contextual:
-        merged, targets, counts, joined = _merge(
-            gather_rows(hidden_states, left + offset), gather_rows(keys, left + offset), left, contextual, merge
-        )
+        merged, targets, counts, joined = _merge(hidden_states[:, offset:], keys[:, offset:], left, contextual, merge)
         tokens = torch.cat([tokens, merged], dim=1)
         positions = torch.cat([positions, targets], dim=1)
         sizes = torch.cat([sizes, counts + 1], dim=1)
@@ -82,14 +80,14 @@ def _split(saliency: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
 
 
 def _merge(
-    hidden: Tensor, keys: Tensor, index: Tensor, contextual: int, merge: MergeRule
+    patches: Tensor, keys: Tensor, left: Tensor, contextual: int, merge: MergeRule
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Merges R left-over patches into M contextual tokens.
 
     Args:
-        hidden: (B, R, C).
-        keys: (B, R, d).
-        index: (B, R), the patches' indices, ascending.
+        patches: (B, P, C), of which the R rows are copied once: they are most of what the method moves.
+        keys: (B, P, d).
+        left: (B, R), the patches' indices, ascending.
         contextual: M.
         merge: See `visionzip`.
 
@@ -97,27 +95,28 @@ def _merge(
         tokens (B, M, C), the targets' patch indices (B, M), how many joined each (B, M), and for each of the R the
         number of its group (B, R).
     """
-    num_left = hidden.shape[1]
+    num_left = left.shape[1]
     step = max(1, num_left // contextual)
-    target = torch.arange(contextual, device=hidden.device) * step  # (M,)
-    is_target = torch.zeros(num_left, dtype=torch.uint8, device=hidden.device).index_fill_(0, target, 1)
+    target = torch.arange(contextual, device=left.device) * step  # (M,)
+    is_target = torch.zeros(num_left, dtype=torch.uint8, device=left.device).index_fill_(0, target, 1)
     other = is_target.argsort(stable=True)[: num_left - contextual]  # (R - M,), ascending
 
+    targets, others = left[:, target], left[:, other]  # (B, M), (B, R - M)
     # Cosine similarity in fp32 also for half-precision models: eight bits of mantissa would decide the groups.
     unit = torch.nn.functional.normalize(keys.float(), dim=-1)
-    group = (unit[:, other] @ unit[:, target].transpose(1, 2)).argmax(dim=2)  # (B, R - M)
+    group = (gather_rows(unit, others) @ gather_rows(unit, targets).transpose(1, 2)).argmax(dim=2)  # (B, R - M)
     member = torch.nn.functional.one_hot(group, contextual)  # (B, R - M, M)
     counts = member.sum(dim=1)  # (B, M)
 
-    total = member.to(hidden.dtype).transpose(1, 2) @ hidden[:, other]  # (B, M, C)
+    total = member.to(patches.dtype).transpose(1, 2) @ gather_rows(patches, others)  # (B, M, C)
     if merge == "reference":
-        tokens = hidden[:, target] + total / counts.clamp(min=1).unsqueeze(-1).to(hidden.dtype)
+        tokens = gather_rows(patches, targets) + total / counts.clamp(min=1).unsqueeze(-1).to(patches.dtype)
     else:
-        tokens = (hidden[:, target] + total) / (counts + 1).unsqueeze(-1).to(hidden.dtype)
+        tokens = (gather_rows(patches, targets) + total) / (counts + 1).unsqueeze(-1).to(patches.dtype)
 
-    own_group = torch.arange(contextual, device=index.device).expand(index.shape[0], -1)
+    own_group = torch.arange(contextual, device=left.device).expand(left.shape[0], -1)
     groups = torch.cat([own_group, group], dim=1)[:, torch.cat([target, other]).argsort()]
-    return tokens, index[:, target], counts, groups
+    return tokens, targets, counts, groups
 
 
 def _assignment(kept: Tensor, left: Tensor, joined: Tensor | None, offset: int) -> Tensor:

@@ -1,0 +1,187 @@
+"""The compressors alone, on the features of a real-sized CLIP: time, kernels, bytes over the least that must move.
+
+    python benchmarks/compressor.py --json compressor.json
+
+CLIP ViT-L/14-336 has 577 tokens of 1024 channels, keys of 64. The floor of a method is what any implementation moves:
+the optional features that the method asks for, read once; the rows that it keeps or merges, read once; the result,
+written once. `of the tower` is the share of the time that the tower takes for the same batch, measured in turn with it.
+On CUDA the compressor is also captured in a graph and replayed, as a serving engine would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from harness import machine, measure
+from torch import Tensor
+from tqdm import tqdm
+from transformers import CLIPVisionConfig, CLIPVisionModel
+from vision import CLIP_L_336, llava_way
+
+from llava import CompressionConfig
+from llava.analysis.counting import Counts, count
+from llava.model.multimodal_compressor import VisionFeatures, available_compressors, get_compressor
+
+GRID, CHANNELS, KEY_CHANNELS = (24, 24), 1024, 64
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One method at one batch size.
+
+    Attributes:
+        median_ms: Of one call, run eagerly.
+        graph_us: Of one replay of a captured graph; None without CUDA.
+        counts: What one call asks for.
+        bytes_over_floor: Bytes moved / the floor.
+        share_of_tower: Time / the tower's; None where the tower was not run.
+    """
+
+    method: str
+    batch: int
+    median_ms: float
+    graph_us: float | None
+    counts: Counts
+    bytes_over_floor: float
+    share_of_tower: float | None
+
+
+def make_features(batch: int, device: torch.device, dtype: torch.dtype) -> VisionFeatures:
+    """Random features of the real shapes, with all that a method may ask for."""
+    patches = GRID[0] * GRID[1]
+    return VisionFeatures(
+        hidden_states=torch.randn(batch, patches + 1, CHANNELS, device=device, dtype=dtype),
+        grid=GRID,
+        has_cls=True,
+        keys=torch.randn(batch, patches + 1, KEY_CHANNELS, device=device, dtype=dtype),
+        saliency=torch.rand(batch, patches, device=device, dtype=torch.float32),
+        digest=torch.randint(2**62, (batch,), device=device),
+    )
+
+
+def floor_bytes(features: VisionFeatures, budget: CompressionConfig) -> int:
+    """The least that must move: what is needed is read, the tokens are written.
+
+    A method that merges reads every row, one that only picks reads the rows that it keeps.
+    """
+    needs = get_compressor(budget.method).needs
+    asked = [getattr(features, name) for name in sorted(needs)]
+    read = sum(tensor.numel() * tensor.element_size() for tensor in asked)
+    hidden = features.hidden_states
+    row = hidden.shape[0] * hidden.shape[2] * hidden.element_size()
+    rows = hidden.shape[1] if budget.contextual else budget.num_tokens
+    return read + (rows + budget.num_tokens) * row
+
+
+def graph_of(work: Callable[[], object], device: torch.device) -> torch.cuda.CUDAGraph:
+    """Captures work that has fixed shapes."""
+    side = torch.cuda.Stream(device)
+    with torch.cuda.stream(side):
+        work()  # whatever is made on the first call must not be captured
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph
+
+
+def compare(
+    batch: int, budgets: Sequence[CompressionConfig], tower: CLIPVisionModel | None, args: argparse.Namespace
+) -> list[Figures]:
+    """Measures all methods at one batch size, and the tower if it is given, in turn."""
+    dtype = getattr(torch, args.dtype)
+    features = make_features(batch, args.device, dtype)
+
+    def side_of(budget: CompressionConfig) -> Callable[[], Tensor]:
+        compressor = get_compressor(budget.method)
+        return lambda: compressor(features, budget).tokens
+
+    sides: dict[str, Callable[[], object]] = {str(budget): side_of(budget) for budget in budgets}
+    found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats)
+    tower_ms = None
+    if tower is not None:
+        pixels = torch.randn(batch, 3, 336, 336, device=args.device, dtype=dtype)
+        tower_ms = measure({"tower": lambda: llava_way(tower, pixels)}, args.device, warmup=1, repeats=2)
+    graphs = {}
+    if args.device.type == "cuda":
+        replays = {name: graph_of(work, args.device).replay for name, work in sides.items()}
+        graphs = measure(replays, args.device, warmup=args.warmup, repeats=args.repeats)
+    rows = []
+    for budget in budgets:
+        name = str(budget)
+        counts = count(sides[name])
+        rows.append(
+            Figures(
+                method=name,
+                batch=batch,
+                median_ms=found[name].median_ms,
+                graph_us=1000 * graphs[name].median_ms if graphs else None,
+                counts=counts,
+                bytes_over_floor=counts.bytes_moved / floor_bytes(features, budget),
+                share_of_tower=found[name].median_ms / tower_ms["tower"].median_ms if tower_ms else None,
+            )
+        )
+    return rows
+
+
+def markdown(rows: Sequence[Figures]) -> str:
+    """The figures as a table."""
+    lines = ["| method | batch | ms | graph us | kernels | MB moved | over the floor | of the tower |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for row in rows:
+        graph = "-" if row.graph_us is None else f"{row.graph_us:.0f}"
+        share = "-" if row.share_of_tower is None else f"{row.share_of_tower:.2%}"
+        moved = f"{row.counts.bytes_moved / 1e6:.1f} | {row.bytes_over_floor:.1f}x"
+        lines.append(
+            f"| {row.method} | {row.batch} | {row.median_ms:.2f} | {graph} | {row.counts.kernels} | {moved} | {share} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description="The compressors alone.")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 40])
+    parser.add_argument("--tokens", type=int, default=64, help="kept by each method (default 64)")
+    parser.add_argument("--largest-tower-batch", type=int, help="beyond it the tower is not run; default: 8 on CPU")
+    parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if min(args.batches) < 1 or not 11 <= args.tokens <= 576 or args.warmup < 0 or args.repeats < 2:
+        parser.error("--batches at least 1, --tokens 11 to 576, --warmup at least 0, --repeats at least 2")
+    on_cpu = args.device.type == "cpu"
+    args.dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
+    largest = args.largest_tower_batch if args.largest_tower_batch is not None else (8 if on_cpu else max(args.batches))
+    contextual = max(1, args.tokens * 10 // 64)  # the paper's proportion
+    budgets = [
+        CompressionConfig.parse(
+            f"visionzip:{args.tokens - contextual}+{contextual}" if name == "visionzip" else f"{name}:{args.tokens}"
+        )
+        for name in available_compressors()
+    ]
+    torch.manual_seed(0)
+    tower = CLIPVisionModel(CLIPVisionConfig(**CLIP_L_336, attn_implementation="sdpa"))
+    tower = tower.to(args.device, getattr(torch, args.dtype)).eval()
+    with torch.inference_mode():
+        rows = [
+            row
+            for batch in tqdm(args.batches, desc="batches", leave=False)
+            for row in compare(batch, [b for b in budgets if b], tower if batch <= largest else None, args)
+        ]
+    print(f"CLIP ViT-L/14-336, {args.dtype}, {args.tokens} tokens, on {machine(args.device)}\n\n{markdown(rows)}")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        told = {"dtype": args.dtype, "machine": machine(args.device), "rows": [asdict(row) for row in rows]}
+        args.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What compression asks of a machine, counted: the numbers may fall, and grow only by a deliberate change.
+
+After such a change: `python -m tests.model.test_counts` writes the new ones.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from llava import CompressionConfig
+from llava.analysis.counting import Counts, count
+from llava.model.multimodal_compressor import VisionFeatures, get_compressor
+from llava.model.multimodal_encoder import extract_features
+
+RECORD = Path(__file__).with_name("counts.json")
+BUDGETS = ("visionzip:54+10", "visionzip:162+30", "random:64", "uniform:64")
+BATCH, PATCHES, CHANNELS, KEY_CHANNELS = 8, 576, 1024, 64
+
+
+def count_compressor(budget: str) -> Counts:
+    """The compressor alone, at the real shapes of CLIP ViT-L/14-336."""
+    features = VisionFeatures(
+        hidden_states=torch.randn(BATCH, PATCHES + 1, CHANNELS),
+        grid=(24, 24),
+        has_cls=True,
+        keys=torch.randn(BATCH, PATCHES + 1, KEY_CHANNELS),
+        saliency=torch.rand(BATCH, PATCHES),
+        digest=torch.arange(BATCH),
+    )
+    config = CompressionConfig.parse(budget)
+    compressor = get_compressor(config.method)
+    return count(lambda: compressor(features, config).tokens)
+
+
+def count_tower(budget: str | None) -> Counts:
+    """A narrow tower of three layers with the real number of patches, and what stands behind it."""
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 3}
+    tower = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=336, patch_size=14, attn_implementation="sdpa")).eval()
+    pixels = torch.randn(2, 3, 336, 336)
+    if budget is None:
+        return count(lambda: extract_features(tower, pixels, -2).hidden_states)
+    config = CompressionConfig.parse(budget)
+    compressor = get_compressor(config.method)
+    return count(lambda: compressor(extract_features(tower, pixels, -2, compressor.needs), config).tokens)
+
+
+@torch.inference_mode()
+def all_counts() -> dict[str, Counts]:
+    torch.manual_seed(0)
+    found = {f"compressor {budget}": count_compressor(budget) for budget in BUDGETS}
+    return found | {f"tower {budget or 'none'}": count_tower(budget) for budget in (None, "visionzip:54+10")}
+
+
+def test_nothing_has_grown() -> None:
+    recorded = json.loads(RECORD.read_text())
+    if recorded["torch"] != torch.__version__.split("+")[0]:
+        pytest.skip(f"recorded with torch {recorded['torch']}, whose operators another version may split otherwise")
+    found = all_counts()
+    assert set(found) == set(recorded["counts"])
+    for name, counts in found.items():
+        for unit, value in asdict(counts).items():
+            assert value <= recorded["counts"][name][unit], f"{name}: {unit} was {recorded['counts'][name][unit]}"
+
+
+def test_the_compressor_costs_little_beside_its_tower() -> None:
+    with torch.inference_mode():
+        vanilla, compressed = count_tower(None), count_tower("visionzip:54+10")
+    assert compressed.flops < 1.05 * vanilla.flops  # of a tower that is 16 times narrower than the real one
+    # No attention map is ever made: one of a layer would be B * H * N * N floats.
+    assert compressed.peak_bytes - vanilla.peak_bytes < 2 * 4 * 577 * 577 * 4 / 4
+
+
+def test_counts_are_what_the_work_is() -> None:
+    a = torch.randn(1000, 1000)
+
+    def work() -> torch.Tensor:
+        product = a @ a  # reads 4 MB once, writes 4 MB
+        shifted = product + 1  # reads 4 MB, writes 4 MB
+        del product
+        shifted.view(-1)[:10].add_(1)  # reads and writes 40 bytes
+        return shifted
+
+    assert count(work) == Counts(kernels=3, flops=2 * 1000**3, bytes_moved=16_000_080, peak_bytes=8_000_000)
+
+
+if __name__ == "__main__":
+    told = {"torch": torch.__version__.split("+")[0], "counts": {n: asdict(c) for n, c in all_counts().items()}}
+    RECORD.write_text(json.dumps(told, indent=1) + "\n")
