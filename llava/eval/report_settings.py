@@ -30,7 +30,8 @@ def settings_lines(table: Table) -> list[str]:
 
 def paper_lines(table: Table, paper: PaperTable) -> list[str]:
     """How the vanilla row's settings differ from those of the paper."""
-    lines = [f"paper: {paper.name} of arXiv 2412.04467, {paper.model}; {paper.caption}"]
+    about = paper.caption if paper.caption.startswith(paper.model) else f"{paper.model}; {paper.caption}"
+    lines = [f"paper: {paper.name} of arXiv 2412.04467, {about}"]
     in_means = [column.heading for column in table.columns if column.task in table.tasks]
     lacking = [name for name in paper.average_over if name not in in_means]
     if lacking:

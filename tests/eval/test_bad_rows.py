@@ -88,7 +88,7 @@ def test_a_wrong_row_is_named_by_its_place_in_the_file(tmp_path: Path) -> None:
     assert [sample.sample_id for sample in loaded.samples] == [str(good["question_id"])]
     first, second = loaded.bad_rows
     assert first.startswith(f"{path} row 1: ")
-    assert second == f"{path} row 3: answer is None, which is not text"
+    assert second == f"{path} row 3: answer None is none of A, B, C, D"
 
 
 def test_a_third_question_about_an_image_of_mme_is_left_out(tmp_path: Path) -> None:
@@ -97,3 +97,19 @@ def test_a_third_question_about_an_image_of_mme_is_left_out(tmp_path: Path) -> N
     loaded = task.load(tmp_path)
     assert len(loaded.samples) == 2 and "one too many" in loaded.bad_rows[0]
     assert task.score(loaded.samples, {sample.sample_id: sample.answer for sample in loaded.samples})["total"] == 200
+
+
+def test_silence_is_right_nowhere(tmp_path: Path) -> None:
+    """Neither where the answer lacks, nor where it counts from the end."""
+    layout.write_mmbench(tmp_path, [{"index": 1, "question": "Q?", "answer": "", "A": "x", "B": "y"}])
+    task = get_task("mmbench")
+    samples = task.load(tmp_path).samples
+    assert task.is_correct(samples[0], "") == 0 and task.score(samples, {})["circular_accuracy"] == 0
+    BUILDERS["sqa_img"](tmp_path / "hub", tmp_path / "local")
+    path = tmp_path / "local" / "scienceqa" / "problems.json"
+    problems = json.loads(path.read_text())
+    name = next(key for key, row in problems.items() if row["image"])
+    layout.write_json(path, problems | {name: problems[name] | {"answer": -1}})
+    loaded = get_task("sqa_img").load(tmp_path / "local")
+    assert "answer -1 is not the place of one of" in loaded.bad_rows[0]
+    assert name not in {sample.sample_id for sample in loaded.samples}

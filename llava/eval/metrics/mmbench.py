@@ -54,8 +54,8 @@ class MmbenchAnswer:
 
     @property
     def correct(self) -> bool:
-        """Whether the text names the right option."""
-        return infer(self.text, self.options) == self.answer
+        """Whether the text names the right option; no text does where the table has no answer."""
+        return self.answer != "" and infer(self.text, self.options) == self.answer
 
 
 def infer_letter(text: str, letters: Iterable[str]) -> str:

@@ -72,7 +72,7 @@ class MmBench(Task):
 
     def is_correct(self, sample: Sample, text: str) -> float:
         """1 if the text names the right option, by letter or by words; rotations count for themselves."""
-        return float(mmbench.infer(text, sample.details["options"]) == sample.answer)
+        return float(sample.answer != "" and mmbench.infer(text, sample.details["options"]) == sample.answer)
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
         """Circular and vanilla accuracy, overall and by category; a question without an answer is wrong."""

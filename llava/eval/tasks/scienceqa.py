@@ -41,6 +41,8 @@ class ScienceQaImages(Task):
             image = row.get("image")
             if self.images_only and not image:
                 return None
+            if row["answer"] not in range(len(row["choices"])):
+                raise ValueError(f"answer {row['answer']!r} is not the place of one of {len(row['choices'])} choices")
             question = f"Context: {row['hint']}\n{row['question']}" if row["hint"] else row["question"]
             return Sample(
                 sample_id=key,

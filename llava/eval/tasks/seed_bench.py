@@ -18,6 +18,7 @@ from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_tas
 from llava.eval.tasks.local_files import OPTION_LETTER, collect, keyed, options_below, read_field, with_tail
 
 _DATA_TYPES = ("image", "video")
+_LETTERS = ("A", "B", "C", "D")
 
 
 @register_task
@@ -41,6 +42,8 @@ class SeedBench(Task):
                 raise ValueError(f"data_type {row['data_type']!r} is neither image nor video")
             if row["data_type"] not in self.data_types:
                 return None
+            if row["answer"] not in _LETTERS:
+                raise ValueError(f"answer {row['answer']!r} is none of {', '.join(_LETTERS)}")
             if row["data_type"] == "video":
                 frame = f"{row['question_type_id']}_{row['question_id']}.png"
                 image = folder / "SEED-Bench-video-image" / frame
