@@ -90,8 +90,7 @@ class CompressedProcessor:
         )
         self.image_rules = rules
         self.image_token_id = image_token_id
-        self._ids = PromptIds(tokenizer, image_token, image_token_id, rules.layout.rule)
-        self._views = view_processor(self.image_processor) if rules.is_next else self.image_processor
+        self._prompt_ids()  # refuses another model's tokenizer
         self.set_compression(compression)
 
     @classmethod
@@ -129,7 +128,13 @@ class CompressedProcessor:
         folder = resolve_checkpoint(pretrained_model_name_or_path, weights=False, **hub_options) / subfolder
         if (folder / "config.json").is_file():
             config, processor_folder = read_config(folder)
-            tokenizer, image_processor = load_tokenizer(folder), load_image_processor(processor_folder)
+            try:
+                tokenizer, image_processor = load_tokenizer(folder), load_image_processor(processor_folder)
+            except (OSError, ValueError) as error:
+                raise CheckpointError(
+                    f"{folder}: has no whole processor: {error}. Of a projector or an adapter load the model, and say "
+                    f"{cls.__name__}.for_model(model, tokenizer)"
+                ) from error
             return cls._made_of(config, tokenizer, image_processor, str(folder), _saved_template(folder))
         entries = read_json(folder / _PROCESSOR_FILE)
         if entries.get("processor_class") != cls.__name__ or "image_rules" not in entries:
@@ -224,15 +229,22 @@ class CompressedProcessor:
         data: dict[str, Any] = {}
         if texts is not None:
             counts = self.num_visual_tokens([picture.size for picture in pictures])
-            data |= self._ids(texts, counts, options)
+            data |= self._prompt_ids()(texts, counts, options)
         if pictures:
             data |= self._pixels(pictures)
         return BatchFeature(data, tensor_type=options.get("return_tensors"))
 
+    def _prompt_ids(self) -> PromptIds:
+        return PromptIds(self.tokenizer, self.image_token, self.image_token_id, self.image_rules.layout.rule)
+
+    def view_processor(self) -> Any:
+        """The image processor of one tile, as `llava.image_processing.process_images` takes it."""
+        return view_processor(self.image_processor) if self.image_rules.is_next else self.image_processor
+
     def _pixels(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
         rules = self.image_rules
         asked = SimpleNamespace(image_aspect_ratio=rules.aspect_ratio, image_grid_pinpoints=rules.layout.pinpoints)
-        pixels = process_images(pictures, self._views, asked)
+        pixels = process_images(pictures, self.view_processor(), asked)
         if not rules.is_tiled:
             assert isinstance(pixels, Tensor)
             return {"pixel_values": pixels}

@@ -251,6 +251,21 @@ class LlavaMetaForCausalLM:
             past_key_values=past_key_values, labels=labels, logits_to_keep=logits_to_keep, **kwargs
         )
 
+    def _check_penalties(self, input_ids: Tensor | None, options: dict[str, Any]) -> None:
+        """Refuses what looks prompts up in the logits, where these have no row for the image token."""
+        image_token, rows = self.config.image_token_id, self.config.get_text_config().vocab_size
+        if input_ids is None or image_token < rows or not bool((input_ids == image_token).any()):
+            return
+        settings = options.get("generation_config") or self.generation_config  # type: ignore[attr-defined]
+        for name, neutral in (("repetition_penalty", 1.0), ("no_repeat_ngram_size", 0)):
+            value = options.get(name) or getattr(settings, name, None) or neutral
+            if value != neutral:
+                raise ValueError(
+                    f"{name}={value} looks at the prompt, and the vocabulary of {rows} has no row for the image token "
+                    f"{image_token}, as in every checkpoint of LLaVA's format; use images= instead of pixel_values=, "
+                    "or export the checkpoint with python -m llava.hub.export --to hf"
+                )
+
     def _repeats_samples(self, options: dict[str, Any]) -> bool:
         """Whether `generate` will repeat samples; transformers repeats images one by one, and several then mix."""
         settings = options.get("generation_config") or self.generation_config  # type: ignore[attr-defined]
@@ -298,6 +313,7 @@ class LlavaMetaForCausalLM:
         if not in_llava_convention and not has_placeholders(input_ids):
             if image_sizes is not None:
                 kwargs["image_sizes"] = image_sizes
+            self._check_penalties(input_ids, kwargs)
             if input_ids is not None and kwargs.get("pixel_values") is not None and self._repeats_samples(kwargs):
                 kwargs["inputs_embeds"] = self.model.embed_with_pixels(
                     input_ids, kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None)

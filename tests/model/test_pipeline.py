@@ -91,7 +91,7 @@ def by_llavas_convention(pair, said, **options) -> list[int]:
         row.append(-200 if is_image else int(ids[0, place]))
         place += next(lengths) if is_image else 1
     ids = torch.tensor([row])
-    views = process_images(pictures, pair.processor._views, pair.model.config) if pictures else None
+    views = process_images(pictures, pair.processor.view_processor(), pair.model.config) if pictures else None
     sizes = [picture.size for picture in pictures] or None
     return pair.model.generate(ids, images=views, image_sizes=sizes, **options)[0].tolist()
 

@@ -119,6 +119,30 @@ def test_a_llava_checkpoints_processor_and_its_pads_in_plain_transformers(oracle
     torch.testing.assert_close(plain.pixel_values[0], inputs.pixel_values[0], atol=1e-6, rtol=0)
 
 
+def test_penalties_need_a_row_for_the_image(oracle_dir):
+    """LLaVA's vocabulary has none, and looking for one would be an index error, on a GPU an assertion."""
+    tokenizer, model, _, _ = load_pretrained_model(oracle_dir / "tiny-llava-v1.5", device="cpu")
+    inputs = LlavaProcessor.for_model(model, tokenizer)(text="<image> hi", images=image(), return_tensors="pt")
+    for penalty in ({"repetition_penalty": 1.2}, {"no_repeat_ngram_size": 3}):
+        with pytest.raises(ValueError, match=r"no row for the image token 700.*--to hf"):
+            model.generate(**inputs, max_new_tokens=2, **penalty)
+        ids = torch.tensor([tokenizer_image_token("<image> hi", tokenizer)])
+        assert model.generate(ids, images=inputs.pixel_values, max_new_tokens=2, **penalty).shape == (1, 2)
+
+
+def test_a_tuned_part_says_where_its_processor_is(oracle_dir, tmp_path):
+    from llava.model.multimodal_projector import save_projector
+
+    tokenizer, model, _, _ = load_pretrained_model(
+        oracle_dir / "tiny-llava-v1.5", device="cpu", compression="visionzip:54+10"
+    )
+    save_projector(model, tmp_path / "tuned", base_model=oracle_dir / "tiny-llava-v1.5")
+    with pytest.raises(CheckpointError, match=r"tuned.*for_model\(model, tokenizer\)"):
+        LlavaProcessor.from_pretrained(tmp_path / "tuned")
+    tokenizer, tuned, _, _ = load_pretrained_model(tmp_path / "tuned", device="cpu")
+    assert str(LlavaProcessor.for_model(tuned, tokenizer).compression) == "visionzip:54+10"
+
+
 def test_siglips_pixels(tmp_path):
     """A tower that crops nothing: LLaVA-NeXT's image processor asks for a crop size all the same."""
     from transformers import SiglipImageProcessorPil
