@@ -244,7 +244,7 @@ def _number(value: Any) -> float | None:
 
 def _tokens(rows: Sequence[Row]) -> float:
     """The number of visual tokens that most tasks have: those with several images a question have more."""
-    counts = Counter(row["tokens"] for row in rows)
+    counts = Counter(row.get("tokens", 0) for row in rows)
     return float(counts.most_common(1)[0][0])
 
 

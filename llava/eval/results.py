@@ -43,6 +43,8 @@ def read_results(path: Path, fingerprint: str | None = None) -> list[Row]:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows: list[Row] = content["rows"]
         model = content["run"]["model"]
+        for row in rows:
+            _ = row["task"], row["compression"], row["n"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a results.json ({error!r}); move it away") from None
     if fingerprint is not None and model != fingerprint:

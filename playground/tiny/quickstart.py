@@ -242,11 +242,11 @@ def add_latency(inference: Inference, settings: Settings, rows: Sequence[Row]) -
 
 
 def write_results(settings: Settings, rows: Sequence[Row]) -> None:
-    """`results.json`, whole or not at all."""
+    """`quickstart.json`, whole or not at all; the evaluation's own `results.json` are below `eval/`."""
     from llava.eval.results import package_versions
 
     run_facts = {"model": shown(settings.model), "versions": package_versions(), "device": "cpu", "dtype": "float32"}
-    path = settings.out / "results.json"
+    path = settings.out / "quickstart.json"
     part = path.with_suffix(".part")
     part.write_text(json.dumps({"run": run_facts, "rows": list(rows)}, indent=2) + "\n", encoding="utf-8")
     os.replace(part, path)

@@ -167,6 +167,14 @@ def test_another_models_results_are_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"rows": []}', '{"run": {"model": "m"}, "rows": [{"task": "gqa"}]}'])
+def test_another_file_is_no_results(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"results\.json is not a results\.json .*; move it away"):
+        read_results(path)
+
+
 def test_shards_are_merged_in_order_and_removed(tmp_path: Path) -> None:
     store = AnswerStore(tmp_path / "a.jsonl", KEY)
     with AnswerFile(store.path, KEY) as answers:
