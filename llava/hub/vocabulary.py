@@ -54,7 +54,7 @@ def add_image_token(
         tokenizer: Gets the tokens.
 
     Returns:
-        What was added; None where the image token has a row already.
+        What was added; None where there are rows enough already.
 
     Raises:
         CheckpointError: The tokenizer has another token where the config says the image token is.
@@ -77,7 +77,7 @@ def add_image_token(
     config.image_token_id = vocabulary[DEFAULT_IMAGE_TOKEN]
     config.pad_token_id = tokenizer.pad_token_id
     named = sorted((place, name) for name, place in vocabulary.items() if place >= rows)
-    return AddedRows(rows, end, tuple(name for _, name in named))
+    return AddedRows(rows, end, tuple(name for _, name in named)) if end > rows else None
 
 
 def drop_image_token(

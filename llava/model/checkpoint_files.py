@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_tensors(files: list[Path]) -> dict[str, Tensor]:
-    """Reads the tensors of safetensors files (mapped, not copied) or of legacy `.bin` files (weights only).
+    """Reads the tensors of safetensors files or of legacy `.bin` files (weights only); mapped, not copied.
 
     Raises:
         CheckpointError: A file is damaged, or a `.bin` holds more than tensors.
@@ -108,7 +109,8 @@ def read_tensors(files: list[Path]) -> dict[str, Tensor]:
                 with safe_open(file, framework="pt") as reader:
                     shard = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
             else:
-                shard = torch.load(file, map_location="cpu", weights_only=True)
+                # torch's older format, no archive, cannot be mapped
+                shard = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         except Exception as error:
             raise CheckpointError(f"{file}: cannot be read as tensors: {error}") from error
         repeated = sorted(set(shard) & set(tensors))

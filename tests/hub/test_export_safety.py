@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +15,12 @@ from llava.hub.export import export, main
 from llava.hub.provenance import damaged_files, refresh_hashes
 from llava.hub.shards import parse_size, plan_shards, write_safetensors, write_shards
 from llava.hub.stored_tensor import StoredTensor
-from llava.hub.vocabulary import mean_row
+from llava.hub.vocabulary import add_image_token, drop_image_token, mean_row
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint_files import CheckpointError
 from llava.model.multimodal_projector import save_projector
+from llava.tokenization import load_tokenizer
+from tests.conftest import FIXTURES
 from tests.hub.checkpoints import assert_same_tensors, edit_json, llava_checkpoint, tensors_of
 
 
@@ -74,6 +77,16 @@ def test_added_rows_are_the_mean_of_the_others():
     rows = torch.randn(700, 64)
     assert torch.equal(mean_row(rows), rows.double().mean(0).float())
     torch.testing.assert_close(mean_row(rows[:3].half()).float(), rows[:3].half().float().mean(0), atol=1e-3, rtol=0)
+
+
+def test_a_vocabulary_with_room_gets_no_rows():
+    """Of a vocabulary larger than its tokenizer the image token takes the first free row, and gives it back."""
+    config = SimpleNamespace(text_config=SimpleNamespace(vocab_size=704), image_token_id=704, pad_token_id=0)
+    tokenizer = load_tokenizer(FIXTURES / "tiny-llava-v1.5")
+    tensors = {"lm_head.weight": StoredTensor.of(torch.randn(704, 8))}
+    assert add_image_token(tensors, config, tokenizer) is None and tensors["lm_head.weight"].shape == (704, 8)
+    assert (config.image_token_id, config.pad_token_id, config.text_config.vocab_size) == (700, 701, 704)
+    assert drop_image_token(tensors, config, tokenizer) is None and tensors["lm_head.weight"].shape == (704, 8)
 
 
 @pytest.mark.parametrize("moment", ["reading", "writing"])
@@ -189,3 +202,29 @@ def test_a_projector_is_put_on_its_base(to, source, tmp_path):
     assert str(again.compression) == "visionzip:54+10"
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name][: len(value)], value), name
+
+
+def test_adapters_are_merged_tensor_by_tensor_to_the_bits_of_loading(oracle_dir, tmp_path):
+    source = llava_checkpoint(oracle_dir, tmp_path / "source", "v1.5 half")
+    layers = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"]
+    state = tensors_of(source)
+    factors = {}
+    for layer in layers:
+        out, width = state[f"{layer}.weight"].shape
+        factors[f"base_model.model.{layer}.lora_A.weight"] = torch.randn(4, width)
+        factors[f"base_model.model.{layer}.lora_B.weight"] = torch.randn(out, 4)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_file(factors, adapter / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": "org/elsewhere"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    report = export(adapter, "llava", tmp_path / "llava-merged", model_base=source, vision_tower="openai/clip")
+    assert "model-00001" not in str(report.files)
+    merged = tensors_of(tmp_path / "llava-merged")
+    expected = load_pretrained_model(adapter, source, device="cpu", torch_dtype="auto")[1].state_dict()
+    assert merged.keys() == state.keys()
+    for name, value in merged.items():
+        layer = name.removesuffix(".weight")
+        inner = name.replace("model.", "model.language_model.", 1)
+        assert torch.equal(value, expected[inner] if layer in layers else state[name]), name
+    assert not torch.equal(merged[f"{layers[0]}.weight"], state[f"{layers[0]}.weight"])
