@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -277,9 +278,11 @@ def _meta_model(config: LlavaConfig | LlavaNextConfig) -> Model:
 
 
 def _module_root(config: LlavaConfig | LlavaNextConfig) -> str:
-    """Where the tower's tensors are in the model; the tower alone tells, and is made faster than the model."""
+    """Where the tower's tensors are in the model: a tower of one layer tells, and is made faster than the model."""
+    shallow = copy.deepcopy(config.vision_config)
+    shallow.num_hidden_layers = 1
     with without_zero3(), torch.device("meta"):
-        tower = AutoModel.from_config(config.vision_config)
+        tower = AutoModel.from_config(shallow)
     return tower_root(f"model.vision_tower.{name}" for name in tower.state_dict())
 
 
