@@ -167,6 +167,7 @@ def test_hashes_follow_the_files(source, tmp_path):
     assert str(tmp_path) not in recorded
 
 
+@pytest.mark.slow
 def test_projector_alone(source, tmp_path):
     _, model, _, _ = load_pretrained_model(source, device="cpu", compression="visionzip:54+10")
     with torch.no_grad():
