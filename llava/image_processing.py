@@ -263,7 +263,7 @@ def _input_sides(processor: Any) -> tuple[int, int]:
 
 
 def aspect_ratio_of(config: Any) -> str | None:
-    """Return what a config says of an image's form: `pad`, `anyres`, `square` or None.
+    """Return what a config says of an image's form: `pad`, `anyres`, `square` (also named `original`) or None.
 
     Raises:
         ValueError: It says something else, or `anyres` without a list of `image_grid_pinpoints`.
@@ -271,6 +271,8 @@ def aspect_ratio_of(config: Any) -> str | None:
     aspect_ratio = getattr(config, "image_aspect_ratio", None)
     if aspect_ratio is None and _is_transformers_next(config):
         aspect_ratio = "anyres"
+    if aspect_ratio == "original":  # lmms-eval's word for what LLaVA does with every word that it does not know
+        return "square"
     if aspect_ratio not in (None, "square", "pad", "anyres"):
         raise ValueError(f"image_aspect_ratio={aspect_ratio!r} is unknown; choose pad, anyres or square.")
     if aspect_ratio == "anyres":
