@@ -32,7 +32,7 @@ from llava.mm_utils import (
 from llava.model.builder import load_pretrained_model
 
 NEW_TOKENS = 8
-KINDS = ["tiny-llava-v1.5", "tiny-llava-v1.6-next"]
+KINDS = ["tiny-llava-v1.5", pytest.param("tiny-llava-v1.6-next", marks=pytest.mark.slow)]
 
 
 class HalfPixels(Inference):
@@ -138,7 +138,7 @@ def test_lmms_evals_word_for_plain_images(oracle_dir: Path) -> None:
     assert wrapper.generate(["What is this?"], [[picture]])
 
 
-@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("compressed", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_vlmevalkits_llava(oracle_dir: Path, tmp_path: Path, compressed: bool) -> None:
     names = importlib.import_module("llava.mm_utils")
     assert names.KeywordsStoppingCriteria is KeywordsStoppingCriteria

@@ -41,7 +41,7 @@ def plain(oracle_dir: Path) -> Inference:
     return Inference.load(oracle_dir / "tiny-llava-v1.5", device="cpu", compression="visionzip:54+10")
 
 
-@pytest.fixture(scope="module", params=["v1.5", "v1.6"])
+@pytest.fixture(scope="module", params=["v1.5", pytest.param("v1.6", marks=pytest.mark.slow)])
 def inference(request: pytest.FixtureRequest, plain: Inference, oracle_dir: Path) -> Inference:
     """Both kinds: one whose images all have the same length, and one whose images do not."""
     if request.param == "v1.5":

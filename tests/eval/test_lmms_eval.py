@@ -22,6 +22,7 @@ def request(kind: str, second: Any, number: int) -> Any:
     return Instance(kind, arguments, number, {"task": "task", "doc_id": number, "repeats": 1})
 
 
+@pytest.mark.slow
 def test_the_registry_makes_a_model_that_answers(oracle_dir: Path) -> None:
     from lmms_eval.api.instance import unwrap_generation_output
     from lmms_eval.models.registry_v2 import ModelRegistryV2
