@@ -228,8 +228,9 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
 
 def _tell(results: Sequence[TaskResult], left_out: Mapping[str, str], settings: RunSettings) -> int:
     """Prints the table, and all that one should know beside it; returns the exit status."""
-    from llava.eval.results import format_table, main_value
+    from llava.eval.results import format_table
     from llava.eval.tasks import JudgedTask, get_task
+    from llava.result_rows import main_value
 
     rows = [result.row for result in results]
     if rows:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from llava.eval.report_table import Column, Table
-from llava.eval.results import Row, same_judge
+from llava.eval.results import Row
 from llava.paper import PaperTable
+from llava.result_rows import same_judge
 
 _SETTINGS = ("n", "prompts", "references", "conv_mode", "dtype", "generation", "data", "versions", "commit")
 _CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))

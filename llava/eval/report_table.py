@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from llava.eval.results import Row, read_results, same_judge
+from llava.eval.results import Row, read_results
 from llava.eval.run_key import without_seed
 from llava.eval.tasks import Sample, available_tasks, get_task
 from llava.paper import COLUMNS, PaperTable
+from llava.result_rows import same_judge
 
 VANILLA = "none"
 HIGH_IMAGE = ("gqa", "pope", "textvqa", "vqav2_val", "mme")

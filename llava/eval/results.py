@@ -18,12 +18,9 @@ from typing import Any
 
 from llava import __version__
 from llava.eval.answers import RunKeyMismatch
+from llava.result_rows import OWN_SCALES, circumstances, comparable, main_value
 
 Row = dict[str, Any]
-
-CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
-JUDGE_SETTINGS = ("model", "served", "runs", "extra")
-_OWN_SCALES = ("total", "score")  # MME's sum, and judges' grades in percent; other main scores are shares of 1
 
 
 def read_results(path: Path, fingerprint: str | None = None) -> list[Row]:
@@ -81,19 +78,13 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
 
 def with_retention(rows: Sequence[Row]) -> list[Row]:
     """The rows, each with its main score over that of the vanilla row that was made and graded alike, or None."""
-    vanilla = {_circumstances(row): row for row in rows if row["compression"] == "none"}
+    vanilla = {circumstances(row): row for row in rows if row["compression"] == "none"}
     done = []
     for row in rows:
-        base = vanilla.get(_circumstances(row))
-        comparable = base is not None and same_judge(row, base) and row.get("references") == base.get("references")
-        done.append(row | {"retention": _ratio(main_value(row), main_value(base) if base and comparable else None)})
+        base = vanilla.get(circumstances(row))
+        value = None if base is None or not comparable(row, base) else main_value(base)
+        done.append(row | {"retention": _ratio(main_value(row), value)})
     return done
-
-
-def same_judge(row: Row, other: Row) -> bool:
-    """Whether two rows were graded by one judge in one way; rows that no judge has graded were."""
-    own, others = row.get("judge") or {}, other.get("judge") or {}
-    return all(own.get(name) == others.get(name) for name in JUDGE_SETTINGS)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -103,12 +94,6 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
     part.write_text(text + "\n", encoding="utf-8")
     os.replace(part, path)
-
-
-def main_value(row: Row) -> float | None:
-    """The score that stands for a row's task (`row["main_score"]` names it); None where there is none."""
-    value = row.get(row.get("main_score", "accuracy"))
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:
@@ -128,12 +113,7 @@ def identity(row: Row) -> tuple[str, str]:
 
     Rows over different numbers of samples stand beside each other: neither says what the other says.
     """
-    return row["compression"], _circumstances(row)
-
-
-def _circumstances(row: Row) -> str:
-    """What two rows must have in common for their scores to be compared."""
-    return json.dumps({name: row.get(name) for name in CIRCUMSTANCES}, sort_keys=True)
+    return row["compression"], circumstances(row)
 
 
 def package_versions() -> dict[str, str]:
@@ -180,6 +160,6 @@ def _cell(column: str, row: Row) -> str:
     value = main_value(row) if column == "value" else row.get(column)
     if value is None:
         return "-"
-    if column == "retention" or (column == "value" and name not in _OWN_SCALES):
+    if column == "retention" or (column == "value" and name not in OWN_SCALES):
         return f"{100 * value:.1f} %"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

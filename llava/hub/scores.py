@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 
 from llava.hub.run_facts import NEXT_TILES, RunFacts
 from llava.paper import COLUMNS, PaperRow, PaperTable, paper_tables
+from llava.result_rows import OWN_SCALES, circumstances, comparable, main_value
 
-_SAME = ("task", "n", "prompts", "conv_mode", "dtype", "generation")  # two scores are compared if they agree in these
-_OWN_SCALES = ("total", "score")  # MME's sum, judges' grades; all other main scores are shares of 1
 _PAPER_METHODS = {None: "VisionZip", "projector": "VisionZip_ft", "finetune": "VisionZip_train"}  # by stage
 
 # Which table of the paper is about a base model; its tuned rows tune that model's projector.
@@ -115,13 +113,18 @@ def read_scores(files: Sequence[Path], fingerprints: Iterable[str], vanilla_file
     base_rows = [row for file in vanilla_files for row in _read(file)["rows"] if row["compression"] == "none"]
     said = "the base model with all its tokens" if vanilla_files else "this checkpoint with all visual tokens"
     rows = base_rows if vanilla_files else [row for row in own_rows if row["compression"] == "none"]
-    by_setting = {_setting(row): row for row in rows}
-    scored = [row for row in own_rows if _main(row) is not None]
-    own = [_score(row, by_setting.get(_setting(row))) for row in scored]
+    by_setting = {circumstances(row): row for row in rows}
+    scored = [row for row in own_rows if main_value(row) is not None]
+
+    def vanilla_of(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        base = by_setting.get(circumstances(row))
+        return base if base is not None and comparable(row, base) else None
+
+    own = [_score(row, vanilla_of(row)) for row in scored]
     own.sort(key=lambda score: (_place(score.task), score.compression != "none", -score.tokens))
-    used = {score.task: by_setting[_setting(score.row)] for score in own if _setting(score.row) in by_setting}
-    vanilla = {task: _score(row, None) for task, row in used.items() if _main(row) is not None}
-    unscored = sorted({str(row["task"]) for row in own_rows if _main(row) is None})
+    used = [base for score in own if (base := vanilla_of(score.row)) is not None and main_value(base) is not None]
+    vanilla = {base["task"]: _score(base, None) for base in used}
+    unscored = sorted({str(row["task"]) for row in own_rows if main_value(row) is None})
     return Scores(own, vanilla, said if vanilla else None, unscored, run)
 
 
@@ -166,15 +169,6 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _main(row: Mapping[str, Any]) -> float | None:
-    value = row.get(row.get("main_score", "accuracy"))
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _setting(row: Mapping[str, Any]) -> str:
-    return json.dumps({name: row.get(name) for name in _SAME}, sort_keys=True)
-
-
 def _place(task: str) -> tuple[int, str]:
     tasks = [column.task for column in COLUMNS.values()]
     return (tasks.index(task) if task in tasks else len(tasks), task)
@@ -183,8 +177,8 @@ def _place(task: str) -> tuple[int, str]:
 def _score(row: Mapping[str, Any], vanilla: Mapping[str, Any] | None) -> Score:
     metric = str(row.get("main_score", "accuracy"))
     column = next((column for column in COLUMNS.values() if (column.task, column.score) == (row["task"], metric)), None)
-    scale = column.scale if column is not None else 1.0 if metric in _OWN_SCALES else 100.0
-    value, base = _main(row), None if vanilla is None else _main(vanilla)
+    scale = column.scale if column is not None else 1.0 if metric in OWN_SCALES else 100.0
+    value, base = main_value(row), None if vanilla is None else main_value(vanilla)
     assert value is not None  # rows without a score are sorted out before
     return Score(
         task=row["task"],

@@ -1,0 +1,35 @@
+"""The rows of results.json, as those who write them and those who quote them read them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
+JUDGE_SETTINGS = ("model", "served", "runs", "extra")
+OWN_SCALES = ("total", "score")  # MME's sum, and judges' grades in percent; other main scores are shares of 1
+
+
+def circumstances(row: Mapping[str, Any]) -> str:
+    """What two rows must have in common to be about the same questions, asked in the same way."""
+    return json.dumps({name: row.get(name) for name in CIRCUMSTANCES}, sort_keys=True)
+
+
+def same_judge(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows were graded by one judge in one way; rows that no judge has graded were."""
+    own, others = row.get("judge") or {}, other.get("judge") or {}
+    return all(own.get(name) == others.get(name) for name in JUDGE_SETTINGS)
+
+
+def comparable(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether one row's score may be set in relation to the other's."""
+    same_answers = row.get("references") == other.get("references")
+    return circumstances(row) == circumstances(other) and same_judge(row, other) and same_answers
+
+
+def main_value(row: Mapping[str, Any]) -> float | None:
+    """The score that stands for a row's task (`row["main_score"]` names it); None where there is none."""
+    value = row.get(row.get("main_score", "accuracy"))
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
