@@ -49,6 +49,7 @@ def reference(sample: Sample) -> str:
     return str(sample.answer or sample.details["answers"][0])
 
 
+@pytest.mark.slow
 def test_the_same_bytes_again_and_what_is_not_ours_stays(miniature: Path, tmp_path: Path) -> None:
     assert make(tmp_path, "--seed", "1").returncode == 0
     other = contents(tmp_path)

@@ -166,6 +166,7 @@ def test_bad_input_ends_before_anything_is_made(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_data_are_made_anew_when_their_recipe_or_arguments_change(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
 
