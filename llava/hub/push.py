@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with plain_errors():
         files = list_files(args.folder)
         _show(files)
-        problems = find_problems(args.folder, files, args.model_base)
+        problems = find_problems(args.folder, files, args.model_base, repo=args.repo)
     for problem in problems:
         print(f"refused: {problem}", file=sys.stderr)
     if problems:
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if args.dry_run:
         print(f"nothing was sent (--dry-run); all checks passed for {args.repo}")
+        print("weights on the Hub that are not in this list would be deleted in the same commit; the Hub was not asked")
         return 0
     try:
         done = upload(files, args.repo, private=args.private, revision=args.revision, message=args.message)
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"sent {len(done.sent)}, already there {len(done.kept)}: {done.url}")
+    if done.deleted:
+        print(f"weights of an earlier release, deleted in the same commit: {', '.join(done.deleted)}")
     if done.others:
         print(f"on the Hub and not in {args.folder}, left as they are: {', '.join(done.others)}")
     return 0

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from llava.hub.card_metadata import missing_fields
+from llava.hub.card_metadata import PLACEHOLDER, missing_fields
+from llava.hub.card_sample import README, read_front_matter
 from llava.hub.leaks import find_leaks
 from llava.hub.release_files import ReleaseFile, forbidden_content
 from llava.hub.run_facts import is_repository_name, read_facts
 
+_COMMANDS = (  # of the cards that llava.hub.card writes
+    r"\bload_pretrained_model\(\"([^\"]+)\"",
+    r"\b(?:Llava\w*ForConditionalGeneration|AutoProcessor)\.from_pretrained\(\"([^\"]+)\"",
+    r"\bllava\.hub\.(?:verify|export) ([\w./-]*\w)",
+    r"--model-path ([\w./-]*\w)",
+)
 
-def find_problems(folder: Path, files: Sequence[ReleaseFile], model_base: str | None = None) -> list[str]:
+
+def find_problems(
+    folder: Path, files: Sequence[ReleaseFile], model_base: str | None = None, *, repo: str | None = None
+) -> list[str]:
     """What is wrong, a line each; empty if the folder may be published.
 
     A checkpoint is loaded only if nothing else is wrong with it: its files have then been looked at.
@@ -20,6 +32,7 @@ def find_problems(folder: Path, files: Sequence[ReleaseFile], model_base: str | 
         folder: To be published.
         files: Of the folder, from `list_files`.
         model_base: What a projector or adapters are loaded on; by default what they name.
+        repo: Where it goes, ORG/NAME; the card's commands must name it.
     """
     problems = []
     for file in files:
@@ -30,18 +43,39 @@ def find_problems(folder: Path, files: Sequence[ReleaseFile], model_base: str | 
             problems += [str(leak) for leak in find_leaks(file)]
     try:
         problems += missing_fields(folder)
+        problems += _of_the_name(folder, repo)
     except ValueError as error:
         problems.append(str(error))
-    problems += _of_the_base(folder)
+    problems += _of_the_parts(folder)
     return problems or _of_loading(folder, model_base)
 
 
-def _of_the_base(folder: Path) -> list[str]:
-    """A part of a model that names its base by a folder is of no use to others."""
+def _of_the_name(folder: Path, repo: str | None) -> list[str]:
+    """A card whose commands load another repository than the one it goes to."""
+    file = folder / README
+    if repo is None or not file.is_file():
+        return []
+    bases = read_front_matter(file).get("base_model") or []
+    harmless = {PLACEHOLDER, *([bases] if isinstance(bases, str) else bases)}
+    text = file.read_text(encoding="utf-8")
+    problems = []
+    for pattern in _COMMANDS:  # a card may load others beside its own, for a comparison
+        named = [match for match in re.finditer(pattern, text) if match[1] not in harmless]
+        if named and repo not in {match[1] for match in named}:
+            line = text.count("\n", 0, named[0].start()) + 1
+            advice = "make the card anew with this --repo, or push to the other"
+            problems.append(f"{README}, line {line}: it loads {named[0][1]}, and --repo is {repo}; {advice}")
+    return problems
+
+
+def _of_the_parts(folder: Path) -> list[str]:
+    """A model that names a part of it by a folder of this machine is of no use to others."""
     try:
         facts = read_facts(folder)
     except ValueError as error:
         return [str(error)]
+    if facts.format == "llava":
+        return _of_the_tower(folder, facts.config)
     if facts.format not in ("projector", "adapter"):
         return []
     name = "adapter_config.json" if facts.format == "adapter" else "config.json"
@@ -49,6 +83,18 @@ def _of_the_base(folder: Path) -> list[str]:
     if base is None or not is_repository_name(str(base)):
         return [f"{name}: base_model_name_or_path {base!r} is no name on the Hub; others could not load this"]
     return []
+
+
+def _of_the_tower(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """LLaVA's format takes the vision tower's settings from the place it names, even where the weights hold it."""
+    named = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
+    inside = (folder / named).resolve()
+    if inside.is_dir() and folder.resolve() in inside.parents:
+        return []
+    if is_repository_name(named):
+        return []
+    advice = "export again with --vision-tower ORG/NAME"
+    return [f"config.json: mm_vision_tower {named!r} is no name on the Hub; others could not load this: {advice}"]
 
 
 def _of_loading(folder: Path, model_base: str | None) -> list[str]:

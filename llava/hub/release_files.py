@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_LEFT_OUT = (".git", ".cache")  # git's own, and what huggingface_hub notes beside downloads
+_LEFT_OUT = {".git", ".cache"}  # git's own, and what huggingface_hub notes beside downloads
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".pdparams"}
 _ARCHIVES = {
     b"PK\x03\x04": "a zip archive",
@@ -46,18 +46,30 @@ class ReleaseFile:
     size: int
 
 
+def is_weights(name: str) -> bool:
+    """Whether a loader takes a file for weights, their index or adapters' settings, by its name, as loaders do."""
+    name = name.rpartition("/")[2].lower()
+    return name.endswith((".safetensors", ".bin", ".index.json")) or name == "adapter_config.json"
+
+
 def list_files(folder: Path) -> list[ReleaseFile]:
     """Every file that would be sent, by name; git's folder and huggingface_hub's notes are none of them.
 
     Raises:
-        ValueError: The folder is not there, is empty, or holds a link that leads nowhere.
+        ValueError: The folder is not there, is empty, or holds a link to a folder or one that leads nowhere.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
     files = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if name.parts[0] in _LEFT_OUT or path.is_dir():
+        if not _LEFT_OUT.isdisjoint(name.parts):
+            continue
+        if path.is_dir():
+            if path.is_symlink():
+                raise ValueError(
+                    f"{path}: is a link to a folder, which would not be sent; put the files themselves there"
+                )
             continue
         if not path.is_file():
             raise ValueError(f"{path}: is no file, or a link that leads nowhere; remove it")

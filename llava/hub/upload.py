@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llava.hub.release_files import ReleaseFile
+from llava.hub.release_files import ReleaseFile, is_weights
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,18 +35,22 @@ class Uploaded:
         sent: Names of the files in the commit.
         kept: Those that were there already.
         others: Those on the Hub that are not in the folder; they stay.
+        deleted: Weights on the Hub that are not in the folder; they went with the commit.
     """
 
     url: str
     sent: list[str]
     kept: list[str]
     others: list[str]
+    deleted: list[str]
 
 
 def upload(
     files: Sequence[ReleaseFile], repo: str, *, private: bool = False, revision: str = _MAIN, message: str | None = None
 ) -> Uploaded:
     """Makes the repository and the branch if need be, and sends what differs.
+
+    Weights of an earlier release that are not in this one are deleted: a loader might take them for its own.
 
     The token is that of `HF_TOKEN` or of `hf auth login`; it is in no message.
 
@@ -60,7 +64,7 @@ def upload(
     Raises:
         PushError: The Hub refuses, cannot be reached, or has other files afterwards than were sent.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi()
     with _told_plainly(repo):
@@ -69,12 +73,13 @@ def upload(
         new = [file for file in files if not _is_same(file, there.get(file.name))]
         names = {file.name for file in files}
         kept = sorted(names - {file.name for file in new})
-        others = sorted(set(there) - names - {".gitattributes"})
-        if not new:
-            return Uploaded(f"{api.endpoint}/{repo}/tree/{revision}", [], kept, others)
+        stale = _stale_weights(names, there)
+        others = sorted(set(there) - names - set(stale) - {".gitattributes"})
+        if not new and not stale:
+            return Uploaded(f"{api.endpoint}/{repo}/tree/{revision}", [], kept, others, [])
         with ExitStack() as opened:
             over_lfs = not _has_xet(api, repo, revision)
-            operations = []
+            operations: list[Any] = [CommitOperationDelete(name) for name in stale]
             for file in new:
                 content: Any = file.path
                 if over_lfs:  # huggingface_hub takes Xet wherever its client is installed, except for open files
@@ -82,8 +87,16 @@ def upload(
                 operations.append(CommitOperationAdd(file.name, content))
             title = message or f"Release {repo.rpartition('/')[2]}"
             commit = api.create_commit(repo, operations, commit_message=title, revision=revision)
-        _compare(files, _files_there(api, repo, revision), repo)
-    return Uploaded(str(commit.commit_url), sorted(file.name for file in new), kept, others)
+        _compare(files, stale, _files_there(api, repo, revision), repo)
+    return Uploaded(str(commit.commit_url), sorted(file.name for file in new), kept, others, stale)
+
+
+def _stale_weights(names: Set[str], there: Iterable[str]) -> list[str]:
+    """Weights on the Hub that are not released, in the folders of a release: those that its loader might read."""
+    folders = {name.rpartition("/")[0] for name in names}
+    return sorted(
+        name for name in there if name not in names and is_weights(name) and name.rpartition("/")[0] in folders
+    )
 
 
 def _prepare(api: HfApi, repo: str, *, private: bool, revision: str) -> None:
@@ -132,7 +145,9 @@ def _has_xet(api: HfApi, repo: str, revision: str) -> bool:
     return bool(response.status_code != 404)
 
 
-def _compare(files: Sequence[ReleaseFile], there: dict[str, Any], repo: str) -> None:
+def _compare(files: Sequence[ReleaseFile], stale: Sequence[str], there: dict[str, Any], repo: str) -> None:
+    if left := sorted(set(stale) & set(there)):
+        raise PushError(f"{repo} still has weights of an earlier release: {', '.join(left)}; run push again")
     wrong = [file.name for file in files if file.name not in there or there[file.name].size != file.size]
     if wrong:
         raise PushError(f"{repo} has not, or of another size, after the commit: {', '.join(wrong)}; run push again")

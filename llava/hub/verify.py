@@ -1,6 +1,6 @@
 """Loads a released checkpoint in every way it claims to load: `python -m llava.hub.verify REPO_OR_DIR`.
 
-    files          every file that the export wrote has the hash it was written with
+    files          every file that the export wrote has the hash it was written with, and no other weights lie there
     llava          this package loads it, with the compression of its config switched on by itself
     transformers   plain transformers and AutoProcessor load it, with no code of this package in the way
     answers        each gives the answers of the card's sample question, if the card has one
@@ -129,12 +129,16 @@ class _Subject:
 
     def check_files(self) -> tuple[bool | None, str]:
         from llava.hub.provenance import damaged_files, read_manifest
+        from llava.hub.release_files import is_weights
         from llava.hub.staging import MANIFEST
 
         if not (self.folder / MANIFEST).is_file():
             return None, f"there is no {MANIFEST}, so no hashes"
         problems = damaged_files(self.folder)
-        count = len(read_manifest(self.folder)["files"])
+        listed = read_manifest(self.folder)["files"]
+        unlisted = sorted(file.name for file in self.folder.iterdir() if file.name not in listed)
+        problems += [f"{name} is not of this export, and may be loaded" for name in unlisted if is_weights(name)]
+        count = len(listed)
         return not problems, "; ".join(problems) or f"{count} files as they were written"
 
     def check_card(self) -> tuple[bool | None, str]:

@@ -286,6 +286,8 @@ class _Handler(BaseHTTPRequestHandler):
                 repository.commits.append(value["summary"])
             elif entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "deletedFile":
+                del repository.branches[rev][value["path"]]
             else:
                 assert entry["key"] == "lfsFile", entry["key"]
                 files[value["path"]] = state.store[value["oid"]]

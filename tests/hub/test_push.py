@@ -212,6 +212,48 @@ def test_a_dry_run_asks_nobody(release, hub, capsys, monkeypatch):
     assert hub.requests == []
 
 
+def test_a_card_of_another_repository_is_refused(release, capsys):
+    assert main([str(release), "--repo", "other/name", "--dry-run"]) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"refused: README.md, line \d+: it loads me/tiny, and --repo is other/name", error)
+    text = (release / "README.md").read_text()
+    compared = '\n```python\nLlavaForConditionalGeneration.from_pretrained("else/where")\n```\n'
+    (release / "README.md").write_text(text + compared)  # what it is compared with
+    assert find_problems(release, list_files(release), repo="me/tiny") == []
+
+
+@pytest.fixture
+def llava_release(tmp_path, oracle_dir) -> Path:
+    """LLaVA's format, whose vision tower is named by the config alone."""
+    folder = Path(shutil.copytree(oracle_dir / "tiny-llava-v1.5", tmp_path / "llava"))
+    make_card(folder, publication=COMPLETE)
+    return folder
+
+
+def test_a_vision_tower_must_be_inside_or_on_the_hub(llava_release, tmp_path, oracle_dir, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(oracle_dir / "tiny-clip-vit-l14-336", tmp_path / "checkpoints" / "clip")
+    config = json.loads((llava_release / "config.json").read_text())
+    for named in ("checkpoints/clip", "checkpoints/gone/clip", "../checkpoints/clip"):
+        (llava_release / "config.json").write_text(json.dumps({**config, "mm_vision_tower": named}))
+        (problem,) = find_problems(llava_release, list_files(llava_release))
+        assert problem.startswith(f"config.json: mm_vision_tower '{named}' is no name on the Hub")
+    shutil.copytree(oracle_dir / "tiny-clip-vit-l14-336", llava_release / "clip")
+    (llava_release / "config.json").write_text(json.dumps({**config, "mm_vision_tower": "clip"}))
+    assert find_problems(llava_release, list_files(llava_release)) == []
+
+
+def test_links_to_folders_are_refused_and_gits_folders_left_out(release, tmp_path, capsys):
+    names = {file.name for file in list_files(release)}
+    (release / "sub" / ".git").mkdir(parents=True)
+    (release / "sub" / ".git" / "config").write_text("x")
+    assert {file.name for file in list_files(release)} == names
+    (tmp_path / "outside").mkdir()
+    (release / "extra").symlink_to(tmp_path / "outside")
+    with pytest.raises(SystemExit, match="release/extra: is a link to a folder, which would not be sent"):
+        push(release)
+
+
 # --- what is sent ---
 
 
@@ -235,6 +277,22 @@ def test_every_file_arrives_once(release, hub, capsys):
     said = capsys.readouterr().out
     assert "sent 1, already there 5" in said and "left as they are: generation_config.json" in said
     assert not hub.asked("PUT", "") and hub.files("me/tiny")["README.md"].endswith(b"More.\n")
+
+
+def test_weights_of_an_earlier_release_go(release, hub, capsys):
+    shards = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"}
+    kept = {"notes.md", "onnx/model.bin"}
+    earlier = {name: name.encode() for name in (*shards, *kept)}
+    hub.repositories["me/tiny"] = Repository(private=False, branches={"main": earlier})
+    assert push(release) == 0
+    said = capsys.readouterr().out
+    assert f"weights of an earlier release, deleted in the same commit: {', '.join(sorted(shards))}" in said
+    assert f"left as they are: {', '.join(sorted(kept))}" in said
+    assert set(hub.files("me/tiny")) == set(content_of(release)) | kept
+    assert len(hub.repositories["me/tiny"].commits) == 1
+
+    hub.files("me/tiny")["pytorch_model.bin"] = b"old"  # nothing else differs
+    assert push(release) == 0 and "pytorch_model.bin" not in hub.files("me/tiny")
 
 
 def test_large_files_go_in_parts(release, hub):

@@ -51,6 +51,17 @@ def test_a_whole_release_passes(released, capsys):
     assert [row.split("  ")[0] for row in rows] == expected and all("  ok" in row for row in rows)
 
 
+def test_weights_that_the_export_did_not_write_fail(released):
+    from llava.hub.verify import _Subject
+
+    subject = _Subject(released, None, "cpu", None)
+    assert subject.check_files()[0]
+    (released / "model.safetensors.index.json").write_text("{}")
+    (released / "figure.json").write_text("{}")
+    ok, detail = subject.check_files()
+    assert not ok and detail == "model.safetensors.index.json is not of this export, and may be loaded"
+
+
 @pytest.mark.slow
 def test_what_is_broken_is_named(released):
     edit_json(released / "generation_config.json", eos_token_id=5)
