@@ -100,6 +100,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
     from llava.command_line import plain_errors
     from llava.eval.answers import RunKeyMismatch
+    from llava.eval.locks import InUseError
     from llava.eval.parallel import leave_group
     from llava.eval.results import read_results
     from llava.eval.runner import evaluate
@@ -139,7 +140,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         left_out: dict[str, str] | None = {} if runs_all else None
         own = [inference.model.compression]
         results = evaluate(inference, tasks, compressions or own, settings, left_out=left_out)
-    except (TaskDataError, LostAnswersError, RunKeyMismatch) as error:
+    except (TaskDataError, LostAnswersError, RunKeyMismatch, InUseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

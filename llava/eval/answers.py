@@ -5,16 +5,16 @@ Several processes write a shard each, beside the one file that they are merged i
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from llava.eval.locks import open_alone
 from llava.eval.run_key import RunKey
 
 AnswerRow = dict[str, Any]
@@ -45,13 +45,16 @@ class AnswerFile:
         self.path = path
         self.key = key
         self._stream: TextIO | None = None
-        if path.exists():
-            _cut_unfinished_line(path)
         self.answers, self.errors = read_answers(path, key)
 
     def __enter__(self) -> AnswerFile:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self.path.open("a", encoding="utf-8")
+        """Opens the file for this process alone.
+
+        Raises:
+            InUseError: Another process has it open.
+        """
+        self._stream = open_alone(self.path)
+        _cut_unfinished_line(self.path)
         if self.path.stat().st_size == 0:
             self._write({"run_key": self.key.to_json()})
         return self
@@ -139,10 +142,18 @@ class AnswerStore:
         return sorted(self.path.with_suffix(".shards").glob("*.jsonl"))
 
     def shard(self, rank: int, count: int) -> AnswerFile:
-        """The shard of one of several processes; its errors are forgotten, they are tried again."""
-        file = AnswerFile(self.path.with_suffix(".shards") / f"{rank}-of-{count}.jsonl", self.key)
-        if file.errors:
-            file.finish(list(file.answers))
+        """The shard of one of several processes; its errors are forgotten, they are tried again.
+
+        Raises:
+            InUseError: Another process has it open.
+        """
+        path = self.path.with_suffix(".shards") / f"{rank}-of-{count}.jsonl"
+        if not path.exists():
+            return AnswerFile(path, self.key)
+        with open_alone(path):
+            file = AnswerFile(path, self.key)
+            if file.errors:
+                file.finish(list(file.answers))
         return file
 
     def known(self) -> tuple[dict[str, AnswerRow], dict[str, str]]:
@@ -165,27 +176,23 @@ class AnswerStore:
         Args:
             order: Ids of the task's samples.
             keep_errors: Leave shards that hold errors.
+
+        Raises:
+            InUseError: Another process has one of the files open: what it still appends would be lost.
         """
-        answers, errors = self.known()
-        file = AnswerFile(self.path, self.key)
-        file.answers = answers
-        file.finish(order)
-        for shard in self.shards:
-            if not (keep_errors and set(read_answers(shard, self.key)[1]) & set(errors)):
-                shard.unlink(missing_ok=True)
+        with ExitStack() as held:
+            for path in (*self.shards, self.path):
+                held.enter_context(open_alone(path))
+            answers, errors = self.known()
+            file = AnswerFile(self.path, self.key)
+            file.answers = answers
+            file.finish(order)
+            for shard in self.shards:
+                if not (keep_errors and set(read_answers(shard, self.key)[1]) & set(errors)):
+                    shard.unlink(missing_ok=True)
         folder = self.path.with_suffix(".shards")
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Lets one process at a time into what follows, among those that share a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        with suppress(OSError):  # a network disk without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _cut_unfinished_line(path: Path) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from tqdm import tqdm
 
 from llava.eval.answer_sets import AnswerSet, find_answers, made_alike
-from llava.eval.answers import only_one
 from llava.eval.data_place import DataPlace
 from llava.eval.judge_cache import JudgeCache, cache_key
 from llava.eval.judge_client import JudgeClient, JudgeError, JudgeRefused, Message
+from llava.eval.locks import only_one
 from llava.eval.results import Row, identity, read_results, with_retention, write_json
 from llava.eval.tasks import JudgedTask, Sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from llava.eval.answers import only_one
+from llava.eval.locks import only_one
 from llava.eval.results import identity, read_results, write_json, write_results
 from llava.eval.run_key import compression_file_name
 from llava.eval.task_run import RunSettings, TaskResult, TaskRun
@@ -39,6 +39,7 @@ def evaluate(
     Raises:
         TaskDataError: A task's files are missing, or not one of its images can be read.
         RunKeyMismatch: The output folder holds answers or results that were made otherwise.
+        InUseError: Another process is answering one of the tasks there.
         ValueError: `results.json` in the output folder is something else.
     """
     read_results(settings.results_path, settings.fingerprint)  # a file that cannot be added to is told now

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from llava.eval.answers import AnswerFile, AnswerRow, AnswerStore, only_one
+from llava.eval.answers import AnswerFile, AnswerRow, AnswerStore
+from llava.eval.locks import InUseError, only_one
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.run_key import (
@@ -124,17 +125,20 @@ class TaskRun:
             TaskDataError: Not one question could be asked.
             LostAnswersError: The answers of another process are not to be seen here.
             RunKeyMismatch: The answers on disk were made otherwise.
+            InUseError: Another process is answering this.
         """
         workers = self.settings.workers
         key = self._key()
         file_name = f"{compression_file_name(self.compression)}.jsonl"
         store = AnswerStore(self.settings.output_dir / "answers" / self.task.name / file_name, key)
         order = [sample.sample_id for sample in self.loaded.samples]
-        if workers.waits:
-            if workers.is_first and store.shards:
+        known: dict[str, AnswerRow] = {}
+        if workers.is_first:
+            if workers.waits and store.shards:
                 store.merge(order)  # what an earlier run has left, perhaps of another number of processes
-            workers.gather(None)
-        known, _ = store.known()
+            known, _ = store.known()
+        # The first one's: read later, the files may have what another process has answered since.
+        known = workers.gather(known)[0]
         todo = workers.share(self.samples, known)
         efforts = workers.gather(self._answer(todo, known, store))
         self._check_asked(known, efforts)
@@ -154,7 +158,13 @@ class TaskRun:
                     "--output-dir must be on a disk that all machines share"
                 )
             if store.shards or any(effort.asked for effort in efforts):
-                store.merge(order, keep_errors=not workers.waits)
+                try:
+                    store.merge(order, keep_errors=not workers.waits)
+                except InUseError:
+                    if workers.waits:
+                        raise
+                    tqdm.write(f"{self.name}: another process is still answering; it will merge")
+                    return None
             return self._result(answers, {key: errors[key] for key in order if key in errors}, efforts)
 
     def _answer(self, todo: Sequence[Sample], known: dict[str, AnswerRow], store: AnswerStore) -> Effort:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from llava.eval import results
 from llava.eval.answers import AnswerFile, AnswerStore, RunKeyMismatch
+from llava.eval.locks import InUseError
 from llava.eval.results import format_table, read_results, write_results
 from llava.eval.run_key import RunKey, compression_file_name, compression_name
 from llava.model.configuration import CompressionConfig
@@ -198,6 +202,55 @@ def test_shards_are_merged_in_order_and_removed(tmp_path: Path) -> None:
     assert store.shard(1, 2).errors == {} and store.known()[1] == {}, "what failed is tried again"
     store.merge(["0", "1", "2", "3"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl"]
+
+
+def test_a_second_writer_is_refused_and_loses_nothing(tmp_path: Path) -> None:
+    store, order = AnswerStore(tmp_path / "a.jsonl", KEY), ["0", "1", "2"]
+    with AnswerFile(store.path, KEY) as first:
+        first.append("0", "zero")
+        for attempt in (lambda: AnswerFile(store.path, KEY).__enter__(), lambda: store.merge(order)):
+            with pytest.raises(InUseError, match=r"a\.jsonl: another process is answering this"):
+                attempt()
+        first.append("1", "one")
+    store.merge(order)
+    with store.shard(0, 2) as shard:
+        for attempt in (lambda: store.shard(0, 2), lambda: store.merge(order)):
+            with pytest.raises(InUseError, match=r"0-of-2\.jsonl: another process"):
+                attempt()
+        with store.shard(1, 2) as other:
+            other.append("1", "another")
+        shard.append("2", "two")
+    store.merge(order)
+    assert list(store.known()[0]) == order
+
+
+def test_answers_do_not_go_into_a_file_that_was_replaced_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real, opened = AnswerStore(tmp_path / "a.jsonl", KEY), fcntl.flock, []
+
+    def replaced_first(stream: Any, how: int) -> None:
+        if not opened:
+            opened.append(stream)
+            store.merge([])
+        real(stream, how)
+
+    store.merge([])
+    monkeypatch.setattr(fcntl, "flock", replaced_first)
+    with AnswerFile(store.path, KEY) as answers:
+        answers.append("0", "zero")
+    assert opened and list(store.known()[0]) == ["0"]
+
+
+def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(stream: Any, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    answers = AnswerFile(tmp_path / "a.jsonl", KEY)
+    with pytest.warns(UserWarning, match=r"a\.jsonl cannot be locked .*start no second command on it"), answers:
+        answers.append("0", "zero")
+    assert list(AnswerFile(tmp_path / "a.jsonl", KEY).answers) == ["0"]
 
 
 def test_shards_of_another_run_are_refused(tmp_path: Path) -> None:

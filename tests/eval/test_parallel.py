@@ -9,14 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from llava.eval.__main__ import main
+from llava.eval.answers import AnswerStore
+from llava.eval.locks import open_alone
 from llava.eval.parallel import Chunk, Merge, Workers, own_device, split
 from llava.eval.runner import RunSettings, evaluate
 from llava.eval.task_run import LostAnswersError
@@ -104,6 +108,19 @@ def test_chunks_of_another_number_go_on_and_merging_asks_nothing(
     assert answers_in(tmp_path) == answers_in(whole[0])
 
 
+def test_a_chunk_leaves_merging_to_one_that_is_still_answering(
+    inference: Inference, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = get_task(TASK)
+    evaluate(inference, [task], [BUDGET], settings(tmp_path, tiny_data, Chunk(1, 2)))
+    [path] = tmp_path.rglob("1-of-2.jsonl")
+    with open_alone(path):
+        assert not evaluate(inference, [task], [BUDGET], settings(tmp_path, tiny_data, Chunk(0, 2)))
+        assert "another process is still answering; it will merge" in capsys.readouterr().out
+    [result] = evaluate(inference, [task], [BUDGET], settings(tmp_path, tiny_data, Merge(0, 2)))
+    assert result.row["n"] == 10
+
+
 def test_a_process_alone_takes_up_what_chunks_have_left(
     inference: Inference, tiny_data: Path, tmp_path: Path, whole: tuple[Path, dict]
 ) -> None:
@@ -130,6 +147,46 @@ def test_a_chunks_bad_image_is_in_the_merged_row(inference: Inference, tiny_data
         if not result.row["errors"]
     ][-1:]
     assert mended.row["n"] == 10 and not list(tmp_path.rglob("*.shards"))
+
+
+class Threads(Workers):
+    """Processes of a group, played by threads."""
+
+    barrier = threading.Barrier(2, timeout=60)
+    said: ClassVar[dict[int, Any]] = {}
+
+    def gather(self, value: Any) -> list[Any]:
+        self.said[self.rank] = value
+        self.barrier.wait()
+        values = [self.said[rank] for rank in range(self.count)]
+        self.barrier.wait()
+        return values
+
+
+def test_a_late_process_shares_out_what_the_first_does(
+    oracle_dir: Path, tiny_data: Path, tmp_path: Path, whole: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a fast one has answered by then is still among what is shared out."""
+    known = AnswerStore.known
+
+    def late(store: AnswerStore) -> Any:
+        if threading.current_thread().name.endswith("_1"):
+            deadline = time.monotonic() + 20
+            while not store.shards and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.5)
+        return known(store)
+
+    monkeypatch.setattr(AnswerStore, "known", late)
+
+    def answer(rank: int) -> Any:
+        own = Inference.load(oracle_dir / "tiny-llava-v1.5", device="cpu")
+        return evaluate(own, [get_task(TASK)], [BUDGET], settings(tmp_path, tiny_data, Threads(rank, 2), batch_size=1))
+
+    with ThreadPoolExecutor(2, thread_name_prefix="rank") as executor:
+        results = list(executor.map(answer, range(2)))
+    assert [len(one) for one in results] == [1, 0]
+    assert answers_in(tmp_path) == answers_in(whole[0])
 
 
 class ElsewhereToo(Workers):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from llava.eval.answers import only_one
+from llava.eval.locks import only_one
 from llava.eval.sources.layout import WRITERS
 from llava.eval.sources.parquet import TableFiles, in_folder, on_the_hub
 from llava.eval.sources.table import TABLES
