@@ -25,8 +25,13 @@ def same_judge(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def comparable(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether one row's score may be set in relation to the other's."""
-    same_answers = row.get("references") == other.get("references")
-    return circumstances(row) == circumstances(other) and same_judge(row, other) and same_answers
+    return not differences(row, other)
+
+
+def differences(row: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names of what keeps two rows from being `comparable`."""
+    names = [name for name in (*CIRCUMSTANCES, "references") if row.get(name) != other.get(name)]
+    return names if same_judge(row, other) else [*names, "judge"]
 
 
 def main_value(row: Mapping[str, Any]) -> float | None:

@@ -14,7 +14,7 @@ from llava.eval.results import Row, read_results
 from llava.eval.run_key import without_seed
 from llava.eval.tasks import Sample, available_tasks, get_task
 from llava.paper import COLUMNS, PaperTable
-from llava.result_rows import same_judge
+from llava.result_rows import differences
 
 VANILLA = "none"
 HIGH_IMAGE = ("gqa", "pope", "textvqa", "vqav2_val", "mme")
@@ -256,13 +256,15 @@ def _columns(lines: Sequence[Line]) -> list[Column]:
 
 
 def _compare(line: Line, vanilla: Line, notes: list[str]) -> None:
-    """Retention wherever both sides are about the same questions, and graded alike if a judge graded them."""
+    """Retention wherever `results.json` has it too, be vanilla's row in another folder: where rows are comparable."""
     for task, cell in line.cells.items():
         base = vanilla.cells.get(task)
-        if base is None or base.row["n"] != cell.row["n"]:
+        if base is None:
             continue
-        if not all(same_judge(row, base.row) for row in cell.rows):
-            notes.append(f"{line.label}, {column_of(task).heading}: no retention, vanilla was judged otherwise")
+        otherwise = dict.fromkeys(name for row in cell.rows for name in differences(row, base.row))
+        if otherwise:
+            where = f"{line.label}, {column_of(task).heading}"
+            notes.append(f"{where}: no retention, vanilla was made with another {', '.join(otherwise)}")
         elif base.score > 0:
             cell.retention = 100 * cell.score / base.score
 
