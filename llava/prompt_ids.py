@@ -59,8 +59,10 @@ class PromptIds:
             `input_ids` and `attention_mask`, lists of rows, and what else the options ask for.
 
         Raises:
-            ValueError: An option is not supported, or would cut an image.
+            ValueError: There is no prompt, or an option is not supported, or would cut an image.
         """
+        if not texts:
+            raise ValueError("text is an empty list; give one prompt or more")
         options = {name: value for name, value in options.items() if value is not None}
         remaining = iter(counts)
         if self.rule == "transformers":

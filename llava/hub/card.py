@@ -8,7 +8,9 @@ Example:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,12 @@ from llava.command_line import plain_errors
 
 if TYPE_CHECKING:
     from llava.hub.card_metadata import Publication
+    from llava.hub.card_sample import Sample
     from llava.hub.run_facts import RunFacts
     from llava.hub.scores import Scores
+    from llava.paper import PaperRow, PaperTable
 
-_MARK = "made by llava.hub.card"
+_MARK = "made by llava.hub.card, sha256 "
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def make_card(
         measured: Results.
         sample_image: A picture; the checkpoint in `output` is asked about it.
         sample_question: The question. Without both, the sample of the card that is there already is kept.
-        overwrite: Whether a README.md that this function has not written may be replaced.
+        overwrite: Whether a README.md may be replaced that this function has not written, or that was edited since.
 
     Returns:
         The file.
@@ -68,18 +72,19 @@ def make_card(
     Raises:
         ValueError: A file is damaged or of another model, or what was said is not fit for a card.
     """
-    from llava.hub.base_license import license_of
-    from llava.hub.card_metadata import PLACEHOLDER, Publication, base_models, build_metadata
+    from llava.hub.card_metadata import Publication, base_models
     from llava.hub.card_sample import README, ask_sample, read_sample
-    from llava.hub.card_text import CardFacts, card_body
     from llava.hub.run_facts import read_facts
     from llava.hub.scores import paper_row
 
     publication, measured = publication or Publication(), measured or Measured()
     facts = read_facts(run, output)
+    _check_export(facts)
     file = facts.folder / README
-    if file.exists() and not overwrite and _MARK not in file.read_text(encoding="utf-8", errors="replace"):
-        raise ValueError(f"{file} was not written by llava.hub.card; move it away, or give --overwrite")
+    if file.exists() and not overwrite and not _is_as_written(file.read_text(encoding="utf-8", errors="replace")):
+        raise ValueError(
+            f"{file} was not written by llava.hub.card, or was edited since; move it away, or give --overwrite"
+        )
     if (sample_image is None) != (sample_question is None):
         raise ValueError("--sample-image and --sample-question go together")
     bases = base_models(facts, publication)
@@ -89,6 +94,22 @@ def make_card(
     if sample_image is not None and sample_question is not None:
         asked = ask_sample(facts.folder, Path(sample_image), sample_question, model_base=measured.model_base)
     sample = asked or read_sample(facts.folder)
+    file.write_text(_card_text(facts, publication, bases, scores, paper, sample), encoding="utf-8")
+    return file
+
+
+def _card_text(
+    facts: RunFacts,
+    publication: Publication,
+    bases: Sequence[str],
+    scores: Scores | None,
+    paper: tuple[PaperTable, PaperRow] | None,
+    sample: Sample | None,
+) -> str:
+    from llava.hub.base_license import license_of
+    from llava.hub.card_metadata import PLACEHOLDER, build_metadata
+    from llava.hub.card_text import CardFacts, card_body
+
     base_licenses = _base_licenses(facts, bases)
     license = publication.license or _inherited(list(base_licenses.values()))
     metadata = build_metadata(facts, publication, license=license, scores=scores, sample=sample)
@@ -106,8 +127,35 @@ def make_card(
             sample=sample,
         )
     )
-    file.write_text(f"---\n{metadata.to_yaml()}\n---\n<!-- {_MARK} -->\n\n{body}", encoding="utf-8")
-    return file
+    text = f"---\n{metadata.to_yaml()}\n---\n<!-- {_MARK} -->\n\n{body}"
+    return text.replace(_MARK, _MARK + _hash(text), 1)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_as_written(text: str) -> bool:
+    """Whether a card is one of `make_card`, and nobody has changed it: its mark has the hash of all else."""
+    found = re.search(f"{_MARK}([0-9a-f]{{64}}) -->", text)
+    return found is not None and _hash(text.replace(found.group(1), "", 1)) == found.group(1)
+
+
+def _check_export(facts: RunFacts) -> None:
+    """Tells whether the released folder is an export of the run, with the run's compression."""
+    from llava.hub.provenance import check_made_from
+    from llava.hub.source import copied_settings
+    from llava.model.configuration import as_compression
+
+    if facts.folder.resolve() == facts.run.resolve():
+        return
+    check_made_from(facts.folder, facts.run)
+    config = copied_settings(facts.run, "config.json")
+    if "compression" in config and (own := as_compression(config["compression"])) != facts.compression:
+        raise ValueError(
+            f"{facts.folder / 'config.json'}: compression {facts.compression or 'none'} is not that of {facts.run}, "
+            f"{own or 'none'}; export it anew"
+        )
 
 
 def _scores(facts: RunFacts, measured: Measured) -> Scores | None:
@@ -128,7 +176,23 @@ def _scores(facts: RunFacts, measured: Measured) -> Scores | None:
             reasons.append(str(error))
     if not prints:
         raise ValueError(f"which model the results are of cannot be checked: {reasons[0]}")
-    return read_scores(measured.results, prints, measured.vanilla)
+    return read_scores(measured.results, prints, measured.vanilla, _base_prints(facts, measured))
+
+
+def _base_prints(facts: RunFacts, measured: Measured) -> set[str]:
+    """Fingerprints of the LLaVA that the run was trained from; none where it is not here, or is no LLaVA yet."""
+    from llava.hub.source import copied_settings
+    from llava.model.config_adapter import is_llava_format, is_transformers_format
+    from llava.model.fingerprint import model_fingerprint
+
+    prints = set()
+    for named in (measured.model_base, facts.base) if measured.vanilla else ():
+        folder = None if named is None else Path(named).expanduser()
+        if folder is not None and folder.is_dir():
+            config = copied_settings(folder, "config.json")
+            if is_llava_format(config) or is_transformers_format(config):
+                prints.add(model_fingerprint(folder))
+    return prints
 
 
 def _base_licenses(facts: RunFacts, bases: Sequence[str]) -> dict[str, str | None]:
@@ -174,7 +238,7 @@ def make_parser() -> argparse.ArgumentParser:
     sample = parser.add_argument_group("sample", "a question that the checkpoint answers, for card and verify")
     sample.add_argument("--sample-image", type=Path)
     sample.add_argument("--sample-question")
-    parser.add_argument("--overwrite", action="store_true", help="replace a README.md that was written otherwise")
+    parser.add_argument("--overwrite", action="store_true", help="replace a README.md that somebody wrote or edited")
     return parser
 
 

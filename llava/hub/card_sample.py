@@ -66,6 +66,11 @@ def read_sample(folder: Path) -> Sample | None:
     return sample
 
 
+def is_picture(file: Path) -> bool:
+    """Whether a file is the picture of a card's sample."""
+    return file.stem == _IMAGE_STEM
+
+
 def read_front_matter(file: Path) -> dict[str, Any]:
     """The metadata of a card.
 
@@ -124,4 +129,6 @@ def ask_sample(
     name = _IMAGE_STEM + image.suffix.lower()
     if not (folder / name).exists() or not image.samefile(folder / name):
         shutil.copyfile(image, folder / name)
+    for earlier in [file for file in folder.iterdir() if is_picture(file) and file.name != name]:
+        earlier.unlink()
     return Sample(name, question, inference.conv_mode, max_new_tokens, "float32", answers)

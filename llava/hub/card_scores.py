@@ -16,7 +16,7 @@ def score_sections(run: RunFacts, scores: Scores | None, paper: tuple[PaperTable
     head = ["benchmark", "score", "compression", "visual tokens", "questions", "this", "vanilla", "retention"]
     if paper is not None:
         head += ["paper", "paper's retention"]
-    rows = [_row(score, scores, run, paper) for score in scores.own]
+    rows = [_row(score, run, paper) for score in scores.own]
     lines = [f"## Scores\n\n{_grid(head, rows)}" if rows else "## Scores\n\nNone of the answers is scored yet."]
     said = [f"Vanilla is {scores.vanilla_is}; retention is relative to it."] if scores.vanilla_is else []
     if scores.vanilla_is is None and rows:
@@ -37,11 +37,10 @@ def score_sections(run: RunFacts, scores: Scores | None, paper: tuple[PaperTable
     return [*lines, "\n".join(f"- {line}" for line in said)]
 
 
-def _row(score: Score, scores: Scores, run: RunFacts, paper: tuple[PaperTable, PaperRow] | None) -> list[str]:
-    vanilla = scores.vanilla.get(score.task)
+def _row(score: Score, run: RunFacts, paper: tuple[PaperTable, PaperRow] | None) -> list[str]:
     cells = [score.heading, score.metric, "none" if score.compression == "none" else f"`{score.compression}`"]
-    cells += [f"{score.tokens:g}", f"{score.n:,}", _shown(score)]
-    cells += [_shown(vanilla) if vanilla else "-", "-" if score.retention is None else f"{score.retention:.1f} %"]
+    cells += [f"{score.tokens:g}", f"{score.n:,}", _shown(score, score.value)]
+    cells += [_shown(score, score.vanilla), "-" if score.retention is None else f"{score.retention:.1f} %"]
     if paper is None:
         return cells
     table, row = paper
@@ -52,8 +51,8 @@ def _row(score: Score, scores: Scores, run: RunFacts, paper: tuple[PaperTable, P
     return [*cells, f"{row.scores[score.heading]:g}", "-" if kept is None else f"{kept:.1f} %"]
 
 
-def _shown(score: Score) -> str:
-    return f"{score.value:.1f}{' %' if score.is_percent else ''}"
+def _shown(score: Score, value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}{' %' if score.is_percent else ''}"
 
 
 def _notes(score: Score) -> list[str]:

@@ -223,7 +223,7 @@ def _limits_section(facts: CardFacts) -> str:
             "it, it is off its training condition; that it is as good there is not claimed."
         )
     elif run.compression is not None:
-        lines.append("Nothing was trained for the compression in its config.")
+        lines.append("Whether it was trained for the compression in its config is not known.")
     if run.is_next and run.compression is not None:
         lines.append("The budget is one of a tile: an image of more tiles has more tokens.")
     if facts.scores is None:

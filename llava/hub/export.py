@@ -71,7 +71,7 @@ def export(
         legacy: With `projector`, LLaVA's `mm_projector.bin` and its config too.
         vision_tower: With `llava`, what `mm_vision_tower` is to say; by default what the source says.
         max_shard_size: Limit of a file of weights.
-        overwrite: Replace an earlier export.
+        overwrite: Replace an earlier export; its card stays, and a file that no export wrote is an error.
         progress: Show a progress bar.
 
     Raises:
@@ -80,6 +80,7 @@ def export(
     """
     from llava.hub.provenance import write_manifest
     from llava.hub.shards import parse_size, write_shards
+    from llava.hub.source import folders_read
     from llava.hub.staging import MANIFEST, check_space, staged
     from llava.model.checkpoint_files import resolve_checkpoint
 
@@ -87,7 +88,7 @@ def export(
         raise ValueError(f"--to {to!r}: choose one of {', '.join(FORMATS)}")
     max_bytes = parse_size(max_shard_size)
     folder = resolve_checkpoint(src)
-    with staged(output, overwrite, (folder,)) as work:
+    with staged(output, overwrite, folders_read(folder, model_base)) as work:
         request = _Request(src, folder, to, Path(output), model_base, legacy, vision_tower)
         layout, compression, facts = _write_small_files(request, work)
         needed = sum(tensor.num_bytes for tensor in layout.tensors.values())
@@ -128,6 +129,7 @@ def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[st
     from llava.hub.hf_format import write_hf
     from llava.hub.llava_format import write_llava
     from llava.hub.projector_format import write_projector
+    from llava.hub.provenance import MADE_FROM, source_record
     from llava.hub.source import open_source
     from llava.model.checkpoint_files import resolve_checkpoint
 
@@ -158,6 +160,7 @@ def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[st
         if source.parts.is_llava_format:
             facts["tower_inside"] = source.parts.has_tower
     facts |= {
+        MADE_FROM: source_record(request.folder),
         "model_base": None if base is None else public_name(base),
         "compression": None if compression is None else str(compression),
         "notes": list(layout.notes),

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -73,6 +73,8 @@ def write_hf(source: Source, folder: Path) -> Layout:
             "Plain transformers rounds the rows left after unpadding in its own way: for a few image sizes "
             "(such as 704 x 396) it gives the model two rows of tokens more than LLaVA and this package do."
         )
+    if source.parts.unused:
+        notes.append(f"Tensors that the model does not use were left out: {', '.join(source.parts.unused)}.")
     entries = config_entries(source, notes)
     _write_json(folder / "config.json", entries)
     write_generation_config(source, folder, tokenizer.pad_token_id)
@@ -124,15 +126,46 @@ def config_entries(source: Source, notes: list[str]) -> dict[str, Any]:
     entries["compression"] = None if budget is None else budget.to_dict()
     for name in ("base_model_name_or_path", "quantization_config", "_name_or_path"):
         entries.pop(name, None)
-    for name in [name for name, value in entries.items() if is_local_path(value)]:
-        notes.append(f"config.json: {name} named a place on the exporting machine and was left out.")
-        del entries[name]
-    return entries
+    kept: dict[str, Any] = without_local_paths(entries, source.folder, notes)
+    return kept
 
 
-def is_local_path(value: Any) -> bool:
-    """Whether an entry is a path that means nothing on another machine."""
-    return isinstance(value, str) and (PurePosixPath(value).is_absolute() or value.startswith(("./", "../", "~")))
+def without_local_paths(entries: Any, folder: Path, notes: list[str], where: str = "") -> Any:
+    """Entries of a config, those inside of others too, without the paths that mean nothing on another machine.
+
+    Args:
+        entries: An object, a list, or a value.
+        folder: From which a relative path may be meant.
+        notes: Gets a sentence for every entry that is left out.
+        where: Name of the entry.
+    """
+    if not isinstance(entries, dict | list):
+        return entries
+    pairs = entries.items() if isinstance(entries, dict) else enumerate(entries)
+    kept = {}
+    for key, value in pairs:
+        name = f"{where}.{key}" if where else str(key)
+        if not is_local_path(value, folder):
+            kept[key] = without_local_paths(value, folder, notes, name)
+        elif key != "_name_or_path":  # which transformers notes on every loading
+            notes.append(f"config.json: {name} named a place on the exporting machine and was left out.")
+    return kept if isinstance(entries, dict) else list(kept.values())
+
+
+def is_local_path(value: Any, folder: Path | None = None) -> bool:
+    """Whether an entry is a path, which means nothing on another machine.
+
+    Args:
+        value: Of the entry.
+        folder: From which a relative path may be meant, beside the working directory.
+    """
+    if not isinstance(value, str):
+        return False
+    is_absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+    if is_absolute or value.startswith(("./", "../", "~")):
+        return True
+    # A word alone, such as "pad", is none, whatever the working directory holds.
+    return "/" in value and any((place / value).is_dir() for place in (Path(), folder) if place is not None)
 
 
 def main_dtype(tensors: dict[str, StoredTensor]) -> str:

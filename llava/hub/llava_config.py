@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from llava.hub.hf_format import is_local_path
+from llava.hub.hf_format import without_local_paths
 from llava.model.checkpoint_files import CheckpointError
 from llava.model.config_adapter import LANGUAGE_MODELS
 from llava.model.configuration import as_compression
@@ -48,6 +49,7 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
         for name, value in json.loads(config.to_json_string(use_diff=True)).items()
         if (name.startswith(_LLAVA_PREFIXES) or name in _LLAVA_ENTRIES) and name not in _TRANSFORMERS_OWN
     }
+    tower = {name: own.pop(name) for name in ("mm_vision_tower",) if name in own}  # LLaVA needs it, wherever it lies
     language = {name: getattr(text, name) for name in _LANGUAGE_ENTRIES if hasattr(text, name)}
     entries: dict[str, Any] = {
         "mm_hidden_size": vision.hidden_size,
@@ -59,7 +61,8 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
         **({"image_aspect_ratio": "anyres"} if is_next else {}),
         **language,
         **_rope(text, where),
-        **{name: value for name, value in own.items() if not is_local_path(value) or name == "mm_vision_tower"},
+        **tower,
+        **without_local_paths(own, Path(where), []),
         "architectures": [_ARCHITECTURES[kind]],
         "model_type": _MODEL_TYPES[kind],
         "mm_vision_select_feature": "patch" if config.vision_feature_select_strategy == "default" else "cls_patch",

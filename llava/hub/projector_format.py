@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llava.hub.hf_format import Layout, config_entries, is_local_path
+from llava.hub.hf_format import Layout, config_entries, is_local_path, without_local_paths
 from llava.hub.llava_config import llava_config
 from llava.hub.llava_format import name_tower
 from llava.hub.source import open_source
@@ -66,9 +66,11 @@ def write_projector(
     if legacy and is_transformers_format(raw):
         raw = _legacy_entries(raw, str(src), vision_tower, state, notes)
     raw = {name: value for name, value in raw.items() if value is not None or name == "compression"}
+    raw.pop("_name_or_path", None)
+    raw = {name: without_local_paths(value, src, notes, name) for name, value in raw.items()}
     if base is not None:
         raw[_BASE] = str(base)
-    for name in [name for name, value in raw.items() if is_local_path(value)]:
+    for name in [name for name, value in raw.items() if is_local_path(value, src)]:
         notes.append(f"config.json: {name} {raw[name]} is a place on this machine; others cannot use it.")
     (folder / "config.json").write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     named = to_file_names(state, PROJECTOR_NAMES, tower="")

@@ -15,6 +15,8 @@ from llava.hub.vocabulary import AddedRows
 from llava.model.checkpoint_files import CheckpointError, read_json
 
 FORMAT_VERSION = 1
+MADE_FROM = "made_from"
+_CONFIGS = ("config.json", "adapter_config.json")
 _BLOCK = 16 * 2**20
 
 
@@ -42,6 +44,37 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], rows: AddedRows | Non
     (folder / MANIFEST).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def source_record(folder: Path) -> list[str]:
+    """What `made_from` says of an export: a hash of its source, and if that is an export itself, of its sources too.
+
+    Args:
+        folder: The source; its weights and its config count, what lies beside them does not.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and (file.suffix in (".safetensors", ".bin") or file.name in _CONFIGS):
+            digest.update(f"{file.name}:{sha256(file)}\n".encode())
+    earlier = read_json(folder / MANIFEST).get(MADE_FROM) if (folder / MANIFEST).is_file() else None
+    return [digest.hexdigest()[:16], *(earlier if isinstance(earlier, list) else ())]
+
+
+def check_made_from(folder: Path, run: Path) -> None:
+    """Tells whether a folder is an export of a run.
+
+    Raises:
+        CheckpointError: It is not, or of the run as it was before.
+    """
+    if not (folder / MANIFEST).is_file() or not read_json(folder / MANIFEST).get(MADE_FROM):
+        raise CheckpointError(
+            f"{folder}: no {MANIFEST} says what it was made from; make it with python -m llava.hub.export {run}"
+        )
+    if source_record(run)[0] not in read_manifest(folder)[MADE_FROM]:
+        raise CheckpointError(
+            f"{folder} is no export of {run} as it is now ({MANIFEST}: {MADE_FROM}); export it anew, or name the run "
+            "that it was made from"
+        )
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Reads `export.json`.
 
@@ -61,11 +94,13 @@ def refresh_hashes(folder: Path) -> None:
     """Brings the manifest up to date with listed files that were changed on purpose.
 
     Raises:
-        CheckpointError: There is no manifest.
+        CheckpointError: There is no manifest, or a file that it lists is missing.
     """
     entries = read_manifest(folder)
     for name in entries["files"]:
         file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing, which {MANIFEST} lists; put it back, or export anew")
         entries["files"][name] = {"size": file.stat().st_size, "sha256": sha256(file)}
     (folder / MANIFEST).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

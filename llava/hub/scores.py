@@ -10,7 +10,7 @@ from typing import Any
 
 from llava.hub.run_facts import NEXT_TILES, RunFacts
 from llava.paper import COLUMNS, PaperRow, PaperTable, paper_tables
-from llava.result_rows import OWN_SCALES, circumstances, comparable, main_value
+from llava.result_rows import OWN_SCALES, comparable, main_value
 
 _PAPER_METHODS = {None: "VisionZip", "projector": "VisionZip_ft", "finetune": "VisionZip_train"}  # by stage
 
@@ -40,6 +40,7 @@ class Score:
         compression: In its short form; `none` for all tokens.
         tokens: Visual tokens a question.
         n: Number of questions.
+        vanilla: What it is compared with, on the same scale: the same questions without compression; None without.
         retention: In percent of vanilla; None where there is nothing to compare with.
         row: The row of results.json.
     """
@@ -52,6 +53,7 @@ class Score:
     compression: str
     tokens: float
     n: int
+    vanilla: float | None
     retention: float | None
     row: Mapping[str, Any]
 
@@ -70,14 +72,12 @@ class Scores:
 
     Attributes:
         own: The checkpoint's, every budget it was measured with.
-        vanilla: What retention is relative to, by task.
         vanilla_is: What vanilla is, in words; None without one.
         unscored: Tasks that have answers and no score.
         run: The `run` entry of results.json.
     """
 
     own: Sequence[Score]
-    vanilla: Mapping[str, Score]
     vanilla_is: str | None
     unscored: Sequence[str]
     run: Mapping[str, Any]
@@ -87,7 +87,12 @@ class Scores:
         return [score for score in self.own if score.compression == compression]
 
 
-def read_scores(files: Sequence[Path], fingerprints: Iterable[str], vanilla_files: Sequence[Path] = ()) -> Scores:
+def read_scores(
+    files: Sequence[Path],
+    fingerprints: Iterable[str],
+    vanilla_files: Sequence[Path] = (),
+    base_fingerprints: Iterable[str] = (),
+) -> Scores:
     """Reads results of the checkpoint, and of the model that it is compared with.
 
     Args:
@@ -95,37 +100,36 @@ def read_scores(files: Sequence[Path], fingerprints: Iterable[str], vanilla_file
         fingerprints: Of the run and of the released folder: what the results must be of.
         vanilla_files: results.json files of the base model, whose rows without compression are vanilla; without them
             vanilla is the checkpoint itself with all tokens.
+        base_fingerprints: Of the base: what the vanilla files must be of; none where the base is not here.
 
     Raises:
         ValueError: A file is no results.json, or of another model.
     """
     known = set(fingerprints)
+    base_known = set(base_fingerprints) or None
     own_rows, run = [], {}
     for file in files:
-        content = _read(file)
+        content = _read_of(file, known, "this one's is", "evaluate this folder as it is now")
         run = content["run"]
-        if run["model"] not in known:
-            raise ValueError(
-                f"{file} holds the results of another model (fingerprint {run['model']}, this one's is "
-                f"{' or '.join(sorted(known))}); evaluate this folder as it is now"
-            )
         own_rows += content["rows"]
-    base_rows = [row for file in vanilla_files for row in _read(file)["rows"] if row["compression"] == "none"]
-    said = "the base model with all its tokens" if vanilla_files else "this checkpoint with all visual tokens"
-    rows = base_rows if vanilla_files else [row for row in own_rows if row["compression"] == "none"]
-    by_setting = {circumstances(row): row for row in rows}
+    said, rows = "this checkpoint with all visual tokens", own_rows
+    if vanilla_files:
+        advice = "evaluate the model that it was tuned from"
+        rows = [row for file in vanilla_files for row in _read_of(file, base_known, "the base's is", advice)["rows"]]
+        said = "the base model with all its tokens"
+        if not base_known:
+            said += " (so it was said to this card; that the results are the base's was not checked)"
+    rows = [row for row in rows if row["compression"] == "none"]
     scored = [row for row in own_rows if main_value(row) is not None]
 
     def vanilla_of(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        base = by_setting.get(circumstances(row))
-        return base if base is not None and comparable(row, base) else None
+        return next((base for base in rows if comparable(row, base) and main_value(base) is not None), None)
 
     own = [_score(row, vanilla_of(row)) for row in scored]
     own.sort(key=lambda score: (_place(score.task), score.compression != "none", -score.tokens))
-    used = [base for score in own if (base := vanilla_of(score.row)) is not None and main_value(base) is not None]
-    vanilla = {base["task"]: _score(base, None) for base in used}
+    has_vanilla = any(score.vanilla is not None for score in own)
     unscored = sorted({str(row["task"]) for row in own_rows if main_value(row) is None})
-    return Scores(own, vanilla, said if vanilla else None, unscored, run)
+    return Scores(own, said if has_vanilla else None, unscored, run)
 
 
 def paper_row(facts: RunFacts, base: str | None, asked: str | None) -> tuple[PaperTable, PaperRow] | None:
@@ -144,6 +148,8 @@ def paper_row(facts: RunFacts, base: str | None, asked: str | None) -> tuple[Pap
         raise ValueError(f"--paper: no table {asked!r}; there are: {', '.join(tables)}")
     name = asked or _TABLES.get(base or "")
     compression, method = facts.compression, _PAPER_METHODS.get(facts.stage)
+    if facts.arguments is None and asked is None:
+        return None  # tuned or not: which of the paper's rows it is like is not known
     if name is None or compression is None or compression.method != "visionzip" or method is None:
         return None
     tokens = compression.num_tokens * (NEXT_TILES if facts.is_next else 1)
@@ -154,6 +160,18 @@ def paper_row(facts: RunFacts, base: str | None, asked: str | None) -> tuple[Pap
 def paper_heading(task: str) -> str | None:
     """The paper's name of a task's benchmark."""
     return next((heading for heading, column in COLUMNS.items() if column.task == task), None)
+
+
+def _read_of(file: Path, known: set[str] | None, whose: str, advice: str) -> dict[str, Any]:
+    """The content of a results.json, which must be of a known model; None does not check."""
+    content = _read(file)
+    model = content["run"]["model"]
+    if known is not None and model not in known:
+        raise ValueError(
+            f"{file} holds the results of another model (fingerprint {model}, {whose} {' or '.join(sorted(known))}); "
+            f"{advice}"
+        )
+    return content
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -189,6 +207,7 @@ def _score(row: Mapping[str, Any], vanilla: Mapping[str, Any] | None) -> Score:
         compression=row["compression"],
         tokens=row["tokens"],
         n=row["n"],
+        vanilla=None if base is None else base * scale,
         retention=None if base is None or base <= 0 else 100 * value / base,
         row=row,
     )

@@ -97,6 +97,25 @@ def open_source(src: str | Path, model_base: str | Path | None = None) -> Source
     return Source(folder, parts, _stored_tensors(parts))
 
 
+def folders_read(src: str | Path, model_base: str | Path | None = None) -> list[Path]:
+    """The folders of this machine that an export may read: the source's, its bases', their vision towers'.
+
+    Args:
+        src: A folder or a repository on the Hub.
+        model_base: For a projector or adapters; what they name themselves is counted in.
+    """
+    named = [Path(path).expanduser() for path in (src, model_base) if path is not None]
+    folders = [folder for folder in named if folder.is_dir()]
+    for folder in folders:  # which grows
+        entries = copied_settings(folder, "config.json")
+        names = [entries.get(name) for name in ("mm_vision_tower", "vision_tower", "base_model_name_or_path")]
+        names.append(copied_settings(folder, "adapter_config.json").get("base_model_name_or_path"))
+        for name in [name for name in names if isinstance(name, str) and name]:
+            places = (folder / name, Path(name).expanduser())
+            folders += [place for place in places if place.is_dir() and place not in folders]
+    return folders
+
+
 def _refuse_quantised(parts: ModelParts) -> None:
     for where, config in (("", parts.config), ("text_config.", parts.config.text_config)):
         found = getattr(config, "quantization_config", None)

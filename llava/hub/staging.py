@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from llava.hub.card_sample import README, is_picture
+from llava.model.checkpoint_files import read_json
 
 MANIFEST = "export.json"
 _SPARE_BYTES = 64 * 2**20  # for config, tokenizer and the file system's own
 
 
 @contextmanager
-def staged(output: str | Path, overwrite: bool, sources: tuple[Path, ...] = ()) -> Iterator[Path]:
+def staged(output: str | Path, overwrite: bool, sources: Sequence[Path] = ()) -> Iterator[Path]:
     """A temporary folder beside `output` that takes its name when the block ends without an error.
 
     Args:
         output: The folder to make.
-        overwrite: Replace an earlier export there.
+        overwrite: Replace an earlier export there; its card, and the card's picture, stay.
         sources: Folders that are being read, which `output` must not be or hold.
 
     Raises:
@@ -32,6 +35,7 @@ def staged(output: str | Path, overwrite: bool, sources: tuple[Path, ...] = ()) 
     try:
         work.chmod(0o777 & ~_umask())
         yield work
+        _check_output(target, overwrite, sources)  # again: the work may have taken an hour
         _put_in_place(work, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -51,10 +55,10 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _check_output(target: Path, overwrite: bool, sources: tuple[Path, ...]) -> None:
+def _check_output(target: Path, overwrite: bool, sources: Sequence[Path]) -> None:
     for source in (source.resolve() for source in sources):
         if target.resolve() == source or target.resolve() in source.parents:
-            raise ValueError(f"--output {target} holds what is exported ({source}); choose another folder")
+            raise ValueError(f"--output {target} holds what is exported, or its base ({source}); choose another folder")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not overwrite:
@@ -64,12 +68,30 @@ def _check_output(target: Path, overwrite: bool, sources: tuple[Path, ...]) -> N
             f"--output {target} was not made by an export (it has no {MANIFEST}), so --overwrite does not remove it; "
             "remove it yourself or choose another folder"
         )
+    foreign = sorted({file.name for file in target.iterdir()} - _exported_names(target))
+    if foreign:
+        raise ValueError(
+            f"--output {target}: --overwrite would remove {', '.join(foreign)}, which no export has written; "
+            "move them away or choose another folder"
+        )
+
+
+def _exported_names(folder: Path) -> set[str]:
+    """What an export has written, and the card beside it."""
+    listed = read_json(folder / MANIFEST).get("files")
+    return {MANIFEST, *_card_names(folder), *(listed if isinstance(listed, dict) else ())}
+
+
+def _card_names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir() if file.is_file() and (file.name == README or is_picture(file))}
 
 
 def _put_in_place(work: Path, target: Path) -> None:
     if not target.exists():
         os.replace(work, target)
         return
+    for name in _card_names(target):
+        shutil.copyfile(target / name, work / name)
     old = work.with_name(work.name.replace(".partial-", ".replaced-"))
     os.replace(target, old)
     try:

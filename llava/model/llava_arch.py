@@ -14,6 +14,7 @@ from transformers import LlavaNextForConditionalGeneration as HFLlavaNextForCond
 from transformers import LlavaNextModel as HFLlavaNextModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.anyres import size_pairs
 from llava.model.configuration import CompressionConfig, CompressionLike
 from llava.model.image_rules import ImageRules
@@ -27,6 +28,7 @@ from llava.model.placeholders import (
     PaddingSide,
     expand_placeholders,
     has_placeholders,
+    is_decoding_step,
     match_images_to_placeholders,
 )
 from llava.model.strict_checkpoints import StrictCheckpoints
@@ -223,8 +225,8 @@ class LlavaMetaForCausalLM:
         Raises:
             ValueError: Placeholders and images differ in number.
         """
-        if input_ids is not None and input_ids.shape[1] == 1:
-            images = image_features = None  # a decoding step; LLaVA's own loops pass the images along
+        if is_decoding_step(input_ids, images is not None or image_features is not None):
+            images = image_features = None  # LLaVA's own loops pass the images along
         if vision_tokens is not None:
             image_features = self.model.encode_images(vision_tokens, size_pairs(image_sizes, height_first=False))
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
@@ -321,7 +323,7 @@ class LlavaMetaForCausalLM:
             return super().generate(input_ids, **kwargs)  # type: ignore[misc]
         if input_ids is None:
             raise ValueError("generate needs input_ids with a placeholder for each image")
-        if not isinstance(images, _NotGiven | None) and len(images) and not has_placeholders(input_ids):
+        if not isinstance(images, _NotGiven | None) and len(images) and IMAGE_TOKEN_INDEX not in input_ids:
             logger.warning("the prompt has no <image>, so the images given with it are not looked at")
         embeds, sequence = self._expand(
             input_ids,

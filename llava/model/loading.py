@@ -82,6 +82,7 @@ class ModelParts:
         is_llava_format: Whether LLaVA's rules hold (tokens that its config asks for).
         may_start_at_random: Prefixes of tensors that need not be there (a new projector, a new newline).
         has_tower: Whether the checkpoint's own files hold the vision tower.
+        unused: Tensors of the files that LLaVA writes and the model has no place for.
         unmerged: Adapters that are yet to be added to `state`, if that was asked for, in their order.
     """
 
@@ -93,6 +94,7 @@ class ModelParts:
     is_llava_format: bool = False
     may_start_at_random: tuple[str, ...] = ()
     has_tower: bool = True
+    unused: dict[str, Tensor] = field(default_factory=dict)
     unmerged: list[Adapter] = field(default_factory=list)
 
     @property
@@ -181,9 +183,10 @@ def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     has_tower = any(name.startswith("model.vision_tower.") for name in state)
     if not has_tower:
         state.update(_tower_state(tower_folder(raw, folder, weights=True), root))
-    if config.model_type == "llava":
-        state.pop(_NEWLINE, None)  # LLaVA saves it with every model that has ever been trained as NeXT
-    return ModelParts(folder, config, state, folder, tower, True, has_tower=has_tower)
+    unused = {}
+    if config.model_type == "llava" and _NEWLINE in state:
+        unused[_NEWLINE] = state.pop(_NEWLINE)  # LLaVA saves it with every model that has ever been trained as NeXT
+    return ModelParts(folder, config, state, folder, tower, True, has_tower=has_tower, unused=unused)
 
 
 def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | str | None, merge: bool) -> ModelParts:

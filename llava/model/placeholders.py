@@ -170,6 +170,13 @@ def match_images_to_placeholders(input_ids: Tensor, attention_mask: Tensor | Non
     return used
 
 
+def is_decoding_step(input_ids: Tensor | None, has_images: bool) -> bool:
+    """Whether the ids continue a prompt, one id a sample: a prompt of nothing but an image is one, if one is given."""
+    if input_ids is None or input_ids.shape[1] != 1:
+        return False
+    return not has_images or not bool((input_ids == IMAGE_TOKEN_INDEX).any())
+
+
 def has_placeholders(input_ids: Tensor | None) -> bool:
     """Whether a prompt has an image; a decoding step, one id a sample, is never asked."""
     return input_ids is not None and input_ids.shape[-1] > 1 and bool((input_ids == IMAGE_TOKEN_INDEX).any())

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from llava.hub.card import Measured, main, make_card
 from llava.hub.card_metadata import Publication, missing_fields
-from llava.hub.card_sample import read_sample
+from llava.hub.card_sample import ask_sample, read_sample
 from llava.model.fingerprint import model_fingerprint
 from llava.paper import paper_tables
 from tests.hub.conftest import ROOT, row, write_results
@@ -85,7 +86,17 @@ def test_what_the_files_do_not_say_is_not_said(run):
     text = make_card(run).read_text()
     assert "How it was trained is not known" in text and "**Base model**: not named by the run" in text
     assert "**Licence**: unknown" in text
-    for absent in ("## Data", "## Scores", "commit", "off its training", "learning_rate", "apache", "license:"):
+    assert "Whether it was trained for the compression in its config is not known" in text
+    for absent in (
+        "Nothing was trained",
+        "## Data",
+        "## Scores",
+        "commit",
+        "off its training",
+        "learning_rate",
+        "apache",
+        "license:",
+    ):
         assert absent not in text, absent
     lacking = " ".join(missing_fields(run))
     for name in ("license", "base_model", "datasets", "repository"):
@@ -110,16 +121,34 @@ def test_retention_is_of_the_base_and_the_papers_row_stands_beside(run, tmp_path
         row("pope", "visionzip:54+10", 0.80, "f1", n=50),
         row("mmvet", "visionzip:54+10", None, "score"),
     )
-    vanilla = write_results(
-        tmp_path / "vanilla.json", "other", row("gqa", "none", 0.60), row("pope", "none", 0.9, "f1")
-    )
-    text = make_card(run, publication=COMPLETE, measured=Measured([own], [vanilla], "table1", str(base))).read_text()
+    rows = row("gqa", "none", 0.60), row("pope", "none", 0.9, "f1")
+    vanilla = write_results(tmp_path / "vanilla.json", "other", *rows)
+    measured = Measured([own], [vanilla], "table1", str(base))
+    with pytest.raises(ValueError, match=r"vanilla\.json holds the results of another model .*, the base's is"):
+        make_card(run, publication=COMPLETE, measured=measured)
+    write_results(vanilla, model_fingerprint(base), *rows)
+    text = make_card(run, publication=COMPLETE, measured=measured).read_text()
     table = paper_tables()["table1"]
     paper = table.row("VisionZip_ft", 64)
     kept = table.retention(paper)
     assert f"| 57.0 % | 60.0 % | 95.0 % | {paper.scores['GQA']:g} | {kept['GQA']:.1f} % |" in text
     assert f"| 80.0 % | - | - | {paper.scores['POPE']:g} |" in text  # over another number of questions
-    assert "Vanilla is the base model with all its tokens" in text and "not scored here: mmvet" in text
+    assert "Vanilla is the base model with all its tokens; " in text and "not scored here: mmvet" in text
+
+
+def test_vanilla_is_of_the_same_questions_and_said_to_be_unchecked(run, tmp_path):
+    fingerprint = model_fingerprint(run)
+    change(run / "training_args.json", model__model_name_or_path="me/tiny")
+    files = [
+        write_results(tmp_path / f"{n}.json", fingerprint, row("gqa", "visionzip:41+8", own, n=n))
+        for n, own in ((100, 0.5), (50, 0.4))
+    ]
+    files = [write_results(file, model_fingerprint(run), *json.loads(file.read_text())["rows"]) for file in files]
+    rows = row("gqa", "none", 0.8, n=100), row("gqa", "none", 0.41, n=50)
+    vanilla = write_results(tmp_path / "vanilla.json", "of a model that is not here", *rows)
+    text = make_card(run, publication=COMPLETE, measured=Measured(files, [vanilla])).read_text()
+    assert "| 100 | 50.0 % | 80.0 % | 62.5 % |" in text and "| 50 | 40.0 % | 41.0 % | 97.6 % |" in text
+    assert "that the results are the base's was not checked" in text
 
 
 def test_the_papers_table_is_found_by_the_base(run, tmp_path):
@@ -132,6 +161,9 @@ def test_the_papers_table_is_found_by_the_base(run, tmp_path):
     assert paper_row(read_facts(run), "me/another", None) is None
     change(run / "training_args.json", stage="lora")
     assert paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", None) is None  # the paper has no such row
+    (run / "training_args.json").unlink()  # tuned or not is not known then
+    assert paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", None) is None
+    assert paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", "table1") is not None
     with pytest.raises(ValueError, match="--paper: no table 'table3'"):
         paper_row(read_facts(run), None, "table3")
 
@@ -165,7 +197,31 @@ def test_a_readme_of_somebody_is_not_replaced(run):
         make_card(run)
     assert (run / "README.md").read_text() == "# Mine\n"
     make_card(run, overwrite=True)
-    make_card(run)  # its own it replaces
+    file = make_card(run)  # its own it replaces
+    edited = file.read_text() + "\n## My own section\n"
+    file.write_text(edited)
+    with pytest.raises(ValueError, match="was edited since"):
+        make_card(run)
+    assert file.read_text() == edited
+
+
+def test_what_is_released_must_be_an_export_of_the_run(run, tmp_path):
+    from llava.hub.export import export
+
+    export(run, "hf", tmp_path / "export", progress=False)
+    export(tmp_path / "export", "hf", tmp_path / "of-export", progress=False)
+    make_card(run, tmp_path / "export")
+    make_card(run, tmp_path / "of-export")
+    change(tmp_path / "of-export" / "config.json", compression__dominant=40)
+    with pytest.raises(ValueError, match=r"compression visionzip:40\+8 is not that of .*, visionzip:41\+8"):
+        make_card(run, tmp_path / "of-export")
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    change(other / "config.json", compression__dominant=54)
+    with pytest.raises(ValueError, match=r"is no export of .* as it is now"):
+        make_card(other, tmp_path / "export")
+    (tmp_path / "export" / "export.json").unlink()
+    with pytest.raises(ValueError, match=r"no export\.json says what it was made from"):
+        make_card(run, tmp_path / "export")
 
 
 def test_the_sample_is_answered_by_the_checkpoint_and_kept(run, capsys):
@@ -187,6 +243,13 @@ def test_the_sample_is_answered_by_the_checkpoint_and_kept(run, capsys):
     (run / sample.image).unlink()
     with pytest.raises(ValueError, match=r"sample\.image 'card_sample\.png' is no file beside the card"):
         read_sample(run)
+
+
+def test_a_new_picture_takes_the_place_of_the_old(run, tmp_path):
+    (run / "card_sample.png").write_bytes(b"of an earlier card")
+    Image.new("RGB", (50, 50)).save(tmp_path / "other.jpg")
+    ask_sample(run, tmp_path / "other.jpg", "What is it?", max_new_tokens=1)
+    assert [file.name for file in run.glob("card_sample.*")] == ["card_sample.jpg"]
 
 
 @pytest.mark.parametrize(

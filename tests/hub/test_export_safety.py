@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from llava.hub import staging
 from llava.hub.export import export, main
-from llava.hub.provenance import damaged_files, refresh_hashes
+from llava.hub.provenance import damaged_files
+from llava.hub.refresh import main as refresh
 from llava.hub.shards import parse_size, plan_shards, write_safetensors, write_shards
 from llava.hub.stored_tensor import StoredTensor
 from llava.hub.vocabulary import add_image_token, drop_image_token, mean_row
@@ -115,9 +116,17 @@ def test_an_output_is_not_overwritten_unasked(source, tmp_path):
     export(source, "hf", output, progress=False)
     with pytest.raises(ValueError, match="exists already"):
         export(source, "hf", output, progress=False)
-    (output / "old").touch()
+    (output / "README.md").write_text("# Mine")
+    (output / "card_sample.png").write_bytes(b"a picture")
+    (output / "figure.png").write_bytes(b"a figure")
+    with pytest.raises(ValueError, match=r"--overwrite would remove figure\.png, which no export has written"):
+        export(source, "llava", output, overwrite=True, progress=False)
+    assert (output / "figure.png").read_bytes() == b"a figure"
+    (output / "figure.png").unlink()
     export(source, "llava", output, overwrite=True, vision_tower="openai/clip", progress=False)
-    assert not (output / "old").exists() and (output / "tokenizer.model").exists()
+    assert not (output / "preprocessor_config.json").exists() and (output / "tokenizer.model").exists()
+    assert (output / "README.md").read_text() == "# Mine" and (output / "card_sample.png").read_bytes() == b"a picture"
+    assert damaged_files(output) == []
     assert {path.name for path in tmp_path.iterdir()} == {"in", "exported"}
     for inside in (source, source.parent):
         with pytest.raises(ValueError, match="holds what is exported"):
@@ -156,15 +165,19 @@ def test_what_is_refused(source, oracle_dir, tmp_path):
     assert not (tmp_path / "exported").exists()
 
 
-def test_hashes_follow_the_files(source, tmp_path):
+def test_hashes_follow_the_files(source, tmp_path, capsys):
     export(source, "hf", tmp_path / "exported", progress=False)
     assert damaged_files(tmp_path / "exported") == []
     edit_json(tmp_path / "exported" / "config.json", note="changed")
     assert len(damaged_files(tmp_path / "exported")) == 1
-    refresh_hashes(tmp_path / "exported")
+    refresh([str(tmp_path / "exported")])
+    assert "config.json has" in capsys.readouterr().out
     assert damaged_files(tmp_path / "exported") == []
     recorded = (tmp_path / "exported" / "export.json").read_text()
     assert str(tmp_path) not in recorded
+    (tmp_path / "exported" / "config.json").unlink()
+    with pytest.raises(SystemExit, match=r"config\.json is missing, which export\.json lists"):
+        refresh([str(tmp_path / "exported")])
 
 
 @pytest.mark.slow

@@ -43,6 +43,18 @@ def padded(rows: list[torch.Tensor], side: str) -> tuple[torch.Tensor, torch.Ten
     return ids, mask
 
 
+def test_a_prompt_of_nothing_but_an_image(model):
+    """One id long, as a decoding step is, which has no use for images."""
+    model.set_compression(None)
+    ids, images, sizes = samples(model)[0]
+    given = {"images": images, "image_sizes": sizes}
+    with torch.no_grad():
+        alone = model(input_ids=torch.tensor([[IMAGE_TOKEN_INDEX]]), **given).logits
+        followed = model(input_ids=torch.tensor([[IMAGE_TOKEN_INDEX, int(ids[0])]]), **given).logits
+    torch.testing.assert_close(alone, followed[:, :-1], atol=1e-5, rtol=1e-5)
+    assert alone.shape[1] > 1
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("compression", COMPRESSIONS, ids=str)
 def test_generated_ids_equal_batch_one(model, compression, side):

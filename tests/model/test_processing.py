@@ -202,6 +202,7 @@ WRONG = {
     "no images": ({"text": ["hi", "<image>"]}, r"\[0, 1\]\), but 0 images"),
     "the wrong sample": ({"text": ["<image>", "hi"], "images": [[], ["a"]]}, "text 0 holds 1 <image>, but 0 images"),
     "lists": ({"text": ["<image>", "hi"], "images": [["a"]]}, "1 lists, one for each text, but there are 2 texts"),
+    "no prompt": ({"text": []}, "text is an empty list"),
     "nothing": ({}, "give text, images, or both"),
     "video": ({"text": "hi", "videos": ["a"]}, "no videos"),
     "no text": ({"text": ["a", 3]}, "str or a list of str"),
