@@ -1,40 +1,30 @@
-"""Secrets and paths of one's own machine in files that are about to be published.
-
-The forms are those that the issuers document or that secret scanners know them by; a found secret is never printed.
-"""
+"""Secrets and paths of one's own machine in files that are about to be published; a found secret is never printed."""
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from llava.hub.release_files import ReleaseFile, safetensors_header
+from llava.hub.leak_patterns import GENERAL, IN_TEXT, TOKENS, find_path, path_pattern, unescaped
+from llava.hub.release_files import ReleaseFile, safetensors_header, tensor_bytes
 
-_SECRETS = {
-    "a Hugging Face token": r"\b(?:hf_|api_org_)[A-Za-z0-9]{30,}",
-    "an Anthropic key": r"\bsk-ant-[\w-]{20,}",
-    "an OpenAI key": r"\bsk-(?!ant-)[A-Za-z0-9_-]{20,}",
-    "a wandb key": r"(?i:wandb[^\n]{0,20}(?:key|login|token))\W{1,5}[0-9a-f]{40}\b|\bwandb_v1_\w{20,}",
-    "a password of .netrc": r"\bpassword\s+[0-9a-f]{40}\b",
-    "an AWS access key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    "an AWS secret key": r"(?i:aws_?secret_?access_?key)\W{1,5}[A-Za-z0-9/+=]{40}",
-    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{50,})",
-    "a Google key": r"\bAIza[\w-]{35}",
-    "a Slack token": r"\bxox[abeprs]-[\w-]{10,}",
-    "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
-    "a URL with a password": r"\b[a-z][a-z0-9+.-]*://[^\s/:@\"']+:[^\s/:@\"']+@",
-    "a bearer token": r"(?i:authorization)\W{1,5}(?i:bearer)\s+[\w.~+/-]{16,}",
-    "a key or password": r"(?i:api_?key|secret_?key|access_?token|auth_?token|password|passwd)[\"']?\s*[:=]\s*[\"']?"
-    r"(?=[\w+/.-]*\d)[\w+/.-]{16,}",
-}
-_PATHS = {
-    "an absolute path": r"(?<![\w:/.<>~$)\]}*\\-])/(?:[\w.+@%~-]+/)+[\w.+@%~-]+|file:///[^\s\"']+",
-    "an absolute path of Windows": r"(?<!\w)[A-Za-z]:(?:\\{1,2}|/)[\w.~ -]+(?:\\{1,2}|/)[\w.~-]+",
-}
+_TOKENS = {kind: re.compile(pattern) for kind, pattern in TOKENS.items()}
+_TOKEN_BYTES = {kind: re.compile(pattern.encode()) for kind, pattern in TOKENS.items()}
+_SECRETS = [*_TOKENS.items(), *((kind, re.compile(pattern)) for kind, pattern in IN_TEXT.items())]
 _ONLY_SECRETS = {"tokenizer.json", "vocab.json", "merges.txt"}  # pieces of text, some of which look like paths
-_LONGEST_SHOWN = 80
+_MARKS = (  # the longer first: UTF-32's begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SAMPLE = 2**16
+_LONGEST_LINE = 2**24
+_BLOCK, _OVERLAP = 2**20, 2**11  # a token does not lie across two blocks unseen
+_LONGEST_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -43,57 +33,87 @@ class Leak:
 
     Attributes:
         file: Name in the repository.
-        line: From 1.
+        line: From 1; None for a file that is no text.
         what: Kind of the leak, and the path; never the secret.
+        is_secret: Whether it is a secret, which nothing allows.
     """
 
     file: str
-    line: int
+    line: int | None
     what: str
+    is_secret: bool
+
+    @property
+    def place(self) -> str:
+        """FILE:LINE, as `--allow` takes it."""
+        return f"{self.file}:{self.line}"
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.what}"
+        where = f"{self.file}, in its bytes" if self.line is None else f"{self.file}, line {self.line}"
+        return f"{where}: {self.what}{'' if self.is_secret else f' (if it is harmless: --allow {self.place})'}"
 
 
 def find_leaks(file: ReleaseFile) -> list[Leak]:
-    """All leaks in a text file, or in the header of a safetensors file; one a line and kind."""
-    text = _text(file)
-    kinds = {kind: re.compile(pattern) for kind, pattern in _SECRETS.items()}
-    paths = {kind: re.compile(pattern) for kind, pattern in _PATHS.items()}
-    if PurePosixPath(file.name).name in _ONLY_SECRETS:
-        paths = {}
+    """All leaks in a text or in the header of a safetensors file, one a line and kind; tokens in any other bytes."""
+    paths = None if PurePosixPath(file.name).name in _ONLY_SECRETS else path_pattern()
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        found += [Leak(file.name, number, kind) for kind in _kinds_in(line, kinds)]
-        for kind, pattern in paths.items():
-            if match := pattern.search(line):
-                found.append(Leak(file.name, number, f"{kind}: {match[0][:_LONGEST_SHOWN]}"))
-    return found
+    for number, line in enumerate(_lines(file.path), 1):
+        forms = (line, unescaped(line)) if "\\" in line else (line,)
+        secrets = [Leak(file.name, number, kind, True) for kind in _secrets_in(forms)]
+        found += secrets
+        if paths is not None and (path := next(filter(None, (find_path(form, paths) for form in forms)), None)):
+            # A secret may be a part of the path, and is not shown.
+            found.append(Leak(file.name, number, path.partition(":")[0] if secrets else path[:_LONGEST_SHOWN], False))
+    known = {leak.what for leak in found}
+    return found + [Leak(file.name, None, kind, True) for kind in _tokens_in_bytes(file) if kind not in known]
 
 
-def _kinds_in(line: str, kinds: dict[str, re.Pattern[str]]) -> Iterator[str]:
+def _secrets_in(forms: tuple[str, ...]) -> Iterator[str]:
     """The most telling kind of secret in a line: the general one is left out where another one is found."""
-    found = [kind for kind, pattern in kinds.items() if pattern.search(line)]
-    general = "a key or password"
-    yield from (kind for kind in found if kind != general or found == [general])
+    found = dict.fromkeys(kind for kind, pattern in _SECRETS for form in forms if pattern.search(form))
+    yield from (kind for kind in found if kind != GENERAL or len(found) == 1)
 
 
-def _text(file: ReleaseFile) -> str:
-    """A file's text; the header of safetensors; nothing of other binary files."""
-    if file.name.endswith(".safetensors"):
-        return safetensors_header(file.path)
-    content = file.path.read_bytes()
-    for encoding in ("utf-8", "utf-16") if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8",):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        return text if "\0" not in text[:4096] else ""
-    return _latin(content)
+def _tokens_in_bytes(file: ReleaseFile) -> list[str]:
+    """Kinds of tokens anywhere but in tensors, also where a NUL stands beside every letter, as in UTF-16."""
+    found: dict[str, None] = {}
+    start, end = tensor_bytes(file.path)
+    with file.path.open("rb") as stream:
+        for first, last in ((0, start), (end, file.size)):
+            stream.seek(first)
+            before = b""
+            while (left := last - stream.tell()) > 0 and (block := stream.read(min(_BLOCK, left))):
+                window = before + block
+                forms = (window, window.replace(b"\0", b"")) if b"\0" in window else (window,)
+                found |= dict.fromkeys(k for k, pattern in _TOKEN_BYTES.items() for f in forms if pattern.search(f))
+                before = window[-_OVERLAP:]
+    return list(found)
 
 
-def _latin(content: bytes) -> str:
-    """Text of an older encoding; nothing if the bytes are no text."""
-    sample = content[:4096]
-    is_binary = b"\0" in sample or sum(byte < 9 or 13 < byte < 32 for byte in sample) > len(sample) // 50
-    return "" if is_binary else content.decode("latin-1")
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text in whatever encoding, one after the other; the header of safetensors; else nothing."""
+    if header := safetensors_header(path):
+        yield from header.splitlines()
+        return
+    with path.open("rb") as stream:
+        sample = stream.read(_SAMPLE)
+    marked = next((encoding for mark, encoding in _MARKS if sample.startswith(mark)), None)
+    if marked is not None:
+        with path.open(encoding=marked, errors="replace") as text:
+            yield from text
+    elif _is_text(sample.replace(b"\0", b"")):
+        with path.open("rb") as stream:
+            while line := stream.readline(_LONGEST_LINE):
+                yield _decoded(line.replace(b"\0", b""))
+
+
+def _is_text(sample: bytes) -> bool:
+    """Whether bytes are text of UTF-8 or of an older encoding."""
+    return sum(byte < 9 or 13 < byte < 32 for byte in sample) <= len(sample) // 50
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")

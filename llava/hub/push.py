@@ -31,6 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--revision", default="main", help="branch, made if it is not there (default: main)")
     parser.add_argument("--message", help="of the commit")
     parser.add_argument("--model-base", help="what a projector or adapters are loaded on; default: what they name")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="FILE:LINE", help="a path there is harmless; never for secrets"
+    )
     return parser
 
 
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with plain_errors():
         files = list_files(args.folder)
         _show(files)
-        problems = find_problems(args.folder, files, args.model_base, repo=args.repo)
+        problems = find_problems(args.folder, files, args.model_base, repo=args.repo, allowed=args.allow)
     for problem in problems:
         print(f"refused: {problem}", file=sys.stderr)
     if problems:

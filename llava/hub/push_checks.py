@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.hub.card_metadata import PLACEHOLDER, missing_fields
 from llava.hub.card_sample import README, read_front_matter
-from llava.hub.leaks import find_leaks
+from llava.hub.leaks import Leak, find_leaks
 from llava.hub.release_files import ReleaseFile, forbidden_content
 from llava.hub.run_facts import is_repository_name, read_facts
 
@@ -22,7 +22,12 @@ _COMMANDS = (  # of the cards that llava.hub.card writes
 
 
 def find_problems(
-    folder: Path, files: Sequence[ReleaseFile], model_base: str | None = None, *, repo: str | None = None
+    folder: Path,
+    files: Sequence[ReleaseFile],
+    model_base: str | None = None,
+    *,
+    repo: str | None = None,
+    allowed: Collection[str] = (),
 ) -> list[str]:
     """What is wrong, a line each; empty if the folder may be published.
 
@@ -33,14 +38,17 @@ def find_problems(
         files: Of the folder, from `list_files`.
         model_base: What a projector or adapters are loaded on; by default what they name.
         repo: Where it goes, ORG/NAME; the card's commands must name it.
+        allowed: Places, FILE:LINE, where a path may stand; a secret never.
     """
-    problems = []
+    problems: list[str] = []
+    leaks: list[Leak] = []
     for file in files:
         reason = forbidden_content(file)
         if reason is not None:
             problems.append(f"{file.name}: {reason}")
         else:
-            problems += [str(leak) for leak in find_leaks(file)]
+            leaks += find_leaks(file)
+    problems += _not_allowed(leaks, allowed)
     try:
         problems += missing_fields(folder)
         problems += _of_the_name(folder, repo)
@@ -48,6 +56,13 @@ def find_problems(
         problems.append(str(error))
     problems += _of_the_parts(folder)
     return problems or _of_loading(folder, model_base)
+
+
+def _not_allowed(leaks: Sequence[Leak], allowed: Collection[str]) -> list[str]:
+    """The leaks that stand, and permissions that fit no path: the file has changed since they were given."""
+    paths = {leak.place for leak in leaks if not leak.is_secret}
+    unused = [f"--allow {place}: no absolute path is there" for place in allowed if place not in paths]
+    return [str(leak) for leak in leaks if leak.is_secret or leak.place not in allowed] + unused
 
 
 def _of_the_name(folder: Path, repo: str | None) -> list[str]:

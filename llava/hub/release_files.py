@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickletools
 import re
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +23,21 @@ _ARCHIVES = {
     b"\xfd7zXZ\x00": "xz",
     b"7z\xbc\xaf": "7z",
     b"\x28\xb5\x2f\xfd": "zstandard",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x02\x21\x4c\x18": "lz4",
+    b"Rar!\x1a\x07": "rar",
 }
-_OPTIMIZER_NAMES = re.compile(
-    r"optimizer\b|scheduler\.(pt|bin)|rng_state|scaler\.pt|zero_pp_rank|_optim_states|bf16_zero_|random_states_\d", re.I
+_BINARY = r"(pt|pth|bin|pkl|pickle|ckpt|npz|npy|safetensors|distcp|msgpack|h5)$"
+_STATE_FILES = re.compile(
+    rf"(^|[._-])(optimizer|scheduler|scaler|rng_state|random_states)([._-].*)?\.{_BINARY}"
+    rf"|(zero_pp_rank|_optim_states|^bf16_zero_|^mp_rank_\d).*\.{_BINARY}"
+    r"|^trainer_state\.json$|^events\.out\.tfevents\.",
+    re.I,
 )
+_STATE_FOLDERS = re.compile(r"global_step\d*|optimizer_\d+")
 _OPTIMIZER_TENSORS = re.compile(r"(^|[._])(exp_avg|exp_avg_sq|momentum_buffer|max_exp_avg_sq)($|[._])")
+_IMPORTS = {"GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"}
+_CALLS = {"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"}
 _PICKLE_PARSED_BYTES = 2**25  # of a larger file the head decides
 _OBJECTS = re.compile(rb"'descr': *'[|<>=]?O")
 
@@ -81,13 +92,15 @@ def list_files(folder: Path) -> list[ReleaseFile]:
 
 def forbidden_content(file: ReleaseFile) -> str | None:
     """Why a file may not be published; None if nothing speaks against what it is."""
-    if _OPTIMIZER_NAMES.search(file.name) or file.name.startswith("global_step"):
+    *folders, name = file.name.split("/")
+    if _STATE_FILES.search(name) or any(_STATE_FOLDERS.fullmatch(folder) for folder in folders):
         return "state of an optimizer or of a run, not of the model"
     with file.path.open("rb") as stream:
         head = stream.read(2**16)
     if pickled := _pickle(file, head):
         return f"{pickled}; loading it runs what it says: write safetensors instead"
-    if kind := next((kind for magic, kind in _ARCHIVES.items() if head.startswith(magic)), None):
+    kind = next((kind for magic, kind in _ARCHIVES.items() if head.startswith(magic)), None)
+    if kind := kind or ("a tar archive" if _is_tar(file.path) else None):
         return f"{kind}: what is in it is not checked; unpack it"
     optimizer = next((name for name in _tensor_names(file.path) if _OPTIMIZER_TENSORS.search(name)), None)
     return f"state of an optimizer: it holds {optimizer}" if optimizer else None
@@ -101,6 +114,29 @@ def safetensors_header(path: Path) -> str:
             return ""
         head = stream.read(size)
     return head.decode("utf-8", errors="replace") if head.startswith(b"{") else ""
+
+
+def tensor_bytes(path: Path) -> tuple[int, int]:
+    """Where the tensors of a safetensors file begin and end; nowhere, at its end, for another file."""
+    size = path.stat().st_size
+    try:
+        header = safetensors_header(path)
+        start = 8 + len(header.encode())
+        ends = [int(entry["data_offsets"][1]) for name, entry in json.loads(header).items() if name != "__metadata__"]
+    except (ValueError, TypeError, LookupError, AttributeError):  # it is none, or damaged: all of it is looked at
+        return size, size
+    return start, min(size, start + max(ends, default=0))
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether a file begins as a tar archive, whose blocks are of 512 bytes."""
+    with path.open("rb") as stream:
+        block = stream.read(512)
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _tensor_names(path: Path) -> Iterator[str]:
@@ -135,12 +171,18 @@ def _is_pickle_head(head: bytes) -> bool:
 
 
 def _parses_as_pickle(path: Path) -> bool:
-    """Whether a whole file reads as a pickle of an older protocol. Nothing is run: it is only read."""
-    last, count = "", 0
+    """Whether a file reads as a pickle of an older protocol. Nothing is run: it is only read.
+
+    A loader stops where the pickle ends, so what follows does not matter if it calls something; a short text can be a
+    pickle by chance, and then it must be one as a whole.
+    """
+    last, names = "", []
     with path.open("rb") as stream:
         try:
             for operation, _, _ in pickletools.genops(stream):
-                last, count = operation.name, count + 1
+                last = operation.name
+                names.append(last)
         except Exception:  # whatever it stumbles over: then it is none
             return False
-        return last == "STOP" and count > 2 and not stream.read(1)
+        calls = not _CALLS.isdisjoint(names) and not _IMPORTS.isdisjoint(names)
+        return last == "STOP" and (calls or (len(names) > 2 and not stream.read(1)))

@@ -6,16 +6,17 @@ import json
 import pickle
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from llava.hub.card import make_card
 from llava.hub.card_metadata import Publication
-from llava.hub.leaks import find_leaks
+from llava.hub.leaks import Leak, find_leaks
 from llava.hub.push import main
 from llava.hub.push_checks import find_problems
 from llava.hub.release_files import ReleaseFile, list_files
@@ -64,7 +65,24 @@ def as_pickle(protocol):
     return lambda file: file.write_bytes(pickle.dumps({"a": [1, 2]}, protocol=protocol))
 
 
+class Calls:
+    def __reduce__(self):
+        return print, ("called",)
+
+
+def as_tar(file):
+    with tarfile.open(file, "w") as archive:
+        archive.add(Path(__file__), "optimizer.pt")
+
+
 FORBIDDEN = {
+    "tailed": (lambda file: file.write_bytes(pickle.dumps(Calls(), protocol=0) + b"\n"), "a pickle"),
+    "run.dat": (as_tar, "a tar archive: what is in it is not checked"),
+    "run.lz": (lambda file: file.write_bytes(b"\x04\x22\x4d\x18x"), "lz4: what is in it is not checked"),
+    "trainer_state.json": (lambda file: file.write_text("{}"), "state of an optimizer or of a run"),
+    "logs/events.out.tfevents.1.host": (lambda file: file.write_bytes(b"x"), "state of an optimizer or of a run"),
+    "global_step9/x.json": (lambda file: file.write_text("{}"), "state of an optimizer or of a run"),
+    "sub/global_step9/x.json": (lambda file: file.write_text("{}"), "state of an optimizer or of a run"),
     "notes.txt": (as_pickle(0), "a pickle"),
     "extra.dat": (as_pickle(4), "a pickle"),
     "weights.data": (lambda file: torch.save({"a": torch.ones(2)}, file), "a zip with a pickle in it"),
@@ -82,7 +100,7 @@ FORBIDDEN = {
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_pickles_and_optimizers_are_known_by_their_content(name, release):
     write, reason = FORBIDDEN[name]
-    (release / name).parent.mkdir(exist_ok=True)
+    (release / name).parent.mkdir(exist_ok=True, parents=True)
     write(release / name)
     if name.startswith("objects") and not (release / name).exists():
         pytest.fail("numpy wrote another name")
@@ -95,6 +113,9 @@ def test_plain_files_are_no_pickles(release):
     np.save(release / "array.npy", np.ones(3))
     for name, text in (("a.txt", "."), ("b.txt", "N."), ("c.txt", "(dp0\nnot a pickle"), ("d.txt", "I am text.\n")):
         (release / name).write_text(text)
+    (release / ".gitignore").write_text("checkpoints\n__pycache__\n.venv\n")  # reads as a pickle, and calls nothing
+    for name in ("optimizer.md", "optimizer.png", "ablation-optimizer.csv"):
+        (release / name).write_text("What it is.")
     assert find_problems(release, list_files(release)) == []
 
 
@@ -115,6 +136,19 @@ LEAKS = {
     "see (/home/me/llava/README.md)": "an absolute path: /home/me/llava/README.md",
     "at file:///mnt/x": "an absolute path: file:///mnt/x",
     r'"C:\\Users\\me\\model"': "an absolute path of Windows",
+    '{"log": "login\\nhf_' + X[:34] + '"}': "a Hugging Face token",
+    '{"log": "{\\"a\\": \\"\\\\nhf_' + X[:34] + '"}': "a Hugging Face token",
+    '{"log": "\\u0068f_' + X[:34] + '"}': "a Hugging Face token",
+    '{"log": "saved to\\n/home/me/runs"}': "an absolute path: /home/me/runs",
+    r'{"p": "\/home\/me\/runs"}': "an absolute path: /home/me/runs",
+    "<td>/home/me/runs</td>": "an absolute path: /home/me/runs",
+    "**/home/me/runs**": "an absolute path: /home/me/runs",
+    "path:/home/me/runs": "an absolute path: /home/me/runs",
+    "a:/home/bob": "an absolute path: /home/bob",
+    "cc -I/home/me/include": "an absolute path: /home/me/include",
+    "train 2>/home/me/x": "an absolute path: /home/me/x",
+    "sqlite:////scratch2/me/x.db": "an absolute path: /scratch2/me/x.db",
+    "sk-" + "0123456789abcdef" * 2: "an OpenAI key",
 }
 
 
@@ -133,6 +167,10 @@ HARMLESS = (
     '{"commit": "' + H[:40] + '", "pad_token": "<pad>", "tokenizer_class": "LlamaTokenizerFast"}',
     "<b>bold</b> </s> <image>\n{{ a }}/{{ b }}/c",
     "sha256 " + H + H[:16],
+    "POST to `/v1/chat/completions`, see [code](/llava/hub/card.py)",
+    '<a href="/docs/hub/cards">cards</a> https://x.org/home/me/runs</home>',
+    "#!/usr/bin/env python",
+    "sk-learn-based-digit-classifier-v2",
 )
 
 
@@ -150,10 +188,70 @@ def test_the_header_of_safetensors_is_read_too(tmp_path):
     assert "/home/me/run/model" in str(leak)
 
 
-def test_utf16_is_read_too(tmp_path):
-    file = tmp_path / "notes.txt"
-    file.write_text("hf_" + X[:34], encoding="utf-16")
-    assert len(find_leaks(ReleaseFile(file, "notes.txt", 1))) == 1
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_other_encodings_are_read_too(encoding, tmp_path):
+    for text in ("é hf_" + X[:34], "é\nin /home/me/runs"):
+        file = tmp_path / "notes.txt"
+        file.write_text(text, encoding=encoding)
+        (leak,) = leaks_of(file)
+        assert leak.line == text.count("\n") + 1
+
+
+def leaks_of(file: Path) -> list[Leak]:
+    return find_leaks(ReleaseFile(file, file.name, file.stat().st_size))
+
+
+TOKEN = ("hf_" + X[:34]).encode()
+TENSOR = save({"a": torch.frombuffer(bytearray(TOKEN), dtype=torch.uint8)})
+BYTES = {
+    "nul.txt": TOKEN + b"\0",
+    "MODEL.SAFETENSORS": save({"a": torch.ones(2)}, metadata={"from": TOKEN.decode()}),
+    "tail.safetensors": TENSOR + b" " + TOKEN,
+    "picture.png": b"\x89PNG\r\n\x1a\n" + bytes(range(32)) * 9 + b"tEXt" + b"\0" + TOKEN + b"\0",
+    "tokenizer.model": bytes(range(32)) * 9 + TOKEN + b"\x12",
+    "across.dat": bytes(range(32)) * 2**15 + b"",  # a block; the token is put across its end below
+}
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_tokens_are_found_in_any_bytes(name, tmp_path):
+    content = BYTES[name]
+    (tmp_path / name).write_bytes(content if name != "across.dat" else content[:-20] + TOKEN + content)
+    (leak,) = leaks_of(tmp_path / name)
+    assert leak.what == "a Hugging Face token" and leak.is_secret
+
+
+def test_a_secret_in_a_path_is_not_shown(tmp_path):
+    (tmp_path / "notes.md").write_bytes(b"/home/me/" + TOKEN)
+    secret, path = leaks_of(tmp_path / "notes.md")
+    assert secret.is_secret and path.what == "an absolute path"
+
+
+def test_the_folders_of_ones_own_machine_are_known(tmp_path, monkeypatch):
+    (tmp_path / "notes.md").write_text("in /laboratory3/you/runs")
+    assert leaks_of(tmp_path / "notes.md") == []
+    monkeypatch.setenv("HOME", "/laboratory3/me")
+    assert [leak.what for leak in leaks_of(tmp_path / "notes.md")] == ["an absolute path: /laboratory3/you/runs"]
+
+
+def test_tensors_are_no_text(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(TENSOR)
+    assert leaks_of(tmp_path / "model.safetensors") == []
+
+
+def test_a_path_may_be_allowed_and_a_secret_never(release, capsys):
+    (release / "notes.md").write_text("in /tmp/x\nin /tmp/y\n")
+    assert push(release, "--dry-run", "--allow", "notes.md:1") == 1
+    error = capsys.readouterr().err
+    assert "refused: notes.md, line 2: an absolute path: /tmp/y (if it is harmless: --allow notes.md:2)" in error
+    assert "notes.md, line 1" not in error
+    assert push(release, "--dry-run", "--allow", "notes.md:1", "--allow", "notes.md:2") == 0
+    (release / "notes.md").write_text("hf_" + X[:34])
+    capsys.readouterr()
+    assert push(release, "--dry-run", "--allow", "notes.md:1") == 1
+    error = capsys.readouterr().err
+    assert "notes.md, line 1: a Hugging Face token\n" in error
+    assert "--allow notes.md:1: no absolute path is there" in error
 
 
 def test_published_checkpoints_and_our_own_pass():
