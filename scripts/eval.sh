@@ -35,9 +35,8 @@ ${DRY_RUN:+echo} "${RUN[@]}" \
     --output-dir "$OUTPUT" \
     "$@"
 
-[[ -n "${JUDGED:-}" && -n "${JUDGE_URL:-}" ]] || exit 0
+[[ -n "${JUDGE_URL:-}" ]] || exit 0
 exec ${DRY_RUN:+echo} python -m llava.eval.judge "$OUTPUT" \
-    --tasks "$JUDGED" \
     --judge-url "$JUDGE_URL" \
     --judge-model "${JUDGE_MODEL:?the judge, as JUDGE_URL calls it}" \
     ${JUDGE_RUNS:+--judge-runs "$JUDGE_RUNS"} \

@@ -24,7 +24,7 @@ RESULTS="${RESULTS-${TASKS:+$EVAL/results.json}}"  # a full evaluation of RUN, t
 
 python -m llava.hub.export "$RUN" --to "$FORMAT" --output "$EXPORT" --overwrite ${BASE:+--model-base "$BASE"}
 [[ -z "$TASKS" ]] ||
-    env -u DRY_RUN -u JUDGED CKPT="$EXPORT" BASE="$EXPORT_BASE" TASKS="$TASKS" LIMIT="$LIMIT" OUTPUT="$EVAL" \
+    env -u DRY_RUN -u JUDGE_URL CKPT="$EXPORT" BASE="$EXPORT_BASE" TASKS="$TASKS" LIMIT="$LIMIT" OUTPUT="$EVAL" \
         bash scripts/eval.sh
 python -m llava.hub.card "$RUN" --output "$EXPORT" --repo "$REPO" \
     ${RESULTS:+--results "$RESULTS"} \

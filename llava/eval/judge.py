@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Let a judge grade answers of llava.eval. Its key: LLAVA_JUDGE_KEY or OPENAI_API_KEY.",
     )
     parser.add_argument("output_dir", type=Path, help="the --output-dir of llava.eval")
-    parser.add_argument("--tasks", default="mmvet,llava_bench", help="names separated by commas (default: both)")
+    parser.add_argument("--tasks", help="names separated by commas; default: those that have answers there")
     parser.add_argument("--judge-url", required=True, help="base of an OpenAI-compatible API, as http://host:8000/v1")
     parser.add_argument("--judge-model", required=True, help="the judge, as the endpoint calls it")
     parser.add_argument("--judge-runs", type=_positive, default=1, help="gradings of each answer (default 1)")
@@ -72,16 +72,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.command_line import plain_errors
     from llava.eval.judge_cache import JudgeCache
     from llava.eval.judge_client import JudgeClient, key_from_environment
-    from llava.eval.judge_run import Judge, judge_task
+    from llava.eval.judge_run import Judge, answered_tasks, judge_task
     from llava.eval.tasks import JudgedTask, TaskDataError, get_task
 
     with plain_errors():
         data = DataPlace.of(args)
-        tasks = [get_task(name.strip()) for name in args.tasks.split(",") if name.strip()]
+        if args.tasks is None:
+            names = answered_tasks(args.output_dir)
+        else:
+            names = [name.strip() for name in args.tasks.split(",") if name.strip()]
+            if not names:
+                parser.error("--tasks names no task; left out, all that have answers are graded")
+        tasks = [get_task(name) for name in names]
         judged = [task for task in tasks if isinstance(task, JudgedTask)]
         for task in tasks:
             if task not in judged:
                 parser.error(f"--tasks: {task.name} needs no judge, llava.eval has scored it")
+        if not judged:
+            print(f"nothing to grade: {args.output_dir} has no answers that need a judge")
+            return 0
         client = JudgeClient(
             args.judge_url,
             args.judge_model,

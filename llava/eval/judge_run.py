@@ -20,7 +20,7 @@ from llava.eval.judge_cache import JudgeCache, cache_key
 from llava.eval.judge_client import JudgeClient, JudgeError, JudgeRefused, Message
 from llava.eval.locks import only_one
 from llava.eval.results import Row, identity, read_results, with_retention, write_json
-from llava.eval.tasks import JudgedTask, Sample
+from llava.eval.tasks import JudgedTask, Sample, available_tasks, get_task
 
 READ_ATTEMPTS = 3
 """How often a question is put to the judge whose reply holds no grade."""
@@ -126,6 +126,20 @@ def grade_answers(
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
     return grades
+
+
+def answered_tasks(output_dir: Path) -> list[str]:
+    """Names of the judged tasks that an output folder has rows of.
+
+    Raises:
+        ValueError: It has no results at all.
+    """
+    path = output_dir / "results.json"
+    answered = {row["task"] for row in read_results(path)}
+    if not answered:
+        raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {output_dir}")
+    judged = [name for name in available_tasks() if isinstance(get_task(name), JudgedTask)]
+    return [name for name in judged if name in answered]
 
 
 def judge_task(task: JudgedTask, output_dir: Path, judge: Judge, data: DataPlace) -> list[Row]:

@@ -76,8 +76,9 @@ def test_the_judge_is_asked_where_there_is_one() -> None:
     more = {"JUDGE_URL": "http://host/v1", "JUDGE_MODEL": "gpt", "JUDGE_RUNS": "3", "DATA": "data", "OUTPUT": "out"}
     words = shlex.split(run(script, DRY_RUN="1", **more).splitlines()[-1])
     args = judge.make_parser().parse_args(words[3:])
-    assert (args.output_dir, args.tasks, args.judge_runs, args.data_root) == (Path("out"), "mmvet", 3, Path("data"))
-    assert "llava.eval.judge" not in run(script.with_name("gqa.sh"), DRY_RUN="1", **more)
+    assert (args.output_dir, args.tasks, args.judge_runs, args.data_root) == (Path("out"), None, 3, Path("data"))
+    both = run(ROOT / "scripts" / "eval.sh", DRY_RUN="1", CKPT="ckpt", TASKS="pope,mmvet", **more).splitlines()
+    assert len(both) == 2 and "llava.eval.judge" in both[1]
 
 
 @pytest.mark.slow

@@ -180,6 +180,7 @@ def rows_of(root: Path) -> list[dict[str, Any]]:
     return rows
 
 
+ROW = {"compression": "none", "n": 3}
 VISIONZIP = {"method": "visionzip", "dominant": 54, "contextual": 10, "merge": "reference", "seed": 0}
 
 
@@ -307,10 +308,25 @@ def test_wrong_use_ends_in_a_line(server: JudgeServer, judged_data: Path, tmp_pa
         run(server, tmp_path, judged_data, "--tasks", "mmvet")
     with pytest.raises(SystemExit, match="no task 'mmvat'"):
         run(server, tmp_path, judged_data, "--tasks", "mmvat")
-    for wrong in (["--tasks", "gqa"], ["--judge-runs", "0"], ["--judge-extra", "[1]"], ["--judge-extra", "{"]):
+    runs, extra = "--judge-runs", "--judge-extra"
+    for wrong in (["--tasks", "gqa"], ["--tasks", ""], [runs, "0"], [extra, "[1]"], [extra, "{"]):
         with pytest.raises(SystemExit) as error:
             run(server, tmp_path, judged_data, *wrong)
         assert error.value.code == 2
+
+
+def test_without_tasks_what_is_there_is_graded(
+    server: JudgeServer, judged_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit, match=r"results\.json does not exist or has no rows"):
+        run(server, out, judged_data)
+    layout.write_json(out / "results.json", {"run": {"model": "fp"}, "rows": [{"task": "pope"} | ROW]})
+    assert run(server, out, judged_data) == 0 and "nothing to grade" in capsys.readouterr().out
+    answered(out, "mmvet", {"v1_0": "a"})
+    server.reply = lambda question: "0.5"
+    assert run(server, out, judged_data) == 0
+    assert [row.get("score") for row in rows_of(out)] == [None, 50.0]
 
 
 def test_the_cache_survives_a_kill_and_refuses_another_file(tmp_path: Path, server: JudgeServer) -> None:

@@ -260,6 +260,7 @@ def test_llava_bench() -> None:
         else:
             assert grade == llava_bench.Grades(*numbers), repr(review)
         grades.setdefault(category, []).append(grade)
+    assert [llava_bench.parse_review(text) for text in ("0 5", "8 11", "-1 -1", "8.5 inf")] == [None] * 4
     scores = llava_bench.llava_bench_scores(grades)
     names = ("score", "reference_score", "model_score")
     for category in llava_bench.CATEGORIES:

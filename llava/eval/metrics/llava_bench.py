@@ -5,11 +5,11 @@ The score is the model's mean grade as a percentage of the reference's. The prom
 of `summarize_gpt_review.py`, its rounding included.
 
 LLaVA's summary averages a review that it cannot read as -1 for both sides; here it is missing, and counted as such.
+So is one with a grade outside 1 to 10, which LLaVA's summary averages like any other.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ RULE = (
     "potential bias and ensuring that the order in which the responses were presented does not affect "
     "your judgment."
 )
+_LOWEST, _HIGHEST = 1, 10
 CATEGORIES = ("conv", "detail", "complex")
 
 
@@ -61,7 +62,7 @@ def grading_prompt(context: str | Sequence[str], question: str, reference: str, 
 
 
 def parse_review(review: str) -> Grades | None:
-    """The two numbers on a review's first line, or None if it does not hold exactly two."""
+    """The two numbers on a review's first line, or None if it does not hold exactly two from 1 to 10."""
     numbers = review.split("\n")[0].replace(",", " ").split(" ")
     if len(numbers) != 2:
         return None
@@ -69,7 +70,7 @@ def parse_review(review: str) -> Grades | None:
         grades = Grades(float(numbers[0]), float(numbers[1]))
     except ValueError:
         return None
-    return grades if math.isfinite(grades.reference) and math.isfinite(grades.model) else None
+    return grades if all(_LOWEST <= grade <= _HIGHEST for grade in (grades.reference, grades.model)) else None
 
 
 def llava_bench_scores(grades: Mapping[str, Sequence[Grades | None]]) -> dict[str, float | dict[str, float]]:

@@ -5,5 +5,4 @@ set -euo pipefail
 
 export CKPT="${CKPT:-liuhaotian/llava-v1.5-7b}"
 export TASKS="${TASKS:-mmvet}"
-export JUDGED="$TASKS"
 exec bash "$(dirname "$0")/../../eval.sh" "$@"

@@ -5,5 +5,4 @@ set -euo pipefail
 
 export CKPT="${CKPT:-liuhaotian/llava-v1.6-vicuna-7b}"
 export TASKS="${TASKS:-llava_bench}"
-export JUDGED="$TASKS"
 exec bash "$(dirname "$0")/../../eval.sh" "$@"
