@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from llava.command_line import plain_errors
 from llava.eval.metrics import pope
@@ -41,6 +42,22 @@ def eval_pope(answers: Sequence[str], label_file: Path) -> pope.PopeScores:
     return scores
 
 
+def _check_order(
+    field: str, rows: Sequence[dict[str, Any]], questions: Sequence[dict[str, Any]], path: Path, question_file: Path
+) -> None:
+    """Answers, questions and labels go by their order, as in LLaVA.
+
+    Raises:
+        ValueError: A field that both files have shows another order.
+    """
+    for number, (row, question) in enumerate(zip(rows, questions, strict=False), start=1):
+        if field in row and field in question and row[field] != question[field]:
+            raise ValueError(
+                f"{path}: {field} {row[field]!r} stands where {question_file} has {question[field]!r} "
+                f"(number {number} of its split); they go by their order"
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m llava.eval.eval_pope", description=__doc__)
@@ -55,9 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown = next((row["question_id"] for row in answers if row["question_id"] not in category), None)
         if unknown is not None:
             raise ValueError(f"{args.result_file}: question {unknown!r} is not in {args.question_file}")
-        for path in sorted(args.annotation_dir.expanduser().glob(f"{_PREFIX}*.json")):
+        paths = sorted(args.annotation_dir.expanduser().glob(f"{_PREFIX}*.json"))
+        if not paths:
+            raise ValueError(f"{args.annotation_dir} has no {_PREFIX}<split>.json")
+        for path in paths:
             split = path.stem.removeprefix(_PREFIX)
-            texts = [row["text"] for row in answers if category[row["question_id"]] == split]
+            own = [row for row in answers if category[row["question_id"]] == split]
+            asked = [row for row in rows if row["category"] == split]
+            _check_order("question_id", own, asked, args.result_file, args.question_file)
+            # The labels' ids are other than the questions': POPE counts anew in each split.
+            _check_order("image", read_questions(path, ("label",)), asked, path, args.question_file)
+            texts = [row["text"] for row in own]
             print(f"Category: {split}, # samples: {len(texts)}")
             eval_pope(texts, path)
             print("=" * 36)

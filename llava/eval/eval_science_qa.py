@@ -40,6 +40,8 @@ def evaluate(base_dir: Path, split: str, result_file: Path) -> tuple[dict[str, l
     analyses: dict[str, list[Any]] = {"correct": [], "incorrect": []}
     summary: dict[str, Any] = {"acc": None, "correct": None, "count": None, "results": {}, "outputs": {}}
     for key in splits[split]:
+        if key not in problems:
+            raise ValueError(f"{base_dir / 'problems.json'} has no problem {key!r}, which the split {split!r} names")
         problem, answer = problems[key], answers.get(key, {"text": _FAILED, "prompt": "Unknown"})
         text = answer["text"]
         index = predicted_index(text, len(problem["choices"]))

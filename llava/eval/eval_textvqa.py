@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--result-file", type=Path, help="LLaVA's answers")
     parser.add_argument("--result-dir", type=Path, help="a folder of such files")
     args = parser.parse_args(arguments)
+    if args.result_file is None and args.result_dir is None:
+        parser.error("give --result-file or --result-dir")
     with plain_errors():
         if args.result_file is not None:
             eval_single(args.annotation_file, args.result_file)

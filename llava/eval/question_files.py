@@ -103,6 +103,13 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
             file.flush()
 
 
+_KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "text": (str, "text"),
+    "prompt": (str, "text"),
+    "question_id": ((str, int), "text or a whole number"),
+}
+
+
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The objects of a JSONL file, and how many lines are not JSON.
 
@@ -135,7 +142,7 @@ def read_questions(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def check_fields(path: Path, rows: Sequence[Any], fields: Sequence[str]) -> None:
-    """Names the first row that lacks a field.
+    """Names the first row that lacks a field, or has something in it that is no text or id.
 
     Raises:
         ValueError: There is one.
@@ -144,3 +151,7 @@ def check_fields(path: Path, rows: Sequence[Any], fields: Sequence[str]) -> None
         lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
         if lacking:
             raise ValueError(f"{path}: row {number} has no field {lacking[0]!r}")
+        for name in set(fields) & set(_KINDS):
+            kinds, meant = _KINDS[name]
+            if not isinstance(row[name], kinds):
+                raise ValueError(f"{path}: row {number} has {row[name]!r:.60} as {name!r}, which is not {meant}")

@@ -174,8 +174,19 @@ def test_eval_pope(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "F1 score: 0.5\nYes ratio: 0.5\n0.500, 0.500, 0.500, 0.500, 0.500\n====================================\n"
     )
     layout.write_jsonl(tmp_path / "a.jsonl", answers[1:])
+    with pytest.raises(SystemExit, match=r"question_id 1 stands where .*q\.jsonl has 0"):
+        eval_pope.main(words)
+    layout.write_jsonl(tmp_path / "a.jsonl", [*answers[:3], answers[4]])
     with pytest.raises(SystemExit, match="3 answers for 4 questions"):
         eval_pope.main(words)
+    layout.write_jsonl(tmp_path / "a.jsonl", answers)
+    layout.write_jsonl(tmp_path / "q.jsonl", [row | {"image": f"{row['question_id']}.jpg"} for row in questions])
+    rows = [{"question_id": n, "label": x, "image": f"{n}.jpg"} for n, x in enumerate(labels)]
+    layout.write_jsonl(tmp_path / "coco" / "coco_pope_random.json", rows[::-1])
+    with pytest.raises(SystemExit, match=r"image '3\.jpg' stands where .*q\.jsonl has '0\.jpg'"):
+        eval_pope.main(words)
+    with pytest.raises(SystemExit, match=r"has no coco_pope_<split>\.json"):
+        eval_pope.main([*words, "--annotation-dir", str(tmp_path)])
 
 
 def test_eval_textvqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,6 +209,9 @@ def test_eval_textvqa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     layout.write_jsonl(result, [{"question_id": "c", "prompt": f"How many?\n{short}", "text": ""}])
     with pytest.raises(SystemExit, match="no question 'how many\\?' about image 'c'"):
         eval_textvqa.main(["--annotation-file", str(annotations), "--result-file", str(result)])
+    with pytest.raises(SystemExit) as wrong:
+        eval_textvqa.main(["--annotation-file", str(annotations)])
+    assert wrong.value.code == 2
     evaluator = TextVQAAccuracyEvaluator()
     assert evaluator.eval_pred_list([{"pred_answer": "Nokia.", "gt_answers": ["nokia"] * 10}]) == 1.0
     assert EvalAIAnswerProcessor()("The Two dogs.") == "2 dogs"
@@ -227,6 +241,19 @@ def test_eval_science_qa(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert [row["parsed_ans"] for row in analyses["incorrect"]] == ["C", "FAILED"]
     with pytest.raises(SystemExit, match="has no split 'val'; it has test"):
         eval_science_qa.main([*words, "--output-result", str(tmp_path / "r.json"), "--split", "val"])
+    splits = tmp_path / "scienceqa" / "pid_splits.json"
+    layout.write_json(splits, {"test": ["0", "77"]})
+    with pytest.raises(SystemExit, match=r"problems\.json has no problem '77', which the split 'test' names"):
+        eval_science_qa.main([*words, "--output-result", str(tmp_path / "r.json")])
+
+
+@pytest.mark.parametrize("row", [{"question_id": 5, "text": None}, {"question_id": [5], "text": "a"}])
+def test_an_answer_that_is_no_text_is_named(row: dict[str, Any], tmp_path: Path) -> None:
+    source = layout.write_jsonl(tmp_path / "a.jsonl", [{"question_id": 4, "text": "a"}, row])
+    for name in ("convert_gqa_for_eval.py", "convert_mmvet_for_eval.py"):
+        with pytest.raises(SystemExit, match=r"a\.jsonl: row 2 has (None as 'text'|\[5\] as 'question_id'), which is"):
+            convert(name, "--src", source, "--dst", tmp_path / "out.json")
+        assert not (tmp_path / "out.json").exists()
 
 
 def convert(name: str, *words: object) -> None:
