@@ -133,8 +133,8 @@ class Table:
 
     @property
     def high_image_tasks(self) -> list[str]:
-        """Those of `tasks` that need the image."""
-        return [task for task in self.tasks if task in HIGH_IMAGE]
+        """Those of `tasks` that need the image, whichever variant of a benchmark stands there."""
+        return [task for task in self.tasks if any(name in HIGH_IMAGE for name in _variants(task))]
 
 
 def build_table(folders: Sequence[Path], paper: PaperTable | None = None) -> Table:
@@ -264,7 +264,7 @@ def _compare(line: Line, vanilla: Line, notes: list[str]) -> None:
         otherwise = dict.fromkeys(name for row in cell.rows for name in differences(row, base.row))
         if otherwise:
             where = f"{line.label}, {column_of(task).heading}"
-            notes.append(f"{where}: no retention, vanilla was made with another {', '.join(otherwise)}")
+            notes.append(f"{where}: no retention, vanilla differs in {', '.join(otherwise)}")
         elif base.score > 0:
             cell.retention = 100 * cell.score / base.score
 
@@ -277,9 +277,13 @@ def _why_not_in_means(
         return f"{', '.join(lacking)} cannot be compared there"
     if paper is not None and column.heading not in paper.average_over:
         return f"it is not in those of the paper's {paper.name}"
-    variants = next((group for group in _ALTERNATIVES if column.task in group), ())
-    other = next((task for task in variants if task in counted), None)
+    other = next((task for task in _variants(column.task) if task in counted), None)
     return f"{column_of(other).heading} is, another variant of it" if other is not None else None
+
+
+def _variants(task: str) -> tuple[str, ...]:
+    """The benchmark's variants, this one among them."""
+    return next((group for group in _ALTERNATIVES if task in group), (task,))
 
 
 def _lacking(column: Column, lines: Sequence[Line]) -> list[str]:

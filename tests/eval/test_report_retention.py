@@ -24,4 +24,12 @@ def test_a_report_compares_what_results_json_compares(tmp_path: Path, field: str
         retentions.append(shown)
         rows[1][field] = 9 if field == "n" else "other"
     assert retentions == [pytest.approx(75), None]
-    assert f"visionzip:54+10, GQA: no retention, vanilla was made with another {field}" in table.notes
+    assert f"visionzip:54+10, GQA: no retention, vanilla differs in {field}" in table.notes
+
+
+def test_high_image_means_take_either_variant(tmp_path: Path) -> None:
+    row = {"n": 10, "tokens": 576, "accuracy": 0.8}
+    tasks = ("gqa", "textvqa_no_ocr", "sqa_full")
+    rows = [row | {"task": task, "compression": budget} for task in tasks for budget in ("none", "visionzip:54+10")]
+    write_results(tmp_path / "results.json", [row | {"method": "-"} for row in rows], "fp")
+    assert build_table([tmp_path]).high_image_tasks == ["gqa", "textvqa_no_ocr"]
