@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 from llava.eval.tasks import Sample
@@ -25,6 +26,7 @@ class RunKey:
         prompts: Fingerprint of every prompt of the task.
         generation: Generation options.
         dtype: Data type of the weights.
+        data: Where the questions and images are from: `local`, or a list of datasets and revisions.
     """
 
     task: str
@@ -34,6 +36,7 @@ class RunKey:
     prompts: str
     generation: dict[str, Any]
     dtype: str
+    data: str | list[dict[str, str]] = "local"
 
     def to_json(self) -> dict[str, Any]:
         """The key as plain JSON values."""
@@ -47,10 +50,14 @@ class RunKey:
 
 
 def prompts_fingerprint(samples: Sequence[Sample]) -> str:
-    """A hash of ids, prompts and image names, in order; the whole task's, whatever part of it is run."""
+    """A hash of ids, prompts and image names, in order; the whole task's, whatever part of it is run.
+
+    The names are without their endings: a missing image may come back with another.
+    """
     digest = hashlib.sha256()
     for sample in samples:
-        digest.update(json.dumps([sample.sample_id, sample.prompt, [p.name for p in sample.images]]).encode())
+        names = [PurePath(image.name).stem for image in sample.images]
+        digest.update(json.dumps([sample.sample_id, sample.prompt, names]).encode())
     return digest.hexdigest()[:16]
 
 

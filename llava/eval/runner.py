@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from llava.eval.locks import only_one
-from llava.eval.results import identity, read_results, write_json, write_results
-from llava.eval.run_key import compression_file_name
+from llava.eval.results import identity, read_results, write_results
 from llava.eval.task_run import RunSettings, TaskResult, TaskRun
 from llava.eval.tasks import Task, TaskDataError
 from llava.inference import Inference
@@ -77,12 +75,4 @@ def _run_task(
             results.append(result)
             with only_one(settings.output_dir):
                 write_results(settings.results_path, [result.row], settings.fingerprint)
-                _write_earned(settings, task, compression, result)
     return results
-
-
-def _write_earned(settings: RunSettings, task: Task, compression: CompressionConfig | None, result: TaskResult) -> None:
-    """What each sample earned, for comparisons sample by sample; null where only a judge can tell."""
-    path = settings.output_dir / "earned" / task.name / f"{compression_file_name(compression)}.json"
-    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(path, earlier | result.earned)

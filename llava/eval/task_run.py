@@ -295,6 +295,7 @@ class TaskRun:
             prompts=prompts_fingerprint(self.loaded.samples),
             generation=asdict(self.options),
             dtype=str(self.inference.model.dtype),
+            data="local" if self.data is None else self.data,
         )
 
 

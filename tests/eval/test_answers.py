@@ -51,7 +51,7 @@ def test_only_newlines_end_a_line(tmp_path: Path) -> None:
     assert AnswerFile(path, KEY).answers["0"]["text"] == text
 
 
-@pytest.mark.parametrize("field", ["model", "compression", "prompts", "conv_mode", "generation", "dtype"])
+@pytest.mark.parametrize("field", ["model", "compression", "prompts", "conv_mode", "generation", "dtype", "data"])
 def test_answers_of_another_run_are_refused(tmp_path: Path, field: str) -> None:
     with AnswerFile(tmp_path / "a.jsonl", KEY) as answers:
         answers.append("0", "text")

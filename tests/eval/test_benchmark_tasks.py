@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from llava.eval.run_key import prompts_fingerprint
 from llava.eval.submissions import write_mmbench_submission, write_mmvet_results, write_vizwiz_submission
 from llava.eval.submissions import write_vqa_submission as write_vqa
 from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError, available_tasks, get_task
@@ -96,9 +97,12 @@ def test_mme(tmp_path: Path) -> None:
     task, loaded = load("mme", tmp_path)
     assert len(loaded.bad_rows) == 1 and "'no tab'" in loaded.bad_rows[0]
     assert [sample.sample_id for sample in loaded.samples] == [
-        *("celebrity/tt1.png#0", "celebrity/tt1.png#1", "code_reasoning/0020.png#0", "code_reasoning/0020.png#1")
+        *("celebrity/tt1#0", "celebrity/tt1#1", "code_reasoning/0020#0", "code_reasoning/0020#1")
     ]
     assert loaded.samples[0].images == (release / "celebrity" / "images" / "tt1.png",)
+    fingerprint = prompts_fingerprint(loaded.samples)
+    (release / "celebrity" / "images" / "tt1.png").rename(tmp_path / "tt1.png")
+    assert prompts_fingerprint(task.load(tmp_path).samples) == fingerprint, "an image that is missing for now"
     scores = task.score(loaded.samples, answers(loaded.samples, "yes", "Yes", "Yes", "no, it is not"))
     assert scores["perception"] == 50.0 and scores["cognition"] == 200.0 and scores["total"] == 250.0
 

@@ -299,7 +299,6 @@ def test_all_runs_what_is_there_and_says_what_is_not(
         assert row["submission"] == f"submissions/visionzip_54+10/{task}.json" and row["submission"] in said
     submission = json.loads((out / rows["vizwiz", "none"]["submission"]).read_text())
     assert [entry["image"] for entry in submission] == ["v0.png", "v1.png"]
-    assert json.loads((out / "earned" / "mmvet" / "none.json").read_text()) == {"v1_0": None, "v1_1": None}
 
 
 @pytest.mark.parametrize("is_broken", [False, True])

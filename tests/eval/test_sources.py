@@ -124,7 +124,7 @@ def test_the_hubs_cache_is_enough_offline(tmp_path: Path) -> None:
 
 
 def test_the_command_line_takes_a_folder_and_says_what_was_used(
-    oracle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    oracle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     BUILDERS["pope"](tmp_path / "hub", tmp_path / "local")
     monkeypatch.setenv("LLAVA_EVAL_CACHE", str(tmp_path / "cache"))
@@ -136,5 +136,9 @@ def test_the_command_line_takes_a_folder_and_says_what_was_used(
     rows = [json.loads((tmp_path / out / "results.json").read_text())["rows"][0] for out in "ab"]
     assert rows[0]["data"][0]["dataset"] == str(tmp_path / "hub" / "POPE") and rows[1]["data"] is None
     assert rows[1]["data_root"] == str(tmp_path / "local") and rows[0]["data_root"].startswith(str(tmp_path / "cache"))
-    answers = [path.read_bytes() for out in "ab" for path in (tmp_path / out).rglob("*.jsonl")]
-    assert len(answers) == 2 and answers[0] == answers[1], "the same questions, by the run key too"
+    files = [path.read_text().split("\n") for out in "ab" for path in (tmp_path / out).rglob("*.jsonl")]
+    assert len(files) == 2 and files[0][1:] == files[1][1:]
+    keys = [json.loads(lines[0])["run_key"] for lines in files]
+    assert [key.pop("data") for key in keys] == [rows[0]["data"], "local"] and keys[0] == keys[1]
+    assert main([*flags, "--data-root", str(tmp_path / "local"), "--output-dir", str(tmp_path / "a")]) == 1
+    assert "holds answers made otherwise (data: [{'dataset'" in capsys.readouterr().err, "the images may be others"

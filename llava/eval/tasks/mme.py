@@ -71,10 +71,10 @@ def _sample(row: tuple[str, Path, int, str]) -> Sample:
     if len(answer) != 1 or answer[0].lower() not in ("yes", "no"):
         raise ValueError(f"{image.stem}.txt of {category}: {line!r} is not a question, a tab, and Yes or No")
     return Sample(
-        sample_id=f"{category}/{image.name}#{number}",
+        sample_id=f"{category}/{image.stem}#{number}",
         prompt=with_tail(question.removesuffix(_ASKED_FOR).rstrip(), SHORT_ANSWER),
         images=(image,),
         answer=answer[0],
         group=category,
-        details={"image": f"{category}/{image.name}"},
+        details={"image": f"{category}/{image.stem}"},
     )
