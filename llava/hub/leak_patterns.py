@@ -23,6 +23,22 @@ TOKENS = {  # exact enough to be looked for in bytes of any kind
     "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
 }
 GENERAL = "a key or password"
+HINTS = {  # what is in every match, in lower case: looking for it first is many times faster
+    "a Hugging Face token": ("hf_", "api_org_"),
+    "an Anthropic key": ("sk-ant-",),
+    "an OpenAI key": ("sk-",),
+    "a wandb key": ("wandb",),
+    "an AWS access key": ("akia", "asia"),
+    "a GitHub token": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    "a Google key": ("aiza",),
+    "a Slack token": ("xox",),
+    "a private key": ("private key",),
+    "a password of .netrc": ("password",),
+    "an AWS secret key": ("aws",),
+    "a URL with a password": ("://",),
+    "a bearer token": ("authorization",),
+    GENERAL: ("api", "secret", "token", "passw"),
+}
 IN_TEXT = {  # known by the words around them
     "a wandb key": r"(?i:wandb[^\n]{0,20}(?:key|login|token))\W{1,5}[0-9a-f]{40}\b",
     "a password of .netrc": r"\bpassword\s+[0-9a-f]{40}\b",
@@ -41,6 +57,7 @@ _ROOTS = (
 )
 _OF_EVERY_SYSTEM = {"usr", "bin", "sbin", "lib", "lib64", "etc", "dev", "proc", "sys"}
 _URL = re.compile(r"\b(?!file:)[A-Za-z][A-Za-z0-9+.-]{0,30}://[^\s/\"'<>][^\s\"'<>]*")
+_FILE_URL = re.compile(r"file:///[^\s\"'<>]+")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|([\"\\/bfnrt]))")
 _ESCAPED = {"b": " ", "f": " ", "n": "\n", "r": "\n", "t": "\t"}
 _WINDOWS = re.compile(r"(?<!\w)(?:[A-Za-z]:\\{1,2}|[A-Z]:/)[\w.~ -]+(?:\\{1,2}|/)[\w.~-]+")
@@ -56,7 +73,8 @@ def path_pattern() -> re.Pattern[str]:
         path.parts[1] for path in (Path(os.environ.get("HOME", "/")), Path.cwd()) if len(path.parts) > 2
     } - _OF_EVERY_SYSTEM
     roots = "|".join((*_ROOTS, *map(re.escape, sorted(own))))
-    return re.compile(rf"(?:(?<![\w.~$)\]}}])|(?<=-[IL]))/(?:{roots})/[^\s\"'<>|`*,;:)\]}}\\]+|file:///[^\s\"'<>]+")
+    # The slash comes first, as what is looked for fastest.
+    return re.compile(rf"/(?:(?<![\w.~$)\]}}]/)|(?<=-[IL]/))(?:{roots})/[^\s\"'<>|`*,;:)\]}}\\]+")
 
 
 def find_path(line: str, pattern: re.Pattern[str]) -> str | None:
@@ -66,10 +84,11 @@ def find_path(line: str, pattern: re.Pattern[str]) -> str | None:
         line: As it stands or with its escapes undone.
         pattern: From `path_pattern`.
     """
-    line = _URL.sub(" ", line)
-    if match := pattern.search(line):
+    if "://" in line:
+        line = _URL.sub(" ", line)
+    if match := _FILE_URL.search(line) or pattern.search(line):
         return f"an absolute path: {match[0]}"
-    match = _WINDOWS.search(line)
+    match = _WINDOWS.search(line) if ":/" in line or ":\\" in line else None
     return match and f"an absolute path of Windows: {match[0]}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from llava.hub.leak_patterns import GENERAL, IN_TEXT, TOKENS, find_path, path_pattern, unescaped
+from llava.hub.leak_patterns import GENERAL, HINTS, IN_TEXT, TOKENS, find_path, path_pattern, unescaped
 from llava.hub.release_files import ReleaseFile, safetensors_header, tensor_bytes
 
 _TOKENS = {kind: re.compile(pattern) for kind, pattern in TOKENS.items()}
@@ -70,7 +70,12 @@ def find_leaks(file: ReleaseFile) -> list[Leak]:
 
 def _secrets_in(forms: tuple[str, ...]) -> Iterator[str]:
     """The most telling kind of secret in a line: the general one is left out where another one is found."""
-    found = dict.fromkeys(kind for kind, pattern in _SECRETS for form in forms if pattern.search(form))
+    found: dict[str, None] = {}
+    for form in forms:
+        lower = form.lower()
+        hinted = {kind for kind, hints in HINTS.items() if any(hint in lower for hint in hints)}
+        if hinted:
+            found |= dict.fromkeys(kind for kind, pattern in _SECRETS if kind in hinted and pattern.search(form))
     yield from (kind for kind in found if kind != GENERAL or len(found) == 1)
 
 
@@ -85,9 +90,17 @@ def _tokens_in_bytes(file: ReleaseFile) -> list[str]:
             while (left := last - stream.tell()) > 0 and (block := stream.read(min(_BLOCK, left))):
                 window = before + block
                 forms = (window, window.replace(b"\0", b"")) if b"\0" in window else (window,)
-                found |= dict.fromkeys(k for k, pattern in _TOKEN_BYTES.items() for f in forms if pattern.search(f))
+                for form in forms:
+                    found |= dict.fromkeys(_tokens_in(form))
                 before = window[-_OVERLAP:]
     return list(found)
+
+
+def _tokens_in(content: bytes) -> Iterator[str]:
+    lower = content.lower()
+    for kind, pattern in _TOKEN_BYTES.items():
+        if any(hint.encode() in lower for hint in HINTS[kind]) and pattern.search(content):
+            yield kind
 
 
 def _lines(path: Path) -> Iterator[str]:
