@@ -101,6 +101,19 @@ def _adds_dummy_prefix(model_file: str) -> bool:
     return SentencePieceProcessor(model_file=model_file).normalize("a").startswith(_SPACE)
 
 
+def sentencepiece_file(path: str | os.PathLike[str]) -> Path | None:
+    """A checkpoint's `tokenizer.model`, which transformers does not write with a fast tokenizer; None if it has none.
+
+    Args:
+        path: A folder or a Hub id.
+    """
+    try:
+        file = _find_file(path, _SENTENCEPIECE_FILE)
+    except FileNotFoundError:
+        return None
+    return None if file is None else Path(file)
+
+
 def _find_file(path: str | os.PathLike[str], name: str) -> str | None:
     """Return the local path of a checkpoint's file, from a folder or the Hub, or None where there is none."""
     from transformers.utils import cached_file

@@ -5,8 +5,9 @@
 #       bash scripts/release.sh checkpoints/llava-v1.5-7b-visionzip-64 me/llava-v1.5-7b-visionzip-64
 #
 # RUN is anything that load_pretrained_model loads. DRY_RUN=1 does everything but send. Interrupted, the same command
-# goes on: what is answered, and what the Hub has got, is not made again. Variables of scripts/eval.sh (DATA, SOURCE,
-# BATCH, DTYPE, CUDA_VISIBLE_DEVICES, ...) work here too. Relative paths begin at the repository.
+# goes on: what is answered, and what the Hub has got, is not made again. An edited card stops it; OVERWRITE=1 replaces
+# the card. Variables of scripts/eval.sh (DATA, SOURCE, BATCH, DTYPE, CUDA_VISIBLE_DEVICES, ...) work here too. Relative
+# paths begin at the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -36,7 +37,8 @@ python -m llava.hub.card "$RUN" --output "$EXPORT" --repo "$REPO" \
     ${DATASET:+--dataset "$DATASET"} \
     ${DATA_NOTE:+--data-note "$DATA_NOTE"} \
     ${SAMPLE_IMAGE:+--sample-image "$SAMPLE_IMAGE"} \
-    ${SAMPLE_QUESTION:+--sample-question "$SAMPLE_QUESTION"}
+    ${SAMPLE_QUESTION:+--sample-question "$SAMPLE_QUESTION"} \
+    ${OVERWRITE:+--overwrite}
 python -m llava.hub.verify "$EXPORT" ${EXPORT_BASE:+--model-base "$EXPORT_BASE"}
 exec python -m llava.hub.push "$EXPORT" --repo "$REPO" \
     ${DRY_RUN:+--dry-run} \

@@ -68,7 +68,7 @@ def base_models(facts: RunFacts, publication: Publication) -> list[str]:
     """The base by its name on the Hub; empty if neither the user nor the run says one."""
     if publication.base_models:
         return list(publication.base_models)
-    return [facts.base] if facts.base is not None and is_repository_name(facts.base) else []
+    return [facts.base] if facts.base is not None and is_repository_name(facts.base, facts.run) else []
 
 
 def build_metadata(

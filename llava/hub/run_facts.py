@@ -122,9 +122,15 @@ def is_repository_form(text: str) -> bool:
     return _REPOSITORY.fullmatch(text) is not None
 
 
-def is_repository_name(text: str) -> bool:
-    """Whether a text is of the form ORG/NAME and no folder here is called so."""
-    return is_repository_form(text) and not Path(text).exists()
+def is_repository_name(text: str, run: Path | None = None) -> bool:
+    """Whether a text is of the form ORG/NAME and no folder here is called so.
+
+    Args:
+        text: A folder or a name on the Hub.
+        run: A run that calls something so; its folder and those around it may be what a relative path begins at.
+    """
+    places = [Path()] if run is None else [Path(), run.resolve(), *run.resolve().parents]
+    return is_repository_form(text) and not any((place / text).exists() for place in places)
 
 
 def short_json(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from llava.tokenization import sentencepiece_file
 from llava.train.adapters import save_adapter, write_adapter_config
 from llava.train.arguments import Arguments
 from llava.train.stages import Stage
@@ -66,6 +67,9 @@ def save_result(
         model.config.dtype = dtype
         model.save_pretrained(directory, state_dict={name: tensor.to(dtype) for name, tensor in state.items()})
         tokenizer.save_pretrained(directory)
+        sentencepiece = sentencepiece_file(base)
+        if sentencepiece is not None:  # haotian-liu/LLaVA reads it, so an export to its format needs it
+            shutil.copyfile(sentencepiece, directory / sentencepiece.name)
         image_processor.save_pretrained(directory)
     write_arguments(directory, arguments)
     share_weights(directory, like=ARGUMENTS_NAME)

@@ -185,6 +185,13 @@ def test_a_card_does_not_change_what_the_results_are_of(run, tmp_path):
     assert model_fingerprint(run) == before
 
 
+def test_a_base_that_is_a_folder_is_not_called_by_a_name_of_the_hub(run):
+    change(run / "training_args.json", model__model_name_or_path="checkpoints/llava-7b")
+    (run.parent / "checkpoints" / "llava-7b").mkdir(parents=True)  # where the run was made, and the card is not
+    text = make_card(run).read_text()
+    assert "checkpoints/" not in text and "**Base model**: not named by the run" in text
+
+
 def test_the_licence_of_the_base_is_taken_from_its_card(run):
     text = make_card(run).read_text()  # the tiny model's card says apache-2.0
     assert "license: apache-2.0" in text and "its card says apache-2.0" in text

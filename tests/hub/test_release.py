@@ -62,6 +62,7 @@ def test_the_script_hands_every_variable_on(tmp_path: Path) -> None:
     given |= {"COMPRESSION": "none visionzip:54+10", "VANILLA": "v.json", "PAPER": "table1", "LICENSE": "mit"}
     given |= {"BASE_MODEL": "o/b", "DATASET": "o/d", "DATA_NOTE": "two words", "PRIVATE": "1", "REVISION": "r"}
     given |= {"SAMPLE_IMAGE": "i.png", "SAMPLE_QUESTION": "What is it?", "MESSAGE": "m", "DRY_RUN": "1", "FOLDER": "f"}
+    given |= {"OVERWRITE": "1"}
     path = f"{told.parent}{os.pathsep}{os.environ['PATH']}"
     said = run("bash", "bash scripts/release.sh my/run me/name", **given, PATH=path, NPROC="1")
     assert said.splitlines() == [
@@ -70,7 +71,7 @@ def test_the_script_hands_every_variable_on(tmp_path: Path) -> None:
         "--compression visionzip:54+10 --data-root d --limit 7 --output-dir f/eval",
         "-m llava.hub.card my/run --output f/export --repo me/name --results f/eval/results.json "
         "--vanilla-results v.json --paper table1 --license mit --model-base e --base-model o/b --dataset o/d "
-        "--data-note two words --sample-image i.png --sample-question What is it?",
+        "--data-note two words --sample-image i.png --sample-question What is it? --overwrite",
         "-m llava.hub.verify f/export --model-base e",
         "-m llava.hub.push f/export --repo me/name --dry-run --private --revision r --message m --model-base e",
     ]

@@ -8,6 +8,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from llava import load_pretrained_model
+from llava.hub.export import export
+from llava.tokenization import load_tokenizer
 from llava.train.train import main, train
 from tests.train.conftest import losses_of
 
@@ -53,6 +55,10 @@ def test_finetuning_leaves_a_whole_checkpoint(flags, oracle_dir, tmp_path):
     assert tokenizer(text).input_ids == original[0](text).input_ids
     tower = {name: tensor for name, tensor in original[1].state_dict().items() if "vision_tower" in name}
     assert all(torch.equal(trained[name], tensor) for name, tensor in tower.items())
+    # and one that can be had in LLaVA's format, whose tokenizer is read from a file of the base
+    export(tmp_path / "out", "llava", tmp_path / "llava-out", vision_tower="openai/clip", progress=False)
+    again = load_tokenizer(tmp_path / "llava-out")
+    assert again(text).input_ids == original[0](text).input_ids
 
 
 def test_in_bf16_the_trained_part_stays_exact(flags, tmp_path):
