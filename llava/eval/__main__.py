@@ -102,7 +102,6 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from llava.eval.answers import RunKeyMismatch
     from llava.eval.locks import InUseError
     from llava.eval.parallel import leave_group
-    from llava.eval.results import read_results
     from llava.eval.runner import evaluate
     from llava.eval.task_run import LostAnswersError, RunSettings
     from llava.eval.tasks import TaskDataError, get_task
@@ -115,11 +114,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         place = DataPlace.of(args)
     except ValueError as error:
         parser.error(str(error))
-    named_as_folder = next(path for path in (args.output_dir, *args.output_dir.absolute().parents) if path.exists())
-    if not named_as_folder.is_dir():
-        parser.error(f"--output-dir: {named_as_folder} is not a folder")
-    with plain_errors():
-        read_results(args.output_dir / "results.json")  # what would end the run after hours is told now
+    _check_output(parser, args.output_dir)
     workers = _workers(parser, args)
     runs_all = args.tasks.strip() == "all"
     try:
@@ -156,6 +151,18 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     finally:
         leave_group()
     return _tell(results, left_out or {}, settings) if workers.is_first else 0
+
+
+def _check_output(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Tells now what would end the run after hours."""
+    from llava.command_line import plain_errors
+    from llava.eval.results import read_results
+
+    named_as_folder = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not named_as_folder.is_dir():
+        parser.error(f"--output-dir: {named_as_folder} is not a folder")
+    with plain_errors():
+        read_results(folder / "results.json")
 
 
 def _task_names(text: str) -> list[str]:
