@@ -66,7 +66,17 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-@pytest.mark.parametrize("kind", [*REPOSITORIES, "configs alone"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "both",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in {**REPOSITORIES, "configs alone": 0}
+            if kind != "both"
+        ),
+    ],
+)
 def test_the_files_that_are_fetched(kind, tmp_path: Path):
     published, wanted = REPOSITORIES.get(kind, (SMALL | SAFE_SHARDS, SMALL | {"model.safetensors.index.json"}))
     weights = kind != "configs alone"
