@@ -40,6 +40,7 @@ def test_links_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} points to {target}"
 
 
+@pytest.mark.slow
 def test_a_compressor_from_outside_the_package(oracle_dir: Path, tmp_path: Path) -> None:
     (definition, use) = [text for language, text in blocks("docs/add_a_compressor.md") if language == "python"]
     assert definition.count("\n") <= 30

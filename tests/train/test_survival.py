@@ -206,6 +206,7 @@ def test_too_many_bad_images_stop_a_run_and_are_listed(flags, tmp_path):
     assert listed == [str(tmp_path / "0.png"), str(tmp_path / "1.png")]
 
 
+@pytest.mark.slow
 def test_held_out_data_are_measured_and_the_best_checkpoint_is_the_result(flags, oracle_dir, tmp_path):
     """A learning rate that ruins the model: the first checkpoint is the best one."""
     arguments = flags(
