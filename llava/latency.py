@@ -9,10 +9,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from llava.image_source import open_image
 from llava.inference import Inference, Question
 from llava.model.configuration import CompressionLike
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A batch of questions as a model takes it, and the two stages up to the first token.
+
+    Attributes:
+        input_ids: (B, T), one placeholder an image, on the model's device.
+        images: Pixels of each image, as `encode_images` takes them.
+        image_sizes: (w, h) of each image before padding.
+    """
+
+    input_ids: Tensor
+    images: Any
+    image_sizes: Sequence[tuple[int, int]]
+
+    def encode(self, model: Any) -> list[Tensor]:
+        """The vision side: tower, compressor and projector."""
+        features: list[Tensor] = model.encode_images(self.images, image_sizes=self.image_sizes)
+        return features
+
+    def prefill(self, model: Any, features: Sequence[Tensor]) -> Any:
+        """One pass of the language model over the whole prompt: the first token's logits, and the cache."""
+        return model(self.input_ids, image_features=features, use_cache=True, logits_to_keep=1)
 
 
 @dataclass(frozen=True)
@@ -85,7 +110,7 @@ def compare_latency(
     sizes = [image.size for image in images]
     pixels = inference.preprocess(images)
     ids = inference.tokenize(inference.prompt(question))
-    input_ids = torch.tensor([ids], device=model.device)
+    prompt = Prompt(torch.tensor([ids], device=model.device), pixels, sizes)
     vision_ms: list[list[float]] = [[] for _ in compressions]
     prefill_ms: list[list[float]] = [[] for _ in compressions]
     visual_tokens = [0] * len(compressions)
@@ -95,9 +120,9 @@ def compare_latency(
             for number, compression in enumerate(compressions):
                 model.set_compression(compression)
                 start = _now(model)
-                features = model.encode_images(pixels, image_sizes=sizes)
+                features = prompt.encode(model)
                 encoded = _now(model)
-                model(input_ids, image_features=features, use_cache=True, logits_to_keep=1)
+                prompt.prefill(model, features)
                 if turn >= warmup:
                     vision_ms[number].append(1000 * (encoded - start))
                     prefill_ms[number].append(1000 * (_now(model) - encoded))

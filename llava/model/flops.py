@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step, from the model's shape and the real lengths.
+"""Floating-point operations of a training step, a prompt and an answer, from the model's shape and the real lengths.
 
 Two operations a multiply-accumulate. Counted are matrix products: projections (grouped keys and values as such), the
 three matrices of a gated FFN, attention of each sample under its causal mask, the head at the targets, the tower as
@@ -106,6 +106,48 @@ def step_flops(config: Any, work: Work, trained: Trained) -> Flops:
     return Flops(forward, backward)
 
 
+def vision_flops(config: Any, tiles: int, tokens: int) -> int:
+    """Tower and projector of an image.
+
+    Args:
+        config: Of a LLaVA model.
+        tiles: Of the image.
+        tokens: That the projector sees, of all tiles.
+    """
+    return step_flops(config, Work([], 0, tokens, tiles), Trained(projector=False)).forward
+
+
+def prefill_flops(config: Any, length: int) -> int:
+    """The language model over a prompt of `length` tokens, visual ones included; the head at the last only."""
+    return step_flops(config, Work([length], 1), Trained(projector=False)).forward
+
+
+def decode_flops(config: Any, length: int) -> int:
+    """The language model over one more token, `length` being those before it."""
+    text = config.text_config
+    return prefill_flops(config, 1) + text.num_hidden_layers * 4 * _query_width(text) * length
+
+
+def kv_bytes(config: Any, length: int, element_size: int) -> int:
+    """Keys and values of `length` tokens in all layers.
+
+    Args:
+        config: Of a LLaVA model.
+        length: Tokens, visual ones included.
+        element_size: Bytes of a number: 2 in half precision.
+    """
+    text = config.text_config
+    heads = text.num_attention_heads
+    key_heads = getattr(text, "num_key_value_heads", None) or heads
+    return text.num_hidden_layers * 2 * (_query_width(text) // heads) * key_heads * length * element_size
+
+
+def decoder_parameters(config: Any) -> int:
+    """Weights that a decode step reads: the matrices of all layers, and the head."""
+    text = config.text_config
+    return text.num_hidden_layers * layer_parameters(text) + text.hidden_size * text.vocab_size
+
+
 def layer_parameters(text_config: Any) -> int:
     """Weights of the matrices of a decoder layer."""
     width = text_config.hidden_size
@@ -117,10 +159,14 @@ def layer_parameters(text_config: Any) -> int:
 
 def causal_attention_flops(text_config: Any, length: int) -> int:
     """The products of queries with keys and of weights with values in all layers, each token seeing those before it."""
-    heads = text_config.num_attention_heads
-    head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
     pairs = length * (length + 1) // 2
-    return text_config.num_hidden_layers * 4 * heads * head_dim * pairs
+    return text_config.num_hidden_layers * 4 * _query_width(text_config) * pairs
+
+
+def _query_width(text_config: Any) -> int:
+    """Channels of the queries of all heads."""
+    heads: int = text_config.num_attention_heads
+    return heads * (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads)
 
 
 def tower_flops(config: Any) -> int:

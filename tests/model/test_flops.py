@@ -7,7 +7,20 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.flops import Trained, Work, causal_attention_flops, layer_parameters, paper_flops, step_flops
+from llava.latency import Prompt
+from llava.model.flops import (
+    Trained,
+    Work,
+    causal_attention_flops,
+    decode_flops,
+    decoder_parameters,
+    kv_bytes,
+    layer_parameters,
+    paper_flops,
+    prefill_flops,
+    step_flops,
+    vision_flops,
+)
 from llava.model.loading import instantiate, parts_of_checkpoint
 from tests.model.tiny import hf_llava, hf_llava_next, random_ids, random_pixels
 
@@ -72,6 +85,29 @@ def test_a_step_equals_torchs_count(model, stage):
     forward, backward = counted(model, batch)
     assert forward == ours.forward + beyond
     assert backward == ours.backward + 2 * beyond
+
+
+@torch.no_grad()
+def test_prompt_and_answer_equal_torchs_count_and_the_cache(model):
+    """Vision, prefill with the head at one place, a decode step; bytes of weights and of the real cache."""
+    prompt = Prompt(random_ids(1, TEXT_TOKENS + 1), [random_pixels(1, 3, 28, 28)], [(28, 28)])
+    prompt.input_ids[0, 3] = IMAGE_TOKEN_INDEX
+    length = TEXT_TOKENS + IMAGE_TOKENS + int(model.config.model_type == "llava_next")
+    with FlopCounterMode(display=False) as vision:
+        features = prompt.encode(model)
+    assert vision.get_total_flops() == vision_flops(model.config, 1, IMAGE_TOKENS)
+    with FlopCounterMode(display=False) as prefill:
+        cache = prompt.prefill(model, features).past_key_values
+    beyond = beyond_mask(model, Work([length], 1))
+    assert prefill.get_total_flops() == prefill_flops(model.config, length) + beyond
+    assert sum(x.nbytes for layer in cache.layers for x in (layer.keys, layer.values)) == kv_bytes(
+        model.config, length, 4
+    )
+    with FlopCounterMode(display=False) as decode:
+        model(random_ids(1, 1), past_key_values=cache, use_cache=True)
+    assert decode.get_total_flops() == decode_flops(model.config, length)
+    read = [*model.model.language_model.layers.parameters(), model.lm_head.weight]
+    assert decoder_parameters(model.config) == sum(p.numel() for p in read if p.dim() > 1)
 
 
 def test_text_only_batches_flow_back_only_where_the_language_model_is_trained(model):

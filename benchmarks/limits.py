@@ -1,0 +1,95 @@
+"""What a device can do at most, and the least time that work takes on it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from llava.train.throughput import peak_tflops
+
+# TB/s of device memory, from the makers' data sheets, by a word of the device's name; of several, the first that fits.
+_BANDWIDTH = {
+    "B200": 8.0,
+    "GH200": 4.0,
+    "H200": 4.8,
+    "H100 PCIe": 2.0,
+    "H100 NVL": 3.9,
+    "H100": 3.35,
+    "H800": 3.35,
+    "A100-PCIE-40GB": 1.555,
+    "A100-SXM4-40GB": 1.555,
+    "A100": 1.935,
+    "A800": 1.935,
+    "L40S": 0.864,
+    "L40": 0.864,
+    "L4": 0.3,
+    "A6000": 0.768,
+    "A40": 0.696,
+    "A30": 0.933,
+    "A10": 0.6,
+    "RTX 4090": 1.008,
+    "RTX 3090": 0.936,
+    "V100": 0.9,
+    "T4": 0.32,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device does at most.
+
+    Attributes:
+        operations: Floating-point operations a second, two a multiply-accumulate; None if not known.
+        bytes: Bytes a second that its memory gives; None if not known.
+        source: Where the figures come from.
+    """
+
+    operations: float | None
+    bytes: float | None
+    source: str
+
+    def floor_ms(self, operations: float, bytes_read: float = 0) -> float | None:
+        """The least milliseconds for work: what it computes or what it must read, whichever takes longer."""
+        if self.operations is None or self.bytes is None:
+            return None
+        return 1000 * max(operations / self.operations, bytes_read / self.bytes)
+
+
+def limits_of(device: torch.device) -> Limits:
+    """The data sheet on CUDA; elsewhere what large products reach now, in fp32."""
+    if device.type == "cuda":
+        return data_sheet(torch.cuda.get_device_name(device))
+    square = torch.randn(2048, 2048, device=device)
+    tall, vector = torch.randn(16384, 4096, device=device), torch.randn(4096, device=device)
+    return Limits(
+        2 * 2048**3 / _fastest(lambda: square @ square),
+        tall.numel() * tall.element_size() / _fastest(lambda: tall @ vector),
+        "measured beforehand: a product of 2048 x 2048 matrices, a vector times a 256 MiB matrix, both fp32",
+    )
+
+
+def data_sheet(device_name: str) -> Limits:
+    """Of a GPU, by what `torch.cuda.get_device_name` says."""
+    peak = peak_tflops(device_name)
+    memory = next((value for word, value in _BANDWIDTH.items() if re.search(rf"\b{word}\b", device_name)), None)
+    operations, read = (None if value is None else value * 1e12 for value in (peak, memory))
+    return Limits(operations, read, f"data sheet of {device_name}: dense half precision, device memory")
+
+
+def gap(measured_ms: float | None, floor_ms: float | None) -> float | None:
+    """How many times the floor was measured."""
+    return None if measured_ms is None or not floor_ms else measured_ms / floor_ms
+
+
+def _fastest(work: Callable[[], object], runs: int = 15) -> float:
+    """Seconds of the fastest run."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,62 @@
+"""LLaVA's models at their real sizes, or scaled down, with random weights made where they are used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig
+
+from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+
+Config = LlavaConfig | LlavaNextConfig
+
+MODELS = ("1.5-7b", "1.5-13b", "next-7b", "next-13b")
+NAMES = dict(zip(MODELS, ("LLaVA-1.5-7B", "LLaVA-1.5-13B", "LLaVA-NeXT-7B", "LLaVA-NeXT-13B"), strict=True))
+CLIP_L_336 = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+VICUNA = {
+    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
+}
+
+# Scaled down alike, so that towers and language models keep their shares, and 7B and 13B their proportion.
+_NARROWER, _SHALLOWER, _FEWER_WORDS = 4, 8, 32
+
+
+def model_config(model: str, *, small: bool = False) -> Config:
+    """The config of one of `MODELS`.
+
+    Args:
+        model: A name in `MODELS`.
+        small: A quarter of the widths, an eighth of the layers, a 32nd of the vocabulary; heads keep their 64 or 128
+            channels, images their tokens.
+    """
+    family, _, size = model.partition("-")
+    text: dict[str, int] = {**VICUNA[size], "vocab_size": 32_000, "max_position_embeddings": 4096}
+    vision: dict[str, int] = {**CLIP_L_336, "image_size": 336, "patch_size": 14}
+    if small:
+        text["vocab_size"] //= _FEWER_WORDS
+        for part in (text, vision):
+            part["num_hidden_layers"] //= _SHALLOWER
+            for width in ("hidden_size", "intermediate_size", "num_attention_heads"):
+                part[width] //= _NARROWER
+    kind = LlavaNextConfig if family == "next" else LlavaConfig
+    config = kind(vision_config=CLIPVisionConfig(**vision), text_config=LlamaConfig(**text), vision_feature_layer=-2)
+    config.image_aspect_ratio = "anyres" if family == "next" else "pad"
+    return config
+
+
+def random_model(config: Config, device: torch.device, dtype: torch.dtype, attention: str = "sdpa") -> Any:
+    """A model with random weights, made on the device in its dtype: no second copy anywhere.
+
+    Args:
+        config: Of `model_config`, or another.
+        device: Where the weights are made.
+        dtype: Theirs.
+        attention: Of the language model.
+    """
+    kind = LlavaNextForConditionalGeneration if isinstance(config, LlavaNextConfig) else LlavaForConditionalGeneration
+    parts = {"text_config": attention, "vision_config": "sdpa"}
+    with torch.device(device):
+        return kind._from_config(config, dtype=dtype, attn_implementation=parts).eval()

@@ -1,0 +1,150 @@
+"""Vision, prefill, decoding and cache of LLaVA-1.5 and LLaVA-NeXT, 7B and 13B, at every budget of the paper.
+
+    python benchmarks/prefill.py --json prefill.json
+
+Weights are random and made where they are used: on a GPU models of real size in bf16, on a CPU ones with a quarter of
+the widths and an eighth of the layers in fp32; tokens are the real ones in both. The prompt is a question of POPE.
+Totals are sums: vision, prefill, and a decode step for each token of the answer but the first. The floor of a part is
+the time that its counted operations take at the device's peak, or that reading weights and cache once takes at its
+bandwidth, whichever is longer; the gap is how many times that was measured. `graph` is the language model replayed from
+a captured CUDA graph; gaps and totals take the faster way.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from limits import Limits, gap, limits_of
+from models import MODELS, NAMES, model_config, random_model
+from prompts import BUDGETS, POPE_ANSWER_TOKENS, TILES, family_of, projected_tokens, prompt_tokens
+from report import Cell, Goal, Report
+from stages import Stages, Stopwatch, measure_stages
+from tqdm import tqdm
+
+from llava.model.flops import decode_flops, decoder_parameters, kv_bytes, prefill_flops, vision_flops
+
+LONG_ANSWER_TOKENS = 128
+PAPER_PREFILL_MS = {"2880": 218.0, "160": 27.8}  # LLaVA-NeXT-7B, POPE, one A800
+CROSSED = "pope_ratio_next_7b_at_2880_to_13b_at_160"
+MIB = 2**20
+NOTES = (
+    "The 2,880 tokens of LLaVA-NeXT are 2,928 rows of the prompt, for it puts a newline after each row of patches.",
+    "The paper's prefill is its Table 4, on an A800, with other code.",
+)
+
+
+def row(point: Stages, limits: Limits, dtype: torch.dtype, *, small: bool) -> dict[str, Cell]:
+    """A line of the table: every part with its floor and the gap between them."""
+    config = model_config(point.model, small=small)
+    budget, size, batch = BUDGETS[family_of(point.model)][point.tokens], dtype.itemsize, point.batch
+    length = prompt_tokens(config, point.model, budget)
+    weights, cache = decoder_parameters(config) * size, kv_bytes(config, length, size) * batch
+    seen = vision_flops(config, TILES[family_of(point.model)], projected_tokens(config, point.model, budget))
+    vision_floor = limits.floor_ms(batch * seen)
+    prefill_floor = limits.floor_ms(batch * prefill_flops(config, length), weights)
+    decode_floor = limits.floor_ms(batch * decode_flops(config, length), weights + cache)
+    in_paper = PAPER_PREFILL_MS.get(point.tokens) if point.model == "next-7b" and batch == 1 else None
+    return {
+        "model": NAMES[point.model] + (", scaled down" if small else ""),
+        "tokens": int(point.tokens),
+        "batch": batch,
+        "prompt": length,
+        "vision ms": point.vision,
+        "vision floor": vision_floor,
+        "vision gap": gap(point.vision, vision_floor),
+        "prefill ms": point.prefill,
+        "prefill graph ms": point.prefill_graph,
+        "prefill floor": prefill_floor,
+        "prefill gap": gap(point.best_prefill, prefill_floor),
+        "paper's prefill ms": in_paper,
+        "step ms": point.decode,
+        "step graph ms": point.decode_graph,
+        "step floor": decode_floor,
+        "step gap": gap(point.best_decode, decode_floor),
+        "KV MiB": cache / MIB,
+        "POPE ms": point.total(POPE_ANSWER_TOKENS),
+        f"{LONG_ANSWER_TOKENS} tokens ms": point.total(LONG_ANSWER_TOKENS),
+    }
+
+
+def ratios_of(points: Sequence[Stages]) -> dict[str, float | None]:
+    """What compression gains at batch 1; None where a side was not measured."""
+    at = {(point.model, point.tokens): point for point in points if point.batch == 1}
+
+    def ratio(slow: str, fast: str, of: Callable[[Stages], float | None]) -> float | None:
+        sides = [at.get((name.rpartition(" ")[0], name.rpartition(" ")[2])) for name in (slow, fast)]
+        values = [None if side is None else of(side) for side in sides]
+        return values[0] / values[1] if values[0] and values[1] else None
+
+    def on_pope(point: Stages) -> float | None:
+        return point.total(POPE_ANSWER_TOKENS)
+
+    return {
+        "prefill_ratio_next_7b_2880_to_160": ratio("next-7b 2880", "next-7b 160", lambda point: point.best_prefill),
+        "prefill_ratio_15_7b_576_to_64": ratio("1.5-7b 576", "1.5-7b 64", lambda point: point.best_prefill),
+        "pope_ratio_next_7b_2880_to_160": ratio("next-7b 2880", "next-7b 160", on_pope),
+        CROSSED: ratio("next-7b 2880", "next-13b 160", on_pope),
+    }
+
+
+def goals_of(ratios: dict[str, float | None], *, small: bool) -> list[Goal]:
+    """The GPU's, and the same of scaled-down models where those were run."""
+    asked = [
+        ("NeXT-7B from 2880 to 160 tokens: prefill, times faster", "prefill_ratio_next_7b_2880_to_160", 8),
+        ("NeXT-13B at 160 against NeXT-7B at 2880 tokens, POPE end to end, times faster", CROSSED, 1),
+    ]
+    if not small:
+        return [Goal(f"{name}, H200", ratios[key], at_least=least) for name, key, least in asked]
+    note = "not measured: needs an H200"
+    return [Goal(f"{name}, scaled down", ratios[key], at_least=least) for name, key, least in asked] + [
+        Goal(f"{name}, H200", None, at_least=least, note=note) for name, _, least in asked
+    ]
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description="Vision, prefill, decoding and cache at every budget of the paper.")
+    parser.add_argument("--model", nargs="+", choices=MODELS, help="all; on a CPU all but 1.5-13b")
+    parser.add_argument("--size", choices=["real", "small"], help="small on a CPU, else real")
+    parser.add_argument("--batch", type=int, nargs="+", help="1 8 32; on a CPU 1")
+    parser.add_argument("--attention", default="sdpa", help="of the language model")
+    parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="float32 on CPU, else bfloat16")
+    parser.add_argument("--warmup", type=int, help="2; on a CPU 0, each side being run once beforehand in any case")
+    parser.add_argument("--repeats", type=int, help="7; on a CPU 3")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    on_cpu = args.device.type == "cpu"
+    names = args.model or [name for name in MODELS if not on_cpu or name != "1.5-13b"]
+    batches = args.batch or ([1] if on_cpu else [1, 8, 32])
+    warmup = args.warmup if args.warmup is not None else 0 if on_cpu else 2
+    repeats = args.repeats if args.repeats is not None else 3 if on_cpu else 7
+    if min(batches) < 1 or warmup < 0 or repeats < 2:
+        parser.error("--batch must be at least 1, --warmup at least 0 and --repeats at least 2")
+    dtype = getattr(torch, args.dtype or ("float32" if on_cpu else "bfloat16"))
+    small = (args.size or ("small" if on_cpu else "real")) == "small"
+
+    torch.manual_seed(0)
+    limits, watch, points = limits_of(args.device), Stopwatch(args.device, warmup, repeats), []
+    for name in tqdm(names, desc="models", leave=False):
+        model = random_model(model_config(name, small=small), args.device, dtype, args.attention)
+        points += [point for batch in batches for point in measure_stages(model, name, batch, watch)]
+        del model  # before the next one is made
+    ratios = ratios_of(points)
+    Report(
+        "prefill",
+        "The stages of an answer, from pixels to the last token",
+        args.device,
+        {"dtype": str(dtype).removeprefix("torch."), "attention": args.attention, "peak": limits.source},
+        [row(point, limits, dtype, small=small) for point in points],
+        ratios,
+        goals_of(ratios, small=small),
+        NOTES,
+    ).tell(args.json)
+
+
+if __name__ == "__main__":
+    main()

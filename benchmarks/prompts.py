@@ -1,0 +1,67 @@
+"""The prompt of a benchmark question, at real length: text tokens, one image, and the budgets of the paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.latency import Prompt
+from llava.model.configuration import CompressionConfig
+from llava.model.image_rules import ImageRules
+
+# POPE in LLaVA's `vicuna_v1`, by Llama's tokenizer: "A chat between ... USER: " and
+# "\nIs there a snowboard in the image?\nAnswer the question using a single word or phrase. ASSISTANT:".
+TOKENS_BEFORE_IMAGE, TOKENS_AFTER_IMAGE = 35, 27
+TEXT_TOKENS = TOKENS_BEFORE_IMAGE + TOKENS_AFTER_IMAGE
+POPE_ANSWER_TOKENS = 2  # "Yes" or "No", and the end
+
+# The paper's name of each setting -> its budget of a tile; "2880" has five tiles of 576 tokens.
+BUDGETS = {
+    "1.5": {"576": None, "192": "visionzip:162+30", "128": "visionzip:108+20", "64": "visionzip:54+10"},
+    "next": {"2880": None, "640": "visionzip:108+20", "320": "visionzip:54+10", "160": "visionzip:27+5"},
+}
+IMAGE_SIZE = {"1.5": (336, 336), "next": (672, 672)}  # (w, h); two by two tiles and the base tile in NeXT
+TILES = {"1.5": 1, "next": 5}
+
+
+def family_of(model: str) -> str:
+    """`1.5` or `next`."""
+    return model.partition("-")[0]
+
+
+def visual_tokens(config: Any, model: str, budget: str | None) -> int:
+    """Of the image in the prompt; without compression NeXT adds a newline to each of its 48 rows of patches."""
+    compression = None if budget is None else CompressionConfig.parse(budget)
+    return ImageRules.from_config(config).num_tokens(IMAGE_SIZE[family_of(model)], compression)
+
+
+def prompt_tokens(config: Any, model: str, budget: str | None) -> int:
+    """Of the whole prompt."""
+    return TEXT_TOKENS + visual_tokens(config, model, budget)
+
+
+def projected_tokens(config: Any, model: str, budget: str | None) -> int:
+    """That the projector sees of the image: those of its tiles, newlines not among them."""
+    rules, family = ImageRules.from_config(config), family_of(model)
+    compression = None if budget is None else CompressionConfig.parse(budget)
+    return TILES[family] * (rules.tokens_of_whole_tile if compression is None else compression.num_tokens)
+
+
+def make_prompt(model: Any, name: str, batch: int) -> Prompt:
+    """Random ids and pixels in the shape of POPE, on the model's device in its dtype.
+
+    Args:
+        model: That will read it.
+        name: Its name in `MODELS`.
+        batch: Questions, each about an image of its own.
+    """
+    device, family = model.device, family_of(name)
+    length = TOKENS_BEFORE_IMAGE + 1 + TOKENS_AFTER_IMAGE
+    ids = torch.randint(3, model.config.text_config.vocab_size, (batch, length), device=device)
+    ids[:, TOKENS_BEFORE_IMAGE] = IMAGE_TOKEN_INDEX
+    side = model.config.vision_config.image_size
+    shape = (TILES[family], 3, side, side) if family == "next" else (3, side, side)
+    images = [torch.randn(shape, device=device, dtype=model.dtype) for _ in range(batch)]
+    return Prompt(ids, images, [IMAGE_SIZE[family]] * batch)
