@@ -1,7 +1,8 @@
 """Questions about images -> answers: the one way that evaluation, chat and scripts ask a model.
 
 Batches are sorted by length and padded on the left; in fp32 a batch answers exactly what its questions get one by one.
-An image that several questions of a call share is decoded, encoded and compressed once.
+An image that several questions of a call share is decoded, encoded and compressed once, and the language model runs
+once over the system prompt and the image; then it computes only what differs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,10 +22,12 @@ from torch import Tensor
 from llava.batch_size import BatchSize, release_memory
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates, default_conv_mode
+from llava.generation import Generator, Prompt
 from llava.image_source import ImageSource, UnreadableImageError, source_key
 from llava.image_store import ImageStore
 from llava.mm_utils import process_images, tokenizer_image_token
-from llava.prompting import count_tokens, end_token_ids, longest_prompt, pad_left, place_images, stop_string
+from llava.prefix import PrefixKey, PrefixStore, prefix_length, supports_prefixes
+from llava.prompting import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
 from llava.question import Answer, GenerationOptions, Question, Usage
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class _Prepared:
     keys: list[str]
     sources: list[ImageSource]
     image_tokens: list[int]
+    prefix: PrefixKey | None  # what other questions may begin with too: all up to the last image
 
     @property
     def length(self) -> int:
@@ -52,7 +57,7 @@ class _Prepared:
 
 
 class Inference:
-    """Asks one loaded model. Cheap to make; holds no state between calls but `usage` of the latest one."""
+    """Asks one loaded model. Cheap to make; between calls it holds `usage` of the latest one, and what is compiled."""
 
     def __init__(
         self,
@@ -61,6 +66,8 @@ class Inference:
         image_processor: Any,
         *,
         conv_mode: str | None = None,
+        reuse_prefixes: bool = True,
+        compile: bool = False,
     ) -> None:
         """Takes the parts that `load_pretrained_model` returns.
 
@@ -69,6 +76,9 @@ class Inference:
             model: A LLaVA model.
             image_processor: The model's image processor.
             conv_mode: Name of a conversation template; by default the one that the model's config asks for.
+            reuse_prefixes: Whether questions about the same images share what the language model computes of them.
+                The answers are the same; without, every prompt is computed as a whole.
+            compile: Decode with a static cache and a compiled step; see `Generator`.
 
         Raises:
             ValueError: There is no template of that name.
@@ -80,6 +90,8 @@ class Inference:
         if self.conv_mode not in conv_templates:
             raise ValueError(f"no conversation template {self.conv_mode!r}; there are: {', '.join(conv_templates)}")
         self.usage = Usage()
+        self._reuse_prefixes = reuse_prefixes and supports_prefixes(model)
+        self._generator = Generator(model, self.pad_token_id, compile=compile)
 
     @classmethod
     def load(
@@ -88,6 +100,7 @@ class Inference:
         model_base: str | Path | None = None,
         *,
         conv_mode: str | None = None,
+        compile: bool = False,
         **options: Any,
     ) -> Inference:
         """Loads a checkpoint and makes it ready to be asked.
@@ -96,6 +109,7 @@ class Inference:
             model_path: The checkpoint, or a folder with a tuned projector only.
             model_base: The checkpoint that the projector belongs to.
             conv_mode: Name of a conversation template; by default the one that the model's config asks for.
+            compile: See `__init__`.
             **options: Passed to `load_pretrained_model` (`compression`, `device`, `torch_dtype`, `load_4bit`, ...).
 
         Raises:
@@ -104,9 +118,11 @@ class Inference:
         from llava.model.builder import load_pretrained_model
 
         _check_device(options.get("device"))
+        if compile and options.get("attn_implementation") is None:
+            options["attn_implementation"] = "sdpa"  # flash attention breaks the graph of a step
         base = None if model_base is None else str(model_base)
         tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, **options)
-        return cls(tokenizer, model, image_processor, conv_mode=conv_mode)
+        return cls(tokenizer, model, image_processor, conv_mode=conv_mode, compile=compile)
 
     def prompt(self, question: Question) -> str:
         """The whole prompt of a single-turn question, `<image>` in place of each image."""
@@ -160,14 +176,17 @@ class Inference:
                     yield ready
                 else:
                     prepared.append(ready)
-            prepared.sort(key=lambda item: (item.length, item.index))
+            prefixes = PrefixStore(Counter(item.prefix for item in prepared if item.prefix))
+            prepared = _shared_prefixes_together(prepared)
             while prepared:
-                batch = prepared[: size.for_next([item.length for item in prepared], options.max_new_tokens)]
+                longest = list(accumulate((item.length for item in prepared), max))
+                batch = prepared[: size.for_next(longest, options.max_new_tokens)]
                 answers: list[Answer] = []
                 try:
-                    answers = list(self._answer_batch(batch, store, options, skip_errors))
+                    answers = list(self._answer_batch(batch, store, prefixes, options, skip_errors))
                 except (torch.OutOfMemoryError, MemoryError) as error:
                     size.halve(len(batch), error)
+                    prefixes.kept.clear()
                 if answers:
                     prepared = prepared[len(batch) :]
                     yield from answers
@@ -187,16 +206,23 @@ class Inference:
             return Answer(index, "", error=str(error))
         ids = self.tokenize(self.prompt(question))
         keys = [source_key(image) for image in question.images]
-        return _Prepared(index, ids, keys, list(question.images), self.model.num_visual_tokens(sizes) if sizes else [])
+        image_tokens = self.model.num_visual_tokens(sizes) if sizes else []
+        prefix = (tuple(ids[: prefix_length(ids)]), tuple(keys)) if keys else None
+        return _Prepared(index, ids, keys, list(question.images), image_tokens, prefix)
 
     def _answer_batch(
-        self, batch: list[_Prepared], store: ImageStore, options: GenerationOptions, skip_errors: bool
+        self,
+        batch: list[_Prepared],
+        store: ImageStore,
+        prefixes: PrefixStore,
+        options: GenerationOptions,
+        skip_errors: bool,
     ) -> Iterator[Answer]:
         failures = self._encode_missing(batch, store, skip_errors)
         readable = [item for item in batch if not any(key in failures for key in item.keys)]
         if readable:
-            features = [store.features[key] for item in readable for key in item.keys]
-            generated = self._generate([item.input_ids for item in readable], features, options)
+            generated = self._generate(readable, store, prefixes, options)
+        prefixes.release(item.prefix for item in batch if item.prefix)
         for item in batch:
             store.release(item.keys)
             reasons = [failures[key] for key in item.keys if key in failures]
@@ -258,21 +284,17 @@ class Inference:
             return [tiles.to(device, dtype) for tiles in pixels]
         return pixels.to(device, dtype)
 
-    @torch.inference_mode()
     def _generate(
-        self, prompts: list[list[int]], features: list[Tensor], options: GenerationOptions
+        self, items: Sequence[_Prepared], store: ImageStore, prefixes: PrefixStore, options: GenerationOptions
     ) -> list[list[int]]:
         """New ids of every prompt, the end token and what follows it removed."""
         start = time.perf_counter()
-        input_ids, attention_mask = pad_left(prompts, self.pad_token_id)
-        kwargs = options.to_kwargs() | self.stop_kwargs()
-        output = self.model.generate(
-            input_ids.to(self.model.device),
-            attention_mask=attention_mask.to(self.model.device),
-            image_features=features,
-            pad_token_id=self.pad_token_id,
-            use_cache=True,
-            **kwargs,
+        limit = longest_prompt(self.model.config)
+        is_cut = limit is not None and any(item.length > limit for item in items)
+        output = self._generator.generate(
+            [Prompt(item.input_ids, [store.features[key] for key in item.keys], item.prefix) for item in items],
+            prefixes if self._reuse_prefixes and not is_cut else None,
+            **(options.to_kwargs() | self.stop_kwargs()),
         )
         ends = end_token_ids(self.model)
         rows = [self._until_separator(_until_end(row, ends)) for row in output.tolist()]
@@ -319,6 +341,22 @@ def _check_device(device: str | torch.device | None) -> None:
 
 def _until_end(row: list[int], ends: set[int]) -> list[int]:
     return next((row[:place] for place, token in enumerate(row) if token in ends), row)
+
+
+def _shared_prefixes_together(items: Sequence[_Prepared]) -> list[_Prepared]:
+    """By length, the longest of those that share a prefix deciding for all of them."""
+    longest: dict[PrefixKey | None, int] = {}
+    first: dict[PrefixKey | None, int] = {}
+    for item in items:
+        longest[item.prefix] = max(longest.get(item.prefix, 0), item.length)
+        first.setdefault(item.prefix, item.index)
+
+    def order(item: _Prepared) -> tuple[int, int, int, int]:
+        if item.prefix is None:
+            return item.length, item.index, item.length, item.index
+        return longest[item.prefix], first[item.prefix], item.length, item.index
+
+    return sorted(items, key=order)
 
 
 def _shared_images_together(questions: Sequence[Question]) -> list[int]:

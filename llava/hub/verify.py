@@ -158,7 +158,7 @@ class _Subject:
 
         def load() -> tuple[bool, str]:
             mode = None if self.sample is None else self.sample.conv_mode
-            options = {"device": self.device, "torch_dtype": self.dtype}
+            options: dict[str, Any] = {"device": self.device, "torch_dtype": self.dtype}
             made.append(Inference.load(self.folder, self.model_base, conv_mode=mode, **options))
             found, wanted = made[0].model.compression, as_compression(stored)
             return (

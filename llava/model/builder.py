@@ -18,6 +18,7 @@ from llava.constants import (
     DEFAULT_IMAGE_TOKEN,
 )
 from llava.image_processing import load_image_processor
+from llava.model.attention import default_attention
 from llava.model.checkpoint_files import resolve_checkpoint
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
@@ -70,7 +71,8 @@ def load_pretrained_model(
             what the checkpoint's config says.
         torch_dtype: Of the weights, a dtype or its name, or `"auto"` for the checkpoint's own; by default float16 on an
             accelerator, as in LLaVA, and float32 on the CPU.
-        attn_implementation: `sdpa` (the default), `eager`, or `flash_attention_2`.
+        attn_implementation: `sdpa`, `eager`, `flash_attention_2` or `_3`; by default flash attention on a GPU in half
+            precision where it is installed, else `sdpa`.
         multimodal: LLaVA's; a model of this package always is.
         customized_config: LLaVA's; not supported, warned about.
         overwrite_config: Entries set on the config before the model is made.
@@ -100,7 +102,8 @@ def load_pretrained_model(
         parts,
         dtype=dtype,
         device_map=device_map if by_map else {"": target},
-        attn_implementation=attn_implementation,
+        attn_implementation=attn_implementation
+        or default_attention(target, parts.config.dtype if dtype == "auto" else dtype),
         quantization=quantization_config or _quantization(load_8bit, load_4bit, dtype),
     )
     tokenizer = load_tokenizer(parts.tokenizer_folder)

@@ -144,18 +144,22 @@ class LlavaMetaForCausalLM:
         tiles = like_weights(tiles.flatten(0, -4), self.model.vision_tower, cast=True)
         return self.model.compress_tiles(tiles, budget)
 
-    def _expand(
+    def embed_prompts(
         self,
         input_ids: Tensor,
-        images: Images | None,
-        image_sizes: ImageSizes | None,
-        image_features: Sequence[Tensor] | None,
-        attention_mask: Tensor | None,
+        images: Images | None = None,
+        image_sizes: ImageSizes | None = None,
+        image_features: Sequence[Tensor] | None = None,
+        attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         padding_side: PaddingSide | None = None,
         packing: bool = False,
     ) -> tuple[Tensor, ExpandedSequence]:
-        """Encodes what is not encoded yet and opens the placeholders: embeddings (B, L, D), and the rest."""
+        """Encodes what is not encoded yet and opens the placeholders; arguments as for `forward`.
+
+        Returns:
+            Embeddings (B, L, D), and the sequence that they are of.
+        """
         if image_features is None:
             count = 0 if images is None else len(images)
             used = match_images_to_placeholders(input_ids, attention_mask, count)
@@ -234,7 +238,7 @@ class LlavaMetaForCausalLM:
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
         else:
             input_ids = self._check_convention(input_ids, pixel_values, past_key_values)
-            embeds, sequence = self._expand(
+            embeds, sequence = self.embed_prompts(
                 input_ids, images, image_sizes, image_features, attention_mask, labels, packing=packing
             )
             labels = sequence.labels
@@ -325,7 +329,7 @@ class LlavaMetaForCausalLM:
             raise ValueError("generate needs input_ids with a placeholder for each image")
         if not isinstance(images, _NotGiven | None) and len(images) and IMAGE_TOKEN_INDEX not in input_ids:
             logger.warning("the prompt has no <image>, so the images given with it are not looked at")
-        embeds, sequence = self._expand(
+        embeds, sequence = self.embed_prompts(
             input_ids,
             None if isinstance(images, _NotGiven) else images,
             image_sizes,

@@ -13,6 +13,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 from llava.image_source import ImageSource, open_image
 from llava.inference import GenerationOptions, Inference
+from llava.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
 from llava.prompting import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
 
 # Stands for the model's last answer where only the template's text around it is wanted; in no template.
@@ -47,6 +48,8 @@ class Chat:
         self._features: list[Tensor] | None = None
         self._cache: DynamicCache | None = None
         self._separator_said = False
+        # Of the conversation before `restart`: the ids up to the last image, and what the model computed of them.
+        self._prefix: tuple[list[int], PromptPrefix] | None = None
 
     @property
     def roles(self) -> tuple[str, str]:
@@ -98,6 +101,16 @@ class Chat:
         self.messages.append((text, answer))
         return answer
 
+    def restart(self) -> None:
+        """Begins a new conversation about the same images; neither tower nor language model sees them again."""
+        shared = prefix_length(self.token_ids)
+        if shared and self._cache is not None and supports_prefixes(self.inference.model):
+            tokens, _ = count_tokens(self.token_ids[:shared], [len(features) for features in self._features or []])
+            self._prefix = self.token_ids[:shared], prefix_in(self._cache, 0, 0, tokens)
+        self._cache = None
+        self._separator_said = False
+        self.token_ids, self.messages, self.answer_spans = [], [], []
+
     def _check_length(self, turn: list[int]) -> None:
         """The model would cut a longer conversation on the right, the question first."""
         limit = longest_prompt(self.inference.model.config)
@@ -131,6 +144,8 @@ class Chat:
         inference = self.inference
         if self._cache is None:
             self._cache = DynamicCache(config=inference.model.config.get_text_config())
+            if self._prefix is not None and self.token_ids[: len(self._prefix[0])] == self._prefix[0]:
+                fill_cache(self._cache, [self._prefix[1]])
         input_ids = torch.tensor([self.token_ids], device=inference.model.device)
         output = inference.model.generate(
             input_ids,

@@ -1,4 +1,7 @@
-"""`python -m llava.serve.cli`: chat about an image in the terminal. An empty line or end of input ends it."""
+"""`python -m llava.serve.cli`: chat about an image in the terminal.
+
+An empty line or end of input ends it; `/new` begins anew about the same image, which is not encoded again.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,15 @@ from collections.abc import Sequence
 
 from llava.command_line import add_compression_flag, compression_option, plain_errors
 
+_NEW = "/new"
+_DESCRIPTION = (
+    f"Chat with a LLaVA about images. {_NEW} begins a new conversation about the same images; an empty line ends."
+)
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line; LLaVA's flags, and `--compression`."""
-    parser = argparse.ArgumentParser(prog="python -m llava.serve.cli", description="Chat with a LLaVA about images.")
+    parser = argparse.ArgumentParser(prog="python -m llava.serve.cli", description=_DESCRIPTION)
     parser.add_argument("--model-path", required=True, help="checkpoint, or a folder with a tuned projector only")
     parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
     parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
@@ -56,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not text:
             print("exit...")
             return 0
+        if text == _NEW:
+            chat.restart()
+            print("a new conversation about the same images")
+            continue
         print(f"{assistant}: ", end="", flush=True)
         try:
             chat.say(text, options=options, on_text=lambda piece: print(piece, end="", flush=True))

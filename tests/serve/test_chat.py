@@ -76,6 +76,33 @@ def test_later_turns_equal_fresh_runs_and_see_the_image_once(
         assert chat.token_ids[start:end] == fresh_answer(inference, chat.token_ids[:start], picture)
 
 
+def test_a_new_conversation_knows_the_image_already(inference: Inference, picture: Path) -> None:
+    chat = Chat(inference, [picture])
+    for text in ("What is this?", "Why?"):
+        chat.say(text, options=SHORT)
+    before = chat.token_ids
+    chat.restart()
+    assert chat.token_ids == [] and chat.messages == [] and chat.answer_spans == []
+    embeddings = inference.model.model.vision_tower.embeddings
+    widths: list[int] = []
+    handle = inference.model.model.language_model.norm.register_forward_hook(
+        lambda module, inputs, output: widths.append(output.shape[1])
+    )
+    tower = embeddings.register_forward_hook(lambda module, inputs, output: widths.append(-1))
+    chat.say("Count.", options=SHORT)
+    handle.remove(), tower.remove()
+    visual = inference.model.num_visual_tokens([Image.open(picture).size])[0]
+    assert -1 not in widths and 1 < widths[0] < visual
+    (start, end) = chat.answer_spans[0]
+    assert chat.token_ids[start:end] == fresh_answer(inference, chat.token_ids[:start], picture)
+    assert chat.token_ids[:start] != before[:start]
+
+    chat.restart()
+    chat.say("Is it <image> or not?", options=SHORT)  # the image stands elsewhere: nothing can be taken over
+    (start, end) = chat.answer_spans[0]
+    assert chat.token_ids[start:end] == fresh_answer(inference, chat.token_ids[:start], picture)
+
+
 def test_the_conversation_is_the_templates(inference: Inference, picture: Path) -> None:
     """Between the answers stand exactly the ids that the template's own text has there."""
     chat = Chat(inference, [picture])

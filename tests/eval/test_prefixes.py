@@ -1,0 +1,166 @@
+"""What questions about the same images share is computed once, and changes nothing of what is answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache, StaticCache
+
+from llava.generation import Generator, Prompt
+from llava.inference import Answer, GenerationOptions, Inference, Question
+from llava.prefix import PrefixStore, compute_prefixes, fill_cache, prefix_length
+from llava.prompting import pad_left
+
+OPTIONS = GenerationOptions(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module", params=["tiny-llava-v1.5", "tiny-llava-v1.6-next"])
+def inference(request: pytest.FixtureRequest, oracle_dir: Path) -> Inference:
+    return Inference.load(oracle_dir / request.param, device="cpu", compression="visionzip:54+10")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    generator = np.random.default_rng(0)
+    sizes = [(320, 200), (100, 300), (224, 224)]
+    return [Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in sizes]
+
+
+@pytest.fixture(scope="module")
+def questions(pictures: list[Image.Image]) -> list[Question]:
+    first, second, third = pictures
+    return [
+        Question("What is this?", (first,)),
+        Question("Name the colours that you see in it, the brightest one first.", (first,)),
+        Question("Hello there"),
+        Question("Count.", (second,)),
+        Question("Which of the two is larger?", (third, first)),
+        Question("Why?", (first,)),
+        Question("Is the first <image> like the second <image> one?", (third, first)),
+        Question("Which of the two is darker?", (third, first)),
+    ]
+
+
+def without_sharing(inference: Inference) -> Inference:
+    parts = inference.tokenizer, inference.model, inference.image_processor
+    return Inference(*parts, conv_mode=inference.conv_mode, reuse_prefixes=False)
+
+
+def ask(inference: Inference, questions: list[Question], **options: int | None) -> list[Answer]:
+    return sorted(inference.ask(questions, options=OPTIONS, **options), key=lambda answer: answer.index)
+
+
+def tokens_seen(inference: Inference, questions: list[Question], batch_size: int) -> list[tuple[int, int]]:
+    """(rows, tokens) of each pass of the language model over a prompt."""
+    seen: list[tuple[int, int]] = []
+
+    def note(module: object, args: object, kwargs: dict[str, Tensor]) -> None:
+        if kwargs["inputs_embeds"] is not None and kwargs["inputs_embeds"].shape[1] > 1:
+            seen.append(tuple(kwargs["inputs_embeds"].shape[:2]))
+
+    hook = inference.model.model.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    ask(inference, questions, batch_size=batch_size)
+    hook.remove()
+    return seen
+
+
+@pytest.fixture(scope="module")
+def alone(inference: Inference, questions: list[Question]) -> list[Answer]:
+    return [without_sharing(inference).ask_one(q.text, *q.images, options=OPTIONS) for q in questions]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_answers_are_those_of_whole_prompts(
+    inference: Inference, questions: list[Question], alone: list[Answer], batch_size: int
+) -> None:
+    shared = ask(inference, questions, batch_size=batch_size)
+    assert [answer.token_ids for answer in shared] == [answer.token_ids for answer in alone]
+    assert [answer.prompt_tokens for answer in shared] == [answer.prompt_tokens for answer in alone]
+    assert len({answer.token_ids for answer in alone}) > 3  # else equality says little
+
+
+def test_logits_are_those_of_whole_prompts(inference: Inference, pictures: list[Image.Image]) -> None:
+    """Two images of different length in NeXT, and a prompt without one, so that all rows are padded differently."""
+    model = inference.model
+    features = inference.encode(pictures[:2])
+    questions = [Question("What is this?", (pictures[0],)), Question("Count it, please.", (pictures[1],))]
+    ids = [inference.tokenize(inference.prompt(question)) for question in questions]
+    split = [prefix_length(row) for row in ids]
+    text = inference.tokenize(inference.prompt(Question("Hello there")))
+
+    prefixes = compute_prefixes(model, [row[:at] for row, at in zip(ids, split, strict=True)], features)
+    cache = DynamicCache(config=model.config.get_text_config())
+    held = fill_cache(cache, [*prefixes, None, prefixes[0]])
+    rest = [*(row[at:] for row, at in zip(ids, split, strict=True)), text, ids[0][split[0] :]]
+    rest_ids, rest_mask = pad_left(rest, 0)
+    mask = torch.cat([held, rest_mask], dim=1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, held.shape[1] :]
+    with torch.inference_mode():
+        found = model(rest_ids, attention_mask=mask, position_ids=positions, past_key_values=cache).logits
+        for row, (whole, image) in enumerate([(ids[0], [0]), (ids[1], [1]), (text, []), (ids[0], [0])]):
+            plain = model(torch.tensor([whole]), image_features=[features[number] for number in image]).logits
+            after = len(rest[row])
+            torch.testing.assert_close(found[row, -after:], plain[0, -after:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_shared_image_is_seen_once_by_the_language_model(inference: Inference, pictures: list[Image.Image]) -> None:
+    questions = [Question(f"What is thing number {number}?", (pictures[0],)) for number in range(6)]
+    whole = ask(without_sharing(inference), questions[:1])[0].prompt_tokens
+    shared = tokens_seen(inference, questions, batch_size=2)
+    assert shared[0][0] == 1  # one prefix
+    assert all(rows == 2 for rows, _ in shared[1:]) and len(shared) == 4
+    assert shared[0][1] + shared[1][1] in (whole, whole + 1)  # a number may take two ids
+    assert shared[0][1] > 64  # the image is in it
+    assert [rows for rows, _ in tokens_seen(without_sharing(inference), questions, batch_size=2)] == [2, 2, 2]
+
+
+def test_nothing_is_split_where_nothing_is_shared(inference: Inference, pictures: list[Image.Image]) -> None:
+    questions = [Question("What is this?", (picture,)) for picture in pictures]
+    assert [rows for rows, _ in tokens_seen(inference, questions, batch_size=3)] == [3]
+
+
+def test_beams_and_cut_prompts_are_computed_as_a_whole(inference: Inference, questions: list[Question]) -> None:
+    beams = GenerationOptions(max_new_tokens=4, num_beams=2)
+    pair = [questions[0], questions[5]]
+    expected = [a.token_ids for a in without_sharing(inference).ask(pair, options=beams)]
+    assert [a.token_ids for a in inference.ask(pair, options=beams)] == expected
+    inference.model.config.tokenizer_model_max_length = 40
+    try:
+        cut = ask(inference, pair)
+        assert all(answer.truncated for answer in cut)
+        assert [a.token_ids for a in cut] == [a.token_ids for a in ask(without_sharing(inference), pair)]
+    finally:
+        del inference.model.config.tokenizer_model_max_length
+
+
+def test_prefixes_are_let_go_when_no_question_needs_them(inference: Inference, pictures: list[Image.Image]) -> None:
+    ids = inference.tokenize(inference.prompt(Question("Why?", (pictures[0],))))
+    key = (tuple(ids[: prefix_length(ids)]), ("0",))
+    store = PrefixStore({key: 3})  # type: ignore[arg-type]
+    prompt = Prompt(ids, inference.encode(pictures[:1]), key)
+    generator = Generator(inference.model, inference.pad_token_id)
+    generator.generate([prompt, prompt], store, max_new_tokens=2, do_sample=False)
+    store.release([key, key])
+    assert set(store.kept) == {key}
+    store.release([key])
+    assert not store.kept
+
+
+def test_a_static_cache_answers_alike_and_is_kept(inference: Inference, questions: list[Question]) -> None:
+    parts = inference.tokenizer, inference.model, inference.image_processor
+    compiled = Inference(*parts, conv_mode=inference.conv_mode, compile=True)  # on a CPU only the cache is another
+    expected = ask(inference, questions[:6])
+    ids = [answer.token_ids for answer in expected]
+    assert [answer.token_ids for answer in ask(compiled, questions[:6], batch_size=3)] == ids
+    batch, length, cache = compiled._generator._static or (0, 0, None)
+    assert isinstance(cache, StaticCache)
+    assert batch == 4  # 3, filled up
+    longest = max(answer.prompt_tokens for answer in expected) + OPTIONS.max_new_tokens
+    assert longest <= length < longest + 64 + 8  # sized by the compressed prompts; padding inside a row is a few ids
+    assert [answer.token_ids for answer in ask(compiled, questions[:6], batch_size=3)] == ids
+    assert compiled._generator._static is not None and compiled._generator._static[2] is cache
