@@ -1,150 +1,26 @@
-"""Trains a LLaVA: `python -m llava.train.train --model_name_or_path ... --data_path ... --output_dir ...`."""
+"""Trains a LLaVA: `python -m llava.train.train --model_name_or_path ... --data_path ... --output_dir ...`.
+
+What does it is in `llava.train.run`, which takes seconds to import; `--help` does without.
+"""
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from transformers import set_seed
-from transformers.integrations import is_deepspeed_zero3_enabled
+from llava.train.help import print_help_if_asked
 
-from llava.command_line import plain_errors
-from llava.data.collator import Collator
-from llava.data.dataset import LlavaDataset, SampleError, read_records
-from llava.data.presence import check_images_exist
-from llava.data.subset import subset_indices, subset_manifest, write_manifest
-from llava.data.templates import get_template
-from llava.inference import Inference
-from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
-from llava.train.cache_features import use_feature_cache
-from llava.train.checkpoint import CheckpointWriteError, checkpoint_to_resume, steps_done
-from llava.train.interruption import Interrupted, StopSignals
-from llava.train.run_key import run_key
-from llava.train.save import names_of_result, save_result
-from llava.train.start import start_model
-from llava.train.trainer import LlavaTrainer
-from llava.train.watch import BadDataError, DivergedError, RunWatch
-from llava.train.weights import gather_state
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A stage, ready to be trained.
-
-    Attributes:
-        subset: Manifest of the part of the data that is trained on; None for all of it.
-        checkpoint: Where to go on; None to begin.
-    """
-
-    arguments: Arguments
-    trainer: LlavaTrainer
-    tokenizer: Any
-    image_processor: Any
-    subset: dict[str, Any] | None
-    checkpoint: str | None
+if TYPE_CHECKING:
+    from llava.train.arguments import TrainingArguments
+    from llava.train.trainer import LlavaTrainer
 
 
 def train(argv: Sequence[str] | None = None, attn_implementation: str | None = None) -> LlavaTrainer:
-    """Runs the stage that the flags ask for; goes on where an interrupted run of the same `--output_dir` stopped.
+    """Runs the stage that the flags ask for; see `llava.train.run.train`."""
+    from llava.train import run
 
-    Args:
-        argv: Flags; by default this process's.
-        attn_implementation: Attention of the language model, unless `--attn_implementation` names one.
-
-    Returns:
-        The trainer, with its log history.
-
-    Raises:
-        ValueError: The flags, the checkpoint or the data do not fit together; the message names what.
-    """
-    return execute(prepare(parse_arguments(argv), attn_implementation))
-
-
-def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run:
-    """Everything before the first step; see `train`."""
-    training = arguments.training
-    logging.basicConfig(
-        level=logging.INFO if training.should_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
-    set_seed(training.seed)
-    if is_deepspeed_zero3_enabled():
-        _join_processes(training)
-    stage = arguments.stage
-    records, subset = select_records(arguments)  # before the model: a mistake is told in seconds
-    held_out = read_held_out(arguments)
-    tokenizer, model, image_processor = start_model(arguments, stage, attn_implementation)
-    key = run_key(arguments, model.config)
-    checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
-    trainer = LlavaTrainer(
-        stage=stage,
-        key=key,
-        inference=make_inference(arguments, tokenizer, model, image_processor),
-        questions=(held_out or [])[: arguments.data.eval_generate],
-        model=model,
-        args=training,
-        train_dataset=make_dataset(arguments, records, tokenizer, model, image_processor),
-        eval_dataset=held_out and make_dataset(arguments, held_out, tokenizer, model, image_processor),
-        data_collator=Collator(pad_token_id=tokenizer.pad_token_id or 0),
-    )
-    if trainer.is_world_process_zero() and arguments.data.feature_cache is None:  # which looks for itself
-        for dataset in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
-            check_images_exist(dataset, is_quiet=training.disable_tqdm)
-    return Run(arguments, trainer, tokenizer, image_processor, subset, checkpoint)
-
-
-def _join_processes(training: TrainingArguments) -> None:
-    """Connects the processes before the model is made, which ZeRO-3 splits over them as it is."""
-    import deepspeed
-
-    deepspeed.init_distributed(dist_backend="gloo" if training.use_cpu else None)
-
-
-def execute(run: Run) -> LlavaTrainer:
-    """Trains, and saves what the stage made.
-
-    Raises:
-        Interrupted: A signal asked the run to stop, and its checkpoint is written.
-        BadDataError: More images cannot be used than `--max_bad_fraction` allows, or nothing can be learned from.
-        DivergedError: The loss is not a number.
-        CheckpointWriteError: The disk took no checkpoint.
-    """
-    trainer, training = run.trainer, run.arguments.training
-    trainer.try_checkpoint()
-    if training.should_save:
-        write_manifest(Path(training.output_dir) / "subset.json", run.subset)
-    if run.checkpoint is not None and _is_finished(run.checkpoint):
-        trainer.restore(run.checkpoint)
-    else:
-        if run.arguments.data.feature_cache is not None:
-            use_feature_cache(trainer, run.arguments.data.feature_cache)
-        with StopSignals() as signals:
-            max_bad = run.arguments.data.max_bad_fraction * len(trainer.train_dataset)
-            trainer.add_callback(RunWatch(trainer.accelerator, signals, trainer.report, max_bad))
-            trainer.train(resume_from_checkpoint=run.checkpoint)
-        trainer.save_state()
-    stage = trainer.stage
-    state = gather_state(trainer.model, names_of_result(trainer.model, stage), keep=training.should_save)
-    if training.should_save:
-        save_result(training.output_dir, trainer.model, state, stage, run.arguments, run.tokenizer, run.image_processor)
-    return trainer
-
-
-def leave(run: Run) -> None:
-    """Ends this process's part in the group of processes.
-
-    A thread of gloo that still frees tensors while Python shuts down would abort a process that has done all its work.
-    """
-    run.trainer.accelerator.end_training()
-
-
-def _is_finished(checkpoint: str) -> bool:
-    done, planned = steps_done(checkpoint)
-    return done >= planned
+    return run.train(argv, attn_implementation)
 
 
 def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> None:
@@ -153,69 +29,10 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
     Args:
         choose_attention: Names the language model's attention, unless `--attn_implementation` does.
     """
-    with plain_errors():
-        arguments = parse_arguments()
-        run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
-    try:
-        execute(run)
-        leave(run)
-    except Interrupted as stop:
-        logger.warning("%s", stop)
-        leave(run)
-        raise SystemExit(stop.exit_status) from stop
-    except (BadDataError, DivergedError, CheckpointWriteError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except SampleError as error:
-        message = str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]  # a loading process adds its traceback
-        raise SystemExit(f"error: {message}") from error
+    print_help_if_asked(sys.argv[1:])
+    from llava.train import run
 
-
-def select_records(arguments: Arguments) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """The data that the flags name, or the part of it with its manifest."""
-    data, training = arguments.data, arguments.training
-    records = read_records(data.data_path, get_template(arguments.model.version))
-    if data.data_fraction == 1:
-        return records, None
-    seed = training.seed if training.data_seed is None else training.data_seed
-    indices = subset_indices(len(records), data.data_fraction, seed)
-    logger.info("training on %d of %d samples (seed %d)", len(indices), len(records), seed)
-    manifest = subset_manifest(data.data_path, records, indices, data.data_fraction, seed)
-    return [records[index] for index in indices], manifest
-
-
-def read_held_out(arguments: Arguments) -> list[dict[str, Any]] | None:
-    """The data that `--eval_data_path` names; None without it."""
-    path = arguments.data.eval_data_path
-    return None if path is None else read_records(path, get_template(arguments.model.version))
-
-
-def make_inference(arguments: Arguments, tokenizer: Any, model: Any, image_processor: Any) -> Inference | None:
-    """What answers the `--eval_generate` questions of each evaluation; None if none are asked.
-
-    Raises:
-        ValueError: ZeRO-3 leaves no process a whole model to ask.
-    """
-    if not arguments.data.eval_generate:
-        return None
-    if is_deepspeed_zero3_enabled():
-        raise ValueError("--eval_generate does not go with ZeRO-3; drop it (the loss is still measured) or use ZeRO-2")
-    return Inference(tokenizer, model, image_processor, conv_mode=arguments.model.version)
-
-
-def make_dataset(
-    arguments: Arguments, records: list[dict[str, Any]], tokenizer: Any, model: Any, image_processor: Any
-) -> LlavaDataset:
-    """The records as this model takes them."""
-    return LlavaDataset(
-        records,
-        tokenizer=tokenizer,
-        template=get_template(arguments.model.version),
-        image_processor=image_processor,
-        image_config=model.config,
-        image_folder=arguments.data.image_folder,
-        count_visual_tokens=model.num_visual_tokens,
-        max_length=arguments.training.model_max_length,
-    )
+    run.main(choose_attention)
 
 
 if __name__ == "__main__":

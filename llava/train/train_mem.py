@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from llava.train.arguments import TrainingArguments
+from typing import TYPE_CHECKING
+
 from llava.train.train import main
+
+if TYPE_CHECKING:
+    from llava.train.arguments import TrainingArguments
 
 
 def default_attention(training: TrainingArguments) -> str:

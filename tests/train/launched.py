@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from llava.train.arguments import parse_arguments
 from llava.train.interruption import Interrupted
-from llava.train.train import execute, leave, prepare
+from llava.train.run import execute, leave, prepare
 
 
 class Trace(TrainerCallback):

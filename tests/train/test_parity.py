@@ -12,8 +12,8 @@ from llava.data.dataset import read_records
 from llava.data.templates import get_template
 from llava.model.multimodal_projector import read_projector
 from llava.train.arguments import parse_arguments
+from llava.train.run import make_dataset, train
 from llava.train.start import start_model
-from llava.train.train import make_dataset, train
 from tests.train.conftest import losses_of, unrolled
 
 PARTS = {

@@ -18,8 +18,8 @@ from transformers import TrainerCallback
 from llava.train.arguments import parse_arguments
 from llava.train.checkpoint import checkpoint_to_resume, seal, unseal, why_not_whole
 from llava.train.interruption import Interrupted, StopSignals
+from llava.train.run import execute, main, prepare, train
 from llava.train.run_key import write_key
-from llava.train.train import execute, main, prepare, train
 from tests.train.conftest import losses_of
 
 ROOT = Path(__file__).parents[2]
@@ -147,7 +147,7 @@ LIMITED = """
 import resource, signal, sys
 from transformers import TrainerCallback
 from llava.train.arguments import parse_arguments
-from llava.train.train import execute, prepare
+from llava.train.run import execute, prepare
 
 class Full(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
