@@ -6,6 +6,8 @@ PY     := $(VENV)/bin/python
 PYTEST := PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest -q
 # Idle OpenMP threads must sleep: tiny models on a shared machine are otherwise many times slower.
 export OMP_WAIT_POLICY := PASSIVE
+# Byte-code is kept: else each process that the tests start compiles torch and transformers anew, for many seconds.
+export PYTHONDONTWRITEBYTECODE :=
 export VENV
 
 .PHONY: setup lint format types test test-slow test-gpu parity quickstart

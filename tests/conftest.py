@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,12 @@ FIXTURES = Path(__file__).parent / "fixtures" / "oracle"
 
 # The fixtures are a selection; `make parity ORACLE=...` points this at the whole recording.
 ORACLE = Path(os.environ.get("ORACLE") or FIXTURES)
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays: collections of garbage, one after every training run, need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

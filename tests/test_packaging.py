@@ -73,6 +73,16 @@ assert "load_pretrained_model" in dir(llava)
     python(code)
 
 
+def test_extras_are_imported_late() -> None:
+    """Inside functions only, so that what does not need them runs without; the slow test below runs it so."""
+    for file in (path for path in tracked_files() if path.suffix == ".py" and path.parts[0] == "llava"):
+        body = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
+        names = [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module or "" for node in body if isinstance(node, ast.ImportFrom)]
+        assert not {name.partition(".")[0] for name in names} & set(EXTRAS), file
+
+
+@pytest.mark.slow  # imports everything once more
 def test_inference_works_without_the_extras(oracle_dir: Path) -> None:
     blocked = repr(set(EXTRAS))
     model, image = oracle_dir / "tiny-llava-v1.5", oracle_dir / "images" / "square.png"

@@ -45,6 +45,7 @@ from llava.model.lora import (
     read_adapter,
     read_trained_beside,
 )
+from llava.model.multimodal_encoder import selected_depth
 from llava.model.multimodal_projector import read_projector
 from llava.model.state_dict_adapter import (
     LANGUAGE_MODEL_NAMES,
@@ -274,10 +275,22 @@ def _tower_state(folder: Path, root: str) -> dict[str, Tensor]:
     return to_module_names(tensors, TOWER_NAMES, root)
 
 
-def _meta_model(config: LlavaConfig | LlavaNextConfig) -> Model:
-    """The model without memory: names and shapes."""
+def _expected_shapes(config: LlavaConfig | LlavaNextConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the model's tensors, read off one layer of each part: all layers of a part are alike."""
+    shallow = copy.deepcopy(config)
+    if isinstance(config.vision_feature_layer, int):
+        selected_depth(config.vision_feature_layer, config.vision_config.num_hidden_layers)
+        shallow.vision_feature_layer = -1
+    shallow.vision_config.num_hidden_layers = shallow.text_config.num_hidden_layers = 1
     with without_zero3(), torch.device("meta"):
-        return _MODEL_CLASSES[config.model_type](config)
+        model = _MODEL_CLASSES[config.model_type](shallow)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, value in model.state_dict().items():
+        part = config.vision_config if name.startswith("model.vision_tower.") else config.text_config
+        before, layer, after = name.partition(".layers.0.")
+        names = [f"{before}.layers.{index}.{after}" for index in range(part.num_hidden_layers)] if layer else [name]
+        shapes |= dict.fromkeys(names, tuple(value.shape))
+    return shapes
 
 
 def _module_root(config: LlavaConfig | LlavaNextConfig) -> str:
@@ -313,7 +326,7 @@ def check_tensors(parts: ModelParts) -> None:
             Or the config's compression does not fit.
     """
     check_compression(parts)
-    expected = {name: tuple(value.shape) for name, value in _meta_model(parts.config).state_dict().items()}
+    expected = _expected_shapes(parts.config)
     tied = {"lm_head.weight"} if parts.config.get_text_config().tie_word_embeddings else set()
     missing = [
         name

@@ -72,7 +72,7 @@ def test_in_bf16_the_trained_part_stays_exact(flags, tmp_path):
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("stage", ["projector", "finetune"])
+@pytest.mark.parametrize("stage", ["projector", pytest.param("finetune", marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_stopped(stage, flags, tmp_path):
     common = {"stage": stage, "num_train_epochs": 2, "group_by_modality_length": True, "lr_scheduler_type": "cosine"}
     whole = train(flags(**common, output_dir=tmp_path / "whole"))
