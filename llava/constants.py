@@ -1,4 +1,4 @@
-"""Names and numbers shared by every room of the package; the values are LLaVA's own."""
+"""Names and numbers shared by every room of the package; those that LLaVA has too have LLaVA's values."""
 
 CONTROLLER_HEART_BEAT_EXPIRATION = 30
 """Seconds after which a serving worker that sends no heart beat counts as gone."""
@@ -23,3 +23,6 @@ DEFAULT_IM_END_TOKEN = "<im_end>"
 
 IMAGE_PLACEHOLDER = "<image-placeholder>"
 """What a user's question may hold where the image belongs; the command line replaces it."""
+
+DEFAULT_MAX_PIXELS = 89_478_485
+"""Images with more pixels than this are refused: the size above which Pillow itself begins to warn."""

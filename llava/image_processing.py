@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 
+from llava.constants import DEFAULT_MAX_PIXELS
+
 if TYPE_CHECKING:
     import torch
     from transformers import BaseImageProcessor
 
 Size = tuple[int, int]
-
-DEFAULT_MAX_PIXELS = 89_478_485
-"""Images with more pixels than this are refused: the size above which Pillow itself begins to warn."""
 
 _TOWER_SIDE = 384  # pixels; CLIP of 336 and SigLIP take no larger ones
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from llava.command_line import add_compression_flag, compression_option
+from llava.constants import DEFAULT_MAX_PIXELS
 from llava.data.records import read_entries
 from llava.data.templates import PromptTemplate, get_template
 from llava.data.validation_report import Findings, summary
-from llava.image_processing import DEFAULT_MAX_PIXELS
 
 if TYPE_CHECKING:
     from llava.data.checks import Checks

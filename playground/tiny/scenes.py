@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 PATCH = 8
 GRID = 14
@@ -80,6 +79,8 @@ def load_block(held_out: bool) -> DigitBlock:
     Returns:
         The block, ink scaled to 0..1.
     """
+    from sklearn.datasets import load_digits  # seconds that `--help` can do without
+
     digits = load_digits()
     part = slice(HELD_OUT_FROM, None) if held_out else slice(0, HELD_OUT_FROM)
     return DigitBlock(digits.images[part].astype(np.float32) / 16.0, digits.target[part].astype(np.int64))

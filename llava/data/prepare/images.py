@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from llava.data.records import is_text
-from llava.image_processing import ImageDecodeError, load_image
 
 _OTHER_SUFFIXES = (".gif", ".png", ".jpeg", ".JPG", ".GIF", ".PNG")
 _LONGEST_NAME = 240  # bytes; most disks take 255, and a part is called `NAME.part.json`
@@ -80,6 +79,11 @@ def adopt_other_suffix(target: Path) -> bool:
 
 def check_image(file: Path) -> None:
     """Raises ValueError unless a file is a whole image; a single pixel is what shops send for a cover that is gone."""
+    from llava.image_processing import (  # Pillow, which the command line's help can do without
+        ImageDecodeError,
+        load_image,
+    )
+
     try:
         size = load_image(file).size
     except ImageDecodeError as error:

@@ -1,0 +1,88 @@
+"""What starts at once: `import llava`, and every command's `--help`, because they import nothing heavy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from llava.train.arguments import _RENAMED, TrainingArguments
+from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
+from llava.train.help import COMMON_FLAGS, make_help
+from tests.train.test_arguments import EVERY, PUBLISHED
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = sorted(
+    str(file.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__main__")
+    for file in (ROOT / "llava").rglob("*.py")
+    if '__name__ == "__main__"' in file.read_text(encoding="utf-8") or file.name == "__main__.py"
+)
+SCRIPTS = [*sorted((ROOT / "scripts").glob("*.py")), *((ROOT / "playground/tiny").glob("quickstart.py"))]
+
+# One process for all of them, so that the first to import something heavy is named.
+ASK_FOR_HELP = """
+import contextlib, io, pathlib, runpy, sys
+
+for program in {programs}:
+    sys.argv = [program, "--help"]
+    sys.path[0] = str(pathlib.Path(program).parent)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            (runpy.run_path if program.endswith(".py") else runpy.run_module)(program, run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 0, (program, end.code)
+    else:
+        raise AssertionError(f"{{program}} --help did not end")
+    assert "usage:" in said.getvalue(), program
+    heavy = {{"torch", "transformers", "deepspeed", "PIL", "numpy", "datasets"}} & set(sys.modules)
+    assert not heavy, f"{{program}} --help imports {{heavy}}"
+"""
+
+
+def test_help_imports_nothing_heavy():
+    assert {"llava.train.train", "llava.eval", "llava.serve.cli", "llava.hub.export"} <= set(PACKAGE)
+    assert len(PACKAGE) > 20 and len(SCRIPTS) > 6
+    program = ASK_FOR_HELP.format(programs=[*PACKAGE, *map(str, SCRIPTS)])
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_help_of_training_has_every_flag_of_ours_with_its_text():
+    shown = " ".join(make_help().format_help().split())
+    for kind in (ModelArguments, DataArguments, TrainingFlags):
+        for entry in fields(kind):
+            assert f"--{entry.name} " in shown
+            assert " ".join(entry.metadata["help"].split()) in shown, entry.name
+
+
+def test_the_help_of_training_has_every_flag_of_llavas_scripts():
+    shown = make_help().format_help()
+    passed = {word for text in (EVERY, *(text for text, _, _ in PUBLISHED.values())) for word in text.split()}
+    flags = {word for word in passed if word.startswith("--")}
+    assert len(flags) > 30
+    assert [flag for flag in sorted(flags) if f"  {flag} " not in shown and f"  {flag}\n" not in shown] == []
+
+
+def test_the_help_of_training_is_right_about_transformers():
+    known = {entry.name: entry for entry in fields(TrainingArguments)}
+    for name, text in COMMON_FLAGS.items():
+        flag = (_RENAMED.get(f"--{name}") or f"--{name}").removeprefix("--")
+        assert flag in known, name
+        if "(default: " in text:
+            assert float(text.partition("(default: ")[2].partition(")")[0]) == known[flag].default, name
+    assert not {entry.name for entry in fields(TrainingFlags)} & set(COMMON_FLAGS)
+
+
+def test_every_flag_of_transformers_can_be_listed(capsys):
+    from llava.train.train import main
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["train.py", "--help-all"])
+        main()
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert [entry.name for entry in fields(TrainingArguments) if entry.init and f"--{entry.name}" not in shown] == []
