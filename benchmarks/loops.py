@@ -1,0 +1,82 @@
+"""Who is asked and how: a model to ask, JPEG files to ask about, and the loop that LLaVA's evaluation scripts run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from models import model_config, random_model
+from PIL import Image
+from transformers import CLIPImageProcessorPil
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.inference import Inference, Question
+from llava.mm_utils import process_images, tokenizer_image_token
+from llava.tokenization import load_tokenizer
+
+TINY = Path(__file__).resolve().parents[1] / "playground" / "tiny" / "model"
+_COCO_SIZE = (640, 480)  # (w, h)
+
+
+def make_inference(model: str, compression: str | None, device: torch.device, dtype: str, **options: Any) -> Inference:
+    """A model that answers at full length: no token ends an answer, so that all sides generate alike.
+
+    Args:
+        model: `tiny`, the trained model of the playground, or one of `models.MODELS`, with random weights.
+        compression: Its budget.
+        device: Where it runs.
+        dtype: Of its weights.
+        **options: For `Inference`.
+    """
+    if model == "tiny":
+        inference = Inference.load(TINY, device=device, torch_dtype=dtype, compression=compression, **options)
+    else:
+        network = random_model(model_config(model), device, getattr(torch, dtype))
+        network.set_compression(compression)
+        processor = CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+        inference = Inference(load_tokenizer(TINY), network, processor, conv_mode="v1", **options)
+    inference.model.generation_config.eos_token_id = None
+    return inference
+
+
+def write_pictures(folder: Path, count: int) -> list[Path]:
+    """JPEG files of COCO's usual size, smooth like photographs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    files = []
+    for number in range(count):
+        pixels = rng.integers(0, 256, (15, 20, 3), dtype=np.uint8)
+        files.append(folder / f"{number:012}.jpg")
+        Image.fromarray(pixels).resize(_COCO_SIZE, Image.Resampling.BICUBIC).save(files[-1], quality=90)
+    return files
+
+
+@torch.inference_mode()
+def one_at_a_time(inference: Inference, questions: Sequence[Question], new_tokens: int) -> list[str]:
+    """LLaVA's own loop (`model_vqa_loader.py`): every question by itself, its image opened and encoded anew."""
+    model, tokenizer = inference.model, inference.tokenizer
+    answers = []
+    for question in questions:
+        with Image.open(str(question.images[0])) as file:
+            image = file.convert("RGB")
+        pixels = process_images([image], inference.image_processor, model.config)
+        if isinstance(pixels, list):
+            images: Any = [tiles.to(model.device, model.dtype) for tiles in pixels]
+        else:
+            images = pixels.to(model.device, model.dtype)
+        ids = tokenizer_image_token(inference.prompt(question), tokenizer, IMAGE_TOKEN_INDEX)
+        output = model.generate(
+            torch.tensor([ids], device=model.device),
+            images=images,
+            image_sizes=[image.size],
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=new_tokens,
+            use_cache=True,
+            pad_token_id=inference.pad_token_id,
+        )
+        answers.append(tokenizer.batch_decode(output, skip_special_tokens=True)[0].strip())
+    return answers
