@@ -11,17 +11,16 @@ On CUDA the compressor is also captured in a graph and replayed, as a serving en
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from harness import machine, measure
+from harness import measure
+from report import Cell, Goal, Report
 from torch import Tensor
+from towers import Tower, llava_way
 from tqdm import tqdm
-from transformers import CLIPVisionConfig, CLIPVisionModel
-from vision import CLIP_L_336, llava_way
 
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
@@ -91,7 +90,7 @@ def graph_of(work: Callable[[], object], device: torch.device) -> torch.cuda.CUD
 
 
 def compare(
-    batch: int, budgets: Sequence[CompressionConfig], tower: CLIPVisionModel | None, args: argparse.Namespace
+    batch: int, budgets: Sequence[CompressionConfig], tower: Tower | None, args: argparse.Namespace
 ) -> list[Figures]:
     """Measures all methods at one batch size, and the tower if it is given, in turn."""
     dtype = getattr(torch, args.dtype)
@@ -105,7 +104,7 @@ def compare(
     found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats)
     tower_ms = None
     if tower is not None:
-        pixels = torch.randn(batch, 3, 336, 336, device=args.device, dtype=dtype)
+        pixels = tower.pixels(batch)
         tower_ms = measure({"tower": lambda: llava_way(tower, pixels)}, args.device, warmup=1, repeats=2)
     graphs = {}
     if args.device.type == "cuda":
@@ -129,18 +128,53 @@ def compare(
     return rows
 
 
-def markdown(rows: Sequence[Figures]) -> str:
-    """The figures as a table."""
-    lines = ["| method | batch | ms | graph us | kernels | MB moved | over the floor | of the tower |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        graph = "-" if row.graph_us is None else f"{row.graph_us:.0f}"
-        share = "-" if row.share_of_tower is None else f"{row.share_of_tower:.2%}"
-        moved = f"{row.counts.bytes_moved / 1e6:.1f} | {row.bytes_over_floor:.1f}x"
-        lines.append(
-            f"| {row.method} | {row.batch} | {row.median_ms:.2f} | {graph} | {row.counts.kernels} | {moved} | {share} |"
-        )
-    return "\n".join(lines)
+def report(found: Sequence[Figures], args: argparse.Namespace) -> Report:
+    """The figures, and what the project asks of VisionZip."""
+    on_cuda = args.device.type == "cuda"
+    rows: list[dict[str, Cell]] = [
+        {
+            "method": row.method,
+            "batch": row.batch,
+            "ms": row.median_ms,
+            "graph us": row.graph_us,
+            "kernels": row.counts.kernels,
+            "MB moved": row.counts.bytes_moved / 1e6,
+            "over the floor": row.bytes_over_floor,
+            "% of the tower": None if row.share_of_tower is None else 100 * row.share_of_tower,
+        }
+        for row in found
+    ]
+    visionzip = [row for row in found if row.method.startswith("visionzip")]
+    goals = [
+        Goal(f"% of the tower's time, VisionZip, batch {row.batch}", 100 * row.share_of_tower, at_most=2)
+        for row in visionzip
+        if row.share_of_tower is not None
+    ]
+    single = next((row.graph_us for row in visionzip if row.batch == 1), None)
+    note = "" if on_cuda else "not measured: needs an H200; python benchmarks/compressor.py --batches 1 8 40"
+    goals.append(Goal("us, VisionZip captured in a graph, batch 1, H200", single, at_most=60, note=note))
+    shares = [row.share_of_tower for row in visionzip if row.share_of_tower is not None]
+    last = visionzip[-1]
+    return Report(
+        benchmark="compressor",
+        title="The compressors alone, on features of CLIP ViT-L/14-336",
+        device=args.device,
+        setting={"dtype": args.dtype, "tokens": args.tokens, "batches": args.batches},
+        rows=rows,
+        ratios={
+            "largest_share_of_tower": max(shares, default=None),
+            "graph_us_at_batch_1": single,
+            "kernels": last.counts.kernels,
+        },
+        goals=goals,
+        notes=[
+            "The floor reads what the method asks for and the rows that it keeps or merges once, and writes the result "
+            f"once. VisionZip moves {last.bytes_over_floor:.1f} times as much: the rows to be merged are gathered into "
+            "one block first, for a matrix product reads no scattered rows. Reading them in place would take a kernel "
+            "of its own.",
+            "On a GPU a single tile is bound by launches, of which a captured graph needs one.",
+        ],
+    )
 
 
 def main() -> None:
@@ -168,19 +202,14 @@ def main() -> None:
         for name in available_compressors()
     ]
     torch.manual_seed(0)
-    tower = CLIPVisionModel(CLIPVisionConfig(**CLIP_L_336, attn_implementation="sdpa"))
-    tower = tower.to(args.device, getattr(torch, args.dtype)).eval()
+    tower = Tower.build("clip", args.device, getattr(torch, args.dtype))
     with torch.inference_mode():
         rows = [
             row
             for batch in tqdm(args.batches, desc="batches", leave=False)
             for row in compare(batch, [b for b in budgets if b], tower if batch <= largest else None, args)
         ]
-    print(f"CLIP ViT-L/14-336, {args.dtype}, {args.tokens} tokens, on {machine(args.device)}\n\n{markdown(rows)}")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        told = {"dtype": args.dtype, "machine": machine(args.device), "rows": [asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    report(rows, args).tell(args.json)
 
 
 if __name__ == "__main__":
