@@ -79,9 +79,13 @@ class Tower:
 
     def pixels(self, batch: int) -> Tensor:
         """Noise, (B, 3, height, width)."""
-        weight = next(self.fused.parameters())
-        side: Any = self.fused.config.image_size
-        return torch.randn(batch, 3, side, side).to(weight)
+        side = self.config.image_size
+        return torch.randn(batch, 3, side, side).to(next(self.fused.parameters()))
+
+    @property
+    def config(self) -> Any:
+        """The tower's config."""
+        return self.fused.config
 
 
 def llava_way(tower: Tower, pixels: Tensor) -> Tensor:
@@ -96,7 +100,8 @@ def visionzip_way(tower: Tower, pixels: Tensor, dominant: int, contextual: int) 
     It was released for CLIP; for a tower without CLS this is the same way, with the score of the paper's appendix A.2.
     """
     keys: list[Tensor] = []
-    layer: Any = getattr(tower.eager, "vision_model", tower.eager).encoder.layers[LAYER]
+    core: Any = getattr(tower.eager, "vision_model", tower.eager)
+    layer = core.encoder.layers[LAYER]
     hook = layer.self_attn.k_proj.register_forward_hook(lambda _module, _inputs, output: keys.append(output))
     output = tower.eager(pixels, output_hidden_states=True, output_attentions=True)
     hook.remove()

@@ -115,7 +115,7 @@ def goals(found: Sequence[Batch], on_cuda: bool) -> list[Goal]:
 
 def notes(tower: Tower, last: Batch) -> list[str]:
     """Why the figures are what they are."""
-    layers = int(tower.fused.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+    layers = tower.config.num_hidden_layers
     score = "CLS's row of the attention map" if tower.has_cls else "one layer's attention map, in blocks of 128 rows,"
     return [
         f"Ours runs {layers - 1} of {layers} layers, and computes keys and {score} once more beside the last of them. "

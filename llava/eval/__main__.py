@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
     parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the model's own")
+    parser.add_argument("--compile", action="store_true", help="vision tower to projector as one compiled graph")
     parser.add_argument(
         "--latency-repeats",
         type=_whole_number(0),
@@ -226,7 +227,12 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
 
     device = own_device(args.device)
     inference = Inference.load(
-        args.model_path, args.model_base, conv_mode=args.conv_mode, device=device, torch_dtype=args.dtype
+        args.model_path,
+        args.model_base,
+        conv_mode=args.conv_mode,
+        device=device,
+        torch_dtype=args.dtype,
+        compile=args.compile,
     )
     own = inference.model.compression
     for compression in [*compressions, own]:

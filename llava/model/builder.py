@@ -49,6 +49,7 @@ def load_pretrained_model(
     customized_config: Any = None,
     overwrite_config: Mapping[str, Any] | None = None,
     quantization_config: Any = None,
+    compile: bool = False,
 ) -> tuple[PreTrainedTokenizerBase, Model, Any, int]:
     """Loads a LLaVA for inference, with as many visual tokens as `compression` leaves.
 
@@ -77,13 +78,14 @@ def load_pretrained_model(
         customized_config: LLaVA's; not supported, warned about.
         overwrite_config: Entries set on the config before the model is made.
         quantization_config: transformers', in place of `load_8bit` or `load_4bit`.
+        compile: Run tower, compressor and projector as one compiled graph; the first batches wait for it.
 
     Returns:
         (tokenizer, model, image_processor, context_len), the model in eval mode.
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded; the message names folder and tensor, entry or file.
-        ValueError: The compression does not fit the tower.
+        ValueError: The compression does not fit the tower, or `compile` finds parts of the model offloaded.
     """
     if multimodal is False:
         warnings.warn("multimodal=False is ignored: this package loads multimodal models only", stacklevel=2)
@@ -111,6 +113,8 @@ def load_pretrained_model(
         _add_image_tokens(tokenizer, model)
     image_processor = load_image_processor(parts.processor_folder)
     model.image_processor = image_processor
+    if compile:
+        model.compile_vision()
     return tokenizer, model.eval(), image_processor, _context_length(model.config)
 
 

@@ -99,6 +99,19 @@ class LlavaMetaForCausalLM:
         """
         self.model.set_compression(compression)
 
+    def compile_vision(self, backend: str = "inductor") -> None:
+        """Runs tower, compressor and projector as one compiled graph from now on, except in training.
+
+        The first batches of each size are slow, for they wait for their graph; see `compiled_vision.BUCKETS`.
+
+        Args:
+            backend: For `torch.compile`.
+
+        Raises:
+            ValueError: The tower or the projector is not whole on one device.
+        """
+        self.model.compile_vision(backend)
+
     @property
     def num_patches(self) -> int:
         """Patches of a tile."""
@@ -124,7 +137,7 @@ class LlavaMetaForCausalLM:
             For each image (its tokens, D), compressed, projected and in order.
         """
         if isinstance(images, Tensor) and images.dim() == 4:
-            return self.model.project(self.model.see(images), None)
+            return self.model.encode_tiles(images, None, None)
         tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
         return self.model.encode_images(tiles, size_pairs(image_sizes, height_first=False))
 

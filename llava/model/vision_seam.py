@@ -6,6 +6,7 @@ Shapes: T tiles, P patches a tile, K kept tokens a tile, C channels of the tower
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 
 from llava.model.anyres import TileLayout, size_pairs
+from llava.model.compiled_vision import CompiledVision, check_compilable
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
 from llava.model.multimodal_compressor import CompressedTokens, get_compressor
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
@@ -30,6 +32,7 @@ class VisionSeam:
     multi_modal_projector: nn.Module
     language_model: Any
     image_newline: Tensor
+    compiled_vision: CompiledVision | None = None
 
     @property
     def compression(self) -> CompressionConfig | None:
@@ -46,6 +49,18 @@ class VisionSeam:
         if budget is not None:
             get_compressor(budget.method).check(budget, self.num_patches, tower_has_cls(self.config.vision_config))
         self.config.compression = None if budget is None else budget.to_dict()
+
+    def compile_vision(self, backend: str = "inductor") -> None:
+        """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
+
+        Args:
+            backend: For `torch.compile`.
+
+        Raises:
+            ValueError: The tower or the projector is not whole on one device.
+        """
+        check_compilable(self)
+        self.compiled_vision = CompiledVision(backend)
 
     @property
     def num_patches(self) -> int:
@@ -120,13 +135,27 @@ class VisionSeam:
 
     def _see(self, pixel_values: Tensor, counts: Sequence[int] | None) -> VisionTokens:
         pixel_values = like_weights(pixel_values, self.vision_tower, cast=True)
-        budget = self.compression
+        tokens, positions, num_dominant = self.select_tokens(pixel_values, self.compression)
+        return VisionTokens(tokens, counts, positions, num_dominant)
+
+    def select_tokens(
+        self, pixel_values: Tensor, budget: CompressionConfig | None
+    ) -> tuple[Tensor, Tensor | None, int]:
+        """Tower and compressor (if any), without a data-dependent shape.
+
+        Args:
+            pixel_values: (T, 3, height, width), on the tower's device and in its dtype.
+            budget: Of one tile.
+
+        Returns:
+            Tokens (T, K, C), positions (T, K) and `num_dominant`, as in `VisionTokens`.
+        """
         if budget is not None:
             seen = self.compress_tiles(pixel_values, budget)
-            return VisionTokens(seen.tokens, counts, seen.positions, seen.num_dominant)
+            return seen.tokens, seen.positions, seen.num_dominant
         features = extract_features(self.vision_tower, pixel_values, self.config.vision_feature_layer)
         is_full = self.config.vision_feature_select_strategy == "full"
-        return VisionTokens(features.hidden_states if is_full else features.patches, counts)
+        return features.hidden_states if is_full else features.patches, None, 0
 
     def project(self, seen: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
         """Projector, then the tiles of each image in sequence.
@@ -140,20 +169,41 @@ class VisionSeam:
         """
         # Contiguous, for a view takes another kernel: in bf16 kept tokens would give another loss than fresh ones.
         embeds = self.multi_modal_projector(like_weights(seen.tokens, self.multi_modal_projector).contiguous())
-        if seen.counts is None:
+        return self._in_sequence(replace(seen, tokens=embeds), image_sizes)
+
+    def _in_sequence(self, projected: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+        """The projected tiles (T, K, D) of each image as (its tokens, D)."""
+        embeds = projected.tokens
+        if projected.counts is None:
             return list(embeds)
-        counts = list(seen.counts)
+        counts = list(projected.counts)
         layout = TileLayout.from_config(self.config)
         newline = own_parameter(cast(nn.Module, self), "image_newline")
         sizes: Sequence[tuple[int, int] | None] = image_sizes or [None] * len(counts)
         per_image = embeds.split(counts)
-        if seen.positions is None:
+        if projected.positions is None:
             return [layout.pack(image, size, newline) for image, size in zip(per_image, sizes, strict=True)]
-        positions = seen.positions.to(device=embeds.device, dtype=torch.int64).split(counts)
+        positions = projected.positions.to(device=embeds.device, dtype=torch.int64).split(counts)
         return [
-            layout.pack_compressed(image, where, seen.num_dominant, size, newline)
+            layout.pack_compressed(image, where, projected.num_dominant, size, newline)
             for image, where, size in zip(per_image, positions, sizes, strict=True)
         ]
+
+    def encode_tiles(
+        self, pixel_values: Tensor, counts: Sequence[int] | None, image_sizes: Sequence[tuple[int, int]] | None
+    ) -> list[Tensor]:
+        """From pixels to (its tokens, D) of each image: see, then project, or both by one compiled graph.
+
+        Args:
+            pixel_values: As for `see`.
+            counts: As for `see`.
+            image_sizes: As for `encode_images`.
+        """
+        if self.compiled_vision is None or torch.is_grad_enabled():
+            return self.project(self.see(pixel_values, counts), image_sizes)
+        pixels = like_weights(pixel_values, self.vision_tower, cast=True)
+        embeds, positions, num_dominant = self.compiled_vision(cast(nn.Module, self), pixels, self.compression)
+        return self._in_sequence(VisionTokens(embeds, counts, positions, num_dominant), image_sizes)
 
     def encode_images(
         self, tiles: Sequence[Tensor] | VisionTokens, image_sizes: Sequence[tuple[int, int]] | None
@@ -174,9 +224,9 @@ class VisionSeam:
             raise ValueError(f"{len(tiles)} images came with {len(image_sizes)} image_sizes")
         if not len(tiles):
             return []
-        if not isinstance(tiles, VisionTokens):
-            tiles = self.see(torch.cat(list(tiles)), [len(image) for image in tiles])
-        return self.project(tiles, image_sizes)
+        if isinstance(tiles, VisionTokens):
+            return self.project(tiles, image_sizes)
+        return self.encode_tiles(torch.cat(list(tiles)), [len(image) for image in tiles], image_sizes)
 
     def get_image_features(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
@@ -198,7 +248,7 @@ class VisionSeam:
                     f"{name}={asked!r} differs from the config's {getattr(self.config, name)!r}; set it there"
                 )
         if pixel_values.dim() == 4:
-            return BaseModelOutputWithPooling(pooler_output=self.project(self.see(pixel_values), None))
+            return BaseModelOutputWithPooling(pooler_output=self.encode_tiles(pixel_values, None, None))
         sizes = size_pairs(image_sizes, height_first=True)
         if sizes is None:
             raise ValueError("image_sizes, the (h, w) of each image, must come with 5-D pixel_values")
