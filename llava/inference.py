@@ -109,7 +109,7 @@ class Inference:
             model_path: The checkpoint, or a folder with a tuned projector only.
             model_base: The checkpoint that the projector belongs to.
             conv_mode: Name of a conversation template; by default the one that the model's config asks for.
-            compile: See `__init__`.
+            compile: Of the vision half, see `load_pretrained_model`; of decoding, see `__init__`.
             **options: Passed to `load_pretrained_model` (`compression`, `device`, `torch_dtype`, `load_4bit`, ...).
 
         Raises:
@@ -121,7 +121,7 @@ class Inference:
         if compile and options.get("attn_implementation") is None:
             options["attn_implementation"] = "sdpa"  # flash attention breaks the graph of a step
         base = None if model_base is None else str(model_base)
-        tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, **options)
+        tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, compile=compile, **options)
         return cls(tokenizer, model, image_processor, conv_mode=conv_mode, compile=compile)
 
     def prompt(self, question: Question) -> str:

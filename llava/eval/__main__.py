@@ -48,7 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
     parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the model's own")
-    parser.add_argument("--compile", action="store_true", help="vision tower to projector as one compiled graph")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the vision half and decoding; the first batches wait"
+    )
     parser.add_argument(
         "--latency-repeats",
         type=_whole_number(0),

@@ -31,7 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, default=512, help="default 512")
     parser.add_argument("--load-8bit", action="store_true")
     parser.add_argument("--load-4bit", action="store_true")
-    parser.add_argument("--compile", action="store_true", help="vision tower to projector as one compiled graph")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the vision half and decoding; the first batches wait"
+    )
     parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
     return parser
 
