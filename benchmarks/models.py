@@ -20,27 +20,28 @@ VICUNA = {
     "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
 }
 
-# Scaled down alike, so that towers and language models keep their shares, and 7B and 13B their proportion.
-_NARROWER, _SHALLOWER, _FEWER_WORDS = 4, 8, 32
+# By how much widths and layers are divided, alike for all: towers and language models keep their shares of the work, 7B
+# and 13B their proportion. `toy` only shows that everything runs.
+SIZES = {"real": (1, 1), "small": (4, 8), "toy": (16, 12)}
 
 
-def model_config(model: str, *, small: bool = False) -> Config:
+def model_config(model: str, size: str = "real") -> Config:
     """The config of one of `MODELS`.
 
     Args:
         model: A name in `MODELS`.
-        small: A quarter of the widths, an eighth of the layers, a 32nd of the vocabulary; heads keep their 64 or 128
-            channels, images their tokens.
+        size: Of `SIZES`; heads keep their 64 or 128 channels, images their tokens, the vocabulary shrinks like both.
     """
-    family, _, size = model.partition("-")
-    text: dict[str, int] = {**VICUNA[size], "vocab_size": 32_000, "max_position_embeddings": 4096}
-    vision: dict[str, int] = {**CLIP_L_336, "image_size": 336, "patch_size": 14}
-    if small:
-        text["vocab_size"] //= _FEWER_WORDS
-        for part in (text, vision):
-            part["num_hidden_layers"] //= _SHALLOWER
-            for width in ("hidden_size", "intermediate_size", "num_attention_heads"):
-                part[width] //= _NARROWER
+    family, _, billions = model.partition("-")
+    narrower, shallower = SIZES[size]
+    text: dict[str, int] = {**VICUNA[billions], "vocab_size": 32_000 // (narrower * shallower)}
+    vision: dict[str, int] = dict(CLIP_L_336)
+    for part in (text, vision):
+        part["num_hidden_layers"] //= shallower
+        for width in ("hidden_size", "intermediate_size", "num_attention_heads"):
+            part[width] //= narrower
+    text["max_position_embeddings"] = 4096
+    vision |= {"image_size": 336, "patch_size": 14}
     kind = LlavaNextConfig if family == "next" else LlavaConfig
     config = kind(vision_config=CLIPVisionConfig(**vision), text_config=LlamaConfig(**text), vision_feature_layer=-2)
     config.image_aspect_ratio = "anyres" if family == "next" else "pad"

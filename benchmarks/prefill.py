@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from limits import Limits, gap, limits_of
-from models import MODELS, NAMES, model_config, random_model
+from models import MODELS, NAMES, SIZES, model_config, random_model
 from prompts import BUDGETS, POPE_ANSWER_TOKENS, TILES, family_of, projected_tokens, prompt_tokens
 from report import Cell, Goal, Report
 from stages import Stages, Stopwatch, measure_stages
@@ -36,19 +36,19 @@ NOTES = (
 )
 
 
-def row(point: Stages, limits: Limits, dtype: torch.dtype, *, small: bool) -> dict[str, Cell]:
+def row(point: Stages, limits: Limits, dtype: torch.dtype, size: str) -> dict[str, Cell]:
     """A line of the table: every part with its floor and the gap between them."""
-    config = model_config(point.model, small=small)
-    budget, size, batch = BUDGETS[family_of(point.model)][point.tokens], dtype.itemsize, point.batch
+    config = model_config(point.model, size)
+    budget, element, batch = BUDGETS[family_of(point.model)][point.tokens], dtype.itemsize, point.batch
     length = prompt_tokens(config, point.model, budget)
-    weights, cache = decoder_parameters(config) * size, kv_bytes(config, length, size) * batch
+    weights, cache = decoder_parameters(config) * element, kv_bytes(config, length, element) * batch
     seen = vision_flops(config, TILES[family_of(point.model)], projected_tokens(config, point.model, budget))
     vision_floor = limits.floor_ms(batch * seen)
     prefill_floor = limits.floor_ms(batch * prefill_flops(config, length), weights)
     decode_floor = limits.floor_ms(batch * decode_flops(config, length), weights + cache)
     in_paper = PAPER_PREFILL_MS.get(point.tokens) if point.model == "next-7b" and batch == 1 else None
     return {
-        "model": NAMES[point.model] + (", scaled down" if small else ""),
+        "model": NAMES[point.model] + ("" if size == "real" else ", scaled down"),
         "tokens": int(point.tokens),
         "batch": batch,
         "prompt": length,
@@ -90,13 +90,13 @@ def ratios_of(points: Sequence[Stages]) -> dict[str, float | None]:
     }
 
 
-def goals_of(ratios: dict[str, float | None], *, small: bool) -> list[Goal]:
+def goals_of(ratios: dict[str, float | None], size: str) -> list[Goal]:
     """The GPU's, and the same of scaled-down models where those were run."""
     asked = [
         ("NeXT-7B from 2880 to 160 tokens: prefill, times faster", "prefill_ratio_next_7b_2880_to_160", 8),
         ("NeXT-13B at 160 against NeXT-7B at 2880 tokens, POPE end to end, times faster", CROSSED, 1),
     ]
-    if not small:
+    if size == "real":
         return [Goal(f"{name}, H200", ratios[key], at_least=least) for name, key, least in asked]
     note = "not measured: needs an H200"
     return [Goal(f"{name}, scaled down", ratios[key], at_least=least) for name, key, least in asked] + [
@@ -108,7 +108,7 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description="Vision, prefill, decoding and cache at every budget of the paper.")
     parser.add_argument("--model", nargs="+", choices=MODELS, help="all; on a CPU all but 1.5-13b")
-    parser.add_argument("--size", choices=["real", "small"], help="small on a CPU, else real")
+    parser.add_argument("--size", choices=sorted(SIZES), help="small on a CPU, else real")
     parser.add_argument("--batch", type=int, nargs="+", help="1 8 32; on a CPU 1")
     parser.add_argument("--attention", default="sdpa", help="of the language model")
     parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
@@ -125,12 +125,12 @@ def main() -> None:
     if min(batches) < 1 or warmup < 0 or repeats < 2:
         parser.error("--batch must be at least 1, --warmup at least 0 and --repeats at least 2")
     dtype = getattr(torch, args.dtype or ("float32" if on_cpu else "bfloat16"))
-    small = (args.size or ("small" if on_cpu else "real")) == "small"
+    size = args.size or ("small" if on_cpu else "real")
 
     torch.manual_seed(0)
     limits, watch, points = limits_of(args.device), Stopwatch(args.device, warmup, repeats), []
     for name in tqdm(names, desc="models", leave=False):
-        model = random_model(model_config(name, small=small), args.device, dtype, args.attention)
+        model = random_model(model_config(name, size), args.device, dtype, args.attention)
         points += [point for batch in batches for point in measure_stages(model, name, batch, watch)]
         del model  # before the next one is made
     ratios = ratios_of(points)
@@ -139,9 +139,9 @@ def main() -> None:
         "The stages of an answer, from pixels to the last token",
         args.device,
         {"dtype": str(dtype).removeprefix("torch."), "attention": args.attention, "peak": limits.source},
-        [row(point, limits, dtype, small=small) for point in points],
+        [row(point, limits, dtype, size) for point in points],
         ratios,
-        goals_of(ratios, small=small),
+        goals_of(ratios, size),
         NOTES,
     ).tell(args.json)
 

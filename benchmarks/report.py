@@ -104,29 +104,33 @@ class Report:
 
 def markdown(told: Mapping[str, Any]) -> str:
     """The tables of a report as it stands in JSON."""
-    parts = [_table(told["rows"])]
-    if told["goals"]:
-        parts.append(_table([_goal_row(goal) for goal in told["goals"]]))
-    parts += [f"- {note}" for note in told["notes"]]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    goals = table([_goal_row(goal) for goal in told["goals"]])
+    notes = "\n".join(f"- {note}" for note in told["notes"])
+    return "\n\n".join(part for part in (table(told["rows"]), goals, notes) if part) + "\n"
 
 
-def _table(rows: Sequence[Mapping[str, Cell]]) -> str:
+def table(rows: Sequence[Mapping[str, Cell]]) -> str:
+    """Rows of the same columns; a column that is empty everywhere is left out."""
     if not rows:
         return ""
-    columns = list(rows[0])
+    columns = [column for column in rows[0] if any(row[column] is not None for row in rows)]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(_cell(row[column]) for column in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(cell(row[column]) for column in columns) + " |" for row in rows]
     return "\n".join(lines)
 
 
+def bound(goal: Mapping[str, Any]) -> str:
+    """What a goal in JSON asks for."""
+    return f"at least {goal['at_least']:g}" if "at_least" in goal else f"at most {goal['at_most']:g}"
+
+
 def _goal_row(goal: Mapping[str, Any]) -> dict[str, Cell]:
-    bound = f"at least {goal['at_least']:g}" if "at_least" in goal else f"at most {goal['at_most']:g}"
     met = {True: "yes", False: "no", None: "not measured"}[goal["met"]]
-    return {"goal": goal["name"], "asked": bound, "reached": goal["reached"], "met": met, "note": goal["note"]}
+    return {"goal": goal["name"], "asked": bound(goal), "reached": goal["reached"], "met": met, "note": goal["note"]}
 
 
-def _cell(value: Cell) -> str:
+def cell(value: Cell) -> str:
+    """A figure as tables show it, to three digits."""
     if value is None:
         return "-"
     if isinstance(value, float):

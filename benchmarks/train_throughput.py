@@ -24,17 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Measurement, machine, markdown, measure, write_json
+from harness import Measurement, measure
+from limits import Limits, gap, limits_of
+from models import random_model
+from report import Cell, Goal, Report
 from transformers import CLIPVisionConfig, LlamaConfig
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.flops import Trained, step_flops
-from llava.model.llava_arch import LlavaForConditionalGeneration
 from llava.model.llava_config import LlavaConfig
 from llava.model.vision_tokens import VisionTokens
-from llava.train.throughput import peak_of, work_of
+from llava.train.throughput import work_of
 
 TUNING_SAMPLES = 66_500
+MINUTES = f"minutes for {TUNING_SAMPLES}"
 LONGEST = 2048
 MIB = 2**20
 
@@ -47,10 +50,12 @@ LLAMA = {
         "num_attention_heads": 12,
         "vocab_size": 371,
     },
+    "toy": {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2, "num_attention_heads": 1},
 }
 CLIP = {
     "7b": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
     "small": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 2},
+    "toy": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1},
 }
 
 
@@ -96,10 +101,7 @@ def make_model(size: str, compression: str, device: torch.device, attention: str
         vision_feature_layer=-2,
     )
     config.image_aspect_ratio = "pad"
-    with torch.device(device):
-        model = LlavaForConditionalGeneration._from_config(
-            config, dtype=dtype, attn_implementation={"text_config": attention, "vision_config": "sdpa"}
-        )
+    model = random_model(config, device, dtype, attention)
     model.set_compression(compression)
     model.requires_grad_(False)
     model.model.multi_modal_projector.float().requires_grad_(True)
@@ -158,22 +160,52 @@ def train_steps(model: Any, optimizer: torch.optim.Optimizer, side: Side, batche
     return loss.item()
 
 
-def figures(model: Any, side: Side, batches: Sequence[dict[str, Any]], found: Measurement) -> dict[str, float | None]:
-    """What a measurement means; memory is absolute on a GPU."""
+def row(
+    model: Any, name: str, side: Side, batches: Sequence[dict[str, Any]], found: Measurement, limits: Limits
+) -> dict[str, Cell]:
+    """What a measurement means; memory is absolute on a GPU, what a round needs beyond the model on a CPU."""
     seconds = found.median_ms / 1000
     flops = sum(
         step_flops(model.config, work_of(model, given_to(side, batch)), Trained.of(model)).total for batch in batches
     )
-    peak = peak_of(model.device)
-    per_second = len(batches) * side.batch / seconds
-    held = torch.cuda.memory_allocated() / MIB if model.device.type == "cuda" else None
+    samples = len(batches) * side.batch
+    held = torch.cuda.memory_allocated(model.device) / MIB if model.device.type == "cuda" else 0
     return {
-        "samples_per_second": round(per_second, 3),
-        "minutes_for_66500": round(TUNING_SAMPLES / per_second / 60, 2),
-        "tflops": round(flops / seconds / 1e12, 4),
-        "mfu": None if peak is None else round(flops / seconds / 1e12 / peak, 4),
-        "peak_gib": None if held is None or found.peak_mib is None else round((held + found.peak_mib) / 1024, 2),
+        "side": name,
+        "batch": side.batch,
+        "samples a second": samples / seconds,
+        "lower and upper quartile": f"{1000 * samples / found.high_ms:.3g} to {1000 * samples / found.low_ms:.3g}",
+        MINUTES: TUNING_SAMPLES / samples * seconds / 60,
+        "floor, minutes": floor_minutes(limits, flops, samples),
+        "gap": gap(found.median_ms, limits.floor_ms(flops)),
+        "TFLOP/s": flops / seconds / 1e12,
+        "MFU": None if limits.operations is None else flops / seconds / limits.operations,
+        "peak GiB": None if found.peak_mib is None else (held + found.peak_mib) / 1024,
     }
+
+
+def floor_minutes(limits: Limits, flops: int, samples: int) -> float | None:
+    """The least minutes for the tuning, by the operations of some of its samples."""
+    floor = limits.floor_ms(flops)
+    return None if floor is None else TUNING_SAMPLES / samples * floor / 60_000
+
+
+def goals_of(rows: Sequence[dict[str, Cell]], ratio: float | None, size: str) -> list[Goal]:
+    """Of a real-sized model on an H200, and of a scaled-down one against the plain way."""
+    against_plain = Goal("64 tokens, scaled down: times the plain way", ratio, at_least=2)
+    at = {str(line["side"]): line for line in rows} if size == "7b" else {}
+    note = "" if at else "not measured: needs an H200"
+
+    def figure(side: str, column: str) -> float | None:
+        value = at.get(side, {}).get(column)
+        return float(value) if value is not None else None
+
+    return [
+        *([against_plain] if size != "7b" else []),
+        Goal("7B, 64 tokens, H200: minutes for a tenth of 665K", figure("ours", MINUTES), at_most=30, note=note),
+        Goal("7B, 64 tokens, H200: MFU", figure("ours", "MFU"), at_least=0.45, note=note),
+        Goal("7B, 64 tokens: GiB at the peak", figure("ours, little memory", "peak GiB"), at_most=24, note=note),
+    ]
 
 
 def padded_share(batches: Sequence[dict[str, Any]], visual: int) -> float:
@@ -213,6 +245,7 @@ def main() -> None:
     size = args.size or ("small" if args.device.type == "cpu" else "7b")
 
     torch.manual_seed(0)
+    limits = limits_of(args.device)
     model = make_model(size, args.compression, args.device, args.attention)
     optimizer = torch.optim.AdamW(model.model.multi_modal_projector.parameters(), lr=2e-5)
     sides = sides_for(args.device, args.batch)
@@ -227,23 +260,30 @@ def main() -> None:
         return lambda: train_steps(model, optimizer, sides[name], batches[name])
 
     found = measure({name: work(name) for name in sides}, args.device, warmup=args.warmup, repeats=args.repeats)
-    told = {name: figures(model, side, batches[name], found[name]) for name, side in sides.items()}
-    ratio = told["ours"]["samples_per_second"] / told["plain"]["samples_per_second"] if "plain" in told else None  # type: ignore[operator]
-    visual = model.model.tokens_per_tile
-    setting = {
-        "model": "LLaVA-1.5-7B, random weights" if size == "7b" else "scaled-down LLaVA-1.5, random weights",
-        "compression": args.compression,
-        "attention": args.attention,
-        "sides": {name: str(side) for name, side in sides.items()},
-        "padding_of_the_plain_way": round(padded_share(batches[next(iter(sides))], visual), 3),
-    }
-    print(f"{setting} on {machine(args.device)}\n\n{markdown(found)}\n")
-    for name, values in told.items():
-        print(f"{name}: " + ", ".join(f"{key} {'-' if value is None else value}" for key, value in values.items()))
-    if ratio is not None:
-        print(f"ours is {ratio:.2f} times as fast as the plain way")
-    if args.json:
-        write_json(args.json, found, setting=setting, figures=told, ratio_to_plain=ratio, machine=machine(args.device))
+    rows = [row(model, name, side, batches[name], found[name], limits) for name, side in sides.items()]
+    seconds = {name: found[name].median_ms / (len(batches[name]) * side.batch) for name, side in sides.items()}
+    ratio = seconds["plain"] / seconds["ours"] if "plain" in sides else None
+    padding = padded_share(batches[next(iter(sides))], model.model.tokens_per_tile)
+    Report(
+        "train_throughput",
+        "Tuning the projector",
+        args.device,
+        {
+            "model": f"LLaVA-1.5, size {size}, random weights",
+            "compression": args.compression,
+            "attention": args.attention,
+            "padding of the first side": f"{padding:.1%}",
+            "peak": limits.source,
+        },
+        rows,
+        {"ratio_to_plain": ratio},
+        goals_of(rows, ratio, size),
+        [
+            "The plain way is padded, computes all logits, and runs tower and compressor in every step.",
+            "Ours is packed, computes logits at targets, and reads vision tokens from a cache.",
+            "The floor counts what each side is given: tower included for the plain way, padding for neither.",
+        ],
+    ).tell(args.json)
 
 
 if __name__ == "__main__":
