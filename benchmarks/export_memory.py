@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from report import Cell, Goal, Report
 from torch import Tensor
 
 from llava.hub.shards import plan_shards, write_safetensors, write_shards
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=7, help="least size of the checkpoint (default 7)")
     parser.add_argument("--work", type=Path, required=True, help="folder with room for twice as much; must not exist")
     parser.add_argument("--lora", action="store_true", help="export LoRA adapters on the checkpoint, merged")
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     work: Path = arguments.work.absolute()
     work.mkdir(parents=True)
@@ -140,13 +142,28 @@ def main() -> None:
             source = work / "lora"
         command = [sys.executable, "-m", "llava.hub.export", str(source), "--to", "hf", "--output", str(work / "hf")]
         seconds, highest = measured(command)
-        size = sum(file.stat().st_size for file in (work / "hf").glob("*.safetensors"))
-        print(
-            f"{size / 1e9:.2f} GB in {len(list((work / 'hf').glob('*.safetensors')))} files, {layers} layers, "
-            f"{seconds:.0f} s; highest anonymous memory {highest / 1e9:.2f} GB = {highest / SHARD:.2f} of a 5 GB shard"
-        )
+        files = list((work / "hf").glob("*.safetensors"))
+        size = sum(file.stat().st_size for file in files)
     finally:
         shutil.rmtree(work)
+    row: dict[str, Cell] = {
+        "export": "LoRA merged" if arguments.lora else "whole",
+        "GB": size / 1e9,
+        "files": len(files),
+        "layers": layers,
+        "seconds": seconds,
+        "anonymous memory at most, GB": highest / 1e9,
+        "share of a 5 GB file": highest / SHARD,
+    }
+    Report(
+        "export_memory",
+        "Memory of an export",
+        torch.device("cpu"),
+        {"layers": "as in LLaVA-1.5-13B, bf16, random weights"},
+        [row],
+        {"share_of_a_shard": highest / SHARD},
+        [Goal(f"Export, {row['export']}: anonymous memory over one 5 GB file", highest / SHARD, at_most=1)],
+    ).tell(arguments.json)
 
 
 if __name__ == "__main__":

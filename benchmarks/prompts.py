@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.latency import Prompt
+from llava.latency import PromptBatch
 from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
 
@@ -49,7 +49,7 @@ def projected_tokens(config: Any, model: str, budget: str | None) -> int:
     return TILES[family] * (rules.tokens_of_whole_tile if compression is None else compression.num_tokens)
 
 
-def make_prompt(model: Any, name: str, batch: int) -> Prompt:
+def make_prompt(model: Any, name: str, batch: int) -> PromptBatch:
     """Random ids and pixels in the shape of POPE, on the model's device in its dtype.
 
     Args:
@@ -64,4 +64,4 @@ def make_prompt(model: Any, name: str, batch: int) -> Prompt:
     side = model.config.vision_config.image_size
     shape = (TILES[family], 3, side, side) if family == "next" else (3, side, side)
     images = [torch.randn(shape, device=device, dtype=model.dtype) for _ in range(batch)]
-    return Prompt(ids, images, [IMAGE_SIZE[family]] * batch)
+    return PromptBatch(ids, images, [IMAGE_SIZE[family]] * batch)

@@ -17,7 +17,7 @@ from llava.model.configuration import CompressionLike
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptBatch:
     """A batch of questions as a model takes it, and the two stages up to the first token.
 
     Attributes:
@@ -110,7 +110,7 @@ def compare_latency(
     sizes = [image.size for image in images]
     pixels = inference.preprocess(images)
     ids = inference.tokenize(inference.prompt(question))
-    prompt = Prompt(torch.tensor([ids], device=model.device), pixels, sizes)
+    prompt = PromptBatch(torch.tensor([ids], device=model.device), pixels, sizes)
     vision_ms: list[list[float]] = [[] for _ in compressions]
     prefill_ms: list[list[float]] = [[] for _ in compressions]
     visual_tokens = [0] * len(compressions)

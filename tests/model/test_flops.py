@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.latency import Prompt
+from llava.latency import PromptBatch
 from llava.model.flops import (
     Trained,
     Work,
@@ -90,7 +90,7 @@ def test_a_step_equals_torchs_count(model, stage):
 @torch.no_grad()
 def test_prompt_and_answer_equal_torchs_count_and_the_cache(model):
     """Vision, prefill with the head at one place, a decode step; bytes of weights and of the real cache."""
-    prompt = Prompt(random_ids(1, TEXT_TOKENS + 1), [random_pixels(1, 3, 28, 28)], [(28, 28)])
+    prompt = PromptBatch(random_ids(1, TEXT_TOKENS + 1), [random_pixels(1, 3, 28, 28)], [(28, 28)])
     prompt.input_ids[0, 3] = IMAGE_TOKEN_INDEX
     length = TEXT_TOKENS + IMAGE_TOKENS + int(model.config.model_type == "llava_next")
     with FlopCounterMode(display=False) as vision:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Every benchmark on a CPU, in under ten minutes on two cores, then docs/performance.md. Nothing is downloaded.
+# Variables: benchmarks/common.sh; flags of a benchmark: VISION, SIGLIP, COMPRESSOR, ... below.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+MACHINE="${MACHINE:-cpu}"
+LIMIT="${LIMIT:-240}"
+export CUDA_VISIBLE_DEVICES=""
+source benchmarks/common.sh
+
+run cost cost ${COST:-}
+run vision vision ${VISION:---batch 1 8 --repeats 3}
+run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --repeats 3}
+run compressor compressor ${COMPRESSOR:---batches 1 8 --repeats 7}
+run prefill prefill ${PREFILL:-}
+run generate generate ${GENERATE:-}
+run eval_throughput eval_throughput ${EVAL_THROUGHPUT:-}
+run memory memory ${MEMORY:-}
+run image_preparation image_preparation ${IMAGE_PREPARATION:-}
+run startup startup ${STARTUP:-}
+run loading loading ${LOADING:-}
+run train_throughput train_throughput ${TRAIN_THROUGHPUT:---samples 32 --repeats 2}
+finish

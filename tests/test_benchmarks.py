@@ -1,0 +1,188 @@
+"""The benchmarks run, write the common form, and the performance page is what their files give."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "benchmarks"
+BENCHMARKS = sorted(file.stem for file in FOLDER.glob("*.py") if "parser.add_argument(" in file.read_text())
+BENCHMARKS.remove("performance_page")
+
+# Flags by which a benchmark shows in little time that it runs.
+WORK = "@WORK@"  # stands for a folder
+TOY = {
+    "compressor": ["--batches", "1", "--largest-tower-batch", "0", "--repeats", "2", "--device", "cpu"],
+    "cost": ["--model", "1.5-7b"],
+    "export_memory": ["--gigabytes", "0.1", "--work", WORK],
+    "prefill": ["--size", "toy", "--model", "1.5-7b", "--repeats", "2", "--device", "cpu"],
+    "train_throughput": ["--size", "toy", "--samples", "2", "--batch", "2", "--repeats", "2", "--device", "cpu"],
+    "vision": ["--batch", "1", "--warmup", "0", "--repeats", "2", "--device", "cpu"],
+}
+QUICK = {"cost"}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Runs a script of the folder in this process, where torch and transformers are loaded already."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def run(name: str, *flags: str) -> None:
+        monkeypatch.setattr(sys, "argv", [f"benchmarks/{name}.py", *flags])
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+
+    yield run
+    for name in set(sys.modules) - before:
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_help_and_the_flags_that_all_have(name: str, script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        script(name, "--help")
+    assert stopped.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in BENCHMARKS]
+)
+def test_a_toy_run_writes_the_common_form(name: str, script: Any, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    flags = [flag.replace(WORK, str(tmp_path / "work")) for flag in TOY[name]]
+    file = tmp_path / "toy.json"
+    try:
+        script(name, *flags, "--json", str(file))
+    finally:
+        torch.set_num_threads(threads)
+    told = json.loads(file.read_text())
+    assert told["benchmark"] == name
+    assert told["command"] == " ".join(["python", f"benchmarks/{name}.py", *flags])
+    assert told["machine"]["torch"] == torch.__version__
+    assert told["rows"] and all(list(row) == list(told["rows"][0]) for row in told["rows"])
+    for goal in told["goals"]:
+        assert ("at_least" in goal) != ("at_most" in goal)
+        assert goal["reached"] is not None or goal["note"] or goal["met"] is None
+
+
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?", text))
+
+
+def scalars(told: Any) -> Iterator[Any]:
+    if isinstance(told, dict):
+        for name, value in told.items():
+            yield name
+            yield from scalars(value)
+    elif isinstance(told, list):
+        for value in told:
+            yield from scalars(value)
+    else:
+        yield told
+
+
+def test_the_committed_page_is_what_the_results_give(script: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        script("performance_page", "--check")
+    assert stopped.value.code == 0
+
+
+def test_every_figure_of_the_page_stands_in_a_file(script: Any) -> None:
+    """Below the head nothing is told that is no file's, to the digits that are shown."""
+    from report import bound, cell
+
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    head, _, tables = page.partition("## Goals")
+    assert head.strip() == (FOLDER / "page_head.md").read_text(encoding="utf-8").strip()
+    known: set[str] = set()
+    for file in (FOLDER / "results").glob("*/*.json"):
+        told = json.loads(file.read_text(encoding="utf-8"))
+        known |= numbers(f"{file.parent.name} {told['command']}")
+        for value in scalars(told):
+            known |= numbers(str(value)) | (numbers(cell(value)) if isinstance(value, int | float) else set())
+        for goal in told["goals"]:
+            known |= numbers(bound(goal))
+    assert numbers(tables) and numbers(tables) <= known
+
+
+def test_a_changed_figure_changes_the_page(script: Any, tmp_path: Path) -> None:
+    results, page = tmp_path / "results", tmp_path / "docs" / "page.md"
+    shutil.copytree(FOLDER / "results", results)
+    flags = ["--results", str(results), "--page", str(page)]
+
+    def status(*more: str) -> int:
+        with pytest.raises(SystemExit) as stopped:
+            script("performance_page", *flags, *more)
+        return int(stopped.value.code or 0)
+
+    assert status("--check") == 1
+    assert status() == 0 and status("--check") == 0
+    assert (page.parent / "assets" / "cost_against_tokens.svg").stat().st_size > 10_000
+    file = next(results.glob("*/cost.json"))
+    told = json.loads(file.read_text())
+    told["rows"][0]["prefill TFLOP"] = 123.0
+    file.write_text(json.dumps(told))
+    assert status("--check") == 1
+    assert status() == 0 and "| 123 |" in page.read_text()
+
+
+@pytest.mark.slow
+def test_the_script_tells_what_failed_and_goes_on(tmp_path: Path) -> None:
+    """A benchmark that fails in the middle; the ones around it and the page are made, and the status says so."""
+    variables = {
+        "PYTHON": sys.executable,
+        "RESULTS": str(tmp_path / "results"),
+        "PAGE": str(tmp_path / "docs" / "performance.md"),
+        "MACHINE": "toy",
+        "ONLY": "cost prefill train_throughput",
+        "COST": " ".join(TOY["cost"]),
+        "PREFILL": "--size none-such",
+        "TRAIN_THROUGHPUT": " ".join(TOY["train_throughput"]),
+    }
+    done = subprocess.run(
+        ["bash", str(FOLDER / "run_cpu.sh")],
+        env={**os.environ, **variables},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.rstrip().endswith("failed: prefill")
+    assert {file.name for file in (tmp_path / "results" / "toy").iterdir()} == {"cost.json", "train_throughput.json"}
+    assert "## Tuning the projector" in (tmp_path / "docs" / "performance.md").read_text()
+
+
+def test_statics_of_a_decode_step_are_those_of_the_prompt(script: Any) -> None:
+    """The cache of fixed size that decoding is timed with gives the logits of the one that grew."""
+    from models import model_config, random_model
+    from prompts import make_prompt
+    from stages import static_copy
+
+    torch.manual_seed(0)
+    model = random_model(model_config("1.5-7b", "toy"), torch.device("cpu"), torch.float32)
+    model.set_compression("visionzip:54+10")
+    with torch.inference_mode():
+        prompt = make_prompt(model, "1.5-7b", 2)
+        features = prompt.encode(model)
+        ids = torch.tensor([[5], [6]])
+        grown = prompt.prefill(model, features).past_key_values
+        assert grown.get_seq_length() == 126, "62 tokens of text and 64 of the image"
+        expected = model(ids, past_key_values=grown, use_cache=True).logits
+        static = static_copy(model, prompt.prefill(model, features).past_key_values, room=3)
+        torch.testing.assert_close(model(ids, past_key_values=static, use_cache=True).logits, expected)
