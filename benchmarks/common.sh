@@ -27,7 +27,7 @@ run() {
 
 # finish: remakes the page and tells what failed.
 finish() {
-    "$PYTHON" benchmarks/performance_page.py --results "$RESULTS" --page "$PAGE"
+    "$PYTHON" benchmarks/performance_page.py --results "$RESULTS" --page "$PAGE" || failed+=(performance_page)
     if ((${#failed[@]})); then
         echo "failed: ${failed[*]}" >&2
         exit 1

@@ -26,11 +26,12 @@ def draw_costs(results: Mapping[str, Sequence[Mapping[str, Any]]], file: Path) -
     from matplotlib import pyplot as plt
 
     counted = [told for reports in results.values() for told in reports if told["benchmark"] == "cost"]
-    if not counted:
+    models = [model for model in MODELS if counted and any(row["model"] == model for row in counted[0]["rows"])]
+    if not models:
         return
     with plt.rc_context({"svg.hashsalt": "cost", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(1, len(MODELS), figsize=(9, 3.4), layout="constrained")
-        for model, panel in zip(MODELS, axes, strict=True):
+        figure, axes = plt.subplots(1, len(models), figsize=(9, 3.4), layout="constrained", squeeze=False)
+        for model, panel in zip(models, axes[0], strict=True):
             rows = [row for row in counted[0]["rows"] if row["model"] == model]
             for column, style, label in (
                 ("prefill TFLOP", "-", "operations, counted"),
