@@ -115,14 +115,18 @@ def fill_cache(cache: Cache, prefixes: Sequence[PromptPrefix | None]) -> Tensor:
     Returns:
         (B, longest L), int64, 1 where the cache holds a token.
     """
+    distinct = list({id(prefix): prefix for prefix in prefixes if prefix is not None}.values())
+    place = {id(prefix): number for number, prefix in enumerate(distinct)}
     lengths = [0 if prefix is None else prefix.length for prefix in prefixes]
     longest = max(lengths)
-    some = next(prefix for prefix in prefixes if prefix is not None)
-    for number, like in enumerate(some.layers):
-        rows = like.new_zeros(2, len(prefixes), like.shape[1], longest, like.shape[3])
-        for row, prefix in enumerate(prefixes):
-            if prefix is not None:
-                rows[:, row, :, longest - prefix.length :] = prefix.layers[number]
-        cache.update(rows[0], rows[1], number)
+    device = distinct[0].layers[0].device
+    # A prompt without a prefix takes the last row, which stays empty.
+    source = torch.tensor([place.get(id(prefix), len(distinct)) for prefix in prefixes], device=device)
+    for number, like in enumerate(distinct[0].layers):
+        rows = like.new_zeros(2, len(distinct) + int(None in prefixes), like.shape[1], longest, like.shape[3])
+        for row, prefix in enumerate(distinct):
+            rows[:, row, :, longest - prefix.length :] = prefix.layers[number]
+        keys, values = rows.index_select(1, source.to(like.device))  # (B, H, longest, d) each
+        cache.update(keys, values, number)
     mask = torch.arange(longest) >= longest - torch.tensor(lengths).unsqueeze(1)
     return mask.to(torch.int64)

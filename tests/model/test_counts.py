@@ -6,17 +6,23 @@ After such a change: `python -m tests.model.test_counts` writes the new ones.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaConfig
 
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.generation import Generator, Prompt
+from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.multimodal_compressor import VisionFeatures, get_compressor
 from llava.model.multimodal_encoder import extract_features
+from llava.prefix import PrefixStore
 
 RECORD = Path(__file__).with_name("counts.json")
 BUDGETS = ("visionzip:54+10", "visionzip:162+30", "random:64", "uniform:64")
@@ -50,10 +56,67 @@ def count_tower(budget: str | None) -> Counts:
     return count(lambda: compressor(extract_features(tower, pixels, -2, compressor.needs), config).tokens)
 
 
+def make_next() -> LlavaNextForConditionalGeneration:
+    """LLaVA-NeXT-7B at its real widths, of a few layers, without memory."""
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 3}
+    text = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 2}
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**vision, image_size=336, patch_size=14),
+        text_config=LlamaConfig(**text, vocab_size=32000),
+        vision_feature_layer=-2,
+    )
+    config.image_aspect_ratio = "anyres"
+    with torch.device("meta"):
+        model = LlavaNextForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+    model.set_compression("visionzip:27+5")
+    return model.eval()
+
+
+def count_model() -> dict[str, Counts]:
+    """Four images of five tiles, prefill with 160 visual tokens, a decoding step."""
+    model = make_next()
+    tiles = [torch.randn(5, 3, 336, 336, dtype=torch.bfloat16, device="meta") for _ in range(4)]
+
+    def embeds(batch: int, length: int) -> torch.Tensor:
+        return torch.empty(batch, length, 4096, dtype=torch.bfloat16, device="meta")
+
+    cache = DynamicCache(config=model.config.text_config)
+    model.model(inputs_embeds=embeds(8, 222), past_key_values=cache)
+    return {
+        "next vision, 4 images": count(lambda: model.encode_images(tiles, [(672, 672)] * 4)),
+        "next prefill, 8 prompts": count(lambda: model(inputs_embeds=embeds(8, 222), logits_to_keep=1)),
+        "next decoding step, 8 prompts": count(
+            lambda: model(inputs_embeds=embeds(8, 1), past_key_values=cache, logits_to_keep=1)
+        ),
+    }
+
+
+def count_questions(share: bool) -> Counts:
+    """Eight questions about one image, of 35 + 64 + 27 tokens, each answered with two."""
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**sizes, image_size=336, patch_size=14),
+        text_config=LlamaConfig(**sizes, vocab_size=100),
+        vision_feature_layer=-2,
+    )
+    model = LlavaForConditionalGeneration._from_config(config, attn_implementation="sdpa").eval()
+    prefix, features = (*range(3, 38), IMAGE_TOKEN_INDEX), [torch.randn(64, 64)]
+    prompts = [Prompt([*prefix, *range(40 + n, 67 + n)], features, (prefix, ("image",))) for n in range(8)]
+    options = {"max_new_tokens": 2, "min_new_tokens": 2, "do_sample": False}
+
+    def work() -> torch.Tensor:
+        store = PrefixStore(Counter(prompt.prefix for prompt in prompts if prompt.prefix)) if share else None
+        return Generator(model, pad_token_id=0).generate(prompts, store, **options)
+
+    return count(work)
+
+
 @torch.inference_mode()
 def all_counts() -> dict[str, Counts]:
     torch.manual_seed(0)
     found = {f"compressor {budget}": count_compressor(budget) for budget in BUDGETS}
+    found |= count_model()
+    found |= {f"8 questions about an image, {how}": count_questions(how == "shared") for how in ("shared", "whole")}
     return found | {f"tower {budget or 'none'}": count_tower(budget) for budget in (None, "visionzip:54+10")}
 
 
@@ -74,6 +137,12 @@ def test_the_compressor_costs_little_beside_its_tower() -> None:
     assert compressed.flops < 1.05 * vanilla.flops  # of a tower that is 16 times narrower than the real one
     # No attention map is ever made: one of a layer would be B * H * N * N floats.
     assert compressed.peak_bytes - vanilla.peak_bytes < 2 * 4 * 577 * 577 * 4 / 4
+
+
+def test_a_shared_image_costs_its_prefix_once() -> None:
+    shared, whole = count_questions(share=True), count_questions(share=False)
+    # 99 of 126 tokens are the prefix: one of it and eight ends against eight prompts, and two decoding steps in both.
+    assert shared.flops < 0.4 * whole.flops
 
 
 def test_counts_are_what_the_work_is() -> None:
