@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from llava.constants import DEFAULT_MAX_PIXELS
+from llava.tile_pixels import tile_pixels
 
 if TYPE_CHECKING:
     import torch
@@ -251,7 +252,7 @@ def process_anyres_image(
     resolution = select_best_resolution(image.size, parse_pinpoints(grid_pinpoints))
     tiles = divide_to_patches(resize_and_pad_image(image, resolution), tile_side)
     views = [image.resize((base_side, base_side)), *tiles]
-    return processor.preprocess(views, return_tensors="pt")["pixel_values"]
+    return tile_pixels(views, processor)
 
 
 def _input_sides(processor: Any) -> tuple[int, int]:
@@ -331,7 +332,7 @@ def process_images(
     if aspect_ratio == "pad":
         background = tuple(int(mean * 255) for mean in image_processor.image_mean)
         images = [expand2square(image, background) for image in images]
-    return image_processor.preprocess(images, return_tensors="pt")["pixel_values"]
+    return tile_pixels(images, image_processor)
 
 
 def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:

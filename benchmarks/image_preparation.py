@@ -1,0 +1,154 @@
+"""From a JPEG to pixels on one core: what LLaVA-1.5 and LLaVA-NeXT ask of the CPU before the vision tower can begin.
+
+    python benchmarks/image_preparation.py --json image_preparation.json
+
+The plain way calls the image processor for each view, as LLaVA does; ours gives the same pixels, which is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from harness import measure
+from PIL import Image
+from report import Cell, Goal, Report
+from transformers import CLIPImageProcessorPil
+
+from llava.image_processing import (
+    divide_to_patches,
+    expand2square,
+    load_image,
+    process_images,
+    resize_and_pad_image,
+    select_best_resolution,
+)
+from llava.tile_pixels import tile_pixels
+
+SIDE, BATCH = 336, 32
+PINPOINTS = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)]  # (w, h), LLaVA-NeXT's
+CONFIGS = {
+    "LLaVA-1.5": SimpleNamespace(image_aspect_ratio="pad"),
+    "LLaVA-NeXT": SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=PINPOINTS),
+}
+NOTES = [
+    f"Worker processes prepare pictures, each on a core of its own, while the model works on earlier ones: a batch of "
+    f"{BATCH} waits for its pictures only if it takes less than `core ms for {BATCH}` divided by the workers.",
+    "Normalising was among the largest steps of the plain way: each view went through float64 and three copies, and a "
+    "tile of the right size was resized to itself. Now its 8-bit levels are looked up in a table of 256 results a "
+    "channel. What is left is Pillow's decoding and bicubic resizing, which must not change for the pixels to stay "
+    "LLaVA's.",
+]
+
+
+def make_jpeg(width: int, height: int) -> bytes:
+    """A picture with edges and some noise, compressed as photographs are (quality 90)."""
+    random = np.random.default_rng(0)
+    blocks = random.integers(0, 256, (height // 32 + 1, width // 32 + 1, 3)).repeat(32, 0).repeat(32, 1)
+    levels = blocks[:height, :width] + random.normal(0, 8, (height, width, 3))
+    file = io.BytesIO()
+    Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def views_of(image: Image.Image, model: str, processor: Any) -> list[Image.Image]:
+    """The pictures that the tower sees, before they are normalised."""
+    if model == "LLaVA-1.5":
+        square = expand2square(image, tuple(int(mean * 255) for mean in processor.image_mean))
+        return [square.resize((SIDE, SIDE), resample=processor.resample)]
+    canvas = resize_and_pad_image(image, select_best_resolution(image.size, PINPOINTS))
+    return [image.resize((SIDE, SIDE)), *divide_to_patches(canvas, SIDE)]
+
+
+def plain_way(jpeg: bytes, model: str, processor: Any) -> torch.Tensor:
+    """As LLaVA does it: one call of the image processor a view. (views, 3, side, side)."""
+    image = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    if model == "LLaVA-1.5":
+        views = [expand2square(image, tuple(int(mean * 255) for mean in processor.image_mean))]
+    else:
+        views = views_of(image, model, processor)
+    return torch.stack([processor.preprocess(view, return_tensors="pt")["pixel_values"][0] for view in views])
+
+
+def compare(model: str, size: tuple[int, int], args: argparse.Namespace) -> dict[str, Cell]:
+    """Milliseconds of each step for one picture."""
+    processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    jpeg, config = make_jpeg(*size), CONFIGS[model]
+    image = load_image(jpeg)
+    views = views_of(image, model, processor)
+
+    def our_way() -> Any:
+        return process_images([load_image(jpeg)], processor, config)[0]
+
+    pixels = our_way()
+    if not torch.equal(pixels.view(-1, 3, SIDE, SIDE), plain_way(jpeg, model, processor)):
+        raise SystemExit(f"{model} {size}: the two ways give different pixels")
+    sides: dict[str, Callable[[], object]] = {
+        "plain": lambda: plain_way(jpeg, model, processor),
+        "ours": our_way,
+        "decode": lambda: load_image(jpeg),
+        "resize and tile": lambda: views_of(image, model, processor),
+        "normalise": lambda: tile_pixels(views, processor),
+    }
+    found = measure(sides, torch.device("cpu"), warmup=args.warmup, repeats=args.repeats)
+    milliseconds: dict[str, Cell] = {f"{name} ms": side.median_ms for name, side in found.items()}
+    ours = found["ours"].median_ms
+    return {
+        "model": model,
+        "picture": f"{size[0]}x{size[1]}",
+        "views": len(views),
+        **milliseconds,
+        "plain / ours": found["plain"].median_ms / ours,
+        "pictures a second a core": 1000 / ours,
+        f"core ms for {BATCH}": BATCH * ours,
+    }
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description="From a JPEG to pixels, on one core.")
+    parser.add_argument("--sizes", nargs="+", default=["640x480", "1024x768"], metavar="WxH")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="the CPU")
+    parser.add_argument("--dtype", choices=["float32"], default="float32", help="of the pixels")
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.device.type != "cpu":
+        parser.error("--device: pictures are prepared on the CPU")
+    torch.set_num_threads(1)
+    sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in args.sizes)]
+    rows = [compare(model, size, args) for model in CONFIGS for size in sizes]
+    ratios = [float(row["plain / ours"] or 0) for row in rows]
+    speed = float(rows[-1]["pictures a second a core"] or 0)
+    Report(
+        benchmark="image_preparation",
+        title="From a JPEG to the vision tower's pixels, on one core",
+        device=args.device,
+        setting={"side": SIDE, "pictures": " ".join(args.sizes)},
+        rows=rows,
+        ratios={
+            "time_ratio_vs_plain": ratios[-1],
+            "pictures_a_second_a_core": speed,
+        },
+        goals=[
+            Goal("time of LLaVA's plain way / ours, the lowest of all rows", min(ratios), at_least=1),
+            Goal(
+                f"time of the tower / time of its workers, LLaVA-NeXT, batch {BATCH}, H200",
+                None,
+                at_least=1,
+                note="not measured: needs an H200; python benchmarks/vision.py --batch 160 beside this one there",
+            ),
+        ],
+        notes=NOTES,
+    ).tell(args.json)
+
+
+if __name__ == "__main__":
+    main()
