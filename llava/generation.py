@@ -123,12 +123,13 @@ class Generator:
         return 1 << (size - 1).bit_length() if size <= 8 else -(-size // 8) * 8
 
     def _new_cache(self, batch: int, prompt_length: int, options: dict[str, Any]) -> StaticCache | None:
-        """Compiled, an empty static cache for prompts and answers, the same one as before if it is large enough."""
+        """Compiled, an empty static cache for prompts and answers: that of the last batch, if it is not much longer."""
         if not self.compile or options.get("num_beams", 1) > 1:
             return None
         length = -(-(prompt_length + options["max_new_tokens"]) // _LENGTH_STEP) * _LENGTH_STEP
-        if self._static is not None and self._static[0] == batch and self._static[1] >= length:
-            self._static[2].reset()
+        rows, held, cache = self._static or (0, 0, None)
+        if cache is not None and rows == batch and length <= held <= length + _LENGTH_STEP:
+            cache.reset()
         else:
             self._static = None  # its memory is to be had again before more is asked for
             self._static = (

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache, StaticCache
+from torch._dynamo.utils import counters
+from transformers import CompileConfig, DynamicCache, StaticCache
 
 from llava.generation import Generator, Prompt
 from llava.inference import Answer, GenerationOptions, Inference, Question
@@ -151,16 +152,43 @@ def test_prefixes_are_let_go_when_no_question_needs_them(inference: Inference, p
     assert not store.kept
 
 
-def test_a_static_cache_answers_alike_and_is_kept(inference: Inference, questions: list[Question]) -> None:
+def test_a_static_cache_answers_alike_and_is_kept(inference: Inference, pictures: list[Image.Image]) -> None:
     parts = inference.tokenizer, inference.model, inference.image_processor
     compiled = Inference(*parts, conv_mode=inference.conv_mode, compile=True)  # on a CPU only the cache is another
-    expected = ask(inference, questions[:6])
-    ids = [answer.token_ids for answer in expected]
-    assert [answer.token_ids for answer in ask(compiled, questions[:6], batch_size=3)] == ids
-    batch, length, cache = compiled._generator._static or (0, 0, None)
-    assert isinstance(cache, StaticCache)
-    assert batch == 4  # 3, filled up
-    longest = max(answer.prompt_tokens for answer in expected) + OPTIONS.max_new_tokens
-    assert longest <= length < longest + 64 + 8  # sized by the compressed prompts; padding inside a row is a few ids
-    assert [answer.token_ids for answer in ask(compiled, questions[:6], batch_size=3)] == ids
-    assert compiled._generator._static is not None and compiled._generator._static[2] is cache
+    questions = [Question(f"What is {'or ' * (number % 3)}this?", (pictures[number // 3],)) for number in range(6)]
+    for part in (questions[:3], questions[3:]):  # images of two sizes, so in NeXT prompts of two lengths
+        expected = ask(inference, part)
+        ids = [answer.token_ids for answer in expected]
+        assert [answer.token_ids for answer in ask(compiled, part, batch_size=3)] == ids
+        batch, length, cache = compiled._generator._static or (0, 0, None)
+        assert isinstance(cache, StaticCache)
+        assert batch == 4  # 3, filled up
+        longest = max(answer.prompt_tokens for answer in expected) + OPTIONS.max_new_tokens
+        assert longest <= length <= longest + 2 * 64  # sized by the compressed prompts
+        assert [answer.token_ids for answer in ask(compiled, part, batch_size=3)] == ids
+        assert compiled._generator._static is not None and compiled._generator._static[2] is cache
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_one_graph_for_all_batches(inference: Inference, pictures: list[Image.Image]) -> None:
+    """As on a GPU, but for the backend: no break in the graph, and none made anew for batches of about one size."""
+    parts = inference.tokenizer, inference.model, inference.image_processor
+    compiled = Inference(*parts, conv_mode=inference.conv_mode, compile=True)
+    settings = CompileConfig(fullgraph=True, mode="default", backend="eager")
+    settings._compile_all_devices = True
+    torch._dynamo.reset()
+    counters.clear()
+    inference.model.generation_config.compile_config = settings
+    try:
+        for count in (8, 5, 16):
+            questions = [
+                Question(f"What is thing {'or ' * (number % 4)}this?", (pictures[0],)) for number in range(count)
+            ]
+            found = [answer.token_ids for answer in ask(compiled, questions, batch_size=8)]
+            inference.model.generation_config.compile_config = None
+            assert found == [answer.token_ids for answer in ask(inference, questions, batch_size=8)]
+            inference.model.generation_config.compile_config = settings
+    finally:
+        inference.model.generation_config.compile_config = None
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
