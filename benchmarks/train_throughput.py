@@ -33,6 +33,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.flops import Trained, step_flops
 from llava.model.llava_config import LlavaConfig
+from llava.model.sdpa_by_sample import attend_by_sample
 from llava.model.vision_tokens import VisionTokens
 from llava.train.throughput import work_of
 
@@ -103,6 +104,7 @@ def make_model(size: str, compression: str, device: torch.device, attention: str
     config.image_aspect_ratio = "pad"
     model = random_model(config, device, dtype, attention)
     model.set_compression(compression)
+    attend_by_sample(model)  # as the trainer does with --packing
     model.requires_grad_(False)
     model.model.multi_modal_projector.float().requires_grad_(True)
     model.config.use_cache = False

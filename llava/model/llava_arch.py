@@ -260,7 +260,7 @@ class LlavaMetaForCausalLM:
         if packing:
             kwargs["use_cache"] = False  # with a cache transformers would not look at where positions restart
             if self._packing_layout == "single_row":
-                kwargs |= varlen_arguments(kwargs["position_ids"])
+                kwargs |= varlen_arguments(kwargs["position_ids"], self._attention)
         if loss_only:
             hidden = self.model(**kwargs).last_hidden_state
             return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items_in_batch))
@@ -292,8 +292,12 @@ class LlavaMetaForCausalLM:
         return any((options.get(name) or getattr(settings, name, None) or 1) > 1 for name in names)
 
     @property
+    def _attention(self) -> str:
+        return str(self.model.language_model.config._attn_implementation)
+
+    @property
     def _packing_layout(self) -> PackingLayout:
-        return packing_layout(self.model.language_model.config._attn_implementation)
+        return packing_layout(self._attention)
 
     @staticmethod
     def _check_convention(input_ids: Tensor | None, pixel_values: Tensor | None, past_key_values: Any) -> Tensor:

@@ -1,8 +1,8 @@
 """Samples laid end to end, so that nothing is spent on padding.
 
 The samples of a batch share rows. Each starts again at position 0, and attention stays inside a sample: transformers
-derives a block-diagonal mask from positions that restart, flash attention takes the lengths. What is computed is the
-unpacked batch, to rounding.
+derives a block-diagonal mask from positions that restart; flash attention and `sdpa_by_sample` take the lengths. What
+is computed is the unpacked batch, to rounding.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from llava.model.sdpa_by_sample import SDPA_BY_SAMPLE
 
 # `rows`: several rows under a block mask. `single_row`: one row, for kernels that take the samples' lengths.
 PackingLayout = Literal["rows", "single_row"]
@@ -48,7 +50,8 @@ def packing_layout(attn_implementation: str) -> PackingLayout:
     """
     if attn_implementation in _MASKED_ATTENTION:
         return "rows"
-    if "flash" in attn_implementation:  # transformers' own rule for the family, kernels from the Hub included
+    # "flash" is transformers' own rule for the family, kernels from the Hub included.
+    if attn_implementation == SDPA_BY_SAMPLE or "flash" in attn_implementation:
         return "single_row"
     raise ValueError(
         f"packing is not supported with attention {attn_implementation!r}; choose sdpa, eager, flex_attention or a "
@@ -100,15 +103,19 @@ def padding_positions(rows: PackedRows) -> Tensor:
     return torch.arange(rows.width, device=rows.filled.device) - rows.filled.unsqueeze(1)
 
 
-def varlen_arguments(position_ids: Tensor) -> dict[str, Tensor | int]:
-    """What flash attention's kernels for samples of various lengths take.
+def varlen_arguments(position_ids: Tensor, attn_implementation: str) -> dict[str, Tensor | int | list[int]]:
+    """What an attention for samples of various lengths takes: flash attention's kernels, or `sdpa_by_sample`.
 
-    transformers finds the same by itself, but once a layer, each time waiting for the device.
+    transformers finds the former by itself, but once a layer, each time waiting for the device.
 
     Args:
         position_ids: (1, L), 0 where a sample starts.
+        attn_implementation: Of the language model.
     """
     starts = (position_ids[0] == 0).nonzero().flatten()
     bounds = torch.cat([starts, starts.new_tensor([position_ids.shape[1]])]).to(torch.int32)
-    longest = int(bounds.diff().max())
+    lengths = bounds.diff().tolist()
+    if attn_implementation == SDPA_BY_SAMPLE:
+        return {"sample_lengths": lengths}
+    longest = max(lengths)
     return {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}

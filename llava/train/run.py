@@ -18,6 +18,7 @@ from llava.data.presence import check_images_exist
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import get_template
 from llava.inference import Inference
+from llava.model.sdpa_by_sample import attend_by_sample
 from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.cache_features import use_feature_cache
 from llava.train.checkpoint import CheckpointWriteError, checkpoint_to_resume, steps_done
@@ -78,6 +79,8 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
     records, subset = select_records(arguments)  # before the model: a mistake is told in seconds
     held_out = read_held_out(arguments)
     tokenizer, model, image_processor = start_model(arguments, stage, attn_implementation)
+    if training.packing:
+        attend_by_sample(model)
     key = run_key(arguments, model.config)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
     trainer = LlavaTrainer(

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import flash_attention_mask
 
@@ -14,6 +15,7 @@ from llava.model import packing
 from llava.model.anyres import TileLayout
 from llava.model.loading import instantiate, parts_of_checkpoint
 from llava.model.packing import balanced_rows, pack_samples, packing_layout
+from llava.model.sdpa_by_sample import attend_by_sample
 from llava.model.target_loss import loss_at_targets
 from tests.model.tiny import hf_llava, hf_llava_next, random_ids, random_pixels
 
@@ -24,6 +26,8 @@ CASES = [
     ("llava", None, "eager"),
     ("llava_next", "visionzip:5+2", "eager"),
     ("llava_next", None, "sdpa"),
+    ("llava", "visionzip:5+2", "sdpa_by_sample"),
+    ("llava_next", None, "sdpa_by_sample"),
 ]
 
 
@@ -103,7 +107,7 @@ def test_loss_and_all_gradients_equal_the_padded_batch(load, kind, compression, 
     with torch.no_grad():
         rows, width = model(**batch, packing=True).logits.shape[:2]
     lengths = [min(length, max_length or length) for length in lengths_of(model)]
-    if max_length is None:
+    if max_length is None or attention == "sdpa_by_sample":
         assert (rows, width) == (1, sum(lengths))
     else:
         assert rows > 1 and rows * width > sum(lengths)  # padding at the end of a row is there too
@@ -167,6 +171,52 @@ def test_a_kernel_for_various_lengths_is_told_where_samples_end(load):
     model.model.language_model.config._attn_implementation = "reference_flash"
     assert_equal(loss_and_gradients(model, batch, packing=True, loss_only=True), expected, 1e-5)
     assert calls[0] == [0, 18, 48, 75, 88, 92]
+
+
+def test_attention_by_sample_computes_no_pair_of_two_samples(load, tmp_path):
+    """Lengths of the queries that PyTorch's attention is called with, layer by layer; one row, no mask."""
+    model = load("llava", "visionzip:5+2", "sdpa")
+    attend_by_sample(model)
+    assert model.model.language_model.config._attn_implementation == "sdpa_by_sample"
+    assert model.model.vision_tower.config._attn_implementation == "sdpa"
+    batch = batch_of(model)
+    seen = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "scaled_dot_product" in func.__name__ and args[0].shape[1] == 4:  # heads of the language model
+                seen.append(args[0].shape[2])
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Calls():
+        model(**batch, packing=True)
+    assert seen == 2 * [18, 30, 27, 13, 4]
+    model.save_pretrained(tmp_path)
+    assert "by_sample" not in (tmp_path / "config.json").read_text()
+
+
+def test_attention_by_sample_is_pytorchs_where_nothing_is_packed(load):
+    """Padded batches, answers with a cache that grows and one of fixed size."""
+    model = load("llava", "visionzip:5+2", "sdpa")
+    batch = {name: value for name, value in batch_of(model).items() if name != "labels"}
+    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+
+    def outputs():
+        answers = [model.generate(**batch, **options, cache_implementation=cache) for cache in (None, "static")]
+        return torch.stack(answers), model(**batch).logits
+
+    with torch.no_grad():
+        expected = outputs()
+        attend_by_sample(model)
+        torch.testing.assert_close(outputs(), expected, rtol=0, atol=0)
+
+
+def test_another_attention_is_left_as_it_is(load):
+    for name in ("eager", "sdpa"):
+        model = load("llava_next", None, name)
+        model.model.language_model.config.sliding_window = 8
+        attend_by_sample(model)
+        assert model.model.language_model.config._attn_implementation == name
 
 
 @pytest.mark.gpu
