@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -24,7 +24,7 @@ class Prompt:
     Attributes:
         input_ids: The ids, -200 for each image.
         image_features: (K_i, D) of each image.
-        prefix: What it begins with, for `PrefixStore`; None if it is to be computed as a whole.
+        prefix: What it begins with, for `PrefixStore`: all of the images or none. None: it is computed as a whole.
     """
 
     input_ids: Sequence[int]
@@ -40,6 +40,11 @@ class Prompt:
     def after_prefix(self) -> Sequence[int]:
         """The ids that follow the prefix."""
         return self.input_ids[len(self.prefix[0]) :] if self.prefix else self.input_ids
+
+    def features(self, *, in_prefix: bool) -> Sequence[Tensor]:
+        """Those of the images in the prefix, or behind it."""
+        has_images = self.prefix is not None and bool(self.prefix[1])
+        return self.image_features if has_images == in_prefix else ()
 
 
 class Generator:
@@ -74,7 +79,7 @@ class Generator:
         size = len(prompts)
         prompts = [*prompts, *[prompts[-1]] * (self._rows(size) - size)]
         can_share = store is not None and options.get("num_beams", 1) == 1 and all(p.after_prefix for p in prompts)
-        if store is not None and can_share and any(prompt.prefix in store.shared for prompt in prompts):
+        if store is not None and can_share and any(prompt.prefix for prompt in prompts):
             output = self._after_prefixes(prompts, store, options)
         else:
             output = self._whole(prompts, options)
@@ -89,27 +94,33 @@ class Generator:
             options,
             inputs=ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
-            image_features=list(chain.from_iterable(prompt.image_features for prompt in prompts)),
+            image_features=_in_order(prompt.image_features for prompt in prompts),
         )
 
     def _after_prefixes(self, prompts: Sequence[Prompt], store: PrefixStore, options: dict[str, Any]) -> Tensor:
         """Only what follows the prefixes; those that are not in the store are computed first, once each."""
         missing = {prompt.prefix: prompt for prompt in prompts if prompt.prefix and prompt.prefix not in store.kept}
         if missing:
-            features = list(chain.from_iterable(prompt.image_features for prompt in missing.values()))
+            features = _in_order(prompt.features(in_prefix=True) for prompt in missing.values())
             found = compute_prefixes(self.model, [key[0] for key in missing], features)
             store.kept |= dict(zip(missing, found, strict=True))
         prefixes = [store.kept[prompt.prefix] if prompt.prefix else None for prompt in prompts]
         ids, mask = (part.to(self.model.device) for part in pad_left([p.after_prefix for p in prompts], 0))
+        embeds, sequence = self.model.embed_prompts(
+            ids,
+            image_features=_in_order(prompt.features(in_prefix=False) for prompt in prompts),
+            attention_mask=mask,
+            padding_side="left",
+        )  # (B, T, D)
         held = max(prefix.length for prefix in prefixes if prefix is not None)
-        cache = self._new_cache(len(prompts), held + ids.shape[1], options) or DynamicCache(
+        cache = self._new_cache(len(prompts), held + embeds.shape[1], options) or DynamicCache(
             config=self.model.config.get_text_config()
         )
         held_mask = fill_cache(cache, prefixes).to(self.model.device)
-        embeds = self.model.get_input_embeddings()(ids)  # (B, T, D)
         # Rows of the cached tokens are never read: transformers takes the last T, but counts the whole prompt.
         embeds = torch.cat([embeds.new_zeros(1).expand(len(prompts), held, embeds.shape[2]), embeds], dim=1)
-        return self._run(cache, options, inputs_embeds=embeds, attention_mask=torch.cat([held_mask, mask], dim=1))
+        mask = torch.cat([held_mask, sequence.attention_mask], dim=1)
+        return self._run(cache, options, inputs_embeds=embeds, attention_mask=mask)
 
     def _run(self, cache: Cache | None, options: dict[str, Any], **inputs: Any) -> Tensor:
         given = {} if cache is None else {"past_key_values": cache}
@@ -138,3 +149,8 @@ class Generator:
                 StaticCache(config=self.model.config.get_text_config(), max_cache_len=length),
             )
         return self._static[2]
+
+
+def _in_order(features: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """Those of all prompts, one prompt after the other."""
+    return list(chain.from_iterable(features))

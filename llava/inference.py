@@ -2,7 +2,8 @@
 
 Batches are sorted by length and padded on the left; in fp32 a batch answers exactly what its questions get one by one.
 An image that several questions of a call share is decoded, encoded and compressed once, and the language model runs
-once over the system prompt and the image; then it computes only what differs.
+once over the system prompt and the image; then it computes only what differs. Of questions about different images it
+computes the system prompt once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,7 +27,7 @@ from llava.generation import Generator, Prompt
 from llava.image_source import ImageSource, UnreadableImageError, source_key
 from llava.image_store import ImageStore
 from llava.mm_utils import process_images, tokenizer_image_token
-from llava.prefix import PrefixKey, PrefixStore, prefix_length, supports_prefixes
+from llava.prefix import PrefixKey, PrefixStore, shared_prefixes, supports_prefixes
 from llava.prompting import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
 from llava.question import Answer, GenerationOptions, Question, Usage
 
@@ -49,7 +50,7 @@ class _Prepared:
     keys: list[str]
     sources: list[ImageSource]
     image_tokens: list[int]
-    prefix: PrefixKey | None  # what other questions may begin with too: all up to the last image
+    prefix: PrefixKey | None = None  # what other questions begin with too
 
     @property
     def length(self) -> int:
@@ -176,6 +177,9 @@ class Inference:
                     yield ready
                 else:
                     prepared.append(ready)
+            if self._reuse_prefixes:
+                shared = shared_prefixes([(item.input_ids, item.keys) for item in prepared])
+                prepared = [replace(item, prefix=prefix) for item, prefix in zip(prepared, shared, strict=True)]
             prefixes = PrefixStore(Counter(item.prefix for item in prepared if item.prefix))
             prepared = _shared_prefixes_together(prepared)
             while prepared:
@@ -207,8 +211,7 @@ class Inference:
         ids = self.tokenize(self.prompt(question))
         keys = [source_key(image) for image in question.images]
         image_tokens = self.model.num_visual_tokens(sizes) if sizes else []
-        prefix = (tuple(ids[: prefix_length(ids)]), tuple(keys)) if keys else None
-        return _Prepared(index, ids, keys, list(question.images), image_tokens, prefix)
+        return _Prepared(index, ids, keys, list(question.images), image_tokens)
 
     def _answer_batch(
         self,
@@ -293,7 +296,7 @@ class Inference:
         is_cut = limit is not None and any(item.length > limit for item in items)
         output = self._generator.generate(
             [Prompt(item.input_ids, [store.features[key] for key in item.keys], item.prefix) for item in items],
-            prefixes if self._reuse_prefixes and not is_cut else None,
+            None if is_cut else prefixes,
             **(options.to_kwargs() | self.stop_kwargs()),
         )
         ends = end_token_ids(self.model)
@@ -344,17 +347,18 @@ def _until_end(row: list[int], ends: set[int]) -> list[int]:
 
 
 def _shared_prefixes_together(items: Sequence[_Prepared]) -> list[_Prepared]:
-    """By length, the longest of those that share a prefix deciding for all of them."""
-    longest: dict[PrefixKey | None, int] = {}
-    first: dict[PrefixKey | None, int] = {}
+    """By length; those that share images stand together, the longest deciding, and behind those that share none."""
+    longest: Counter[PrefixKey] = Counter()
+    first: dict[PrefixKey, int] = {}
     for item in items:
-        longest[item.prefix] = max(longest.get(item.prefix, 0), item.length)
-        first.setdefault(item.prefix, item.index)
+        if item.prefix is not None:
+            longest[item.prefix] = max(longest[item.prefix], item.length)
+            first.setdefault(item.prefix, item.index)
 
-    def order(item: _Prepared) -> tuple[int, int, int, int]:
-        if item.prefix is None:
-            return item.length, item.index, item.length, item.index
-        return longest[item.prefix], first[item.prefix], item.length, item.index
+    def order(item: _Prepared) -> tuple[bool, int, int, int, int]:
+        if item.prefix is None or not item.prefix[1]:
+            return False, item.length, item.index, 0, 0
+        return True, longest[item.prefix], first[item.prefix], item.length, item.index
 
     return sorted(items, key=order)
 

@@ -1,4 +1,4 @@
-"""What several prompts begin with, system prompt and images, as keys and values that are computed once.
+"""What several prompts begin with, system prompt and perhaps images, as keys and values that are computed once.
 
 Shapes: B prompts, L tokens of a prefix, H key-value heads, d channels a head.
 """
@@ -17,7 +17,7 @@ from transformers import Cache, DynamicCache
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.prompting import pad_left
 
-# The ids up to the last image, and the images: prompts that agree in both have the same keys and values there.
+# Ids of a prefix, and the images in it: prompts that agree in both have the same keys and values there.
 PrefixKey = tuple[tuple[int, ...], tuple[str, ...]]
 
 
@@ -42,18 +42,12 @@ class PrefixStore:
     """The prefixes that questions still to be answered need.
 
     Attributes:
-        uses: How often each is still needed; what is needed once only is not worth keeping.
-        shared: Those that were needed more than once when the store was made.
+        uses: How often each is still needed.
         kept: Those that are computed.
     """
 
     uses: Counter[PrefixKey]
-    shared: frozenset[PrefixKey] = field(init=False)
     kept: dict[PrefixKey, PromptPrefix] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Finds out what is shared."""
-        self.shared = frozenset(key for key, count in self.uses.items() if count > 1)
 
     def release(self, keys: Iterable[PrefixKey]) -> None:
         """Says that a question that needed these is answered."""
@@ -61,6 +55,27 @@ class PrefixStore:
             self.uses[key] -= 1
             if self.uses[key] <= 0:
                 self.kept.pop(key, None)
+
+
+def shared_prefixes(prompts: Sequence[tuple[Sequence[int], Sequence[str]]]) -> list[PrefixKey | None]:
+    """What each prompt has in common with another one: all up to the last image, else the text before the first.
+
+    Args:
+        prompts: Ids, -200 for each image, and the images by name.
+
+    Returns:
+        For each prompt the longest prefix that another one begins with too, None if there is none.
+    """
+    candidates = []
+    for ids, images in prompts:
+        end = prefix_length(ids)
+        text = tuple(ids[: ids.index(IMAGE_TOKEN_INDEX)]) if end else ()
+        keys: list[PrefixKey] = [(tuple(ids[:end]), tuple(images)), (text, ())]
+        candidates.append([key for key in keys if key[0]])
+    uses = Counter(key for keys in candidates for key in keys)
+    chosen = [next((key for key in keys if uses[key] > 1), None) for keys in candidates]
+    taken = Counter(chosen)
+    return [key if taken[key] > 1 else None for key in chosen]
 
 
 def prefix_length(input_ids: Sequence[int]) -> int:

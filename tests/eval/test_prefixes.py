@@ -120,9 +120,20 @@ def test_a_shared_image_is_seen_once_by_the_language_model(inference: Inference,
     assert [rows for rows, _ in tokens_seen(without_sharing(inference), questions, batch_size=2)] == [2, 2, 2]
 
 
-def test_nothing_is_split_where_nothing_is_shared(inference: Inference, pictures: list[Image.Image]) -> None:
+def test_of_different_images_the_system_prompt_is_seen_once(inference: Inference, pictures: list[Image.Image]) -> None:
     questions = [Question("What is this?", (picture,)) for picture in pictures]
-    assert [rows for rows, _ in tokens_seen(inference, questions, batch_size=3)] == [3]
+    plain = [without_sharing(inference).ask_one(q.text, *q.images, options=OPTIONS) for q in questions]
+    assert [answer.token_ids for answer in ask(inference, questions)] == [answer.token_ids for answer in plain]
+    first, *rest = tokens_seen(inference, questions, batch_size=2)
+    before_image = inference.tokenize(inference.prompt(questions[0])).index(-200)
+    assert first == (1, before_image) and [rows for rows, _ in rest] == [2, 1]
+    assert max(length for _, length in rest) == max(answer.prompt_tokens for answer in plain) - before_image
+
+
+def test_one_question_is_not_split(inference: Inference, pictures: list[Image.Image]) -> None:
+    assert [rows for rows, _ in tokens_seen(inference, [Question("What is this?", (pictures[0],))], 1)] == [1]
+    pair = [Question("What is this?", (pictures[0],)), Question("Hello")]
+    assert [rows for rows, _ in tokens_seen(inference, pair, 2)] == [2]
 
 
 def test_beams_and_cut_prompts_are_computed_as_a_whole(inference: Inference, questions: list[Question]) -> None:
