@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from graphs import graph_of
 from harness import measure
 from report import Cell, Goal, Report
 from torch import Tensor
@@ -75,18 +76,6 @@ def floor_bytes(features: VisionFeatures, budget: CompressionConfig) -> int:
     row = hidden.shape[0] * hidden.shape[2] * hidden.element_size()
     rows = hidden.shape[1] if budget.contextual else budget.num_tokens
     return read + (rows + budget.num_tokens) * row
-
-
-def graph_of(work: Callable[[], object], device: torch.device) -> torch.cuda.CUDAGraph:
-    """Captures work that has fixed shapes."""
-    side = torch.cuda.Stream(device)
-    with torch.cuda.stream(side):
-        work()  # whatever is made on the first call must not be captured
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph
 
 
 def compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,12 +77,13 @@ class Stopwatch:
         return {name: side.median_ms for name, side in found.items()}
 
     def replayed(self, work: Work) -> float | None:
-        """Median milliseconds of work captured in a graph; None without CUDA or memory."""
+        """Median milliseconds of work captured in a graph; None without CUDA, or with a warning if that fails."""
         if self.device.type != "cuda":
             return None
         try:
             replay = graph_of(work, self.device).replay
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # no memory, or an operation that a graph cannot hold
+            warnings.warn(f"not captured: {error}", stacklevel=2)
             torch.cuda.empty_cache()
             return None
         return self.in_turn({"replay": replay}).get("replay")

@@ -29,6 +29,8 @@ TOY = {
     "eval_throughput": ["--images", "1", "--batch", "4", "--warmup", "0", "--repeats", "2", "--device", "cpu"],
     "export_memory": ["--gigabytes", "0.1", "--work", WORK],
     "generate": ["--requests", "2", "--batch", "2", "--new-tokens", "2", "--repeats", "2", "--device", "cpu"],
+    "image_preparation": ["--warmup", "0", "--repeats", "2"],
+    "memory": ["--model", "1.5-7b", "--device", "cpu"],
     "prefill": ["--size", "toy", "--model", "1.5-7b", "--repeats", "2", "--device", "cpu"],
     "startup": ["--warmup", "0", "--repeats", "2"],
     "train_throughput": ["--size", "toy", "--samples", "2", "--batch", "2", "--repeats", "2", "--device", "cpu"],
