@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from llava.image_workers import ImageFeed
+
 
 @dataclass
 class ImageStore:
@@ -24,6 +26,7 @@ class ImageStore:
         sizes: (w, h) of those that have been looked at.
         downloads: Those that came from a URL and are not encoded yet.
         failures: Why those cannot be read that cannot.
+        feed: Prepares those that are to be encoded next.
     """
 
     uses: Counter[str]
@@ -31,6 +34,7 @@ class ImageStore:
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     downloads: dict[str, bytes] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    feed: ImageFeed = field(init=False)
 
     def size(self, source: ImageSource) -> tuple[int, int]:
         """Size of an image; one at a URL is downloaded for it and kept until `open`."""

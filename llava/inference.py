@@ -26,6 +26,7 @@ from llava.conversation import conv_templates, default_conv_mode
 from llava.generation import Generator, Prompt
 from llava.image_source import ImageSource, UnreadableImageError, source_key
 from llava.image_store import ImageStore
+from llava.image_workers import ImageFeed, ImagePixels, default_workers, join_pixels
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.prefix import PrefixKey, PrefixStore, shared_prefixes, supports_prefixes
 from llava.prompting import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
@@ -69,6 +70,7 @@ class Inference:
         conv_mode: str | None = None,
         reuse_prefixes: bool = True,
         compile: bool = False,
+        image_workers: int | None = None,
     ) -> None:
         """Takes the parts that `load_pretrained_model` returns.
 
@@ -80,9 +82,10 @@ class Inference:
             reuse_prefixes: Whether questions about the same images share what the language model computes of them.
                 The answers are the same; without, every prompt is computed as a whole.
             compile: Decode with a static cache and a compiled step; see `Generator`.
+            image_workers: Processes that prepare pixels ahead; by default none on a CPU, else by the cores.
 
         Raises:
-            ValueError: There is no template of that name.
+            ValueError: There is no template of that name, or `image_workers` is negative.
         """
         self.tokenizer = tokenizer
         self.model = model.eval()
@@ -93,6 +96,9 @@ class Inference:
         self.usage = Usage()
         self._reuse_prefixes = reuse_prefixes and supports_prefixes(model)
         self._generator = Generator(model, self.pad_token_id, compile=compile)
+        if image_workers is not None and image_workers < 0:
+            raise ValueError(f"image_workers must be 0 or more, got {image_workers}")
+        self._image_workers = default_workers(model.device) if image_workers is None else image_workers
 
     @classmethod
     def load(
@@ -102,6 +108,7 @@ class Inference:
         *,
         conv_mode: str | None = None,
         compile: bool = False,
+        image_workers: int | None = None,
         **options: Any,
     ) -> Inference:
         """Loads a checkpoint and makes it ready to be asked.
@@ -111,6 +118,7 @@ class Inference:
             model_base: The checkpoint that the projector belongs to.
             conv_mode: Name of a conversation template; by default the one that the model's config asks for.
             compile: Of the vision half, see `load_pretrained_model`; of decoding, see `__init__`.
+            image_workers: See `__init__`.
             **options: Passed to `load_pretrained_model` (`compression`, `device`, `torch_dtype`, `load_4bit`, ...).
 
         Raises:
@@ -123,7 +131,7 @@ class Inference:
             options["attn_implementation"] = "sdpa"  # flash attention breaks the graph of a step
         base = None if model_base is None else str(model_base)
         tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, compile=compile, **options)
-        return cls(tokenizer, model, image_processor, conv_mode=conv_mode, compile=compile)
+        return cls(tokenizer, model, image_processor, conv_mode=conv_mode, compile=compile, image_workers=image_workers)
 
     def prompt(self, question: Question) -> str:
         """The whole prompt of a single-turn question, `<image>` in place of each image."""
@@ -182,20 +190,21 @@ class Inference:
                 prepared = [replace(item, prefix=prefix) for item, prefix in zip(prepared, shared, strict=True)]
             prefixes = PrefixStore(Counter(item.prefix for item in prepared if item.prefix))
             prepared = _shared_prefixes_together(prepared)
-            while prepared:
-                longest = list(accumulate((item.length for item in prepared), max))
-                batch = prepared[: size.for_next(longest, options.max_new_tokens)]
-                answers: list[Answer] = []
-                try:
-                    answers = list(self._answer_batch(batch, store, prefixes, options, skip_errors))
-                except (torch.OutOfMemoryError, MemoryError) as error:
-                    size.halve(len(batch), error)
-                    prefixes.kept.clear()
-                if answers:
-                    prepared = prepared[len(batch) :]
-                    yield from answers
-                else:  # the error has let go of its tensors by now
-                    release_memory()
+            with self._feed(prepared, store) as store.feed:
+                while prepared:
+                    longest = list(accumulate((item.length for item in prepared), max))
+                    batch = prepared[: size.for_next(longest, options.max_new_tokens)]
+                    answers: list[Answer] = []
+                    try:
+                        answers = list(self._answer_batch(batch, store, prefixes, options, skip_errors))
+                    except (torch.OutOfMemoryError, MemoryError) as error:
+                        size.halve(len(batch), error)
+                        prefixes.kept.clear()
+                    if answers:
+                        prepared = prepared[len(batch) :]
+                        yield from answers
+                    else:  # the error has let go of its tensors by now
+                        release_memory()
 
     def ask_one(self, text: str, *images: ImageSource, options: GenerationOptions | None = None) -> Answer:
         """Answers one question."""
@@ -243,27 +252,40 @@ class Inference:
 
     def _encode_missing(self, batch: list[_Prepared], store: ImageStore, skip_errors: bool) -> dict[str, str]:
         """Fills the store with what the batch needs; returns the images that cannot be read, with the reason."""
-        missing: dict[str, ImageSource] = {}
-        for item in batch:
-            missing |= {
-                key: source for key, source in zip(item.keys, item.sources, strict=True) if key not in store.features
-            }
-        images, keys, failures = [], [], {}
-        for key, source in missing.items():
-            try:
-                images.append(store.open(key, source))
-                keys.append(key)
-            except UnreadableImageError as error:
-                if not skip_errors:
-                    raise
-                failures[key] = str(error)
+        missing = list(dict.fromkeys(key for item in batch for key in item.keys if key not in store.features))
+        failures = {key: store.failures[key] for key in missing if key in store.failures}
+        start = time.perf_counter()
+        images = store.feed.take([key for key in missing if key not in failures])
+        failures |= {image.key: image.error for image in images if image.pixels is None}
+        store.failures |= failures
+        if failures and not skip_errors:
+            raise UnreadableImageError(next(iter(failures.values())))
+        images = [image for image in images if image.pixels is not None]
         if images:
-            start = time.perf_counter()
-            store.features |= dict(zip(keys, self.encode(images), strict=True))
+            store.features |= self._encode_pixels(images)
+            store.feed.look_ahead(len(images))
             self._synchronise()
             self.usage.encode_seconds += time.perf_counter() - start
             self.usage.images_encoded += len(images)
         return failures
+
+    @torch.inference_mode()
+    def _encode_pixels(self, images: Sequence[ImagePixels]) -> dict[str, Tensor]:
+        """(K_i, D) of prepared images, by key."""
+        pixels = self._on_device(join_pixels([image.pixels for image in images if image.pixels is not None]))
+        features = self.model.encode_images(pixels, image_sizes=[image.size for image in images])
+        return {image.key: feature for image, feature in zip(images, features, strict=True)}
+
+    def _feed(self, prepared: Sequence[_Prepared], store: ImageStore) -> ImageFeed:
+        """Pixels of the images that questions need and that are not encoded, in the order of the questions."""
+        sources = {
+            key: store.downloads.pop(key, source)
+            for item in prepared
+            for key, source in zip(item.keys, item.sources, strict=True)
+            if key not in store.features and key not in store.failures
+        }
+        device = self.model.device
+        return ImageFeed(sources, self.image_processor, self.model.config, device, self._image_workers)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Any]) -> list[Tensor]:
@@ -281,7 +303,9 @@ class Inference:
 
     def preprocess(self, images: Sequence[Any]) -> Tensor | list[Tensor]:
         """Pixels of PIL images, as the vision tower wants them: (B, 3, H, W), or tiles of each image."""
-        pixels = process_images(list(images), self.image_processor, self.model.config)
+        return self._on_device(process_images(list(images), self.image_processor, self.model.config))
+
+    def _on_device(self, pixels: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         device, dtype = self.model.device, self.model.dtype
         if isinstance(pixels, list):
             return [tiles.to(device, dtype) for tiles in pixels]

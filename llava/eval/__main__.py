@@ -235,6 +235,7 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
         device=device,
         torch_dtype=args.dtype,
         compile=args.compile,
+        image_workers=args.image_workers,
     )
     own = inference.model.compression
     for compression in [*compressions, own]:

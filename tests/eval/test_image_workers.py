@@ -1,0 +1,140 @@
+"""Images prepared ahead by worker processes: the same answers and errors, and no process left behind."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from llava.image_processing import load_image_processor, process_images
+from llava.image_source import UnreadableImageError
+from llava.image_workers import ImageFeed, default_workers, join_pixels
+from llava.inference import Answer, GenerationOptions, Inference, Question
+
+CPU = torch.device("cpu")
+PAD = SimpleNamespace(image_aspect_ratio="pad")
+ANYRES = SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=[[336, 672], [672, 336], [672, 672]])
+
+
+def picture(number: int) -> Image.Image:
+    levels = np.random.default_rng(number).integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
+    return Image.fromarray(levels)
+
+
+def encoded(number: int) -> bytes:
+    file = io.BytesIO()
+    picture(number).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def processor(oracle_dir: Path) -> object:
+    return load_image_processor(oracle_dir / "tiny-clip-vit-l14-336")
+
+
+def ask(inference: Inference, questions: Sequence[Question]) -> list[Answer]:
+    options = GenerationOptions(max_new_tokens=2)
+    return sorted(inference.ask(questions, batch_size=3, options=options, skip_errors=True), key=lambda a: a.index)
+
+
+@pytest.mark.parametrize("name", ["tiny-llava-v1.5", pytest.param("tiny-llava-v1.6-next", marks=pytest.mark.slow)])
+def test_answers_are_the_same_with_workers_and_without(name: str, oracle_dir: Path, tmp_path: Path) -> None:
+    """Paths, bytes and pictures in memory, one shared, one of each unreadable."""
+    picture(0).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(encoded(1)[:200])
+    images = [tmp_path / "good.png", encoded(2), tmp_path / "good.png", encoded(3)[:300], tmp_path / "bad.png"]
+    images += [picture(number) for number in range(4, 9)]
+    questions = [Question(f"What is number {number}?", (image,)) for number, image in enumerate(images)]
+    alone = Inference.load(oracle_dir / name, device="cpu", compression="visionzip:54+10", image_workers=0)
+    helped = Inference(alone.tokenizer, alone.model, alone.image_processor, image_workers=2)
+    expected = ask(alone, questions)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    assert ask(helped, questions) == expected
+    assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn that sampled answers would miss
+    assert [bool(answer.error) for answer in expected] == [number in (3, 4) for number in range(10)]
+    assert helped.usage.images_encoded == alone.usage.images_encoded == 7
+    with pytest.raises(UnreadableImageError, match=r"bad\.png"):
+        list(helped.ask(questions[:3] + questions[4:], batch_size=10))
+    assert not multiprocessing.active_children()
+
+
+def test_a_call_that_is_not_finished_leaves_no_process(processor: object) -> None:
+    with ImageFeed({str(n): encoded(n) for n in range(40)}, processor, PAD, CPU, workers=2) as feed:
+        feed.take(["0"])
+        assert len(multiprocessing.active_children()) == 2
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_are_taken_in_any_order_and_again(processor: object, workers: int) -> None:
+    sources = {str(number): encoded(number) for number in range(8)}
+    with ImageFeed(sources, processor, PAD, CPU, workers) as feed:
+        for key in ("3", "0", "7", "0"):
+            (image,) = feed.take([key])
+            assert image.key == key and image.size == picture(int(key)).size
+            assert torch.equal(image.pixels, process_images([picture(int(key))], processor, PAD))
+
+
+@pytest.mark.parametrize("config", [PAD, ANYRES])
+def test_joined_pixels_are_those_of_all_images_together(processor: object, config: SimpleNamespace) -> None:
+    wide = picture(1).resize((300, 100))
+    for images in ([picture(0)], [picture(0), picture(0)], [picture(0), wide]):
+        whole = process_images(images, processor, config)
+        joined = join_pixels([process_images([image], processor, config) for image in images])
+        assert type(joined) is type(whole) and len(joined) == len(whole)
+        assert all(torch.equal(one, other) for one, other in zip(joined, whole, strict=True))
+
+
+def test_the_number_of_workers() -> None:
+    assert default_workers(CPU) == 0
+    assert 0 <= default_workers(torch.device("cuda")) <= 8
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_is_killed(oracle_dir: Path) -> None:
+    program = (
+        "import sys, time, multiprocessing, torch\n"
+        "from types import SimpleNamespace\n"
+        "from llava.image_processing import load_image_processor\n"
+        "from llava.image_workers import ImageFeed\n"
+        "processor = load_image_processor(sys.argv[1])\n"
+        "sources = {str(n): sys.argv[2] for n in range(40)}\n"
+        "config = SimpleNamespace(image_aspect_ratio='pad')\n"
+        "feed = ImageFeed(sources, processor, config, torch.device('cpu'), 2)\n"
+        "feed.take(['0'])\n"
+        "print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    folder = oracle_dir / "tiny-clip-vit-l14-336"
+    command = [sys.executable, "-c", program, str(folder), str(oracle_dir / "images" / "small.png")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(map(is_running, pids))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process still does something; one that nobody has waited for does not."""
+    try:
+        os.kill(pid, 0)
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except (ProcessLookupError, FileNotFoundError):
+        return False
