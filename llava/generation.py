@@ -138,17 +138,15 @@ class Generator:
         if not self.compile or options.get("num_beams", 1) > 1:
             return None
         length = -(-(prompt_length + options["max_new_tokens"]) // _LENGTH_STEP) * _LENGTH_STEP
-        rows, held, cache = self._static or (0, 0, None)
-        if cache is not None and rows == batch and length <= held <= length + _LENGTH_STEP:
-            cache.reset()
-        else:
-            self._static = None  # its memory is to be had again before more is asked for
-            self._static = (
-                batch,
-                length,
-                StaticCache(config=self.model.config.get_text_config(), max_cache_len=length),
-            )
-        return self._static[2]
+        if self._static is not None:
+            rows, held, cache = self._static
+            if rows == batch and length <= held <= length + _LENGTH_STEP:
+                cache.reset()
+                return cache
+        self._static = None  # its memory is to be had again before more is asked for
+        cache = StaticCache(config=self.model.config.get_text_config(), max_cache_len=length)
+        self._static = (batch, length, cache)
+        return cache
 
 
 def _in_order(features: Iterable[Sequence[Tensor]]) -> list[Tensor]:
