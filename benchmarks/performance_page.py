@@ -62,7 +62,7 @@ def goals_table(results: Results) -> str:
                 row["remark"] = row["remark"] or goal["note"]
     for (benchmark, _, _), row in rows.items():
         if all(row[machine] is None for machine in results):
-            row["remark"] = f"`python benchmarks/{benchmark}.py`, {row['remark'] or 'not measured'}"
+            row["remark"] = _how_to_measure(benchmark, str(row["remark"]))
         row |= {machine: row[machine] or "not measured" for machine in results}
     return table([rows[key] for key in sorted(rows, key=lambda key: _place(key[0]))])
 
@@ -128,6 +128,12 @@ def main() -> int:
 
 def _place(benchmark: str) -> tuple[int, str]:
     return (ORDER.index(benchmark) if benchmark in ORDER else len(ORDER), benchmark)
+
+
+def _how_to_measure(benchmark: str, note: str) -> str:
+    """A goal's note, and the command unless the note has one."""
+    command = f"`python benchmarks/{benchmark}.py`"
+    return note if "python benchmarks/" in note else ", ".join(filter(None, [note, command]))
 
 
 def _reached(goal: Mapping[str, Any]) -> str | None:

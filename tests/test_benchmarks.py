@@ -155,6 +155,31 @@ def test_the_page_and_its_picture_are_remade(page_status: Any, tmp_path: Path) -
     assert (page.parent / "assets" / "cost_against_tokens.svg").stat().st_size > 10_000
 
 
+def commands_of(script: str, **variables: str) -> list[str]:
+    """What a script would run: its interpreter is `echo`."""
+    variables = {"PYTHON": "echo", "MACHINE": "m", "RESULTS": "r", "PAGE": "p.md"} | variables
+    done = subprocess.run(
+        ["bash", str(FOLDER / script)], env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    return [line for line in done.stdout.splitlines() if line.startswith("benchmarks/")]
+
+
+def test_the_scripts_run_every_benchmark() -> None:
+    for script in ("run_cpu.sh", "run_gpu.sh"):
+        *lines, last = commands_of(script)
+        assert last == "benchmarks/performance_page.py --results r --page p.md"
+        assert {Path(line.split()[0]).stem for line in lines} >= set(BENCHMARKS) - {"export_memory"}
+        files = [line.split("--json ")[1] for line in lines]
+        assert len(set(files)) == len(files) and all(re.fullmatch(r"r/m/[\w.-]+\.json", file) for file in files)
+
+
+def test_a_piece_and_a_single_benchmark() -> None:
+    pieces = [commands_of("run_gpu.sh", PIECE=str(number))[:-1] for number in range(1, 7)]
+    assert all(pieces) and [line for piece in pieces for line in piece] == commands_of("run_gpu.sh")[:-1]
+    one = commands_of("run_cpu.sh", ONLY="vision-siglip", SIGLIP="--batch 2", RESULTS="elsewhere")[:-1]
+    assert one == ["benchmarks/vision.py --batch 2 --json elsewhere/m/vision-siglip.json"]
+
+
 @pytest.mark.slow
 def test_the_script_tells_what_failed_and_goes_on(tmp_path: Path) -> None:
     """A benchmark that fails in the middle; the ones around it and the page are made, and the status says so."""

@@ -113,8 +113,9 @@ def test_loss_and_all_gradients_equal_the_padded_batch(load, kind, compression, 
         assert rows > 1 and rows * width > sum(lengths)  # padding at the end of a row is there too
 
 
-def test_projector_gradients_with_gradient_checkpointing(load):
-    model = load("llava", "visionzip:5+2", "sdpa")
+@pytest.mark.parametrize("attention", ["sdpa", "sdpa_by_sample"])
+def test_projector_gradients_with_gradient_checkpointing(load, attention):
+    model = load("llava", "visionzip:5+2", attention)
     model.requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(True)
     batch = batch_of(model)
