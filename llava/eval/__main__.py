@@ -52,6 +52,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--compile", action="store_true", help="compile the vision half and decoding; the first batches wait"
     )
     parser.add_argument(
+        "--image-workers",
+        type=_whole_number(0),
+        help="processes that prepare images ahead; default: by the cores on a GPU, none on a CPU",
+    )
+    parser.add_argument(
         "--latency-repeats",
         type=_whole_number(0),
         default=11,
