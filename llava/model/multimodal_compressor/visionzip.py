@@ -54,19 +54,21 @@ def visionzip(
             f"{tuple(saliency.shape)} do not describe the same patches"
         )
     left, kept = _split(saliency, dominant - offset)  # (B, R), (B, dominant - offset)
-    tokens = gather_rows(hidden_states, kept + offset)
-    positions = kept
-    if has_cls:
-        tokens = torch.cat([hidden_states[:, :1], tokens], dim=1)
-        positions = torch.cat([kept.new_full((kept.shape[0], 1), -1), kept], dim=1)
+    arranged = _targets_first(left, contextual)  # (B, R)
+    targets, others = arranged[:, :contextual], arranged[:, contextual:]
+    cls = kept.new_full((kept.shape[0], offset), -1)
+    positions = torch.cat([cls, kept, targets], dim=1)  # (B, K)
+    tokens = gather_rows(hidden_states, positions + offset)
     sizes = torch.ones_like(positions)
-    joined = None
+    group = None
     if contextual:
-        merged, targets, counts, joined = _merge(hidden_states[:, offset:], keys[:, offset:], left, contextual, merge)
-        tokens = torch.cat([tokens, merged], dim=1)
-        positions = torch.cat([positions, targets], dim=1)
-        sizes = torch.cat([sizes, counts + 1], dim=1)
-    assignment = _assignment(kept, left, joined, offset) if return_assignment else None
+        group = _nearest_target(gather_rows(_unit(keys[:, offset:]), arranged), contextual)
+        member = group.unsqueeze(-1) == torch.arange(contextual, device=group.device)  # (B, R - M, M)
+        total = member.to(tokens.dtype).transpose(1, 2) @ gather_rows(hidden_states[:, offset:], others)  # (B, M, C)
+        counts = member.sum(dim=1)  # (B, M)
+        _merge(tokens[:, dominant:], total, counts, merge)
+        sizes[:, dominant:] += counts
+    assignment = _assignment(kept, arranged, group, contextual, offset) if return_assignment else None
     return CompressedTokens(tokens, positions, sizes, dominant, contextual, assignment)
 
 
@@ -79,52 +81,42 @@ def _split(saliency: Tensor, num_kept: int) -> tuple[Tensor, Tensor]:
     return order[:, :num_left], order[:, num_left:]
 
 
-def _merge(
-    patches: Tensor, keys: Tensor, left: Tensor, contextual: int, merge: MergeRule
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Merges R left-over patches into M contextual tokens.
+def _targets_first(left: Tensor, contextual: int) -> Tensor:
+    """The R left-over patches (B, R), ascending, with every (R // M)-th, M in all, moved to the front."""
+    if not contextual:
+        return left
+    step = max(1, left.shape[1] // contextual)
+    index = torch.arange(left.shape[1], device=left.device)
+    rows = index[: contextual * step].view(contextual, step)  # each begins with its target
+    order = torch.cat([rows[:, 0], rows[:, 1:].flatten(), index[contextual * step :]])
+    return left.index_select(1, order)
 
-    Args:
-        patches: (B, P, C), of which the R rows are copied once: they are most of what the method moves.
-        keys: (B, P, d).
-        left: (B, R), the patches' indices, ascending.
-        contextual: M.
-        merge: See `visionzip`.
 
-    Returns:
-        tokens (B, M, C), the targets' patch indices (B, M), how many joined each (B, M), and for each of the R the
-        number of its group (B, R).
-    """
-    num_left = left.shape[1]
-    step = max(1, num_left // contextual)
-    target = torch.arange(contextual, device=left.device) * step  # (M,)
-    is_target = torch.zeros(num_left, dtype=torch.uint8, device=left.device).index_fill_(0, target, 1)
-    other = is_target.argsort(stable=True)[: num_left - contextual]  # (R - M,), ascending
+def _unit(keys: Tensor) -> Tensor:
+    """Keys of length 1, in fp32 also for half-precision models: eight bits of mantissa would decide the groups."""
+    return torch.nn.functional.normalize(keys.float(), dim=-1)
 
-    targets, others = left[:, target], left[:, other]  # (B, M), (B, R - M)
-    # Cosine similarity in fp32 also for half-precision models: eight bits of mantissa would decide the groups.
-    unit = torch.nn.functional.normalize(keys.float(), dim=-1)
-    group = (gather_rows(unit, others) @ gather_rows(unit, targets).transpose(1, 2)).argmax(dim=2)  # (B, R - M)
-    member = torch.nn.functional.one_hot(group, contextual)  # (B, R - M, M)
-    counts = member.sum(dim=1)  # (B, M)
 
-    total = member.to(patches.dtype).transpose(1, 2) @ gather_rows(patches, others)  # (B, M, C)
+def _nearest_target(unit: Tensor, contextual: int) -> Tensor:
+    """(B, R - M): for each key of `unit` (B, R, d) but the first M, which of these is most similar to it."""
+    return (unit[:, contextual:] @ unit[:, :contextual].transpose(1, 2)).argmax(dim=2)
+
+
+def _merge(targets: Tensor, total: Tensor, counts: Tensor, merge: MergeRule) -> None:
+    """Merges into the targets (B, M, C), in place, the sum `total` (B, M, C) of the (B, M) patches that joined each."""
     if merge == "reference":
-        tokens = gather_rows(patches, targets) + total / counts.clamp(min=1).unsqueeze(-1).to(patches.dtype)
+        targets += total / counts.clamp(min=1).unsqueeze(-1).to(total.dtype)
     else:
-        tokens = (gather_rows(patches, targets) + total) / (counts + 1).unsqueeze(-1).to(patches.dtype)
-
-    own_group = torch.arange(contextual, device=left.device).expand(left.shape[0], -1)
-    groups = torch.cat([own_group, group], dim=1)[:, torch.cat([target, other]).argsort()]
-    return tokens, targets, counts, groups
+        targets += total
+        targets /= (counts + 1).unsqueeze(-1).to(total.dtype)
 
 
-def _assignment(kept: Tensor, left: Tensor, joined: Tensor | None, offset: int) -> Tensor:
+def _assignment(kept: Tensor, arranged: Tensor, group: Tensor | None, contextual: int, offset: int) -> Tensor:
     """(B, P): for each patch the row of the compressed tokens that holds it, -1 for a dropped one."""
-    num_kept = kept.shape[1]
-    kept_rows = torch.arange(offset, offset + num_kept, device=kept.device).expand_as(kept)
-    left_rows = torch.full_like(left, -1) if joined is None else joined + offset + num_kept
-    patches, rows = torch.cat([kept, left], dim=1), torch.cat([kept_rows, left_rows], dim=1)
+    batch, num_kept = kept.shape
+    rows = torch.arange(offset, offset + num_kept + contextual, device=kept.device).expand(batch, -1)
+    joined = arranged.new_full(arranged.shape, -1) if group is None else group + offset + num_kept
+    patches, rows = torch.cat([kept, arranged], dim=1), torch.cat([rows, joined], dim=1)
     return torch.empty_like(patches).scatter_(1, patches, rows)
 
 
