@@ -120,8 +120,8 @@ def notes(tower: Tower, last: Batch) -> list[str]:
     return [
         f"Ours runs {layers - 1} of {layers} layers, and computes keys and {score} once more beside the last of them. "
         f"If operations alone counted, it would be {last.flops_ratio('vanilla'):.3f} times as fast as LLaVA's way and "
-        f"{last.flops_ratio('reference'):.3f} times as fast as the reference's. Sharing the projections with that layer "
-        "would win 0.2 % and mean to run attention ourselves in place of transformers' modules.",
+        f"{last.flops_ratio('reference'):.3f} times as fast as the reference's. Sharing that layer's projections "
+        "would win less than 1 %, and its attention would have to be run here, not by transformers' module.",
         "What the reference loses beyond its operations is memory traffic: every layer writes and reads its attention "
         "map three times, and keeps it. The linear layers are the same on all sides; on a CPU they are nearly all of "
         "the time, so the ratio there is small, and on a GPU larger.",
