@@ -24,7 +24,7 @@ from report import Cell, Goal, Report
 from torch import Tensor
 
 from llava.hub.shards import plan_shards, write_safetensors, write_shards
-from llava.hub.stored_tensor import StoredTensor
+from llava.model.stored_tensor import StoredTensor
 
 HIDDEN, INTERMEDIATE, HEADS, VOCABULARY = 5120, 13824, 40, 32_000
 SHARD = 5 * 10**9

@@ -30,6 +30,7 @@ TOY = {
     "export_memory": ["--gigabytes", "0.1", "--work", WORK],
     "generate": ["--requests", "2", "--batch", "2", "--new-tokens", "2", "--repeats", "2", "--device", "cpu"],
     "image_preparation": ["--warmup", "0", "--repeats", "2"],
+    "loading": ["--gigabytes", "0.1", "--format", "llava"],
     "memory": ["--model", "1.5-7b", "--device", "cpu"],
     "prefill": ["--size", "toy", "--model", "1.5-7b", "--repeats", "2", "--device", "cpu"],
     "startup": ["--warmup", "0", "--repeats", "2"],

@@ -74,7 +74,8 @@ class _Counter(TorchDispatchMode):
             self.kernels += 1
             self.bytes_moved += sum(map(_size, [*inputs, *outputs]))
         for leaf in made:
-            self._allocated(leaf.untyped_storage())
+            if not leaf.is_meta:  # which has a size, and no memory
+                self._allocated(leaf.untyped_storage())
         return output
 
     def _allocated(self, storage: torch.UntypedStorage) -> None:

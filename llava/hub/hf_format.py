@@ -15,12 +15,12 @@ from llava.chat_template import chat_template
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import default_conv_mode
 from llava.hub.source import HEAD, Source, copied_settings
-from llava.hub.stored_tensor import StoredTensor
 from llava.hub.vocabulary import AddedRows, add_image_token
 from llava.image_processing import load_image_processor
 from llava.model.checkpoint_files import CheckpointError
 from llava.model.multimodal_encoder import tower_has_cls
 from llava.model.state_dict_adapter import TRANSFORMERS_NAMES, to_file_names
+from llava.model.stored_tensor import StoredTensor
 
 _CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
 _PROCESSORS = {"llava": "LlavaProcessor", "llava_next": "LlavaNextProcessor"}

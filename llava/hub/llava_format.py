@@ -11,7 +11,6 @@ from llava.hub.llava_config import OPENAI_TOWER, is_openai_tower, llava_config
 from llava.hub.llava_tokenizer import write_llava_tokenizer
 from llava.hub.source import Source, copied_settings
 from llava.hub.staging import MANIFEST
-from llava.hub.stored_tensor import StoredTensor
 from llava.hub.vocabulary import drop_image_token
 from llava.model.checkpoint_files import CheckpointError
 from llava.model.state_dict_adapter import LLAVA_NAMES, to_file_names
@@ -64,7 +63,7 @@ def write_llava(
     write_llava_tokenizer(tokenizer, folders, folder, rows)
     _write_json(folder / "generation_config.json", _generation(source, entries))
     own = {name: tensor for name, tensor in source.tensors.items() if inside or not name.startswith(source.tower)}
-    own |= {name: StoredTensor.of(value) for name, value in source.parts.unused.items()}
+    own |= source.parts.unused
     return Layout(to_file_names(own, LLAVA_NAMES, source.tower), tuple(notes), rows)
 
 

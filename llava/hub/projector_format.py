@@ -12,7 +12,6 @@ from llava.hub.hf_format import Layout, config_entries, is_local_path, without_l
 from llava.hub.llava_config import llava_config
 from llava.hub.llava_format import name_tower
 from llava.hub.source import open_source
-from llava.hub.stored_tensor import StoredTensor
 from llava.model.checkpoint_files import projector_file, read_json
 from llava.model.config_adapter import is_transformers_format
 from llava.model.configuration import CompressionConfig, as_compression
@@ -20,6 +19,7 @@ from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.lora import is_adapter
 from llava.model.multimodal_projector import read_projector
 from llava.model.state_dict_adapter import PROJECTOR_NAMES, to_file_names
+from llava.model.stored_tensor import StoredTensor
 
 LEGACY_FILE = "mm_projector.bin"
 _BASE = "base_model_name_or_path"

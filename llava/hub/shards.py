@@ -16,22 +16,12 @@ from typing import Any
 
 import torch
 
-from llava.hub.stored_tensor import StoredTensor
+from llava.model.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+# Eight-bit floats are read, never released.
+_DTYPES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items() if not name.startswith("F8")}
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _BLOCK = 16 * 2**20  # bytes that are hashed and written at a time
 

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.hub.stored_tensor import StoredTensor
 from llava.model.checkpoint_files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.config_adapter import is_transformers_format
 from llava.model.configuration import CompressionConfig, as_compression
 from llava.model.loading import ModelParts, check_tensors, parts_of_checkpoint
-from llava.model.lora import Adapter, merged_weight
 from llava.model.state_dict_adapter import tower_root
+from llava.model.stored_tensor import StoredTensor
 from llava.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -90,11 +88,11 @@ def open_source(src: str | Path, model_base: str | Path | None = None) -> Source
         CheckpointError: It cannot be loaded, or is quantised, or lacks tensors.
     """
     folder = resolve_checkpoint(src)
-    parts = parts_of_checkpoint(folder, model_base, merge=False)
+    parts = parts_of_checkpoint(folder, model_base)
     _refuse_quantised(parts)
     parts.may_start_at_random = ()  # nothing random is released
     check_tensors(parts)
-    return Source(folder, parts, _stored_tensors(parts))
+    return Source(folder, parts, dict(parts.state))
 
 
 def folders_read(src: str | Path, model_base: str | Path | None = None) -> list[Path]:
@@ -125,26 +123,6 @@ def _refuse_quantised(parts: ModelParts) -> None:
                 f"{parts.source}: config.json: {where}quantization_config ({method or 'unknown method'}): a quantised "
                 "model is not exported; export the model it was made of"
             )
-
-
-def _stored_tensors(parts: ModelParts) -> dict[str, StoredTensor]:
-    tensors = {name: StoredTensor.of(value) for name, value in parts.state.items()}
-    adapted = {layer for adapter in parts.unmerged for layer in adapter.factors}
-    for layer in adapted:
-        name = f"{layer}.weight"
-        tensors[name] = _merged(parts.state[name], parts.unmerged, layer)
-    return tensors
-
-
-def _merged(weight: Tensor, adapters: list[Adapter], layer: str) -> StoredTensor:
-    def read() -> tuple[Tensor]:
-        total = weight
-        for adapter in adapters:
-            if layer in adapter.factors:
-                total = merged_weight(total, adapter.factors[layer]).to(weight.dtype)
-        return (total,)
-
-    return StoredTensor(tuple(weight.shape), weight.dtype, read)
 
 
 def copied_settings(folder: Path, name: str) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.hub.source import EMBEDDING, HEAD
-from llava.hub.stored_tensor import StoredTensor
 from llava.model.checkpoint_files import CheckpointError
+from llava.model.stored_tensor import StoredTensor
 
 PAD_TOKEN = "<pad>"
 ROWS_BEFORE = "llava_vocab_size"  # entry of config.json: rows that the vocabulary had before the image token's

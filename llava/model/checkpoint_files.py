@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from llava.model.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -96,21 +99,20 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def read_tensors(files: list[Path]) -> dict[str, Tensor]:
-    """Reads the tensors of safetensors files or of legacy `.bin` files (weights only); mapped, not copied.
+def open_tensors(files: list[Path], *, mapped: bool = False) -> dict[str, StoredTensor]:
+    """What safetensors files or legacy `.bin` files (weights only) hold; each tensor is read when it is asked for.
+
+    Args:
+        files: Whole models, or shards of one.
+        mapped: Give tensors that are mapped from the files: they take no memory of their own, and change with the file.
 
     Raises:
         CheckpointError: A file is damaged, or a `.bin` holds more than tensors.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for file in files:
         try:
-            if file.suffix == ".safetensors":
-                with safe_open(file, framework="pt") as reader:
-                    shard = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
-            else:
-                # torch's older format, no archive, cannot be mapped
-                shard = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            shard = _open_safetensors(file, mapped) if file.suffix == ".safetensors" else _open_bin(file, mapped)
         except Exception as error:
             raise CheckpointError(f"{file}: cannot be read as tensors: {error}") from error
         repeated = sorted(set(shard) & set(tensors))
@@ -118,3 +120,50 @@ def read_tensors(files: list[Path]) -> dict[str, Tensor]:
             raise CheckpointError(f"{file}: holds tensors that another shard holds too: {', '.join(repeated[:5])}")
         tensors.update(shard)
     return tensors
+
+
+def read_tensors(files: list[Path]) -> dict[str, Tensor]:
+    """Reads all tensors of files at once; see `open_tensors`."""
+    return {name: tensor.read() for name, tensor in open_tensors(files).items()}
+
+
+def _open_safetensors(file: Path, mapped: bool) -> dict[str, StoredTensor]:
+    reader = safe_open(file, framework="pt", backend="mmap" if mapped else "pread")  # open as long as a tensor needs it
+    found = {}
+    for name in reader.keys():  # noqa: SIM118
+        if mapped:
+            found[name] = StoredTensor.of(reader.get_tensor(name))
+        else:
+            entry = reader.get_slice(name)
+            dtype = SAFETENSORS_DTYPES[entry.get_dtype()]
+            found[name] = StoredTensor(tuple(entry.get_shape()), dtype, partial(_read_one, reader, name))
+    return found
+
+
+def _read_one(reader: Any, name: str) -> tuple[Tensor]:
+    return (reader.get_tensor(name),)
+
+
+def _open_bin(file: Path, mapped: bool) -> dict[str, StoredTensor]:
+    is_archive = zipfile.is_zipfile(file)  # torch's older format is none: it can only be read as a whole
+    if mapped or not is_archive:
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+        return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}
+    tensors = torch.load(file, map_location="meta", weights_only=True)
+    return {
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, partial(_read_bin, file, tensor))
+        for name, tensor in tensors.items()
+    }
+
+
+def _read_bin(file: Path, place: Tensor) -> tuple[Tensor]:
+    """Reads what a tensor on the meta device stands for; torch notes where in the file its storage begins."""
+    storage: Any = place.untyped_storage()
+    content = torch.empty(storage.nbytes(), dtype=torch.uint8)
+    with file.open("rb") as stream:
+        stream.seek(storage._checkpoint_offset)
+        if stream.readinto(memoryview(content.numpy())) < len(content):  # type: ignore[arg-type]
+            raise CheckpointError(f"{file}: ends in the middle of a tensor")
+    tensor = torch.empty(0, dtype=place.dtype)
+    tensor.set_(content.untyped_storage(), place.storage_offset(), place.shape, place.stride())
+    return (tensor if tensor.nbytes == len(content) else tensor.clone(),)

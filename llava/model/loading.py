@@ -17,9 +17,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from llava.model.checkpoint_files import (
     TRAINED_FILE,
     CheckpointError,
+    open_tensors,
     projector_file,
     read_json,
-    read_tensors,
     resolve_checkpoint,
     weight_files,
 )
@@ -37,9 +37,7 @@ from llava.model.image_rules import ImageRules
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.lora import (
-    Adapter,
     adapter_base,
-    check_adapter,
     is_adapter,
     merge_adapter,
     read_adapter,
@@ -56,6 +54,7 @@ from llava.model.state_dict_adapter import (
     to_module_names,
     tower_root,
 )
+from llava.model.stored_tensor import StoredTensor
 from llava.model.zero3 import without_zero3
 
 logger = logging.getLogger(__name__)
@@ -77,26 +76,24 @@ class ModelParts:
     Attributes:
         source: Folder that was asked for, for messages.
         config: transformers' config.
-        state: Tensors by the module's names.
+        state: Tensors by the module's names, not yet read; adapters are merged as a weight is read.
         tokenizer_folder: Where the tokenizer lies.
         processor_folder: Where the image processor's config lies.
         is_llava_format: Whether LLaVA's rules hold (tokens that its config asks for).
         may_start_at_random: Prefixes of tensors that need not be there (a new projector, a new newline).
         has_tower: Whether the checkpoint's own files hold the vision tower.
         unused: Tensors of the files that LLaVA writes and the model has no place for.
-        unmerged: Adapters that are yet to be added to `state`, if that was asked for, in their order.
     """
 
     source: Path
     config: LlavaConfig | LlavaNextConfig
-    state: dict[str, Tensor]
+    state: dict[str, StoredTensor]
     tokenizer_folder: Path
     processor_folder: Path
     is_llava_format: bool = False
     may_start_at_random: tuple[str, ...] = ()
     has_tower: bool = True
-    unused: dict[str, Tensor] = field(default_factory=dict)
-    unmerged: list[Adapter] = field(default_factory=list)
+    unused: dict[str, StoredTensor] = field(default_factory=dict)
 
     @property
     def model_class(self) -> type[Model]:
@@ -108,22 +105,19 @@ def parts_of_checkpoint(
     folder: Path,
     model_base: str | Path | None = None,
     dtype: torch.dtype | str | None = None,
-    *,
-    merge: bool = True,
 ) -> ModelParts:
-    """Finds out what a folder holds, and collects it.
+    """Finds out what a folder holds, and collects it; large tensors are not read.
 
     Args:
         folder: The checkpoint.
         model_base: For a projector, adapters or a checkpoint of a run; by default what they name themselves.
         dtype: That the model will have, so that merged adapters are rounded once; by default the base's.
-        merge: Add adapters to the weights, which takes memory for every adapted one; else they are left in `unmerged`.
 
     Raises:
         CheckpointError: It holds nothing that can be loaded; the message says what is missing.
     """
     if is_adapter(folder):
-        return _tuned_parts(folder, model_base or adapter_base(folder), dtype, merge)
+        return _tuned_parts(folder, model_base or adapter_base(folder), dtype)
     raw = read_json(folder / "config.json")
     if not _is_llava(raw):
         raise not_a_llava(raw, folder)
@@ -136,7 +130,7 @@ def parts_of_checkpoint(
         raise CheckpointError(
             f"{folder}: there are no weights: neither model*.safetensors, pytorch_model*.bin, nor mm_projector.*"
         )
-    return _tuned_parts(folder, model_base or raw.get("base_model_name_or_path"), dtype, merge)
+    return _tuned_parts(folder, model_base or raw.get("base_model_name_or_path"), dtype)
 
 
 def parts_from_base(
@@ -161,26 +155,26 @@ def parts_from_base(
     tower = tower_folder(raw, vision_source or Path(), weights=True)
     config = adapt_config(raw, vision_config_from(tower), folder)
     root = _module_root(config)
-    state = to_module_names(read_tensors(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
+    state = to_module_names(_weights(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
     state.update(_tower_state(tower, root))
     random = [_NEWLINE] if config.model_type == "llava_next" else []
     if projector is None:
         random.append(_PROJECTOR)
     else:
-        state.update(read_projector(projector))
+        state.update(_in_memory(read_projector(projector)))
     return ModelParts(folder, config, state, folder, tower, True, tuple(random), has_tower=False)
 
 
 def _transformers_parts(folder: Path, files: list[Path]) -> ModelParts:
     config, _ = read_config(folder)
-    state = from_transformers_names(read_tensors(files), _module_root(config))
+    state = from_transformers_names(_weights(files), _module_root(config))
     return ModelParts(folder, config, state, folder, folder)
 
 
 def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> ModelParts:
     config, tower = read_config(folder)
     root = _module_root(config)
-    state = to_module_names(read_tensors(files), LLAVA_NAMES, root)
+    state = to_module_names(_weights(files), LLAVA_NAMES, root)
     has_tower = any(name.startswith("model.vision_tower.") for name in state)
     if not has_tower:
         state.update(_tower_state(tower_folder(raw, folder, weights=True), root))
@@ -190,7 +184,7 @@ def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     return ModelParts(folder, config, state, folder, tower, True, has_tower=has_tower, unused=unused)
 
 
-def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | str | None, merge: bool) -> ModelParts:
+def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | str | None) -> ModelParts:
     """What was trained, on the base that it was trained on."""
     if named is None:
         raise CheckpointError(f"{folder}: holds only what was trained; give the model it was tuned on as model_base")
@@ -198,12 +192,10 @@ def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | st
     raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     is_whole = is_adapter(base) or _is_llava(read_json(base / "config.json"))
     parts = (
-        parts_of_checkpoint(base, dtype=dtype, merge=merge)
-        if is_whole
-        else parts_from_base(base, _llava_entries(raw), None, folder)
+        parts_of_checkpoint(base, dtype=dtype) if is_whole else parts_from_base(base, _llava_entries(raw), None, folder)
     )
     parts.source = folder
-    _replace_trained(parts, folder, base, dtype, merge)
+    _replace_trained(parts, folder, base, dtype)
     for entry in ("compression", "image_aspect_ratio") if is_adapter(folder) else ("compression",):
         if entry in raw or not is_whole:
             setattr(parts.config, entry, raw.get(entry))
@@ -212,30 +204,23 @@ def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | st
     return parts
 
 
-def _replace_trained(parts: ModelParts, folder: Path, base: Path, dtype: torch.dtype | str | None, merge: bool) -> None:
-    """Puts what a folder holds in the place of the base's tensors, and merges adapters into them."""
+def _replace_trained(parts: ModelParts, folder: Path, base: Path, dtype: torch.dtype | str | None) -> None:
+    """Puts what a folder holds in the place of the base's tensors, and adds adapters to them."""
     root = _module_root(parts.config)
-    found: dict[str, Tensor] = {}
+    found: dict[str, StoredTensor] = {}
     if projector_file(folder) is not None:
-        found = read_projector(folder)
+        found = _in_memory(read_projector(folder))
     elif is_adapter(folder):
-        found = read_trained_beside(folder, root) or {}
+        found = _in_memory(read_trained_beside(folder, root) or {})
     elif (folder / TRAINED_FILE).is_file():
-        found = read_tensors([folder / TRAINED_FILE])
+        found = _weights([folder / TRAINED_FILE])
     if is_adapter(folder):
         adapter = read_adapter(folder, root)
-        if merge:
-            merge_adapter(parts.state, adapter, f"{folder} on {base}", dtype)
-        else:
-            check_adapter(parts.state, adapter, f"{folder} on {base}")
-            parts.unmerged.append(adapter)
-        found = {**adapter.others, **found}
+        merge_adapter(parts.state, adapter, f"{folder} on {base}", dtype)
+        found = {**_in_memory(adapter.others), **found}
         if not any(name.startswith(_PROJECTOR) for name in found):
             _check_projector_of_base(parts, folder, base)
     parts.state.update(found)
-    for waiting in parts.unmerged:  # what was trained whole is not added to
-        for layer in [layer for layer in waiting.factors if f"{layer}.weight" in found]:
-            del waiting.factors[layer]
     allowed = () if is_adapter(folder) else (_NEWLINE,)  # LLaVA's projectors come without one
     parts.may_start_at_random = tuple(name for name in parts.may_start_at_random if name in allowed)
 
@@ -269,9 +254,18 @@ def _required_weights(folder: Path) -> list[Path]:
     return files
 
 
-def _tower_state(folder: Path, root: str) -> dict[str, Tensor]:
+def _weights(files: list[Path]) -> dict[str, StoredTensor]:
+    """The tensors of large files; mapped under ZeRO-3, whose loader takes all of them at once on each process."""
+    return open_tensors(files, mapped=is_deepspeed_zero3_enabled())
+
+
+def _in_memory(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
+    return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}
+
+
+def _tower_state(folder: Path, root: str) -> dict[str, StoredTensor]:
     """The tower's tensors, from its own checkpoint or from that of a whole CLIP or SigLIP model."""
-    tensors = {name: value for name, value in read_tensors(_required_weights(folder)).items() if belongs_to_tower(name)}
+    tensors = {name: value for name, value in _weights(_required_weights(folder)).items() if belongs_to_tower(name)}
     return to_module_names(tensors, TOWER_NAMES, root)
 
 
@@ -335,9 +329,9 @@ def check_tensors(parts: ModelParts) -> None:
     ]
     unexpected = [name for name in parts.state if name not in expected]
     misshapen = [
-        f"{name} is {tuple(value.shape)}, the config says {expected[name]}"
+        f"{name} is {value.shape}, the config says {expected[name]}"
         for name, value in parts.state.items()
-        if name in expected and tuple(value.shape) != expected[name]
+        if name in expected and value.shape != expected[name]
     ]
     problems = [
         f"{label} ({len(names)}): {', '.join(sorted(names)[:_MAX_NAMED])}{', ...' if len(names) > _MAX_NAMED else ''}"

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from llava.model.checkpoint_files import TRAINED_FILE, CheckpointError, read_json, read_tensors
 from llava.model.state_dict_adapter import LLAVA_NAMES, from_transformers_names, to_module_names, unwrapped
+from llava.model.stored_tensor import StoredTensor
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -118,9 +120,9 @@ def read_trained_beside(folder: Path, tower: str) -> dict[str, Tensor] | None:
 
 
 def merge_adapter(
-    state: dict[str, Tensor], adapter: Adapter, where: str, dtype: torch.dtype | str | None = None
+    state: dict[str, StoredTensor], adapter: Adapter, where: str, dtype: torch.dtype | str | None = None
 ) -> None:
-    """Adds an adapter to the weights of its base, in float32.
+    """Adds an adapter to the weights of its base, in float32, each as it is read.
 
     Args:
         state: Tensors of the base by the module's names; the adapted ones are replaced.
@@ -131,26 +133,26 @@ def merge_adapter(
     Raises:
         CheckpointError: Layers are missing or of another shape: the base is another model.
     """
-    check_adapter(state, adapter, where)
+    _check_adapter(state, adapter, where)
     for layer, factors in adapter.factors.items():
         weight = state[f"{layer}.weight"]
-        state[f"{layer}.weight"] = merged_weight(weight, factors).to(
-            dtype if isinstance(dtype, torch.dtype) else weight.dtype
-        )
+        kept = dtype if isinstance(dtype, torch.dtype) else weight.dtype
+        state[f"{layer}.weight"] = StoredTensor(weight.shape, kept, partial(_read_merged, weight, factors, kept))
 
 
-def merged_weight(weight: Tensor, factors: tuple[Tensor, Tensor, float]) -> Tensor:
-    """W + s B A in float32.
+def _read_merged(weight: StoredTensor, factors: tuple[Tensor, Tensor, float], dtype: torch.dtype) -> tuple[Tensor]:
+    """W + s B A; in float32, and then rounded.
 
     Args:
         weight: (out, in).
         factors: A (r, in), B (out, r) and the scale.
+        dtype: Of the sum.
     """
     a, b, scale = factors
-    return (b.float() @ a.float()).mul_(scale).add_(weight)  # in place: nothing else as large as the sum
+    return ((b.float() @ a.float()).mul_(scale).add_(weight.read()).to(dtype),)  # in place: nothing else as large
 
 
-def check_adapter(state: Mapping[str, Tensor], adapter: Adapter, where: str) -> None:
+def _check_adapter(state: Mapping[str, StoredTensor], adapter: Adapter, where: str) -> None:
     """Compares an adapter with the weights it is to be added to.
 
     Args:
@@ -166,8 +168,8 @@ def check_adapter(state: Mapping[str, Tensor], adapter: Adapter, where: str) -> 
         weight = state.get(f"{layer}.weight")
         if weight is None:
             missing.append(f"{layer}.weight")
-        elif tuple(weight.shape) != (len(b), a.shape[1]):
-            misshapen.append(f"{layer}.weight is {tuple(weight.shape)}, the adapter's {(len(b), a.shape[1])}")
+        elif weight.shape != (len(b), a.shape[1]):
+            misshapen.append(f"{layer}.weight is {weight.shape}, the adapter's {(len(b), a.shape[1])}")
     if missing or misshapen:
         said = [f"not in the base ({len(missing)}): {_some(missing)}"] if missing else []
         said += [f"of another shape ({len(misshapen)}): {_some(misshapen)}"] if misshapen else []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.model.checkpoint_files import CheckpointError, resolve_checkpoint
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 from llava.model.state_dict_adapter import TRANSFORMERS_NAMES, to_file_names, tower_root
+from llava.model.stored_tensor import StoredTensor
 
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
@@ -17,15 +19,18 @@ class StrictCheckpoints:
     """Mixed into the models, before transformers' classes."""
 
     @classmethod
-    def from_state(cls, config: Any, state: dict[str, Tensor], **options: Any) -> Any:
-        """Makes the model of tensors in memory.
+    def from_state(cls, config: Any, state: Mapping[str, StoredTensor], **options: Any) -> Any:
+        """Makes the model; each tensor is read when its turn comes, and goes to its device and dtype at once.
 
         Args:
             config: Of the model.
             state: Tensors by the module's names; a missing one starts at random.
             **options: For transformers' `from_pretrained`: `dtype`, `device_map`, `quantization_config`, ...
         """
-        return super().from_pretrained(None, config=config, state_dict=state, **options)  # type: ignore[misc]
+        tensors: Any = state
+        if is_deepspeed_zero3_enabled():  # its loader knows tensors only
+            tensors = {name: tensor.read() for name, tensor in state.items()}
+        return super().from_pretrained(None, config=config, state_dict=tensors, **options)  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(

@@ -1,22 +1,41 @@
-"""A tensor that is read when it is written, so that a model need not fit into memory to be exported."""
+"""A tensor that is read when it is needed, so that models are loaded and exported one tensor at a time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import torch
 from torch import Tensor
+
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""The format's names of dtypes."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
     """What is known of a tensor before it is read.
 
+    transformers takes one for a tensor of a state dict, and asks for its value by `[...]` when its turn comes.
+
     Attributes:
         shape: Of the whole tensor.
-        dtype: As it will be written.
+        dtype: That it will have when it is read.
         pieces: Reads it: contiguous pieces along the first axis, in order.
     """
 
@@ -26,7 +45,7 @@ class StoredTensor:
 
     @classmethod
     def of(cls, tensor: Tensor) -> StoredTensor:
-        """A tensor that is there already, mapped from a file or in memory."""
+        """A tensor that is there already."""
         return cls(tuple(tensor.shape), tensor.dtype, lambda: (tensor,))
 
     @property
@@ -38,6 +57,13 @@ class StoredTensor:
         """The whole tensor, in memory."""
         pieces = self.pieces()
         return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+
+    def __getitem__(self, everything: EllipsisType) -> Tensor:
+        return self.read()
+
+    def is_floating_point(self) -> bool:
+        """As torch's, for transformers' `dtype="auto"`."""
+        return self.dtype.is_floating_point
 
     def with_rows(self, rows: Tensor) -> StoredTensor:
         """With further rows at its end.
