@@ -279,13 +279,14 @@ class Inference:
     def _feed(self, prepared: Sequence[_Prepared], store: ImageStore) -> ImageFeed:
         """Pixels of the images that questions need and that are not encoded, in the order of the questions."""
         sources = {
-            key: store.downloads.pop(key, source)
+            key: source
             for item in prepared
             for key, source in zip(item.keys, item.sources, strict=True)
             if key not in store.features and key not in store.failures
         }
-        device = self.model.device
-        return ImageFeed(sources, self.image_processor, self.model.config, device, self._image_workers)
+        sources = {key: store.downloads.pop(key, source) for key, source in sources.items()}
+        device, config = self.model.device, self.model.config
+        return ImageFeed(sources, self.image_processor, config, device, self._image_workers)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Any]) -> list[Tensor]:
