@@ -35,7 +35,7 @@ class Measurement:
 
 
 def measure(
-    sides: Mapping[str, Callable[[], object]], device: torch.device, *, warmup: int, repeats: int
+    sides: Mapping[str, Callable[[], object]], device: torch.device, *, warmup: int, repeats: int, memory: bool = True
 ) -> dict[str, Measurement]:
     """Runs the sides in turn, so that whatever else the machine does meets all of them alike.
 
@@ -44,6 +44,7 @@ def measure(
         device: What the work runs on.
         warmup: Rounds that are not counted.
         repeats: Rounds that are, at least 2.
+        memory: Whether to run each side once more for its peak.
     """
     for _ in range(warmup):
         for work in sides.values():
@@ -55,7 +56,7 @@ def measure(
     result = {}
     for name, work in sides.items():
         low, median, high = statistics.quantiles(times[name], n=4, method="inclusive")
-        result[name] = Measurement(median, low, high, _peak_mib(work, device))
+        result[name] = Measurement(median, low, high, _peak_mib(work, device) if memory else None)
     return result
 
 

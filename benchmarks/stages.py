@@ -67,13 +67,13 @@ class Stopwatch:
 
     @property
     def runs(self) -> int:
-        """Of a side in all, the one that memory is watched in and one of a capture included."""
+        """Of a side at most: one to see if it fits and one to capture it included."""
         return self.warmup + self.repeats + 2
 
     def in_turn(self, sides: dict[str, Work]) -> dict[str, float]:
         """Median milliseconds of each side that there is memory for."""
         fitting = {name: work for name, work in sides.items() if _fits(work)}
-        found = measure(fitting, self.device, warmup=self.warmup, repeats=self.repeats)
+        found = measure(fitting, self.device, warmup=self.warmup, repeats=self.repeats, memory=False)
         return {name: side.median_ms for name, side in found.items()}
 
     def replayed(self, work: Work) -> float | None:

@@ -82,8 +82,9 @@ def compare(tower: Tower, batch: int, budget: CompressionConfig, args: argparse.
         "ours": lambda: our_way(tower, pixels, budget),
     }
     counts = {name: count(work) for name, work in sides.items()}
-    times = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats)
-    return Batch(batch, times, counts, args.device.type == "cuda")
+    on_cuda = args.device.type == "cuda"  # elsewhere the counted peak is told
+    times = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
+    return Batch(batch, times, counts, on_cuda)
 
 
 def check_equal(tower: Tower, budget: CompressionConfig) -> None:
