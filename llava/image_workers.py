@@ -35,8 +35,20 @@ class ImagePixels(NamedTuple):
     error: str = ""
 
 
-def default_workers(device: torch.device) -> int:
-    """Worker processes for a model on this device: none on a CPU, which has work enough, else what cores there are."""
+def number_of_workers(asked: int | None, device: torch.device) -> int:
+    """Worker processes for a model on this device.
+
+    Args:
+        asked: A number; None for none on a CPU, which has work enough, and else for what cores there are.
+        device: The model's.
+
+    Raises:
+        ValueError: The number is negative.
+    """
+    if asked is not None:
+        if asked < 0:
+            raise ValueError(f"image_workers must be 0 or more, got {asked}")
+        return asked
     if device.type != "cuda":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

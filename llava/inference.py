@@ -26,7 +26,7 @@ from llava.conversation import conv_templates, default_conv_mode
 from llava.generation import Generator, Prompt
 from llava.image_source import ImageSource, UnreadableImageError, source_key
 from llava.image_store import ImageStore
-from llava.image_workers import ImageFeed, ImagePixels, default_workers, join_pixels
+from llava.image_workers import ImageFeed, ImagePixels, join_pixels, number_of_workers
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.prefix import PrefixKey, PrefixStore, shared_prefixes, supports_prefixes
 from llava.prompting import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
@@ -96,9 +96,7 @@ class Inference:
         self.usage = Usage()
         self._reuse_prefixes = reuse_prefixes and supports_prefixes(model)
         self._generator = Generator(model, self.pad_token_id, compile=compile)
-        if image_workers is not None and image_workers < 0:
-            raise ValueError(f"image_workers must be 0 or more, got {image_workers}")
-        self._image_workers = default_workers(model.device) if image_workers is None else image_workers
+        self._image_workers = number_of_workers(image_workers, model.device)
 
     @classmethod
     def load(

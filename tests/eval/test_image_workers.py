@@ -20,7 +20,7 @@ from PIL import Image
 
 from llava.image_processing import load_image_processor, process_images
 from llava.image_source import UnreadableImageError
-from llava.image_workers import ImageFeed, default_workers, join_pixels
+from llava.image_workers import ImageFeed, join_pixels, number_of_workers
 from llava.inference import Answer, GenerationOptions, Inference, Question
 
 CPU = torch.device("cpu")
@@ -99,8 +99,10 @@ def test_joined_pixels_are_those_of_all_images_together(processor: object, confi
 
 
 def test_the_number_of_workers() -> None:
-    assert default_workers(CPU) == 0
-    assert 0 <= default_workers(torch.device("cuda")) <= 8
+    assert number_of_workers(None, CPU) == 0 and number_of_workers(3, CPU) == 3
+    assert 0 <= number_of_workers(None, torch.device("cuda")) <= 8
+    with pytest.raises(ValueError, match="image_workers must be 0 or more, got -1"):
+        number_of_workers(-1, CPU)
 
 
 @pytest.mark.slow
