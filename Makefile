@@ -9,6 +9,8 @@ export OMP_WAIT_POLICY := PASSIVE
 # Byte-code is kept: else each process that the tests start compiles torch and transformers anew, for many seconds.
 export PYTHONDONTWRITEBYTECODE :=
 export VENV
+# Processes that share the quick tests, a file's tests in one of them.
+JOBS ?= 2
 
 .PHONY: setup lint format types test test-slow test-gpu parity quickstart
 
@@ -27,7 +29,7 @@ types: setup
 	$(PY) -m mypy
 
 test: setup
-	$(PYTEST) -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not gpu"
 
 test-slow: setup
 	$(PYTEST) -m "slow and not gpu"
