@@ -13,11 +13,11 @@ run vision vision ${VISION:---batch 1 8 --warmup 0 --repeats 2}
 run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --warmup 0 --repeats 2}
 run compressor compressor ${COMPRESSOR:---batches 1 8 --repeats 7}
 run prefill prefill ${PREFILL:---repeats 2}
-run generate generate ${GENERATE:---repeats 2}
-run eval_throughput eval_throughput ${EVAL_THROUGHPUT:---repeats 2}
+run generate generate ${GENERATE:---requests 32 --repeats 2}
+run eval_throughput eval_throughput ${EVAL_THROUGHPUT:---images 2 --repeats 2}
 run memory memory ${MEMORY:-}
 run image_preparation image_preparation ${IMAGE_PREPARATION:-}
 run startup startup ${STARTUP:---repeats 3}
 run loading loading ${LOADING:---gigabytes 1.5}
-run train_throughput train_throughput ${TRAIN_THROUGHPUT:---batch 8 --samples 8 --warmup 0 --repeats 2}
+run train_throughput train_throughput ${TRAIN_THROUGHPUT:---samples 16 --warmup 0 --repeats 2}
 finish

@@ -165,13 +165,13 @@ def train_steps(model: Any, optimizer: torch.optim.Optimizer, side: Side, batche
 def row(
     model: Any, name: str, side: Side, batches: Sequence[dict[str, Any]], found: Measurement, limits: Limits
 ) -> dict[str, Cell]:
-    """What a measurement means; memory is absolute on a GPU, what a round needs beyond the model on a CPU."""
+    """What a measurement means; memory is the absolute peak, which only a GPU's allocator tells."""
     seconds = found.median_ms / 1000
     flops = sum(
         step_flops(model.config, work_of(model, given_to(side, batch)), Trained.of(model)).total for batch in batches
     )
     samples = len(batches) * side.batch
-    held = torch.cuda.memory_allocated(model.device) / MIB if model.device.type == "cuda" else 0
+    held = torch.cuda.memory_allocated(model.device) / MIB if model.device.type == "cuda" else None
     return {
         "side": name,
         "batch": side.batch,
@@ -182,7 +182,7 @@ def row(
         "gap": gap(found.median_ms, limits.floor_ms(flops)),
         "TFLOP/s": flops / seconds / 1e12,
         "MFU": None if limits.operations is None else flops / seconds / limits.operations,
-        "peak GiB": None if found.peak_mib is None else (held + found.peak_mib) / 1024,
+        "peak GiB": None if held is None or found.peak_mib is None else (held + found.peak_mib) / 1024,
     }
 
 
@@ -261,7 +261,8 @@ def main() -> None:
     def work(name: str) -> Callable[[], object]:
         return lambda: train_steps(model, optimizer, sides[name], batches[name])
 
-    found = measure({name: work(name) for name in sides}, args.device, warmup=args.warmup, repeats=args.repeats)
+    works, on_cuda = {name: work(name) for name in sides}, args.device.type == "cuda"
+    found = measure(works, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
     rows = [row(model, name, side, batches[name], found[name], limits) for name, side in sides.items()]
     seconds = {name: found[name].median_ms / (len(batches[name]) * side.batch) for name, side in sides.items()}
     ratio = seconds["plain"] / seconds["ours"] if "plain" in sides else None
@@ -273,7 +274,7 @@ def main() -> None:
         {
             "model": f"LLaVA-1.5, size {size}, random weights",
             "compression": args.compression,
-            "attention": args.attention,
+            "attention": model.model.language_model.config._attn_implementation,
             "padding of the first side": f"{padding:.1%}",
             "peak": limits.source,
         },
