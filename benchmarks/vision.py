@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -94,7 +94,7 @@ def check_equal(tower: Tower, budget: CompressionConfig) -> None:
     torch.testing.assert_close(our_way(tower, pixels, budget), reference, atol=1e-3, rtol=1e-3)
 
 
-def goals(found: Sequence[Batch], on_cuda: bool) -> list[Goal]:
+def goals(tower: Tower, found: Sequence[Batch], on_cuda: bool) -> list[Goal]:
     """What the project asks for, at the largest batch, and against LLaVA's way at each."""
     last = found[-1]
     time, memory = last.time_ratio("reference"), last.peak_mib("reference") / last.peak_mib("ours")
@@ -111,7 +111,7 @@ def goals(found: Sequence[Batch], on_cuda: bool) -> list[Goal]:
         note = f"spread {batch.spread:.1%}; operations alone would give {batch.flops_ratio('vanilla'):.3f}"
         name = f"time of LLaVA's way / ours, within the spread, batch {batch.size}"
         result.append(Goal(name, batch.time_ratio("vanilla"), round(1 - batch.spread, 3), note=note))
-    return result
+    return [replace(goal, name=f"{tower.title}: {goal.name}") for goal in result]
 
 
 def notes(tower: Tower, last: Batch) -> list[str]:
@@ -175,7 +175,7 @@ def main() -> None:
             "memory_ratio_vs_reference": last.peak_mib("reference") / last.peak_mib("ours"),
             "time_ratio_vs_vanilla": last.time_ratio("vanilla"),
         },
-        goals=goals(found, args.device.type == "cuda"),
+        goals=goals(tower, found, args.device.type == "cuda"),
         notes=notes(tower, last),
     ).tell(args.json)
 
