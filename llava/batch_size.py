@@ -32,16 +32,17 @@ class BatchSize:
         self.is_fixed = fixed is not None
         self.largest = fixed or (_MOST if model.device.type == "cuda" else _ON_CPU)
 
-    def for_next(self, lengths: Sequence[int], max_new_tokens: int) -> int:
+    def for_next(self, lengths: Sequence[int], max_new_tokens: int, to_be_freed: int = 0) -> int:
         """How many of the questions that wait go into the next batch.
 
         Args:
-            lengths: Length of each prompt in tokens, visual ones included, the shortest first; not empty.
+            lengths: For each number of prompts, from 1 on, the longest of them in tokens, visual ones included.
             max_new_tokens: How much longer each can become.
+            to_be_freed: Bytes of the device that are taken and will not be.
         """
         if self.is_fixed or self.model.device.type != "cuda":
             return self.largest
-        free = _SHARE_OF_FREE * _free_bytes(self.model.device)
+        free = _SHARE_OF_FREE * (_free_bytes(self.model.device) + to_be_freed)
         fits = 1
         while fits < min(self.largest, len(lengths)) and (fits + 1) * self._bytes(lengths[fits], max_new_tokens) < free:
             fits += 1

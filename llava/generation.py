@@ -15,6 +15,7 @@ from llava.prefix import PrefixKey, PrefixStore, compute_prefixes, fill_cache
 from llava.prompting import pad_left
 
 _LENGTH_STEP = 64  # static caches are this much apart in length, so that few graphs are made
+_LONGER = 1.5  # times what a batch needs, at most: attention runs over all of the cache
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,31 @@ class Generator:
             model: A LLaVA model.
             pad_token_id: Fills short rows; the model never sees it.
             compile: Decode with a static cache, sized by the compressed prompt, and on an accelerator with one
-                compiled graph a step. The first batch of a size takes long; it pays where many follow.
+                compiled graph a step. The first batches of a size take long; it pays where many follow.
         """
         self.model = model
         self.pad_token_id = pad_token_id
         self.compile = compile
         self._static: tuple[int, int, StaticCache] | None = None  # batch, length
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the kept cache, which is reused or given back before more is taken."""
+        if self._static is None:
+            return 0
+        layers = [layer for layer in self._static[2].layers if layer.is_initialized]
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+    def batch_for(self, fit: int, waiting: int) -> int:
+        """How many prompts to take of those that wait: compiled, as many as a graph has rows, while more wait.
+
+        Args:
+            fit: How many the memory takes.
+            waiting: How many there are.
+        """
+        if not self.compile or fit >= waiting:
+            return fit
+        return fit // 8 * 8 if fit >= 8 else 1 << fit.bit_length() - 1
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], store: PrefixStore | None = None, **options: Any) -> Tensor:
@@ -134,13 +154,13 @@ class Generator:
         return 1 << (size - 1).bit_length() if size <= 8 else -(-size // 8) * 8
 
     def _new_cache(self, batch: int, prompt_length: int, options: dict[str, Any]) -> StaticCache | None:
-        """Compiled, an empty static cache for prompts and answers: that of the last batch, if it is not much longer."""
+        """Compiled, an empty static cache for prompts and answers: that of the last batch, if it is not far longer."""
         if not self.compile or options.get("num_beams", 1) > 1:
             return None
         length = -(-(prompt_length + options["max_new_tokens"]) // _LENGTH_STEP) * _LENGTH_STEP
         if self._static is not None:
             rows, held, cache = self._static
-            if rows == batch and length <= held <= length + _LENGTH_STEP:
+            if rows == batch and length <= held <= max(_LONGER * length, length + _LENGTH_STEP):
                 cache.reset()
                 return cache
         self._static = None  # its memory is to be had again before more is asked for

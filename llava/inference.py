@@ -1,9 +1,8 @@
 """Questions about images -> answers: the one way that evaluation, chat and scripts ask a model.
 
 Batches are sorted by length and padded on the left; in fp32 a batch answers exactly what its questions get one by one.
-An image that several questions of a call share is decoded, encoded and compressed once, and the language model runs
-once over the system prompt and the image; then it computes only what differs. Of questions about different images it
-computes the system prompt once.
+An image that several questions of a call share is decoded, encoded and compressed once. The language model runs once
+over what prompts have in common up to the image, or up to the end of the system prompt, and then over what differs.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,9 +26,10 @@ from llava.image_source import ImageSource, UnreadableImageError, source_key
 from llava.image_store import ImageStore
 from llava.image_workers import ImageFeed, ImagePixels, join_pixels, number_of_workers
 from llava.mm_utils import process_images, tokenizer_image_token
-from llava.prefix import PrefixKey, PrefixStore, shared_prefixes, supports_prefixes
+from llava.prefix import PrefixStore, supports_prefixes
 from llava.prompting import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
 from llava.question import Answer, GenerationOptions, Question, Usage
+from llava.question_order import Prepared, by_length, same_images_together, with_prefixes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,22 +39,6 @@ __all__ = ["Answer", "GenerationOptions", "Inference", "Question", "Usage"]
 # Batches are sorted within a window, so that memory holds the images of one window and not of the whole call.
 _WINDOW_BATCHES = 16
 _LARGEST_WINDOW = 256  # questions; a larger batch is a window by itself
-
-
-@dataclass
-class _Prepared:
-    """A question that is ready but for its images' features."""
-
-    index: int
-    input_ids: list[int]
-    keys: list[str]
-    sources: list[ImageSource]
-    image_tokens: list[int]
-    prefix: PrefixKey | None = None  # what other questions begin with too
-
-    @property
-    def length(self) -> int:
-        return count_tokens(self.input_ids, self.image_tokens)[0]
 
 
 class Inference:
@@ -79,8 +62,8 @@ class Inference:
             model: A LLaVA model.
             image_processor: The model's image processor.
             conv_mode: Name of a conversation template; by default the one that the model's config asks for.
-            reuse_prefixes: Whether questions about the same images share what the language model computes of them.
-                The answers are the same; without, every prompt is computed as a whole.
+            reuse_prefixes: Whether prompts share what the language model computes of what they begin with. Greedy
+                answers are the same; without, every prompt is computed as a whole.
             compile: Decode with a static cache and a compiled step; see `Generator`.
             image_workers: Processes that prepare pixels ahead; by default none on a CPU, else by the cores.
 
@@ -172,10 +155,10 @@ class Inference:
         size = BatchSize(self.model, batch_size)
         self.usage = Usage()
         store = ImageStore(Counter(source_key(image) for question in questions for image in question.images))
-        order = _shared_images_together(questions)
+        order = same_images_together(questions)
         window = max(size.largest, min(size.largest * _WINDOW_BATCHES, _LARGEST_WINDOW))
         for start in range(0, len(order), window):
-            prepared: list[_Prepared] = []
+            prepared: list[Prepared] = []
             for index in order[start : start + window]:
                 ready = self._prepare(index, questions[index], store, skip_errors)
                 if isinstance(ready, Answer):
@@ -184,14 +167,16 @@ class Inference:
                 else:
                     prepared.append(ready)
             if self._reuse_prefixes:
-                shared = shared_prefixes([(item.input_ids, item.keys) for item in prepared])
-                prepared = [replace(item, prefix=prefix) for item, prefix in zip(prepared, shared, strict=True)]
+                prepared = with_prefixes(prepared, text_too=size.largest > 1)
             prefixes = PrefixStore(Counter(item.prefix for item in prepared if item.prefix))
-            prepared = _shared_prefixes_together(prepared)
+            prepared = by_length(prepared)
+            if self._generator.compile:
+                prepared.reverse()  # then the cache of the first batch serves the shorter ones too
             with self._feed(prepared, store) as store.feed:
                 while prepared:
                     longest = list(accumulate((item.length for item in prepared), max))
-                    batch = prepared[: size.for_next(longest, options.max_new_tokens)]
+                    fit = size.for_next(longest, options.max_new_tokens, self._generator.held_bytes)
+                    batch = prepared[: self._generator.batch_for(fit, len(prepared))]
                     answers: list[Answer] = []
                     try:
                         answers = list(self._answer_batch(batch, store, prefixes, options, skip_errors))
@@ -208,7 +193,7 @@ class Inference:
         """Answers one question."""
         return next(self.ask([Question(text, images)], batch_size=1, options=options))
 
-    def _prepare(self, index: int, question: Question, store: ImageStore, skip_errors: bool) -> _Prepared | Answer:
+    def _prepare(self, index: int, question: Question, store: ImageStore, skip_errors: bool) -> Prepared | Answer:
         try:
             sizes = [store.size(image) for image in question.images]
         except UnreadableImageError as error:
@@ -218,11 +203,11 @@ class Inference:
         ids = self.tokenize(self.prompt(question))
         keys = [source_key(image) for image in question.images]
         image_tokens = self.model.num_visual_tokens(sizes) if sizes else []
-        return _Prepared(index, ids, keys, list(question.images), image_tokens)
+        return Prepared(index, ids, keys, list(question.images), image_tokens)
 
     def _answer_batch(
         self,
-        batch: list[_Prepared],
+        batch: list[Prepared],
         store: ImageStore,
         prefixes: PrefixStore,
         options: GenerationOptions,
@@ -248,7 +233,7 @@ class Inference:
             self.usage.new_tokens += len(ids)
             yield Answer(item.index, self.decode(ids), tuple(ids), prompt, visual, truncated=prompt < item.length)
 
-    def _encode_missing(self, batch: list[_Prepared], store: ImageStore, skip_errors: bool) -> dict[str, str]:
+    def _encode_missing(self, batch: list[Prepared], store: ImageStore, skip_errors: bool) -> dict[str, str]:
         """Fills the store with what the batch needs; returns the images that cannot be read, with the reason."""
         missing = list(dict.fromkeys(key for item in batch for key in item.keys if key not in store.features))
         failures = {key: store.failures[key] for key in missing if key in store.failures}
@@ -274,7 +259,7 @@ class Inference:
         features = self.model.encode_images(pixels, image_sizes=[image.size for image in images])
         return {image.key: feature for image, feature in zip(images, features, strict=True)}
 
-    def _feed(self, prepared: Sequence[_Prepared], store: ImageStore) -> ImageFeed:
+    def _feed(self, prepared: Sequence[Prepared], store: ImageStore) -> ImageFeed:
         """Pixels of the images that questions need and that are not encoded, in the order of the questions."""
         sources = {
             key: source
@@ -311,7 +296,7 @@ class Inference:
         return pixels.to(device, dtype)
 
     def _generate(
-        self, items: Sequence[_Prepared], store: ImageStore, prefixes: PrefixStore, options: GenerationOptions
+        self, items: Sequence[Prepared], store: ImageStore, prefixes: PrefixStore, options: GenerationOptions
     ) -> list[list[int]]:
         """New ids of every prompt, the end token and what follows it removed."""
         start = time.perf_counter()
@@ -367,31 +352,3 @@ def _check_device(device: str | torch.device | None) -> None:
 
 def _until_end(row: list[int], ends: set[int]) -> list[int]:
     return next((row[:place] for place, token in enumerate(row) if token in ends), row)
-
-
-def _shared_prefixes_together(items: Sequence[_Prepared]) -> list[_Prepared]:
-    """By length; those that share images stand together, the longest deciding, and behind those that share none."""
-    longest: Counter[PrefixKey] = Counter()
-    first: dict[PrefixKey, int] = {}
-    for item in items:
-        if item.prefix is not None:
-            longest[item.prefix] = max(longest[item.prefix], item.length)
-            first.setdefault(item.prefix, item.index)
-
-    def order(item: _Prepared) -> tuple[bool, int, int, int, int]:
-        if item.prefix is None or not item.prefix[1]:
-            return False, item.length, item.index, 0, 0
-        return True, longest[item.prefix], first[item.prefix], item.length, item.index
-
-    return sorted(items, key=order)
-
-
-def _shared_images_together(questions: Sequence[Question]) -> list[int]:
-    """Order of the questions in which those with the same first image stand together, else unchanged."""
-    first_seen: dict[str, int] = {}
-    for index, question in enumerate(questions):
-        first_seen.setdefault(source_key(question.images[0]) if question.images else "", index)
-    return sorted(
-        range(len(questions)),
-        key=lambda i: first_seen[source_key(questions[i].images[0]) if questions[i].images else ""],
-    )

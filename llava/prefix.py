@@ -20,6 +20,8 @@ from llava.prompting import pad_left
 # Ids of a prefix, and the images in it: prompts that agree in both have the same keys and values there.
 PrefixKey = tuple[tuple[int, ...], tuple[str, ...]]
 
+_WORTH_SHARING = 0.1  # of a prompt; for less text a pass of its own and a mask are not worth it
+
 
 @dataclass(frozen=True)
 class PromptPrefix:
@@ -57,21 +59,26 @@ class PrefixStore:
                 self.kept.pop(key, None)
 
 
-def shared_prefixes(prompts: Sequence[tuple[Sequence[int], Sequence[str]]]) -> list[PrefixKey | None]:
+def shared_prefixes(
+    prompts: Sequence[tuple[Sequence[int], Sequence[str], int]], *, text_too: bool
+) -> list[PrefixKey | None]:
     """What each prompt has in common with another one: all up to the last image, else the text before the first.
 
     Args:
-        prompts: Ids, -200 for each image, and the images by name.
+        prompts: Ids, -200 for each image; the images by name; how many tokens the prompt has with them.
+        text_too: Whether text alone is shared. A single prompt is attended to faster as a whole, without a mask.
 
     Returns:
         For each prompt the longest prefix that another one begins with too, None if there is none.
     """
     candidates = []
-    for ids, images in prompts:
+    for ids, images, length in prompts:
         end = prefix_length(ids)
         text = tuple(ids[: ids.index(IMAGE_TOKEN_INDEX)]) if end else ()
-        keys: list[PrefixKey] = [(tuple(ids[:end]), tuple(images)), (text, ())]
-        candidates.append([key for key in keys if key[0]])
+        keys: list[PrefixKey] = [(tuple(ids[:end]), tuple(images))] if end else []
+        if text_too and text and len(text) >= _WORTH_SHARING * length:
+            keys.append((text, ()))
+        candidates.append(keys)
     uses = Counter(key for keys in candidates for key in keys)
     chosen = [next((key for key in keys if uses[key] > 1), None) for keys in candidates]
     taken = Counter(chosen)
@@ -102,7 +109,7 @@ def compute_prefixes(
     ids, mask = (part.to(model.device) for part in pad_left(prompts, 0))
     embeds, sequence = model.embed_prompts(ids, image_features=image_features, attention_mask=mask, padding_side="left")
     cache = DynamicCache(config=model.config.get_text_config())
-    model.model(
+    model.get_model()(  # without the head, also inside peft's wrapper
         inputs_embeds=embeds,
         attention_mask=sequence.attention_mask,
         position_ids=sequence.position_ids,

@@ -89,7 +89,7 @@ class GenerationOptions:
 
 @dataclass
 class Usage:
-    """What a call has cost so far. Times are wall-clock seconds, the device synchronised."""
+    """What the latest call has cost so far. Times are wall-clock seconds, the device synchronised."""
 
     questions: int = 0
     image_uses: int = 0

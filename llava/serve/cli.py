@@ -31,9 +31,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, default=512, help="default 512")
     parser.add_argument("--load-8bit", action="store_true")
     parser.add_argument("--load-4bit", action="store_true")
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the vision half and decoding; the first batches wait"
-    )
     parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
     return parser
 
@@ -54,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             device=args.device,
             load_8bit=args.load_8bit,
             load_4bit=args.load_4bit,
-            compile=args.compile,
             **compression_option(args),
         )
         options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch._dynamo.utils import counters
-from transformers import CompileConfig, DynamicCache, StaticCache
+from transformers import CompileConfig, DynamicCache, MistralConfig, StaticCache
 
 from llava.generation import Generator, Prompt
 from llava.inference import Answer, GenerationOptions, Inference, Question
-from llava.prefix import PrefixStore, compute_prefixes, fill_cache, prefix_length
+from llava.prefix import PrefixStore, compute_prefixes, fill_cache, prefix_length, shared_prefixes
 from llava.prompting import pad_left
 
 OPTIONS = GenerationOptions(max_new_tokens=6)
@@ -52,8 +54,12 @@ def without_sharing(inference: Inference) -> Inference:
     return Inference(*parts, conv_mode=inference.conv_mode, reuse_prefixes=False)
 
 
-def ask(inference: Inference, questions: list[Question], **options: int | None) -> list[Answer]:
-    return sorted(inference.ask(questions, options=OPTIONS, **options), key=lambda answer: answer.index)
+def without_state(inference: Inference) -> Inference:
+    return Inference(inference.tokenizer, inference.model, inference.image_processor, conv_mode=inference.conv_mode)
+
+
+def ask(inference: Inference, questions: list[Question], **options: Any) -> list[Answer]:
+    return sorted(inference.ask(questions, **({"options": OPTIONS} | options)), key=lambda answer: answer.index)
 
 
 def tokens_seen(inference: Inference, questions: list[Question], batch_size: int) -> list[tuple[int, int]]:
@@ -150,6 +156,92 @@ def test_beams_and_cut_prompts_are_computed_as_a_whole(inference: Inference, que
         del inference.model.config.tokenizer_model_max_length
 
 
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> list[PrefixStore]:
+    """Those that calls of `ask` make, as they make them."""
+    made: list[PrefixStore] = []
+
+    class Recorded(PrefixStore):
+        def __init__(self, uses: Any) -> None:
+            super().__init__(uses)
+            made.append(self)
+
+    monkeypatch.setattr("llava.inference.PrefixStore", Recorded)
+    return made
+
+
+def test_few_prefixes_are_held_at_a_time(
+    inference: Inference, pictures: list[Image.Image], stores: list[PrefixStore]
+) -> None:
+    questions = [Question(f"What is thing number {n}?", (picture,)) for picture in pictures for n in range(4)]
+    held = [len(stores[0].kept) for _ in inference.ask(questions, batch_size=2, options=OPTIONS)]
+    assert max(held) == 1 and not stores[0].kept
+
+
+def test_a_full_memory_gives_the_prefixes_back(
+    inference: Inference, pictures: list[Image.Image], stores: list[PrefixStore], alone: list[Answer]
+) -> None:
+    questions = [Question(f"What is thing number {n}?", (pictures[0],)) for n in range(6)]
+    expected = [answer.token_ids for answer in ask(inference, questions)]
+    held: list[int] = []
+
+    def refuse(module: object, args: object, kwargs: dict[str, Tensor]) -> None:
+        rows = len(kwargs["inputs_embeds"] if kwargs["inputs_embeds"] is not None else kwargs["input_ids"])
+        held.append(len(stores[-1].kept))
+        if rows > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = inference.model.model.language_model.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        answers = ask(inference, questions, batch_size=None)
+    finally:
+        hook.remove()
+    assert [answer.token_ids for answer in answers] == expected
+    assert held[:4] == [0, 1, 0, 1]  # the prefix, the batch that is refused, and both again
+
+
+def test_text_alone_is_shared_where_it_is_worth_it() -> None:
+    text, image = list(range(10)), -200
+    two = [([*text, image, 50], ["a"], 60), ([*text, image, 51], ["b"], 60)]
+    assert shared_prefixes(two, text_too=True) == [(tuple(text), ())] * 2
+    assert shared_prefixes(two, text_too=False) == [None, None]
+    far = [(ids, images, 500) for ids, images, _ in two]
+    assert shared_prefixes(far, text_too=True) == [None, None], "a tenth of the prompt is the least"
+    same = [(ids, ["a"], 500) for ids, _, _ in two]
+    assert shared_prefixes(same, text_too=False) == [((*text, image), ("a",))] * 2
+    assert shared_prefixes([*same, ([1, 2], [], 2)], text_too=True)[-1] is None
+
+
+def test_layers_that_forget_are_computed_as_a_whole(inference: Inference, pictures: list[Image.Image]) -> None:
+    text = inference.model.config.text_config
+    shape = {name: getattr(text, name) for name in ("vocab_size", "hidden_size", "intermediate_size")}
+    heads = {name: getattr(text, name) for name in ("num_attention_heads", "num_key_value_heads")}
+    config = copy.deepcopy(inference.model.config)
+    config.text_config = MistralConfig(**shape, **heads, num_hidden_layers=2, sliding_window=50)
+    torch.manual_seed(0)
+    model = type(inference.model)(config).eval()
+    model.model.vision_tower.load_state_dict(inference.model.model.vision_tower.state_dict())
+    asked = Inference(inference.tokenizer, model, inference.image_processor, conv_mode=inference.conv_mode)
+    questions = [Question(f"What is thing number {n}?", (pictures[0],)) for n in range(3)]
+    assert [rows for rows, _ in tokens_seen(asked, questions, batch_size=3)] == [3]
+    config.text_config.sliding_window = None
+    assert [rows for rows, _ in tokens_seen(without_state(asked), questions, batch_size=3)] == [1, 3]
+
+
+def test_a_batch_has_as_many_rows_as_a_graph(inference: Inference, pictures: list[Image.Image]) -> None:
+    generator = Generator(inference.model, 0, compile=True)
+    assert [generator.batch_for(fit, 100) for fit in (1, 3, 7, 8, 15, 16, 63)] == [1, 2, 4, 8, 8, 16, 56]
+    assert generator.batch_for(13, 13) == 13  # the last ones are filled up
+    assert Generator(inference.model, 0).batch_for(13, 100) == 13
+    assert generator.held_bytes == 0
+    ids = inference.tokenize(inference.prompt(Question("Why?", (pictures[0],))))
+    generator.generate([Prompt(ids, inference.encode(pictures[:1]))], max_new_tokens=2, do_sample=False)
+    text = inference.model.config.text_config
+    length = generator._static[1] if generator._static else 0
+    width = text.num_key_value_heads * text.hidden_size // text.num_attention_heads
+    assert generator.held_bytes == 2 * text.num_hidden_layers * length * width * 4
+
+
 def test_prefixes_are_let_go_when_no_question_needs_them(inference: Inference, pictures: list[Image.Image]) -> None:
     ids = inference.tokenize(inference.prompt(Question("Why?", (pictures[0],))))
     key = (tuple(ids[: prefix_length(ids)]), ("0",))
@@ -178,6 +270,22 @@ def test_a_static_cache_answers_alike_and_is_kept(inference: Inference, pictures
         assert longest <= length <= longest + 2 * 64  # sized by the compressed prompts
         assert [answer.token_ids for answer in ask(compiled, part, batch_size=3)] == ids
         assert compiled._generator._static is not None and compiled._generator._static[2] is cache
+
+
+def test_few_static_caches_are_made(inference: Inference, pictures: list[Image.Image], monkeypatch: Any) -> None:
+    made: list[int] = []
+
+    class Counted(StaticCache):
+        def __init__(self, config: Any, max_cache_len: int) -> None:
+            made.append(max_cache_len)
+            super().__init__(config, max_cache_len)
+
+    monkeypatch.setattr("llava.generation.StaticCache", Counted)
+    parts = inference.tokenizer, inference.model, inference.image_processor
+    compiled = Inference(*parts, conv_mode=inference.conv_mode, compile=True)
+    questions = [Question(f"Is it {'or ' * (7 * (n % 16))}this?", (pictures[2],)) for n in range(48)]
+    ask(compiled, questions, batch_size=2, options=GenerationOptions(max_new_tokens=1))
+    assert len(made) <= 4 and len(set(made)) == 2  # two windows, of 105 lengths
 
 
 @pytest.mark.slow
