@@ -115,7 +115,7 @@ def goals_of(rows: Sequence[dict[str, Cell]], large: int, small: int) -> tuple[d
     for tokens in (2, 128):
         for kind in ("", "measured "):
             column = f"{kind}peak with {tokens} tokens, MiB"
-            ratio = float(ours[column] or 0) / float(reference[column] or 1) if column in ours else None
+            ratio = float(ours[column] or 0) / float(reference[column] or 0) if column in ours else None
             ratios[f"{kind.strip() or 'counted'}_memory_ratio_{tokens}_tokens"] = ratio
             name = f"memory with answers of {tokens} tokens, {kind.strip() or 'counted'}: ours at batch {large} / "
             goals.append(Goal(f"{name}the reference's way at batch {small}", ratio, at_most=1.0))

@@ -81,7 +81,7 @@ def compare(tower: Tower, batch: int, budget: CompressionConfig, args: argparse.
         "reference": lambda: visionzip_way(tower, pixels, budget.dominant, budget.contextual),
         "ours": lambda: our_way(tower, pixels, budget),
     }
-    counts = {name: count(work) for name, work in sides.items()}
+    counts = {name: count(work) for name, work in sides.items()}  # each runs once, which warms up too
     on_cuda = args.device.type == "cuda"  # elsewhere the counted peak is told
     times = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
     return Batch(batch, times, counts, on_cuda)

@@ -32,13 +32,14 @@ class Counts:
     peak_bytes: int
 
 
-def count(work: Callable[[], object]) -> Counts:
+def count(work: Callable[[], object], memory_of: str | None = None) -> Counts:
     """Runs a piece of work once and counts.
 
     Args:
         work: What is to be counted; runs as it always does, slower.
+        memory_of: The kind of device whose bytes are counted as peak; all if None, torch's meta device among them.
     """
-    counter = _Counter()
+    counter = _Counter(memory_of)
     flops = FlopCounterMode(display=False, custom_mapping=_ATTENTION_ON_CPU)
     with flops, counter:
         result = work()
@@ -57,8 +58,9 @@ _ATTENTION_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
 class _Counter(TorchDispatchMode):
     """Sees every operator that torch calls below autograd."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_of: str | None) -> None:
         super().__init__()
+        self.memory_of = memory_of
         self.kernels = 0
         self.bytes_moved = 0
         self.peak_bytes = 0
@@ -74,7 +76,7 @@ class _Counter(TorchDispatchMode):
             self.kernels += 1
             self.bytes_moved += sum(map(_size, [*inputs, *outputs]))
         for leaf in made:
-            if not leaf.is_meta:  # which has a size, and no memory
+            if self.memory_of in (None, leaf.device.type):
                 self._allocated(leaf.untyped_storage())
         return output
 

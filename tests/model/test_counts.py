@@ -128,6 +128,7 @@ def test_nothing_has_grown() -> None:
     assert set(found) == set(recorded["counts"])
     for name, counts in found.items():
         for unit, value in asdict(counts).items():
+            assert bool(value) == bool(recorded["counts"][name][unit]), f"{name}: {unit} is {value}: is it counted?"
             assert value <= recorded["counts"][name][unit], f"{name}: {unit} was {recorded['counts'][name][unit]}"
 
 

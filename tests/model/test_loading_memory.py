@@ -44,7 +44,7 @@ def test_the_peak_is_the_model(dtype, monkeypatch):
     """In the dtype of the checkpoint, and in another one."""
     monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # what is counted is this thread's
     reads, made = Reads(monkeypatch), []
-    counts = count(lambda: made.append(load_pretrained_model(TINY, device="cpu", torch_dtype=dtype)[1]))
+    counts = count(lambda: made.append(load_pretrained_model(TINY, device="cpu", torch_dtype=dtype)[1]), "cpu")
     model = made[0]
     size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     assert next(model.parameters()).dtype == dtype
