@@ -94,7 +94,7 @@ def compare(
     tower_ms = None
     if tower is not None:
         pixels = tower.pixels(batch)
-        tower_ms = measure({"tower": lambda: llava_way(tower, pixels)}, args.device, warmup=1, repeats=2)
+        tower_ms = measure({"tower": lambda: llava_way(tower, pixels)}, args.device, warmup=0, repeats=2, memory=False)
     graphs = {}
     if args.device.type == "cuda":
         replays = {name: graph_of(work, args.device).replay for name, work in sides.items()}

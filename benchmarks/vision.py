@@ -29,7 +29,15 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Batch:
-    """What was found at one batch size, by side: `vanilla`, `reference`, `ours`."""
+    """What was found at one batch size, by side: `vanilla`, `reference`, `ours`.
+
+    Attributes:
+        size: Images a pass.
+        times: Measured.
+        counts: Of one image; operations and memory of a batch are as many times as much, for no tensor that a side
+            makes is shared by its images.
+        on_cuda: Whether memory is the allocator's.
+    """
 
     size: int
     times: dict[str, Measurement]
@@ -47,7 +55,8 @@ class Batch:
     def peak_mib(self, side: str) -> float:
         """The allocator's figure on CUDA; on a CPU, whose allocator keeps what was freed, what was counted."""
         measured = self.times[side].peak_mib
-        return measured if self.on_cuda and measured is not None else self.counts[side].peak_bytes / _MIB
+        counted = self.size * self.counts[side].peak_bytes / _MIB
+        return measured if self.on_cuda and measured is not None else counted
 
     @property
     def spread(self) -> float:
@@ -64,7 +73,7 @@ class Batch:
                 "median ms": time.median_ms,
                 "quartiles": f"{time.low_ms:.0f} to {time.high_ms:.0f}",
                 "time / ours": self.time_ratio(side),
-                "GFLOP": self.counts[side].flops / 1e9,
+                "GFLOP": self.size * self.counts[side].flops / 1e9,
                 "operations / ours": self.flops_ratio(side),
                 "extra peak MiB": self.peak_mib(side),
                 "kernels": self.counts[side].kernels,
@@ -73,25 +82,19 @@ class Batch:
         ]
 
 
-def compare(tower: Tower, batch: int, budget: CompressionConfig, args: argparse.Namespace) -> Batch:
-    """Measures the three sides in turn, and counts what each asks for."""
+def sides_of(tower: Tower, batch: int, budget: CompressionConfig) -> dict[str, Callable[[], Tensor]]:
+    """The three ways, about the same images."""
     pixels = tower.pixels(batch)
-    sides: dict[str, Callable[[], Tensor]] = {
+    return {
         "vanilla": lambda: llava_way(tower, pixels),
         "reference": lambda: visionzip_way(tower, pixels, budget.dominant, budget.contextual),
         "ours": lambda: our_way(tower, pixels, budget),
     }
-    counts = {name: count(work) for name, work in sides.items()}  # each runs once, which warms up too
-    on_cuda = args.device.type == "cuda"  # elsewhere the counted peak is told
-    times = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
-    return Batch(batch, times, counts, on_cuda)
 
 
-def check_equal(tower: Tower, budget: CompressionConfig) -> None:
+def check_equal(sides: dict[str, Callable[[], Tensor]]) -> None:
     """Refuses to compare sides that compute different things."""
-    pixels = tower.pixels(1)
-    reference = visionzip_way(tower, pixels, budget.dominant, budget.contextual)
-    torch.testing.assert_close(our_way(tower, pixels, budget), reference, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(sides["ours"](), sides["reference"](), atol=1e-3, rtol=1e-3)
 
 
 def goals(tower: Tower, found: Sequence[Batch], on_cuda: bool) -> list[Goal]:
@@ -128,7 +131,7 @@ def notes(tower: Tower, last: Batch) -> list[str]:
         "the time, so the ratio there is small, and on a GPU larger.",
         "Ours peaks in a layer's MLP, whose activation is four times as wide as the tokens.",
         "Extra memory is what a run needs above what was held before: the allocator's figure on CUDA; on a CPU counted "
-        "tensor by tensor, because the system's figure hides what the allocator kept of earlier runs.",
+        "tensor by tensor for one image, because the system's figure hides what the allocator kept of earlier runs.",
     ]
 
 
@@ -160,9 +163,16 @@ def main() -> None:
     torch.manual_seed(0)
     tower = Tower.build(args.tower, args.device, getattr(torch, dtype))
     with torch.inference_mode():
+        one = sides_of(tower, 1, budget)
         if dtype == "float32":
-            check_equal(tower, budget)
-        found = [compare(tower, batch, budget, args) for batch in tqdm(sorted(args.batch), "batches", leave=False)]
+            check_equal(one)
+        counts = {name: count(work) for name, work in one.items()}
+        on_cuda = args.device.type == "cuda"  # elsewhere the counted peak is told
+        found = []
+        for batch in tqdm(sorted(args.batch), "batches", leave=False):
+            sides = sides_of(tower, batch, budget)
+            times = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
+            found.append(Batch(batch, times, counts, on_cuda))
     last = found[-1]
     Report(
         benchmark="vision",
@@ -175,7 +185,7 @@ def main() -> None:
             "memory_ratio_vs_reference": last.peak_mib("reference") / last.peak_mib("ours"),
             "time_ratio_vs_vanilla": last.time_ratio("vanilla"),
         },
-        goals=goals(tower, found, args.device.type == "cuda"),
+        goals=goals(tower, found, on_cuda),
         notes=notes(tower, last),
     ).tell(args.json)
 
