@@ -37,7 +37,7 @@ class ImageStore:
     feed: ImageFeed = field(init=False)
 
     def size(self, source: ImageSource) -> tuple[int, int]:
-        """Size of an image; one at a URL is downloaded for it and kept until `open`."""
+        """Size of an image; one at a URL is downloaded for it and kept until it is encoded."""
         key = source_key(source)
         if key in self.failures:
             raise UnreadableImageError(self.failures[key])

@@ -172,7 +172,7 @@ class Inference:
             prepared = by_length(prepared)
             if self._generator.compile:
                 prepared.reverse()  # then the cache of the first batch serves the shorter ones too
-            with self._feed(prepared, store) as store.feed:
+            with self._feed(prepared, store, size.largest) as store.feed:
                 while prepared:
                     longest = list(accumulate((item.length for item in prepared), max))
                     fit = size.for_next(longest, options.max_new_tokens, self._generator.held_bytes)
@@ -246,10 +246,11 @@ class Inference:
         images = [image for image in images if image.pixels is not None]
         if images:
             store.features |= self._encode_pixels(images)
-            store.feed.look_ahead(len(images))
             self._synchronise()
             self.usage.encode_seconds += time.perf_counter() - start
             self.usage.images_encoded += len(images)
+            store.feed.look_ahead(len(images))  # beside generation
+        store.feed.forget(missing)
         return failures
 
     @torch.inference_mode()
@@ -259,7 +260,7 @@ class Inference:
         features = self.model.encode_images(pixels, image_sizes=[image.size for image in images])
         return {image.key: feature for image, feature in zip(images, features, strict=True)}
 
-    def _feed(self, prepared: Sequence[Prepared], store: ImageStore) -> ImageFeed:
+    def _feed(self, prepared: Sequence[Prepared], store: ImageStore, ahead: int) -> ImageFeed:
         """Pixels of the images that questions need and that are not encoded, in the order of the questions."""
         sources = {
             key: source
@@ -269,7 +270,7 @@ class Inference:
         }
         sources = {key: store.downloads.pop(key, source) for key, source in sources.items()}
         device, config = self.model.device, self.model.config
-        return ImageFeed(sources, self.image_processor, config, device, self._image_workers)
+        return ImageFeed(sources, self.image_processor, config, device, self._image_workers, ahead)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Any]) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import io
 import threading
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.image_source import UnreadableImageError
+from llava.image_source import Download, UnreadableImageError
 from llava.inference import GenerationOptions, Inference, Question
 
 SHORT = GenerationOptions(max_new_tokens=6)
@@ -31,7 +32,7 @@ def picture(oracle_dir: Path) -> Path:
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
-    """An address, and what has been asked of it: `/a.png` is an image, `/text` is not, all else is missing."""
+    """An address, and what has been asked of it: `/a.png?1` is an image too, `/text` is none, all else is missing."""
     content = io.BytesIO()
     Image.new("RGB", (40, 30), (9, 200, 9)).save(content, "PNG")
     hits: list[str] = []
@@ -39,9 +40,10 @@ def server() -> Iterator[tuple[str, list[str]]]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             hits.append(self.path)
-            self.send_response(200 if self.path in ("/a.png", "/text") else 404)
+            path = self.path.split("?")[0]
+            self.send_response(200 if path in ("/a.png", "/text") else 404)
             self.end_headers()
-            self.wfile.write(content.getvalue() if self.path == "/a.png" else b"not an image")
+            self.wfile.write(content.getvalue() if path == "/a.png" else b"not an image")
 
         def log_message(self, *args: Any) -> None:
             pass
@@ -102,6 +104,31 @@ def test_a_url_is_downloaded_once_a_call(inference: Inference, server: tuple[str
     answers = list(inference.ask(questions, batch_size=1, options=GenerationOptions(max_new_tokens=1)))
     assert len(answers) == 20 and all(answer.visual_tokens == 64 for answer in answers)
     assert hits == ["/a.png"] and inference.usage.images_encoded == 1
+
+
+def downloads_held() -> int:
+    return sum(type(thing) is Download for thing in gc.get_objects())
+
+
+def test_a_download_is_held_until_it_is_encoded(inference: Inference, server: tuple[str, list[str]]) -> None:
+    """Not longer, and no shorter: a batch that was too large needs it again."""
+    address, hits = server
+    questions = [Question("What?", (f"{address}/a.png?{number}",)) for number in range(16)]
+    refused: list[int] = []
+
+    def refuse_first(module: torch.nn.Module, arguments: Any, keywords: Any) -> None:
+        if not refused:
+            refused.append(downloads_held())
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = inference.model.model.multi_modal_projector.register_forward_pre_hook(refuse_first, with_kwargs=True)
+    answers = inference.ask(questions, batch_size=None, options=GenerationOptions(max_new_tokens=1))
+    try:
+        held = [downloads_held() for number, _ in enumerate(answers) if number % 4 == 3]
+    finally:
+        handle.remove()
+    assert refused == [16] and held == [12, 8, 4, 0]
+    assert len(hits) == 16 and inference.usage.images_encoded == 16
 
 
 def test_a_bad_url_is_asked_once_and_named(inference: Inference, server: tuple[str, list[str]]) -> None:

@@ -10,8 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,11 +23,12 @@ from PIL import Image
 
 from llava.image_processing import load_image_processor, process_images
 from llava.image_source import UnreadableImageError
-from llava.image_workers import ImageFeed, join_pixels, number_of_workers
+from llava.image_workers import ImageFeed, join_pixels, number_of_workers, share_out
 from llava.inference import Answer, GenerationOptions, Inference, Question
 
 CPU = torch.device("cpu")
 PAD = SimpleNamespace(image_aspect_ratio="pad")
+TAKING, ONCE = multiprocessing.Event(), multiprocessing.Semaphore(0)
 ANYRES = SimpleNamespace(image_aspect_ratio="anyres", image_grid_pinpoints=[[336, 672], [672, 336], [672, 672]])
 
 
@@ -50,7 +54,9 @@ def ask(inference: Inference, questions: Sequence[Question]) -> list[Answer]:
 
 
 @pytest.mark.parametrize("name", ["tiny-llava-v1.5", pytest.param("tiny-llava-v1.6-next", marks=pytest.mark.slow)])
-def test_answers_are_the_same_with_workers_and_without(name: str, oracle_dir: Path, tmp_path: Path) -> None:
+def test_answers_are_the_same_with_workers_and_without(
+    name: str, oracle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Paths, bytes and pictures in memory, one shared, one of each unreadable."""
     picture(0).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(encoded(1)[:200])
@@ -62,7 +68,13 @@ def test_answers_are_the_same_with_workers_and_without(name: str, oracle_dir: Pa
     expected = ask(alone, questions)
     torch.manual_seed(0)
     state = torch.get_rng_state()
+    announced: list[int] = []
+    looked = ImageFeed.look_ahead
+    monkeypatch.setattr(ImageFeed, "look_ahead", lambda feed, count: announced.append(count) or looked(feed, count))
+    shared = Mock(wraps=share_out)
+    monkeypatch.setattr("llava.image_workers.share_out", shared)
     assert ask(helped, questions) == expected
+    assert shared.call_args.args[:2] == (2, 3) and announced and sum(announced) == 7  # a batch is 3
     assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn that sampled answers would miss
     assert [bool(answer.error) for answer in expected] == [number in (3, 4) for number in range(10)]
     assert helped.usage.images_encoded == alone.usage.images_encoded == 7
@@ -88,6 +100,113 @@ def test_images_are_taken_in_any_order_and_again(processor: object, workers: int
             assert torch.equal(image.pixels, process_images([picture(int(key))], processor, PAD))
 
 
+class InWorkers:
+    """An image processor that does something else first, in worker processes only."""
+
+    image_mean = (0.5, 0.5, 0.5)
+
+    def __init__(self, action: Any) -> None:
+        self.home = os.getpid()
+        self.action = action
+
+    def preprocess(self, images: Sequence[Image.Image], **_: Any) -> dict[str, torch.Tensor]:
+        if os.getpid() != self.home:
+            self.action()
+        return {"pixel_values": torch.zeros(len(images), 3, 4, 4)}
+
+
+def fail() -> None:
+    raise ZeroDivisionError("in a worker")
+
+
+def interrupt() -> None:
+    """As Ctrl-C does while the parent waits."""
+    TAKING.wait(20)
+    time.sleep(0.3)
+    if ONCE.acquire(block=False):
+        os.kill(os.getppid(), signal.SIGINT)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "action, kind, ahead",
+    [
+        (fail, ZeroDivisionError, False),
+        (fail, ZeroDivisionError, True),
+        (interrupt, KeyboardInterrupt, False),
+        (interrupt, KeyboardInterrupt, True),
+        (die, RuntimeError, False),
+        pytest.param(die, RuntimeError, True, marks=pytest.mark.slow),
+    ],
+)
+def test_an_error_leaves_no_process_while_it_is_held(action: Any, kind: type[BaseException], ahead: bool) -> None:
+    sources = {str(number): picture(number) for number in range(8)}
+    TAKING.clear()
+    while ONCE.acquire(block=False):
+        pass
+    with pytest.raises(kind) as held, ImageFeed(sources, InWorkers(action), PAD, CPU, workers=2) as feed:
+        if ahead:
+            feed.look_ahead(8)
+        ONCE.release()
+        TAKING.set()
+        feed.take(["0"])
+    assert held.value.__traceback__ is not None
+    assert not multiprocessing.active_children()
+
+
+def test_images_that_are_taken_again_do_not_bring_all_others(processor: object) -> None:
+    """As after a batch that was too large for the memory."""
+    keys = [str(number) for number in range(40)]
+    with ImageFeed({key: encoded(int(key)) for key in keys}, processor, PAD, CPU, workers=2) as feed:
+        feed.take(keys[:8])
+        again = feed.take(keys[:4])
+        assert [image.key for image in again] == keys[:4] and len(feed._waiting) == 0
+        assert len(multiprocessing.active_children()) == 2
+        assert [image.key for image in feed.take(keys[8:])] == keys[8:]
+
+
+def count_and_wait(made: Any, gate: Any) -> None:
+    with made.get_lock():
+        made.value += 1
+    gate.wait(20)
+
+
+def test_workers_make_a_batch_ahead_and_nobody_waits_for_the_next() -> None:
+    made, gate = multiprocessing.Value("i", 0), multiprocessing.Event()
+    keys = [str(number) for number in range(40)]
+    processor = InWorkers(partial(count_and_wait, made, gate))
+    with ImageFeed({key: picture(0) for key in keys}, processor, PAD, CPU, workers=2, ahead=12) as feed:
+        feed.look_ahead(6)
+        assert feed._copying is not None and not feed._copying.done()  # else it would have waited for the gate
+        gate.set()
+        feed._copying.result()
+        assert list(feed._waiting) == keys[:6] and not any(i.pixels.is_shared() for i in feed._waiting.values())
+        deadline = time.monotonic() + 20
+        while made.value < 6 + 12 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert made.value == 6 + 12
+        assert [image.key for image in feed.take(keys[:8])] == keys[:8] and not feed._waiting
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_what_is_ready_fits_into_shared_memory(processor: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert share_out(8, 64, None) == (8, 8) and share_out(8, 64, 1000) == (8, 8) and share_out(3, 8, None) == (3, 3)
+    assert share_out(8, 64, 20) == (8, 2) and share_out(8, 64, 4) == (4, 1) and share_out(4, 2, None) == (4, 1)
+    assert share_out(8, 64, 0) == (0, 0) and share_out(0, 64, None) == (0, 0)
+    shared = SimpleNamespace(f_bavail=64, f_frsize=2**20)  # Docker's
+    monkeypatch.setattr("llava.image_workers.os.statvfs", lambda folder: shared)
+    sources = {str(number): encoded(number) for number in range(40)}
+    for config, children in ((PAD, 8), (ANYRES, 4)):  # 1.4 MB and 6.8 MB an image
+        with ImageFeed(sources, processor, config, CPU, workers=8, ahead=64):
+            assert len(multiprocessing.active_children()) == children
+    shared.f_bavail = 1
+    with ImageFeed(sources, processor, PAD, CPU, workers=8) as feed:
+        assert not multiprocessing.active_children() and feed.take(["3"])[0].key == "3"
+
+
 @pytest.mark.parametrize("config", [PAD, ANYRES])
 def test_joined_pixels_are_those_of_all_images_together(processor: object, config: SimpleNamespace) -> None:
     wide = picture(1).resize((300, 100))
@@ -98,9 +217,13 @@ def test_joined_pixels_are_those_of_all_images_together(processor: object, confi
         assert all(torch.equal(one, other) for one, other in zip(joined, whole, strict=True))
 
 
-def test_the_number_of_workers() -> None:
-    assert number_of_workers(None, CPU) == 0 and number_of_workers(3, CPU) == 3
-    assert 0 <= number_of_workers(None, torch.device("cuda")) <= 8
+def test_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert number_of_workers(None, CPU, 16) == 0 and number_of_workers(3, CPU) == 3
+    assert [number_of_workers(None, gpu, cores) for cores in (1, 2, 6, 9, 64)] == [0, 1, 5, 8, 8]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert [number_of_workers(None, gpu, cores) for cores in (4, 16)] == [0, 3]
     with pytest.raises(ValueError, match="image_workers must be 0 or more, got -1"):
         number_of_workers(-1, CPU)
 
