@@ -21,15 +21,15 @@ def tile_pixels(tiles: Sequence[Image], processor: Any) -> torch.Tensor:
     """What `processor.preprocess(tiles)` gives as `pixel_values`.
 
     Args:
-        tiles: B pictures. If one is not a square in RGB, or the processor is set to do something else than resize,
-            rescale and normalise, the processor itself is asked.
+        tiles: B pictures. If there is none or one is not a square in RGB, or the processor is set to do something
+            else than resize, rescale and normalise three channels, the processor itself is asked.
         processor: A tower's image processor.
 
     Returns:
         (B, 3, side, side), float32.
     """
     side = _side(processor)
-    if side is None or any(tile.mode != "RGB" or tile.width != tile.height for tile in tiles):
+    if side is None or not tiles or any(tile.mode != "RGB" or tile.width != tile.height for tile in tiles):
         return processor.preprocess(tiles, return_tensors="pt")["pixel_values"]
     import numpy as np
     import torch
@@ -50,10 +50,16 @@ def _side(processor: Any) -> int | None:
         return None
     if not (processor.do_resize and processor.do_rescale and processor.do_normalize):
         return None
+    if any(not isinstance(value, list | tuple) or len(value) != 3 for value in _mean_and_std(processor)):
+        return None  # one number for all channels
     size = processor.size
     side = size.get("shortest_edge") or (size.get("height") if size.get("height") == size.get("width") else None)
     crop = processor.crop_size if getattr(processor, "do_center_crop", None) else {"height": side, "width": side}
     return int(side) if side and crop["height"] == crop["width"] == side else None
+
+
+def _mean_and_std(processor: Any) -> tuple[Any, Any]:
+    return processor.image_mean, processor.image_std
 
 
 def _values(processor: Any) -> np.ndarray:
@@ -61,5 +67,5 @@ def _values(processor: Any) -> np.ndarray:
     import numpy as np
 
     rescaled = (np.arange(256, dtype=np.float64) * processor.rescale_factor).astype(np.float32)
-    mean, std = (np.array(value, dtype=np.float32)[:, None] for value in (processor.image_mean, processor.image_std))
+    mean, std = (np.array(value, dtype=np.float32)[:, None] for value in _mean_and_std(processor))
     return (rescaled - mean) / std

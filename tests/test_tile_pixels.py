@@ -58,5 +58,13 @@ def test_whatever_else_is_left_to_the_processor(fields, tile):
     assert_equal([tile], CLIPImageProcessorPil(**{**CLIP, **fields}))
 
 
+def test_one_mean_for_all_channels_is_left_to_the_processor():
+    assert_equal([every_level()], CLIPImageProcessorPil(**CLIP, image_mean=0.5, image_std=0.25))
+
+
+def test_no_picture_is_left_to_the_processor():
+    assert_equal([], CLIPImageProcessorPil(**CLIP))
+
+
 def test_other_modes_are_left_to_the_processor():
     assert_equal([picture(28, 28, mode="L")], CLIPImageProcessorPil(**CLIP))

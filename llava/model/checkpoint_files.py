@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llava.model.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
@@ -136,12 +136,15 @@ def _open_safetensors(file: Path, mapped: bool) -> dict[str, StoredTensor]:
         else:
             entry = reader.get_slice(name)
             dtype = SAFETENSORS_DTYPES[entry.get_dtype()]
-            found[name] = StoredTensor(tuple(entry.get_shape()), dtype, partial(_read_one, reader, name))
+            found[name] = StoredTensor(tuple(entry.get_shape()), dtype, partial(_read_one, reader, file, name))
     return found
 
 
-def _read_one(reader: Any, name: str) -> tuple[Tensor]:
-    return (reader.get_tensor(name),)
+def _read_one(reader: Any, file: Path, name: str) -> tuple[Tensor]:
+    try:
+        return (reader.get_tensor(name),)
+    except (SafetensorError, OSError) as error:  # it was whole when it was opened
+        raise CheckpointError(f"{file}: {name} cannot be read: {error}. Has the file changed meanwhile?") from error
 
 
 def _open_bin(file: Path, mapped: bool) -> dict[str, StoredTensor]:
@@ -151,19 +154,19 @@ def _open_bin(file: Path, mapped: bool) -> dict[str, StoredTensor]:
         return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}
     tensors = torch.load(file, map_location="meta", weights_only=True)
     return {
-        name: StoredTensor(tuple(tensor.shape), tensor.dtype, partial(_read_bin, file, tensor))
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, partial(_read_bin, file, name, tensor))
         for name, tensor in tensors.items()
     }
 
 
-def _read_bin(file: Path, place: Tensor) -> tuple[Tensor]:
+def _read_bin(file: Path, name: str, place: Tensor) -> tuple[Tensor]:
     """Reads what a tensor on the meta device stands for; torch notes where in the file its storage begins."""
     storage: Any = place.untyped_storage()
     content = torch.empty(storage.nbytes(), dtype=torch.uint8)
     with file.open("rb") as stream:
         stream.seek(storage._checkpoint_offset)
         if stream.readinto(memoryview(content.numpy())) < len(content):  # type: ignore[arg-type]
-            raise CheckpointError(f"{file}: ends in the middle of a tensor")
+            raise CheckpointError(f"{file}: ends in the middle of {name}. Has the file changed meanwhile?")
     tensor = torch.empty(0, dtype=place.dtype)
     tensor.set_(content.untyped_storage(), place.storage_offset(), place.shape, place.stride())
     return (tensor if tensor.nbytes == len(content) else tensor.clone(),)

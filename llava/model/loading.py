@@ -67,6 +67,7 @@ _MODEL_CLASSES: dict[str, type[Model]] = {
 _PROJECTOR = "model.multi_modal_projector."
 _NEWLINE = "model.image_newline"
 _MAX_NAMED = 8
+_WEIGHT_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 
 @dataclass
@@ -316,8 +317,8 @@ def check_tensors(parts: ModelParts) -> None:
     """Compares the tensors with what the config calls for.
 
     Raises:
-        CheckpointError: Tensors are missing, unexpected, or of another shape; all of them are counted, some named.
-            Or the config's compression does not fit.
+        CheckpointError: Tensors are missing, unexpected, of another shape, or quantised without the config's
+            `quantization_config`; all of them are counted, some named. Or the config's compression does not fit.
     """
     check_compression(parts)
     expected = _expected_shapes(parts.config)
@@ -333,12 +334,19 @@ def check_tensors(parts: ModelParts) -> None:
         for name, value in parts.state.items()
         if name in expected and value.shape != expected[name]
     ]
+    is_quantised = getattr(parts.config, "quantization_config", None) is not None
+    scaleless = [  # a cast would take their integers for values
+        f"{name} is {value.dtype}"
+        for name, value in parts.state.items()
+        if name in expected and not is_quantised and value.dtype not in _WEIGHT_DTYPES
+    ]
     problems = [
         f"{label} ({len(names)}): {', '.join(sorted(names)[:_MAX_NAMED])}{', ...' if len(names) > _MAX_NAMED else ''}"
         for label, names in (
             ("missing tensors", missing),
             ("unexpected tensors", unexpected),
             ("tensors of another shape", misshapen),
+            ("tensors of a quantised dtype, and no quantization_config", scaleless),
         )
         if names
     ]

@@ -15,6 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.utils.import_utils import is_tracing
 
 SDPA_BY_SAMPLE = "sdpa_by_sample"
 
@@ -41,8 +42,18 @@ def _attention(
     sample_lengths: Sequence[int] | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Transformers' calling convention: (1, heads, L, d) and the lengths of the samples that make L."""
+    """Transformers' calling convention: (1, heads, L, d) and the lengths of the samples that make L.
+
+    Raises:
+        ValueError: Samples are packed, and their lengths are not given.
+    """
     if sample_lengths is None:
+        if attention_mask is not None and attention_mask.numel() == 0:
+            raise ValueError(
+                "position_ids start anew within a row, so samples are packed, and sample_lengths is missing: pass "
+                "packing=True to the model, or **varlen_arguments(position_ids, 'sdpa_by_sample') of "
+                "llava.model.packing, or load with attn_implementation='sdpa', which masks such rows"
+            )
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     queries, keys, values = (part.split(list(sample_lengths), dim=2) for part in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
@@ -61,9 +72,13 @@ def _mask(
     allow_is_causal_skip: bool = True,
     **kwargs: Any,
 ) -> Tensor | None:
-    """None for packed samples, which transformers tells by positions that restart; else PyTorch's own mask."""
-    if attention_mask is None and not allow_is_causal_skip and q_length == kv_length:
-        return None
+    """An empty one for packed samples, which transformers tells by positions that restart; else PyTorch's own mask.
+
+    None would mean a row that is one sample. While a graph is traced, transformers takes every row for packed.
+    """
+    is_packed = attention_mask is None and not allow_is_causal_skip and 1 < q_length == kv_length
+    if is_packed and not is_tracing():
+        return torch.empty(0, device=kwargs.get("device"))
     kwargs |= {"attention_mask": attention_mask, "allow_is_causal_skip": allow_is_causal_skip}
     return sdpa_mask(batch_size=batch_size, q_length=q_length, kv_length=kv_length, **kwargs)
 

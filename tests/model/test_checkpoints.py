@@ -236,6 +236,14 @@ BROKEN_WEIGHTS = {
         lambda state: state.update({"lm_head.weight": torch.zeros(3, 64)}),
         r"lm_head\.weight is \(3, 64\), the config says \(700, 64\)",
     ),
+    "int8": (
+        lambda state: state.update({"lm_head.weight": state["lm_head.weight"].to(torch.int8)}),
+        r"a quantised dtype, and no quantization_config \(1\): lm_head\.weight is torch\.int8",
+    ),
+    "float8": (
+        lambda state: state.update({"model.norm.weight": state["model.norm.weight"].to(torch.float8_e4m3fn)}),
+        r"no quantization_config \(1\): model\.language_model\.norm\.weight is torch\.float8_e4m3fn",
+    ),
 }
 
 

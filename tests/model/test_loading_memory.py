@@ -86,6 +86,24 @@ def test_bins_hold_views_strides_and_older_formats(tmp_path):
             assert torch.equal(value, tensors[stored_name]), (name, stored_name)
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_file_that_is_cut_while_it_is_read_is_named(suffix, tmp_path):
+    from llava.model.loading import instantiate, parts_of_checkpoint
+
+    hf_llava().save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    if suffix == "bin":
+        torch.save(load_file(file), tmp_path / "pytorch_model.bin")
+        file.unlink()
+        file = tmp_path / "pytorch_model.bin"
+    parts = parts_of_checkpoint(tmp_path)
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size // 2)
+    said = {"safetensors": r"[\w.]+\.weight cannot be read", "bin": r"ends in the middle of [\w.]+\.weight"}[suffix]
+    with pytest.raises(CheckpointError, match=f"{file}: {said}"):
+        instantiate(parts, dtype="auto")
+
+
 def test_a_dtype_that_is_not_known_is_told(tmp_path):
     save_file({"a": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read as tensors: .*C64"):

@@ -14,7 +14,7 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model import packing
 from llava.model.anyres import TileLayout
 from llava.model.loading import instantiate, parts_of_checkpoint
-from llava.model.packing import balanced_rows, pack_samples, packing_layout
+from llava.model.packing import balanced_rows, pack_samples, packing_layout, varlen_arguments
 from llava.model.sdpa_by_sample import attend_by_sample
 from llava.model.target_loss import loss_at_targets
 from tests.model.tiny import hf_llava, hf_llava_next, random_ids, random_pixels
@@ -210,6 +210,40 @@ def test_attention_by_sample_is_pytorchs_where_nothing_is_packed(load):
         expected = outputs()
         attend_by_sample(model)
         torch.testing.assert_close(outputs(), expected, rtol=0, atol=0)
+
+
+def test_attention_by_sample_refuses_samples_whose_lengths_it_is_not_told(load):
+    """Rows that are one sample need none; the lengths, where they are given, make what PyTorch's block mask makes."""
+    model = load("llava", None, "sdpa")
+    ids, whole = random_ids(1, 9), torch.arange(9).unsqueeze(0)
+    packed = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
+
+    def logits(position_ids, **options):
+        return model(input_ids=ids, position_ids=position_ids, use_cache=False, **options).logits
+
+    with torch.no_grad():
+        expected = [logits(packed), logits(whole), logits(None)]
+        attend_by_sample(model)
+        with pytest.raises(ValueError, match=r"sample_lengths is missing: pass packing=True"):
+            logits(packed)
+        found = [logits(packed, **varlen_arguments(packed, "sdpa_by_sample")), logits(whole), logits(None)]
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.slow
+def test_attention_by_sample_masks_while_a_graph_is_traced(load):
+    """There transformers takes every row for packed, and nothing can be told by its positions."""
+    model = load("llava", None, "sdpa_by_sample")
+    ids = random_ids(1, 9)
+    for positions in (torch.arange(9), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 4])):
+        model.set_attn_implementation({"text_config": "sdpa"})
+        options = {"input_ids": ids, "position_ids": positions.unsqueeze(0), "use_cache": False}
+        with torch.no_grad():
+            expected = model(**options).logits
+            model.set_attn_implementation({"text_config": "sdpa_by_sample"})
+            torch._dynamo.reset()
+            found = torch.compile(lambda: model(**options).logits, backend="eager")()  # noqa: B023
+        torch.testing.assert_close(found, expected)
 
 
 def test_another_attention_is_left_as_it_is(load):
