@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from harness import Measurement, measure
+from harness import Measurement, is_h200, measure
 from loops import make_inference, one_at_a_time, write_pictures
 from models import MODELS
 from report import Cell, Goal, Report
@@ -115,7 +115,8 @@ def compare(
 ) -> list[dict[str, Cell]]:
     """All sides on one task; a row each."""
     parts = inference.tokenizer, inference.model, inference.image_processor
-    whole = Inference(*parts, conv_mode=inference.conv_mode, reuse_prefixes=False)
+    on_cuda = args.device.type == "cuda"
+    whole = Inference(*parts, conv_mode=inference.conv_mode, reuse_prefixes=False, compile=on_cuda)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         {"gqa": write_gqa, "pope": write_pope}[name](root, images)
@@ -128,7 +129,7 @@ def compare(
         }
         if inference.model.dtype == torch.float32 and len({str(sorted(work().items())) for work in sides.values()}) > 1:
             raise SystemExit(f"{name}: the sides do not give the same answers")
-        found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats)
+        found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
     return [row_of(name, side, len(samples), of_side, found[LOOP].median_ms) for side, of_side in found.items()]
 
 
@@ -163,6 +164,7 @@ def main() -> None:
     torch.manual_seed(0)
     inference = make_inference(model, compression, args.device, dtype, compile=not on_cpu)
     rows = [row for name in QUESTIONS_PER_IMAGE for row in compare(name, inference, images, batch, args)]
+    shown = is_h200(args.device) and (model, compression, dtype) == ("1.5-7b", "visionzip:54+10", "bfloat16")
     ratios: dict[str, float | None] = {
         f"{row['task']}_throughput_ratio_vs_loop": float(row["times the loop"] or 0)
         for row in rows
@@ -179,7 +181,7 @@ def main() -> None:
         goals=[
             Goal(
                 f"H200, {name.upper()}'s shape: questions a second, runner / LLaVA's loop",
-                None if on_cpu else ratios[f"{name}_throughput_ratio_vs_loop"],
+                ratios[f"{name}_throughput_ratio_vs_loop"] if shown else None,
                 at_least=12,
             )
             for name in QUESTIONS_PER_IMAGE

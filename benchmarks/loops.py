@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from models import model_config, random_model
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPImageProcessorPil
 
 from llava.constants import IMAGE_TOKEN_INDEX
@@ -54,15 +56,32 @@ def write_pictures(folder: Path, count: int) -> list[Path]:
     return files
 
 
+@dataclass
+class _Pictures(Dataset[tuple[tuple[int, int], Any]]):
+    """Opened and prepared one by one."""
+
+    files: Sequence[str]
+    image_processor: Any
+    config: Any
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[tuple[int, int], Any]:
+        with Image.open(self.files[index]) as file:
+            image = file.convert("RGB")
+        return image.size, process_images([image], self.image_processor, self.config)
+
+
 @torch.inference_mode()
 def one_at_a_time(inference: Inference, questions: Sequence[Question], new_tokens: int) -> list[str]:
-    """LLaVA's own loop (`model_vqa_loader.py`): every question by itself, its image opened and encoded anew."""
+    """LLaVA's own loop (`model_vqa_loader.py`): every question by itself, its image prepared and encoded anew."""
     model, tokenizer = inference.model, inference.tokenizer
+    pictures = _Pictures([str(question.images[0]) for question in questions], inference.image_processor, model.config)
+    # LLaVA's loader has four workers; on a CPU they would take the model's cores.
+    loader = DataLoader(pictures, batch_size=None, num_workers=4 if model.device.type == "cuda" else 0)
     answers = []
-    for question in questions:
-        with Image.open(str(question.images[0])) as file:
-            image = file.convert("RGB")
-        pixels = process_images([image], inference.image_processor, model.config)
+    for question, (size, pixels) in zip(questions, loader, strict=True):
         if isinstance(pixels, list):
             images: Any = [tiles.to(model.device, model.dtype) for tiles in pixels]
         else:
@@ -71,7 +90,7 @@ def one_at_a_time(inference: Inference, questions: Sequence[Question], new_token
         output = model.generate(
             torch.tensor([ids], device=model.device),
             images=images,
-            image_sizes=[image.size],
+            image_sizes=[size],
             do_sample=False,
             num_beams=1,
             max_new_tokens=new_tokens,

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 MACHINE="${MACHINE:-cpu}"
-LIMIT="${LIMIT:-240}"
+LIMIT="${LIMIT:-240}" TOTAL="${TOTAL:-595}"
 export CUDA_VISIBLE_DEVICES=""
 source benchmarks/common.sh
 

@@ -8,11 +8,15 @@
 # Variables: benchmarks/common.sh; flags of a benchmark: VISION, SIGLIP, COMPRESSOR, ... below.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-LIMIT="${LIMIT:-530}"
+LIMIT="${LIMIT:-530}" TOTAL="${TOTAL:-530}"
 source benchmarks/common.sh
 MACHINE="${MACHINE:-$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name().lower().replace(" ", "-"))')}"
 
-piece() { [[ -z "${PIECE:-}" || "$PIECE" == "$1" ]]; }
+# Whether a piece is to run; its time begins now.
+piece() {
+    DEADLINE=$((SECONDS + TOTAL))
+    [[ -z "${PIECE:-}" || "$PIECE" == "$1" ]]
+}
 
 if piece 1; then
     run cost cost ${COST:-}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Measurement, measure
+from harness import Measurement, is_h200, measure
 from limits import Limits, gap, limits_of
 from models import random_model
 from report import Cell, Goal, Report
@@ -192,10 +192,10 @@ def floor_minutes(limits: Limits, flops: int, samples: int) -> float | None:
     return None if floor is None else TUNING_SAMPLES / samples * floor / 60_000
 
 
-def goals_of(rows: Sequence[dict[str, Cell]], ratio: float | None, size: str) -> list[Goal]:
+def goals_of(rows: Sequence[dict[str, Cell]], ratio: float | None, size: str, device: torch.device) -> list[Goal]:
     """Of a real-sized model on an H200, and of a scaled-down one against the plain way."""
     against_plain = Goal("64 tokens, scaled down: times the plain way", ratio, at_least=2)
-    at = {str(line["side"]): line for line in rows} if size == "7b" else {}
+    at = {str(line["side"]): line for line in rows} if size == "7b" and is_h200(device) else {}
     note = "" if at else "not measured: needs an H200"
 
     def figure(side: str, column: str) -> float | None:
@@ -263,6 +263,8 @@ def main() -> None:
 
     works, on_cuda = {name: work(name) for name in sides}, args.device.type == "cuda"
     found = measure(works, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
+    if not on_cuda:
+        limits = limits.at_best(limits_of(args.device))  # other work may have held back the first measurement
     rows = [row(model, name, side, batches[name], found[name], limits) for name, side in sides.items()]
     seconds = {name: found[name].median_ms / (len(batches[name]) * side.batch) for name, side in sides.items()}
     ratio = seconds["plain"] / seconds["ours"] if "plain" in sides else None
@@ -280,10 +282,11 @@ def main() -> None:
         },
         rows,
         {"ratio_to_plain": ratio},
-        goals_of(rows, ratio, size),
+        goals_of(rows, ratio, size, args.device),
         [
             "The plain way is padded, computes all logits, and runs tower and compressor in every step.",
             "Ours is packed, computes logits at targets, and reads vision tokens from a cache.",
+            "Filling the cache, one pass of the tower over each image for all runs together, is not in that time.",
             "The floor counts what each side is given: tower included for the plain way, padding for neither.",
         ],
     ).tell(args.json)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from harness import Measurement, measure
+from harness import Measurement, is_h200, measure
 from report import Cell, Goal, Report
 from torch import Tensor
 from towers import Tower, llava_way, our_way, visionzip_way
@@ -97,23 +97,24 @@ def check_equal(sides: dict[str, Callable[[], Tensor]]) -> None:
     torch.testing.assert_close(sides["ours"](), sides["reference"](), atol=1e-3, rtol=1e-3)
 
 
-def goals(tower: Tower, found: Sequence[Batch], on_cuda: bool) -> list[Goal]:
+def goals(tower: Tower, found: Sequence[Batch], device: torch.device, dtype: str) -> list[Goal]:
     """What the project asks for, at the largest batch, and against LLaVA's way at each."""
+    shown = is_h200(device) and dtype == "bfloat16"
     last = found[-1]
     time, memory = last.time_ratio("reference"), last.peak_mib("reference") / last.peak_mib("ours")
-    note = "" if on_cuda else "not measured: needs an H200; python benchmarks/vision.py --batch 1 8 40"
+    note = "" if shown else "not measured: needs an H200; python benchmarks/vision.py --batch 1 8 40"
     on_cpu = f"CPU fp32, batch {last.size}"
     result = [
-        Goal("time of the reference's way / ours, H200 bf16", time if on_cuda else None, 2.5, note=note),
-        Goal("extra memory of the reference's way / ours, H200", memory if on_cuda else None, 20, note=note),
+        Goal("time of the reference's way / ours, H200 bf16", time if shown else None, 2.5, note=note),
+        Goal("extra memory of the reference's way / ours, H200", memory if shown else None, 20, note=note),
     ]
-    if not on_cuda:
+    if device.type == "cpu" and dtype == "float32":
         result.insert(0, Goal(f"extra memory of the reference's way / ours, {on_cpu}", memory, 8))
         result.insert(0, Goal(f"time of the reference's way / ours, {on_cpu}", time, 1.2))
     for batch in found:
-        note = f"spread {batch.spread:.1%}; operations alone would give {batch.flops_ratio('vanilla'):.3f}"
-        name = f"time of LLaVA's way / ours, within the spread, batch {batch.size}"
-        result.append(Goal(name, batch.time_ratio("vanilla"), round(1 - batch.spread, 3), note=note))
+        note = f"spread of the runs {batch.spread:.1%}; operations alone would give {batch.flops_ratio('vanilla'):.3f}"
+        name = f"time of LLaVA's way / ours, batch {batch.size}"
+        result.append(Goal(name, batch.time_ratio("vanilla"), 1, note=note))
     return [replace(goal, name=f"{tower.title}: {goal.name}") for goal in result]
 
 
@@ -129,6 +130,8 @@ def notes(tower: Tower, last: Batch) -> list[str]:
         "What the reference loses beyond its operations is memory traffic: every layer writes and reads its attention "
         "map three times, and keeps it. The linear layers are the same on all sides; on a CPU they are nearly all of "
         "the time, so the ratio there is small, and on a GPU larger.",
+        "The reference runs on transformers' eager attention of today, whose softmax is in fp32 for any model. With "
+        "one in half precision it would be faster on a GPU.",
         "Ours peaks in a layer's MLP, whose activation is four times as wide as the tokens.",
         "Extra memory is what a run needs above what was held before: the allocator's figure on CUDA; on a CPU counted "
         "tensor by tensor for one image, because the system's figure hides what the allocator kept of earlier runs.",
@@ -185,7 +188,7 @@ def main() -> None:
             "memory_ratio_vs_reference": last.peak_mib("reference") / last.peak_mib("ours"),
             "time_ratio_vs_vanilla": last.time_ratio("vanilla"),
         },
-        goals=goals(tower, found, on_cuda),
+        goals=goals(tower, found, args.device, dtype),
         notes=notes(tower, last),
     ).tell(args.json)
 

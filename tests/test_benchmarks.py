@@ -84,6 +84,8 @@ def test_a_toy_run_writes_the_common_form(name: str, script: Any, tmp_path: Path
     assert told["command"] == " ".join(["python", f"benchmarks/{name}.py", *flags])
     assert told["machine"]["torch"] == torch.__version__
     assert told["rows"] and all(list(row) == list(told["rows"][0]) for row in told["rows"])
+    if name == "memory":
+        assert all(value > 0 for row in told["rows"] for value in row.values() if not isinstance(value, str))
     for goal in told["goals"]:
         assert ("at_least" in goal) != ("at_most" in goal)
         assert goal["reached"] is not None or goal["note"] or goal["met"] is None
