@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -147,6 +148,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.warmup < 0 or args.repeats < 2:
+        parser.error("--warmup must be at least 0 and --repeats at least 2")
+    wrong = [size for size in args.sizes if re.fullmatch(r"[1-9][0-9]*x[1-9][0-9]*", size) is None]
+    if wrong:
+        parser.error(f"--sizes {' '.join(wrong)}: give width x height in pixels, as 640x480")
     torch.set_num_threads(1)
     sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in args.sizes)]
     rows = [compare(model, size, args) for model in CONFIGS for size in sizes]

@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.warmup < 0 or arguments.repeats < 1:
+        parser.error("--warmup must be at least 0 and --repeats at least 1")
     times: dict[str, list[float]] = {name: [] for name in commands()}
     for turn in range(arguments.warmup + arguments.repeats):
         for name, words in commands().items():

@@ -69,6 +69,27 @@ def test_help_and_the_flags_that_all_have(name: str, script: Any, capsys: pytest
 
 
 @pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("startup --repeats 0", "--repeats at least 1"),
+        ("startup --warmup -1", "--warmup must be at least 0"),
+        ("image_preparation --repeats 1", "--repeats at least 2"),
+        ("image_preparation --sizes 64x48 64by48 0x48", "--sizes 64by48 0x48: give width x height"),
+        ("loading --gigabytes 0", "--gigabytes 0: give a size above 0"),
+        ("loading --gigabytes nan", "--gigabytes nan: give a size above 0"),
+        ("loading --work no-such-folder", "--work no-such-folder: there is no such folder"),
+        ("loading --way ours", "--way is for this script's own processes"),
+    ],
+)
+def test_bad_flags_are_told(line: str, said: str, script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    name, *flags = line.split()
+    with pytest.raises(SystemExit) as stopped:
+        script(name, *flags)
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in BENCHMARKS]
 )
 def test_a_toy_run_writes_the_common_form(name: str, script: Any, tmp_path: Path) -> None:

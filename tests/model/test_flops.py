@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,6 +27,7 @@ from llava.model.loading import instantiate, parts_of_checkpoint
 from tests.model.tiny import hf_llava, hf_llava_next, random_ids, random_pixels
 
 IMAGE_TOKENS, TEXT_TOKENS = 16, 9
+TRAINING_SPEED = Path(__file__).resolve().parents[2] / "docs" / "training_speed.md"
 
 
 @pytest.fixture(scope="module", params=["llava", "siglip", "llava_next"])
@@ -150,3 +153,6 @@ def test_llama_7b_and_the_papers_count():
     assert 32 * 202_375_168 + 2 * 32_000 * 4096 == 6_738_415_616 - 65 * 4096
     ours = 2 * layer_parameters(config.text_config) * 32 * 100
     assert ours / (paper_flops(config, 100) - 2 * 100**2 * 4096 * 32) == pytest.approx(2.57, abs=0.005)
+    for length, times in ((638, 2.52), (2990, 2.36)):
+        assert prefill_flops(config, length) / paper_flops(config, length) == pytest.approx(times, abs=0.005)
+        assert f"{times} times" in TRAINING_SPEED.read_text(encoding="utf-8")
