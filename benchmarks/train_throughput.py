@@ -59,6 +59,13 @@ CLIP = {
     "toy": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1},
 }
 
+NOTES = (
+    "The plain way is padded, computes all logits, and runs tower and compressor in every step.",
+    "Ours is packed, computes logits at targets, and reads vision tokens from a cache.",
+    "Filling the cache, one pass of the tower over each image for all runs together, is not in that time.",
+    "The floor counts what each side is given: tower included for the plain way, padding for neither.",
+)
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -283,12 +290,7 @@ def main() -> None:
         rows,
         {"ratio_to_plain": ratio},
         goals_of(rows, ratio, size, args.device),
-        [
-            "The plain way is padded, computes all logits, and runs tower and compressor in every step.",
-            "Ours is packed, computes logits at targets, and reads vision tokens from a cache.",
-            "Filling the cache, one pass of the tower over each image for all runs together, is not in that time.",
-            "The floor counts what each side is given: tower included for the plain way, padding for neither.",
-        ],
+        NOTES,
     ).tell(args.json)
 
 
