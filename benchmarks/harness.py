@@ -51,8 +51,8 @@ def measure(
             work()
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats):
-        first = turn % len(sides)  # nobody always follows the same one
-        for name, work in [*sides.items()][first:] + [*sides.items()][:first]:
+        forth_and_back = [*sides.items()] if turn % 2 == 0 else [*sides.items()][::-1]  # nobody always follows the same
+        for name, work in forth_and_back:
             times[name].append(_milliseconds(work, device))
     result = {}
     for name, work in sides.items():

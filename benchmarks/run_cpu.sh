@@ -4,12 +4,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 MACHINE="${MACHINE:-cpu}"
-LIMIT="${LIMIT:-240}" TOTAL="${TOTAL:-595}"
+LIMIT="${LIMIT:-300}" TOTAL="${TOTAL:-595}"
 export CUDA_VISIBLE_DEVICES=""
 source benchmarks/common.sh
 
 run cost cost ${COST:-}
-run vision vision ${VISION:---batch 1 8 --warmup 0 --repeats 2}
+run vision vision ${VISION:---batch 8 --warmup 0 --repeats 2}
+run vision-single vision ${VISION_SINGLE:---batch 1 --warmup 0 --repeats 4}
 run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --warmup 0 --repeats 2}
 run compressor compressor ${COMPRESSOR:---batches 1 8 --repeats 7}
 run prefill prefill ${PREFILL:---repeats 2}
@@ -18,6 +19,6 @@ run eval_throughput eval_throughput ${EVAL_THROUGHPUT:---images 2 --repeats 2}
 run memory memory ${MEMORY:-}
 run image_preparation image_preparation ${IMAGE_PREPARATION:-}
 run startup startup ${STARTUP:---repeats 3}
-run loading loading ${LOADING:---gigabytes 1.5}
+run loading loading ${LOADING:---gigabytes 0.8}
 run train_throughput train_throughput ${TRAIN_THROUGHPUT:---samples 16 --warmup 0 --repeats 2}
 finish
