@@ -18,8 +18,7 @@ from pathlib import Path
 
 import torch
 from harness import Measurement, is_h200, measure
-from loops import make_inference, one_at_a_time, write_pictures
-from models import MODELS
+from loops import make_inference, make_parser, one_at_a_time, write_pictures
 from report import Cell, Goal, Report
 
 from llava.eval.runner import RunSettings, evaluate
@@ -133,25 +132,10 @@ def compare(
     return [row_of(name, side, len(samples), of_side, found[LOOP].median_ms) for side, of_side in found.items()]
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="The runner of llava.eval against LLaVA's one-at-a-time loop.")
-    parser.add_argument("--model", choices=["tiny", *MODELS], help="default: tiny on a CPU, 1.5-7b on a GPU")
-    parser.add_argument("--compression", help="default: visionzip:15+5 for tiny, else visionzip:54+10")
-    parser.add_argument("--images", type=int, help="of each task; default: 4 on a CPU, 16 on a GPU")
-    parser.add_argument("--batch", type=int, help="default: 32 on a CPU, 64 on a GPU")
-    parser.add_argument("--new-tokens", type=int, default=2, help="of every answer (default 2)")
-    parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    return parser
-
-
 def main() -> None:
     """Runs the command line."""
-    parser = make_parser()
+    parser = make_parser("The runner of llava.eval against LLaVA's one-at-a-time loop.", new_tokens=2)
+    parser.add_argument("--images", type=int, help="of each task; default: 4 on a CPU, 16 on a GPU")
     args = parser.parse_args()
     on_cpu = args.device.type == "cpu"
     model = args.model or ("tiny" if on_cpu else "1.5-7b")

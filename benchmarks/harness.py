@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -70,22 +68,6 @@ def machine(device: torch.device) -> dict[str, str]:
     """What the figures were measured on."""
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()}, {os.cpu_count()} cores"
     return {"device": chip, "torch": torch.__version__, "threads": str(torch.get_num_threads())}
-
-
-def write_json(file: Path, measurements: Mapping[str, Measurement], **entries: Any) -> None:
-    """Writes figures and what they belong to."""
-    sides = {name: asdict(measurement) for name, measurement in measurements.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({**entries, "sides": sides}, indent=2) + "\n", encoding="utf-8")
-
-
-def markdown(measurements: Mapping[str, Measurement]) -> str:
-    """The figures as a table."""
-    lines = ["| side | median ms | quartiles | extra peak MiB |", "|---|---|---|---|"]
-    for name, side in measurements.items():
-        peak = "-" if side.peak_mib is None else f"{side.peak_mib:.0f}"
-        lines.append(f"| {name} | {side.median_ms:.1f} | {side.low_ms:.1f} to {side.high_ms:.1f} | {peak} |")
-    return "\n".join(lines)
 
 
 def _milliseconds(work: Callable[[], object], device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from models import model_config, random_model
+from models import MODELS, model_config, random_model
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPImageProcessorPil
@@ -21,6 +22,26 @@ from llava.tokenization import load_tokenizer
 
 TINY = Path(__file__).resolve().parents[1] / "playground" / "tiny" / "model"
 _COCO_SIZE = (640, 480)  # (w, h)
+
+
+def make_parser(description: str, new_tokens: int) -> argparse.ArgumentParser:
+    """The flags of a benchmark that asks a model.
+
+    Args:
+        description: Of the benchmark.
+        new_tokens: How many an answer has unless told otherwise.
+    """
+    flags = argparse.ArgumentParser(description=description)
+    flags.add_argument("--model", choices=["tiny", *MODELS], help="default: tiny on a CPU, 1.5-7b on a GPU")
+    flags.add_argument("--compression", help="default: visionzip:15+5 for tiny, else visionzip:54+10")
+    flags.add_argument("--batch", type=int, help="default: 32 on a CPU, 64 on a GPU")
+    flags.add_argument("--new-tokens", type=int, default=new_tokens, help="of every answer (default %(default)s)")
+    flags.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
+    flags.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
+    flags.add_argument("--warmup", type=int, default=1)
+    flags.add_argument("--repeats", type=int, default=3)
+    flags.add_argument("--json", type=Path)
+    return flags
 
 
 def make_inference(model: str, compression: str | None, device: torch.device, dtype: str, **options: Any) -> Inference:

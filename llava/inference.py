@@ -166,12 +166,8 @@ class Inference:
                     yield ready
                 else:
                     prepared.append(ready)
-            if self._reuse_prefixes:
-                prepared = with_prefixes(prepared, text_too=size.largest > 1)
+            prepared = self._arranged(prepared, size)
             prefixes = PrefixStore(Counter(item.prefix for item in prepared if item.prefix))
-            prepared = by_length(prepared)
-            if self._generator.compile:
-                prepared.reverse()  # then the cache of the first batch serves the shorter ones too
             with self._feed(prepared, store, size.largest) as store.feed:
                 while prepared:
                     longest = list(accumulate((item.length for item in prepared), max))
@@ -204,6 +200,15 @@ class Inference:
         keys = [source_key(image) for image in question.images]
         image_tokens = self.model.num_visual_tokens(sizes) if sizes else []
         return Prepared(index, ids, keys, list(question.images), image_tokens)
+
+    def _arranged(self, prepared: list[Prepared], size: BatchSize) -> list[Prepared]:
+        """In the order in which they are asked, and with what they share."""
+        if self._reuse_prefixes:
+            prepared = with_prefixes(prepared, text_too=size.largest > 1)
+        prepared = by_length(prepared)
+        if self._generator.compile:
+            prepared.reverse()  # then the cache of the first batch serves the shorter ones too
+        return prepared
 
     def _answer_batch(
         self,
