@@ -107,11 +107,11 @@ def compare(
             Figures(
                 method=name,
                 batch=batch,
-                median_ms=found[name].median_ms,
-                graph_us=1000 * graphs[name].median_ms if graphs else None,
+                median_ms=found[name].ms.median,
+                graph_us=1000 * graphs[name].ms.median if graphs else None,
                 counts=counts,
                 bytes_over_floor=counts.bytes_moved / floor_bytes(features, budget),
-                share_of_tower=found[name].median_ms / tower_ms["tower"].median_ms if tower_ms else None,
+                share_of_tower=found[name].ms.median / tower_ms["tower"].ms.median if tower_ms else None,
             )
         )
     return rows

@@ -95,16 +95,16 @@ def loop(inference: Inference, samples: Sequence[Sample], new_tokens: int) -> di
     return dict(zip((sample.sample_id for sample in samples), texts, strict=True))
 
 
-def row_of(task: str, side: str, count: int, found: Measurement, slowest_ms: float) -> dict[str, Cell]:
+def row_of(task: str, side: str, count: int, found: Measurement, slowest: Measurement) -> dict[str, Cell]:
     """One side of one task."""
     return {
         "task": task,
         "side": side,
         "questions": count,
-        "questions a second": 1000 * count / found.median_ms,
-        "ms a question": found.median_ms / count,
-        "quartiles, ms": f"{found.low_ms / count:.3g} to {found.high_ms / count:.3g}",
-        "times the loop": slowest_ms / found.median_ms,
+        "questions a second": 1000 * count / found.ms.median,
+        "ms a question": found.ms.median / count,
+        "quartiles, ms": f"{found.ms.low / count:.3g} to {found.ms.high / count:.3g}",
+        "times the loop": found.times_as_fast_as(slowest).median,
         "extra peak MiB": found.peak_mib,
     }
 
@@ -129,7 +129,7 @@ def compare(
         if inference.model.dtype == torch.float32 and len({str(sorted(work().items())) for work in sides.values()}) > 1:
             raise SystemExit(f"{name}: the sides do not give the same answers")
         found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
-    return [row_of(name, side, len(samples), of_side, found[LOOP].median_ms) for side, of_side in found.items()]
+    return [row_of(name, side, len(samples), of_side, found[LOOP]) for side, of_side in found.items()]
 
 
 def main() -> None:

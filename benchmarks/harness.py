@@ -6,13 +6,27 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 _KIB = 1024
+
+
+class Quartiles(NamedTuple):
+    """What repeated measurements say."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Quartiles:
+        """Of at least two values."""
+        return cls(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
 @dataclass(frozen=True)
@@ -20,16 +34,21 @@ class Measurement:
     """One side of a comparison.
 
     Attributes:
-        median_ms: Median time of a run: wall-clock, on CUDA between two of the device's own events.
-        low_ms: Lower quartile.
-        high_ms: Upper quartile.
+        times_ms: Of each round's run, in their order: wall-clock, on CUDA between two of the device's own events.
         peak_mib: Memory above what was held before a run, at its highest; None where the system does not tell.
     """
 
-    median_ms: float
-    low_ms: float
-    high_ms: float
+    times_ms: tuple[float, ...]
     peak_mib: float | None
+
+    @property
+    def ms(self) -> Quartiles:
+        """Milliseconds of a run."""
+        return Quartiles.of(self.times_ms)
+
+    def times_as_fast_as(self, other: Measurement) -> Quartiles:
+        """The other side's time over this one's, round by round: a machine that slows down meanwhile slows both."""
+        return Quartiles.of(theirs / own for theirs, own in zip(other.times_ms, self.times_ms, strict=True))
 
 
 def measure(
@@ -54,8 +73,7 @@ def measure(
             times[name].append(_milliseconds(work, device))
     result = {}
     for name, work in sides.items():
-        low, median, high = statistics.quantiles(times[name], n=4, method="inclusive")
-        result[name] = Measurement(median, low, high, _peak_mib(work, device) if memory else None)
+        result[name] = Measurement(tuple(times[name]), _peak_mib(work, device) if memory else None)
     return result
 
 

@@ -102,14 +102,14 @@ def compare(model: str, size: tuple[int, int], args: argparse.Namespace) -> dict
         "normalise": lambda: tile_pixels(views, processor),
     }
     found = measure(sides, torch.device("cpu"), warmup=args.warmup, repeats=args.repeats)
-    milliseconds: dict[str, Cell] = {f"{name} ms": side.median_ms for name, side in found.items()}
-    ours = found["ours"].median_ms
+    milliseconds: dict[str, Cell] = {f"{name} ms": side.ms.median for name, side in found.items()}
+    ours = found["ours"].ms.median
     return {
         "model": model,
         "picture": f"{size[0]}x{size[1]}",
         "views": len(views),
         **milliseconds,
-        "plain / ours": found["plain"].median_ms / ours,
+        "plain / ours": found["ours"].times_as_fast_as(found["plain"]).median,
         "pictures a second a core": 1000 / ours,
         f"core ms for {BATCH}": BATCH * ours,
     }
@@ -130,7 +130,7 @@ def tower_over_workers(core_ms: float, device: torch.device) -> float | None:
     assert budget is not None
     with torch.inference_mode():
         found = measure({"tower": lambda: our_way(tower, pixels, budget)}, device, warmup=2, repeats=7)
-    return found["tower"].median_ms / (core_ms / max(1, number_of_workers(None, device)))
+    return found["tower"].ms.median / (core_ms / max(1, number_of_workers(None, device)))
 
 
 def main() -> None:

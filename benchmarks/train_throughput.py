@@ -173,7 +173,7 @@ def row(
     model: Any, name: str, side: Side, batches: Sequence[dict[str, Any]], found: Measurement, limits: Limits
 ) -> dict[str, Cell]:
     """What a measurement means; memory is the absolute peak, which only a GPU's allocator tells."""
-    seconds = found.median_ms / 1000
+    seconds = found.ms.median / 1000
     flops = sum(
         step_flops(model.config, work_of(model, given_to(side, batch)), Trained.of(model)).total for batch in batches
     )
@@ -183,10 +183,10 @@ def row(
         "side": name,
         "batch": side.batch,
         "samples a second": samples / seconds,
-        "lower and upper quartile": f"{1000 * samples / found.high_ms:.3g} to {1000 * samples / found.low_ms:.3g}",
+        "lower and upper quartile": f"{1000 * samples / found.ms.high:.3g} to {1000 * samples / found.ms.low:.3g}",
         MINUTES: TUNING_SAMPLES / samples * seconds / 60,
         "floor, minutes": floor_minutes(limits, flops, samples),
-        "gap": gap(found.median_ms, limits.floor_ms(flops)),
+        "gap": gap(found.ms.median, limits.floor_ms(flops)),
         "TFLOP/s": flops / seconds / 1e12,
         "MFU": None if limits.operations is None else flops / seconds / limits.operations,
         "peak GiB": None if held is None or found.peak_mib is None else (held + found.peak_mib) / 1024,
@@ -273,7 +273,7 @@ def main() -> None:
     if not on_cuda:
         limits = limits.at_best(limits_of(args.device))  # other work may have held back the first measurement
     rows = [row(model, name, side, batches[name], found[name], limits) for name, side in sides.items()]
-    seconds = {name: found[name].median_ms / (len(batches[name]) * side.batch) for name, side in sides.items()}
+    seconds = {name: found[name].ms.median / (len(batches[name]) * side.batch) for name, side in sides.items()}
     ratio = seconds["plain"] / seconds["ours"] if "plain" in sides else None
     padding = padded_share(batches[next(iter(sides))], model.model.tokens_per_tile)
     Report(

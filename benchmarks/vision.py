@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from harness import Measurement, is_h200, measure
+from harness import Measurement, Quartiles, is_h200, measure
 from report import Cell, Goal, Report
 from torch import Tensor
 from towers import Tower, llava_way, our_way, visionzip_way
@@ -44,9 +44,9 @@ class Batch:
     counts: dict[str, Counts]
     on_cuda: bool
 
-    def time_ratio(self, side: str) -> float:
+    def time_ratio(self, side: str) -> Quartiles:
         """How many times as long as ours a side takes."""
-        return self.times[side].median_ms / self.times["ours"].median_ms
+        return self.times["ours"].times_as_fast_as(self.times[side])
 
     def flops_ratio(self, side: str) -> float:
         """What `time_ratio` would be if only operations counted."""
@@ -58,21 +58,16 @@ class Batch:
         counted = self.size * self.counts[side].peak_bytes / _MIB
         return measured if self.on_cuda and measured is not None else counted
 
-    @property
-    def spread(self) -> float:
-        """Half the distance between the quartiles of both sides, relative to their medians: vanilla's and ours."""
-        sides = (self.times["vanilla"], self.times["ours"])
-        return sum((side.high_ms - side.low_ms) / side.median_ms for side in sides) / 2
-
     def rows(self) -> list[dict[str, Cell]]:
         """For the report."""
         return [
             {
                 "batch": self.size,
                 "side": side,
-                "median ms": time.median_ms,
-                "quartiles": f"{time.low_ms:.0f} to {time.high_ms:.0f}",
-                "time / ours": self.time_ratio(side),
+                "rounds": len(time.times_ms),
+                "median ms": time.ms.median,
+                "quartiles": f"{time.ms.low:.0f} to {time.ms.high:.0f}",
+                "time / ours": self.time_ratio(side).median,
                 "GFLOP": self.size * self.counts[side].flops / 1e9,
                 "operations / ours": self.flops_ratio(side),
                 "extra peak MiB": self.peak_mib(side),
@@ -109,7 +104,7 @@ def goals(tower: Tower, found: Sequence[Batch], device: torch.device, dtype: str
     """What the project asks for, at the largest batch, and against LLaVA's way at each."""
     shown = is_h200(device) and dtype == "bfloat16"
     last = found[-1]
-    time, memory = last.time_ratio("reference"), last.peak_mib("reference") / last.peak_mib("ours")
+    time, memory = last.time_ratio("reference").median, last.peak_mib("reference") / last.peak_mib("ours")
     note = "" if shown else "not measured: needs an H200; python benchmarks/vision.py --batch 1 8 40"
     on_cpu = f"CPU fp32, batch {last.size}"
     result = [
@@ -120,9 +115,10 @@ def goals(tower: Tower, found: Sequence[Batch], device: torch.device, dtype: str
         result.insert(0, Goal(f"extra memory of the reference's way / ours, {on_cpu}", memory, 8))
         result.insert(0, Goal(f"time of the reference's way / ours, {on_cpu}", time, 1.2))
     for batch in found:
-        note = f"spread of the runs {batch.spread:.1%}; operations alone would give {batch.flops_ratio('vanilla'):.3f}"
-        name = f"time of LLaVA's way / ours, batch {batch.size}"
-        result.append(Goal(name, batch.time_ratio("vanilla"), 1, note=note))
+        ratio = batch.time_ratio("vanilla")
+        counted = f"operations alone would give {batch.flops_ratio('vanilla'):.3f}"
+        note = f"quartiles of the rounds {ratio.low:.3f} and {ratio.high:.3f}; {counted}"
+        result.append(Goal(f"time of LLaVA's way / ours, batch {batch.size}", ratio.median, 1, note=note))
     return [replace(goal, name=f"{tower.title}: {goal.name}") for goal in result]
 
 
@@ -150,12 +146,14 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="Vision tower and compression, three ways.")
     parser.add_argument("--tower", choices=["clip", "siglip"], default="clip")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="images a pass; the last one's ratios lead")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[1], help="images a pass; the largest one's ratios lead"
+    )
     parser.add_argument("--compression", type=CompressionConfig.parse, default="visionzip:54+10")
     parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="float32 on CPU, else bfloat16")
     parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, nargs="+", default=[7], help="of all batches, or of each in its turn")
     parser.add_argument("--json", type=Path)
     return parser
 
@@ -167,8 +165,11 @@ def main() -> None:
     budget = args.compression
     if budget is None or budget.method != "visionzip" or not budget.contextual or budget.merge != "reference":
         parser.error(f"--compression {budget or 'none'}: the sides are compared under visionzip:dominant+contextual")
-    if min(args.batch) < 1 or args.warmup < 0 or args.repeats < 2:
+    if min(args.batch) < 1 or args.warmup < 0 or min(args.repeats) < 2:
         parser.error("--batch must be at least 1, --warmup at least 0 and --repeats at least 2")
+    if len(args.repeats) not in (1, len(args.batch)):
+        parser.error(f"--repeats {args.repeats}: give one number, or as many as --batch has ({len(args.batch)})")
+    repeats = args.repeats if len(args.repeats) > 1 else args.repeats * len(args.batch)
     dtype = args.dtype or ("float32" if args.device.type == "cpu" else "bfloat16")
 
     torch.manual_seed(0)
@@ -177,9 +178,9 @@ def main() -> None:
         counts = count_sides(tower, budget)
         on_cuda = args.device.type == "cuda"  # elsewhere the counted peak is told
         found = []
-        for batch in tqdm(sorted(args.batch), "batches", leave=False):
+        for batch, rounds in tqdm(sorted(zip(args.batch, repeats, strict=True)), "batches", leave=False):
             sides = sides_of(tower, batch, budget)
-            times = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=on_cuda)
+            times = measure(sides, args.device, warmup=args.warmup, repeats=rounds, memory=on_cuda)
             found.append(Batch(batch, times, counts, on_cuda))
     last = found[-1]
     Report(
@@ -189,9 +190,9 @@ def main() -> None:
         setting={"tower": tower.title, "batch": last.size, "dtype": dtype, "compression": str(budget)},
         rows=[row for batch in found for row in batch.rows()],
         ratios={
-            "time_ratio_vs_reference": last.time_ratio("reference"),
+            "time_ratio_vs_reference": last.time_ratio("reference").median,
             "memory_ratio_vs_reference": last.peak_mib("reference") / last.peak_mib("ours"),
-            "time_ratio_vs_vanilla": last.time_ratio("vanilla"),
+            "time_ratio_vs_vanilla": last.time_ratio("vanilla").median,
         },
         goals=goals(tower, found, args.device, dtype),
         notes=notes(tower, last),

@@ -78,7 +78,7 @@ def test_help_and_the_flags_that_all_have(name: str, script: Any, capsys: pytest
         ("loading --gigabytes 0", "--gigabytes 0: give a size above 0"),
         ("loading --gigabytes nan", "--gigabytes nan: give a size above 0"),
         ("loading --work no-such-folder", "--work no-such-folder: there is no such folder"),
-        ("loading --way ours", "--way is for this script's own processes"),
+        ("vision --batch 1 8 --repeats 4 3 2", "--repeats [4, 3, 2]: give one number, or as many as --batch has (2)"),
     ],
 )
 def test_bad_flags_are_told(line: str, said: str, script: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,6 +234,17 @@ def test_the_script_tells_what_failed_and_goes_on(tmp_path: Path) -> None:
     assert done.stderr.rstrip().endswith("failed: prefill")
     assert {file.name for file in (tmp_path / "results" / "toy").iterdir()} == {"cost.json", "train_throughput.json"}
     assert "## Tuning the projector" in (tmp_path / "docs" / "performance.md").read_text()
+
+
+def test_a_ratio_is_that_of_the_rounds(script: Any) -> None:
+    """A machine that slows down to a third halfway through changes no ratio."""
+    from harness import Measurement
+
+    ours, theirs = Measurement((10.0, 10.0, 30.0, 30.0), None), Measurement((20.0, 22.0, 60.0, 66.0), None)
+    assert ours.ms == (10, 20, 30)
+    assert ours.times_as_fast_as(theirs) == pytest.approx((2.0, 2.1, 2.2))
+    with pytest.raises(ValueError, match="shorter|longer"):
+        ours.times_as_fast_as(Measurement((20.0, 22.0), None))
 
 
 def test_statics_of_a_decode_step_are_those_of_the_prompt(script: Any) -> None:
