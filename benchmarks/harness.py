@@ -60,7 +60,7 @@ def measure(
         sides: Name -> work.
         device: What the work runs on.
         warmup: Rounds that are not counted.
-        repeats: Rounds that are, at least 2.
+        repeats: Rounds that are, at least 2; in an even number every side precedes every other as often as it follows.
         memory: Whether to run each side once more for its peak.
     """
     for _ in range(warmup):

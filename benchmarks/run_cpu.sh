@@ -9,8 +9,8 @@ export CUDA_VISIBLE_DEVICES=""
 source benchmarks/common.sh
 
 run cost cost ${COST:-}
-run vision vision ${VISION:---batch 1 8 --warmup 0 --repeats 3 2}
-run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --warmup 0 --repeats 3}
+run vision vision ${VISION:---batch 1 8 --warmup 0 --repeats 4 2}
+run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --warmup 0 --repeats 4}
 run compressor compressor ${COMPRESSOR:---batches 1 8 --largest-tower-batch 1 --repeats 7}
 run prefill prefill ${PREFILL:---repeats 2}
 run generate generate ${GENERATE:---requests 32 --repeats 2}
