@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if min(args.batches) < 1 or not 11 <= args.tokens <= 576 or args.warmup < 0 or args.repeats < 2:

@@ -103,8 +103,8 @@ def row_of(task: str, side: str, count: int, found: Measurement, slowest: Measur
         "questions": count,
         "questions a second": 1000 * count / found.ms.median,
         "ms a question": found.ms.median / count,
-        "quartiles, ms": f"{found.ms.low / count:.3g} to {found.ms.high / count:.3g}",
         "times the loop": found.times_as_fast_as(slowest).median,
+        "spread": str(found.times_as_fast_as(slowest)),
         "extra peak MiB": found.peak_mib,
     }
 

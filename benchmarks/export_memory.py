@@ -66,7 +66,7 @@ def make_tower(folder: Path) -> None:
 
 
 def make_checkpoint(folder: Path, tower: Path, num_bytes: int) -> int:
-    """A LLaVA-format checkpoint of at least so many bytes; returns its layers."""
+    """A LLaVA-format checkpoint of at least so many bytes beside its tower, and a layer; returns how many."""
     tensors = {
         "model.embed_tokens.weight": stored(VOCABULARY, HIDDEN),
         "lm_head.weight": stored(VOCABULARY, HIDDEN),
@@ -77,7 +77,7 @@ def make_checkpoint(folder: Path, tower: Path, num_bytes: int) -> int:
         "model.mm_projector.2.bias": stored(HIDDEN),
     }
     layers = 0
-    while sum(tensor.num_bytes for tensor in tensors.values()) < num_bytes:
+    while layers < 1 or sum(tensor.num_bytes for tensor in tensors.values()) < num_bytes:
         tensors |= {f"{name}.weight": stored(out, width) for name, out, width in linear_layers(layers)}
         for norm in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"model.layers.{layers}.{norm}.weight"] = stored(HIDDEN)

@@ -36,8 +36,8 @@ def rows_of(found: dict[str, Measurement], requests: int, new_tokens: int) -> li
             "requests a second": 1000 * requests / side.ms.median,
             "new tokens a second": 1000 * requests * new_tokens / side.ms.median,
             "ms a request": side.ms.median / requests,
-            "quartiles, ms": f"{side.ms.low / requests:.3g} to {side.ms.high / requests:.3g}",
             "times the loop": side.times_as_fast_as(loop).median,
+            "spread": str(side.times_as_fast_as(loop)),
             "extra peak MiB": side.peak_mib,
         }
         for name, side in found.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -16,17 +17,23 @@ import torch
 _KIB = 1024
 
 
-class Quartiles(NamedTuple):
-    """What repeated measurements say."""
+class Spread(NamedTuple):
+    """Median of repeated measurements between their quartiles; of fewer than four, between lowest and highest."""
 
     low: float
     median: float
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Quartiles:
-        """Of at least two values."""
-        return cls(*statistics.quantiles(values, n=4, method="inclusive"))
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of one value or more."""
+        in_order = sorted(values)
+        if len(in_order) < 4:
+            return cls(in_order[0], statistics.median(in_order), in_order[-1])
+        return cls(*statistics.quantiles(in_order, n=4, method="inclusive"))
+
+    def __str__(self) -> str:
+        return f"{self.low:.3g} to {self.high:.3g}"
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,17 @@ class Measurement:
     peak_mib: float | None
 
     @property
-    def ms(self) -> Quartiles:
+    def ms(self) -> Spread:
         """Milliseconds of a run."""
-        return Quartiles.of(self.times_ms)
+        return Spread.of(self.times_ms)
 
-    def times_as_fast_as(self, other: Measurement) -> Quartiles:
-        """The other side's time over this one's, round by round: a machine that slows down meanwhile slows both."""
-        return Quartiles.of(theirs / own for theirs, own in zip(other.times_ms, self.times_ms, strict=True))
+    def times_as_fast_as(self, other: Measurement) -> Spread:
+        """The other side's time over this one's, round by round: a machine that is slower in a round is so for both.
+
+        Of logarithms, so that neither side gains from noise: with the sides exchanged it is the reciprocal.
+        """
+        rounds = zip(other.times_ms, self.times_ms, strict=True)
+        return Spread(*map(math.exp, Spread.of(math.log(theirs / own) for theirs, own in rounds)))
 
 
 def measure(
@@ -59,16 +70,18 @@ def measure(
     Args:
         sides: Name -> work.
         device: What the work runs on.
-        warmup: Rounds that are not counted.
+        warmup: Rounds that are not counted; without one the last side runs once, lest the first be cold.
         repeats: Rounds that are, at least 2; in an even number every side precedes every other as often as it follows.
         memory: Whether to run each side once more for its peak.
     """
     for _ in range(warmup):
         for work in sides.values():
             work()
+    if not warmup:
+        [*sides.values()][-1]()
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeats):
-        forth_and_back = [*sides.items()] if turn % 2 == 0 else [*sides.items()][::-1]  # nobody always follows the same
+        forth_and_back = [*sides.items()] if turn % 2 == 0 else [*sides.items()][::-1]
         for name, work in forth_and_back:
             times[name].append(_milliseconds(work, device))
     result = {}

@@ -145,7 +145,7 @@ def main() -> None:
     )
     parser.add_argument("--dtype", choices=["float32"], default="float32", help="of the pixels")
     parser.add_argument("--warmup", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.warmup < 0 or args.repeats < 2:

@@ -16,14 +16,17 @@ import multiprocessing
 import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import torch
 from export_memory import make_checkpoint, make_tower
 from loading_ways import OURS, OURS_FLOAT32, PLAIN, TRANSFORMERS, WAYS, measure_load
+from loops import TINY
 from report import Cell, Goal, Report
 
+import llava
 from llava.hub.export import export
 
 _MIB = 2**20
@@ -34,10 +37,22 @@ NOTES = [
 
 
 def processes() -> ProcessPoolExecutor:
-    """Runs each task in a new process, where the package and transformers' models are loaded already."""
+    """Runs each task in a new process, where the imports that take long are done already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["llava.model.builder", "llava.hub.export"])
     return ProcessPoolExecutor(max_workers=1, mp_context=context, max_tasks_per_child=1)
+
+
+def measured(pool: ProcessPoolExecutor, way: str, folder: Path) -> dict[str, Any]:
+    """What a way costs a process of its own.
+
+    Raises:
+        SystemExit: The process was killed.
+    """
+    try:
+        return pool.submit(measure_load, way, folder, TINY, llava.__file__).result()
+    except BrokenProcessPool as error:
+        raise SystemExit(f"{way}: its process was killed, as for want of memory; give fewer --gigabytes") from error
 
 
 def row(way: str, found: dict[str, Any]) -> dict[str, Cell]:
@@ -65,13 +80,18 @@ def compare(arguments: argparse.Namespace, work: Path) -> None:
             pool.submit(export, source, "hf", work / "hf", max_shard_size="1GB", progress=False).result()
             shutil.rmtree(source)
             source = work / "hf"
-        found = {way: pool.submit(measure_load, way, source).result() for way in ways}
+        found = {way: measured(pool, way, source) for way in ways}
     size = found[OURS]["model"]
     Report(
         benchmark="loading",
         title="Host memory of loading a checkpoint on the CPU",
         device=torch.device("cpu"),
-        setting={"format": arguments.format, "layers": layers, "gigabytes": round(size / 1e9, 2), "dtype": "bfloat16"},
+        setting={
+            "format": arguments.format,
+            "layers": layers,
+            "gigabytes, tower included": round(size / 1e9, 2),
+            "dtype": "bfloat16",
+        },
         rows=[row(way, one) for way, one in found.items()],
         ratios={
             "peak_ratio": found[OURS]["peak"] / size,
@@ -95,7 +115,7 @@ def compare(arguments: argparse.Namespace, work: Path) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measures the host memory of loading a checkpoint.")
-    parser.add_argument("--gigabytes", type=float, default=2.5, help="least size of the checkpoint (default 2.5)")
+    parser.add_argument("--gigabytes", type=float, default=2.5, help="of the language model, at least (default 2.5)")
     parser.add_argument("--format", choices=["hf", "llava"], default="hf", help="of the checkpoint (default hf)")
     parser.add_argument("--work", type=Path, help="folder with room for twice as much (default: the system's)")
     parser.add_argument("--json", type=Path)

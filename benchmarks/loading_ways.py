@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+import llava
 
 OURS, OURS_FLOAT32 = "ours", "ours, to float32"
 TRANSFORMERS, PLAIN = "transformers' from_pretrained", "all files read, then load_state_dict"
@@ -75,8 +78,22 @@ class Watch(threading.Thread):
             self.highest = max(self.highest, memory("RssAnon"))
 
 
-def measure_load(way: str, folder: Path) -> dict[str, Any]:
-    """Loads in this process and counts."""
+def measure_load(way: str, folder: Path, small: Path, package: str) -> dict[str, Any]:
+    """Loads in this process and counts.
+
+    Args:
+        way: Of `WAYS`.
+        folder: The checkpoint.
+        small: Another in transformers' format, loaded first and not counted: imports are not the price of a load.
+        package: File of the package that is to be measured.
+
+    Raises:
+        RuntimeError: This process has another one.
+    """
+    if llava.__file__ != package:
+        raise RuntimeError(f"{llava.__file__} would be measured, not {package}; set PYTHONPATH to the repository")
+    WAYS[way](small)
+    gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
     before, anonymous, read = memory("VmRSS"), memory("RssAnon"), bytes_read()
     watch = Watch()

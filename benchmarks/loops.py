@@ -39,7 +39,7 @@ def make_parser(description: str, new_tokens: int) -> argparse.ArgumentParser:
     flags.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
     flags.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     flags.add_argument("--warmup", type=int, default=1)
-    flags.add_argument("--repeats", type=int, default=3)
+    flags.add_argument("--repeats", type=int, default=4)
     flags.add_argument("--json", type=Path)
     return flags
 

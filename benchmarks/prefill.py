@@ -124,14 +124,14 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="float32 on CPU, else bfloat16")
     parser.add_argument("--warmup", type=int, help="1; on a CPU 0, each side being run once beforehand in any case")
-    parser.add_argument("--repeats", type=int, help="5; on a CPU 3")
+    parser.add_argument("--repeats", type=int, help="6; on a CPU 4")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     on_cpu = args.device.type == "cpu"
     names = args.model or [name for name in MODELS if not on_cpu or name != "1.5-13b"]
     batches = args.batch or ([1] if on_cpu else [1, 8, 32])
     warmup = args.warmup if args.warmup is not None else 0 if on_cpu else 1
-    repeats = args.repeats if args.repeats is not None else 3 if on_cpu else 5
+    repeats = args.repeats if args.repeats is not None else 4 if on_cpu else 6
     if min(batches) < 1 or warmup < 0 or repeats < 2:
         parser.error("--batch must be at least 1, --warmup at least 0 and --repeats at least 2")
     dtype = getattr(torch, args.dtype or ("float32" if on_cpu else "bfloat16"))

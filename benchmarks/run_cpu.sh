@@ -11,6 +11,9 @@ source benchmarks/common.sh
 run cost cost ${COST:-}
 run vision vision ${VISION:---batch 1 8 --warmup 0 --repeats 4 2}
 run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --warmup 0 --repeats 4}
+if [[ " ${ONLY:-} " == *" vision-siglip-8 "* ]]; then # too long beside the others: ONLY=vision-siglip-8 LIMIT=595
+    run vision-siglip-8 vision ${SIGLIP_8:---tower siglip --batch 8 --warmup 0 --repeats 2}
+fi
 run compressor compressor ${COMPRESSOR:---batches 1 8 --largest-tower-batch 1 --repeats 7}
 run prefill prefill ${PREFILL:---repeats 2}
 run generate generate ${GENERATE:---requests 32 --repeats 2}
@@ -18,6 +21,6 @@ run eval_throughput eval_throughput ${EVAL_THROUGHPUT:---images 2 --repeats 2}
 run memory memory ${MEMORY:-}
 run image_preparation image_preparation ${IMAGE_PREPARATION:-}
 run startup startup ${STARTUP:---repeats 3}
-run loading loading ${LOADING:---gigabytes 0.4}
+run loading loading ${LOADING:---gigabytes 0.8}
 run train_throughput train_throughput ${TRAIN_THROUGHPUT:---samples 16 --warmup 0 --repeats 2}
 finish

@@ -68,7 +68,7 @@ class Stopwatch:
     @property
     def runs(self) -> int:
         """Of a side at most: one to see if it fits and one to capture it included."""
-        return self.warmup + self.repeats + 2
+        return max(1, self.warmup) + self.repeats + 2
 
     def in_turn(self, sides: dict[str, Work], ran: Collection[str] = ()) -> dict[str, float]:
         """Median milliseconds of each side that there is memory for; those of `ran` are known to fit."""

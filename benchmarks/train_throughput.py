@@ -183,7 +183,7 @@ def row(
         "side": name,
         "batch": side.batch,
         "samples a second": samples / seconds,
-        "lower and upper quartile": f"{1000 * samples / found.ms.high:.3g} to {1000 * samples / found.ms.low:.3g}",
+        "spread": f"{1000 * samples / found.ms.high:.3g} to {1000 * samples / found.ms.low:.3g}",
         MINUTES: TUNING_SAMPLES / samples * seconds / 60,
         "floor, minutes": floor_minutes(limits, flops, samples),
         "gap": gap(found.ms.median, limits.floor_ms(flops)),
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="measure the plain way too, on a GPU in batches of 4")
     parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")
     parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     samples = args.samples or (32 if args.device.type == "cpu" else 128)
@@ -273,8 +273,11 @@ def main() -> None:
     if not on_cuda:
         limits = limits.at_best(limits_of(args.device))  # other work may have held back the first measurement
     rows = [row(model, name, side, batches[name], found[name], limits) for name, side in sides.items()]
-    seconds = {name: found[name].ms.median / (len(batches[name]) * side.batch) for name, side in sides.items()}
-    ratio = seconds["plain"] / seconds["ours"] if "plain" in sides else None
+    ratio = None
+    if "plain" in sides:
+        samples_of = {name: len(batches[name]) * side.batch for name, side in sides.items()}
+        faster = found["ours"].times_as_fast_as(found["plain"]).median
+        ratio = faster * samples_of["ours"] / samples_of["plain"]
     padding = padded_share(batches[next(iter(sides))], model.model.tokens_per_tile)
     Report(
         "train_throughput",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -30,7 +31,7 @@ TOY = {
     "export_memory": ["--gigabytes", "0.1", "--work", WORK],
     "generate": ["--requests", "2", "--batch", "2", "--new-tokens", "2", "--repeats", "2", "--device", "cpu"],
     "image_preparation": ["--warmup", "0", "--repeats", "2"],
-    "loading": ["--gigabytes", "0.1", "--format", "llava"],
+    "loading": ["--gigabytes", "0.1"],
     "memory": ["--model", "1.5-7b", "--device", "cpu"],
     "prefill": ["--size", "toy", "--model", "1.5-7b", "--repeats", "2", "--device", "cpu"],
     "startup": ["--warmup", "0", "--repeats", "2"],
@@ -78,7 +79,9 @@ def test_help_and_the_flags_that_all_have(name: str, script: Any, capsys: pytest
         ("loading --gigabytes 0", "--gigabytes 0: give a size above 0"),
         ("loading --gigabytes nan", "--gigabytes nan: give a size above 0"),
         ("loading --work no-such-folder", "--work no-such-folder: there is no such folder"),
-        ("vision --batch 1 8 --repeats 4 3 2", "--repeats [4, 3, 2]: give one number, or as many as --batch has (2)"),
+        ("vision --batch 1 8 --repeats 4 3 2", "--repeats 4 3 2: give one number, or one for each size of --batch"),
+        ("vision --batch 1 --repeats 1", "--repeats 1: give one number"),
+        ("vision --batch 8 8", "--batch 8 8: give sizes of at least 1, each once"),
     ],
 )
 def test_bad_flags_are_told(line: str, said: str, script: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,6 +209,9 @@ def test_a_piece_and_a_single_benchmark() -> None:
     assert all(pieces) and [line for piece in pieces for line in piece] == commands_of("run_gpu.sh")[:-1]
     one = commands_of("run_cpu.sh", ONLY="vision-siglip", SIGLIP="--batch 2", RESULTS="elsewhere")[:-1]
     assert one == ["benchmarks/vision.py --batch 2 --json elsewhere/m/vision-siglip.json"]
+    (eight,) = commands_of("run_cpu.sh", ONLY="vision-siglip-8")[:-1]
+    assert "--tower siglip --batch 8 " in eight and eight.endswith("r/m/vision-siglip-8.json")
+    assert eight not in commands_of("run_cpu.sh")
 
 
 @pytest.mark.slow
@@ -237,14 +243,55 @@ def test_the_script_tells_what_failed_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_ratio_is_that_of_the_rounds(script: Any) -> None:
-    """A machine that slows down to a third halfway through changes no ratio."""
+    """A machine that slows down to a third halfway through changes no ratio, and neither side gains from noise."""
     from harness import Measurement
 
     ours, theirs = Measurement((10.0, 10.0, 30.0, 30.0), None), Measurement((20.0, 22.0, 60.0, 66.0), None)
     assert ours.ms == (10, 20, 30)
-    assert ours.times_as_fast_as(theirs) == pytest.approx((2.0, 2.1, 2.2))
-    with pytest.raises(ValueError, match="shorter|longer"):
+    assert ours.times_as_fast_as(theirs) == pytest.approx((2.0, 4.4**0.5, 2.2))
+    noisy, other = Measurement((10.0, 20.0), None), Measurement((20.0, 10.0), None)
+    assert noisy.times_as_fast_as(other) == pytest.approx((0.5, 1.0, 2.0)) and str(noisy.ms) == "10 to 20"
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         ours.times_as_fast_as(Measurement((20.0, 22.0), None))
+
+
+def test_sides_take_turns_forth_and_back(script: Any) -> None:
+    from harness import measure
+
+    for warmup, before in ((0, "c"), (1, "abc")):
+        runs: list[str] = []
+        sides = {name: functools.partial(runs.append, name) for name in "abc"}
+        found = measure(sides, torch.device("cpu"), warmup=warmup, repeats=3, memory=False)
+        assert "".join(runs) == before + "abc" + "cba" + "abc"
+        assert [len(side.times_ms) for side in found.values()] == [3, 3, 3]
+
+
+def test_each_batch_has_its_rounds(script: Any) -> None:
+    from vision import rounds_of
+
+    assert rounds_of([8, 1], [2, 4]) == [(1, 4), (8, 2)] and rounds_of([8, 1], [3]) == [(1, 3), (8, 3)]
+
+
+def test_a_budget_without_memory_for_decoding_still_has_its_prefill(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import stages
+    from models import model_config, random_model
+    from prompts import BUDGETS
+
+    model = random_model(model_config("1.5-7b", "toy"), torch.device("cpu"), torch.float32)
+    real = stages.static_copy
+
+    def short_of_memory(model: Any, cache: Any, room: int) -> Any:
+        if cache.get_seq_length() > 300:
+            raise torch.OutOfMemoryError
+        return real(model, cache, room)
+
+    monkeypatch.setattr(stages, "static_copy", short_of_memory)
+    watch = stages.Stopwatch(torch.device("cpu"), warmup=0, repeats=2)
+    found = {point.tokens: point for point in stages.measure_stages(model, "1.5-7b", 1, watch)}
+    assert set(found) == set(BUDGETS["1.5"]) and all(point.prefill and point.vision for point in found.values())
+    assert [tokens for tokens, point in found.items() if point.decode is None] == ["576"]
 
 
 def test_statics_of_a_decode_step_are_those_of_the_prompt(script: Any) -> None:
