@@ -10,7 +10,7 @@ source benchmarks/common.sh
 
 run cost cost ${COST:-}
 run vision vision ${VISION:---batch 1 8 --warmup 0 --repeats 4 2}
-run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --warmup 0 --repeats 4}
+run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --warmup 0 --repeats 2}
 if [[ " ${ONLY:-} " == *" vision-siglip-8 "* ]]; then # too long beside the others: ONLY=vision-siglip-8 LIMIT=595
     run vision-siglip-8 vision ${SIGLIP_8:---tower siglip --batch 8 --warmup 0 --repeats 2}
 fi
