@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
 # Every benchmark on a CPU, in under ten minutes on two cores, then docs/performance.md. Nothing is downloaded.
+#
+#   bash benchmarks/run_cpu.sh           # all, the vision tower being CLIP
+#   PIECE=2 bash benchmarks/run_cpu.sh   # the vision tower SigLIP, as long again
+#
 # Variables: benchmarks/common.sh; flags of a benchmark: VISION, SIGLIP, COMPRESSOR, ... below.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 MACHINE="${MACHINE:-cpu}"
-LIMIT="${LIMIT:-300}" TOTAL="${TOTAL:-595}"
+LIMIT="${LIMIT:-595}" TOTAL="${TOTAL:-595}"
 export CUDA_VISIBLE_DEVICES=""
 source benchmarks/common.sh
 
+if [[ "${PIECE:-1}" == 2 ]]; then
+    run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 8 --warmup 0 --repeats 4 2}
+    finish
+    exit
+fi
 run cost cost ${COST:-}
 run vision vision ${VISION:---batch 1 8 --warmup 0 --repeats 4 2}
-run vision-siglip vision ${SIGLIP:---tower siglip --batch 1 --warmup 0 --repeats 2}
-if [[ " ${ONLY:-} " == *" vision-siglip-8 "* ]]; then # too long beside the others: ONLY=vision-siglip-8 LIMIT=595
-    run vision-siglip-8 vision ${SIGLIP_8:---tower siglip --batch 8 --warmup 0 --repeats 2}
-fi
 run compressor compressor ${COMPRESSOR:---batches 1 8 --largest-tower-batch 1 --repeats 7}
 run prefill prefill ${PREFILL:---repeats 2}
 run generate generate ${GENERATE:---requests 32 --repeats 2}
