@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -226,6 +226,16 @@ def padded_share(batches: Sequence[dict[str, Any]], visual: int) -> float:
     return 1 - float(sum(int(row.sum()) for row in lengths) / sum(int(row.max()) * len(row) for row in lengths))
 
 
+def ratio_to_plain(found: Mapping[str, Measurement], samples: Mapping[str, int]) -> float:
+    """How many samples ours does while the plain way does one, round by round.
+
+    Args:
+        found: Measurements of `plain` and `ours`.
+        samples: In a round of each.
+    """
+    return found["ours"].times_as_fast_as(found["plain"]).median * samples["ours"] / samples["plain"]
+
+
 def sides_for(device: torch.device, batch: int | None) -> dict[str, Side]:
     """What is compared: on a GPU our way at full speed and in little memory, on a CPU the plain way and ours."""
     if device.type == "cpu":
@@ -273,11 +283,8 @@ def main() -> None:
     if not on_cuda:
         limits = limits.at_best(limits_of(args.device))  # other work may have held back the first measurement
     rows = [row(model, name, side, batches[name], found[name], limits) for name, side in sides.items()]
-    ratio = None
-    if "plain" in sides:
-        samples_of = {name: len(batches[name]) * side.batch for name, side in sides.items()}
-        faster = found["ours"].times_as_fast_as(found["plain"]).median
-        ratio = faster * samples_of["ours"] / samples_of["plain"]
+    samples_of = {name: len(batches[name]) * side.batch for name, side in sides.items()}
+    ratio = ratio_to_plain(found, samples_of) if "plain" in sides else None
     padding = padded_share(batches[next(iter(sides))], model.model.tokens_per_tile)
     Report(
         "train_throughput",

@@ -212,14 +212,12 @@ def main() -> None:
         counts = count_sides(tower, budget)
         on_cuda = args.device.type == "cuda"  # elsewhere the counted peak is told
         limits = limits_of(args.device)
-        found = []
+        times = {}
         for batch, repeats in tqdm(rounds, "batches", leave=False):
             sides = sides_of(tower, batch, budget)
-            times = measure(sides, args.device, warmup=args.warmup, repeats=repeats, memory=on_cuda)
-            found.append(Batch(batch, times, counts, on_cuda, limits))
-    if not on_cuda:  # other work may have held back the first measurement
-        limits = limits.at_best(limits_of(args.device))
-        found = [replace(batch, limits=limits) for batch in found]
+            times[batch] = measure(sides, args.device, warmup=args.warmup, repeats=repeats, memory=on_cuda)
+    limits = limits.at_best(limits_of(args.device))  # on a CPU other work may have held back the first measurement
+    found = [Batch(batch, measured, counts, on_cuda, limits) for batch, measured in times.items()]
     last = found[-1]
     Report(
         benchmark="vision",
