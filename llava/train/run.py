@@ -23,6 +23,7 @@ from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.cache_features import use_feature_cache
 from llava.train.checkpoint import CheckpointWriteError, checkpoint_to_resume, steps_done
 from llava.train.interruption import Interrupted, StopSignals
+from llava.train.leaving import leave
 from llava.train.run_key import run_key
 from llava.train.save import names_of_result, save_result
 from llava.train.start import start_model
@@ -137,14 +138,6 @@ def execute(run: Run) -> LlavaTrainer:
     return trainer
 
 
-def leave(run: Run) -> None:
-    """Ends this process's part in the group of processes.
-
-    A thread of gloo that still frees tensors while Python shuts down would abort a process that has done all its work.
-    """
-    run.trainer.accelerator.end_training()
-
-
 def _is_finished(checkpoint: str) -> bool:
     done, planned = steps_done(checkpoint)
     return done >= planned
@@ -161,16 +154,15 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
         run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
     try:
         execute(run)
-        leave(run)
     except Interrupted as stop:
         logger.warning("%s", stop)
-        leave(run)
-        raise SystemExit(stop.exit_status) from stop
+        leave(run.trainer.accelerator, stop.exit_status)
     except (BadDataError, DivergedError, CheckpointWriteError) as error:
         raise SystemExit(f"error: {error}") from error
     except SampleError as error:
         message = str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]  # a loading process adds its traceback
         raise SystemExit(f"error: {message}") from error
+    leave(run.trainer.accelerator)
 
 
 def select_records(arguments: Arguments) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

@@ -15,7 +15,8 @@ from transformers import TrainerCallback
 
 from llava.train.arguments import parse_arguments
 from llava.train.interruption import Interrupted
-from llava.train.run import execute, leave, prepare
+from llava.train.leaving import leave
+from llava.train.run import execute, prepare
 
 
 class Trace(TrainerCallback):
@@ -49,8 +50,7 @@ def main() -> None:
     try:
         trainer = execute(run)
     except Interrupted as stop:
-        leave(run)
-        raise SystemExit(stop.exit_status) from stop
+        leave(run.trainer.accelerator, stop.exit_status)
     if trainer.args.process_index == 0:
         engine = trainer.model_wrapped
         stage = getattr(engine, "zero_optimization_stage", None)
@@ -61,7 +61,7 @@ def main() -> None:
             "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         }
         Path(os.environ["REPORT"]).write_text(json.dumps(found))
-    leave(run)
+    leave(trainer.accelerator)
 
 
 if __name__ == "__main__":
