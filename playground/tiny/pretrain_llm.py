@@ -1,195 +1,14 @@
-"""Makes the small language model: a Llama tokenizer of its own, and a Llama pre-trained on text alone.
-
-The text is LLaVA's `vicuna_v1` conversation, in which a scene is told in words where the picture will stand; the words
-of a phrase ("red 7 northwest") are said at once, their embeddings added up in one position. So the model brings what
-Vicuna brings to LLaVA: it knows the template and how to answer about something described.
-"""
+"""Makes the tokenizer and pre-trains the small Llama on text alone; how, see `language_model.py`."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from questions import CAPTION_PROMPT, ask_many, converse, read_scene, tell
-from resume import load_state, save_state
-from scenes import load_block, sample_scenes
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from torch import Tensor, nn
-from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
-
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-IMAGE_TOKEN = "<image>"
-TAIL = "Answer the question using a single word or phrase."
-
-
-@dataclass(frozen=True)
-class Talk:
-    """A scene told in phrases, and what is asked and answered about it."""
-
-    phrases: list[str]
-    pairs: list[tuple[str, str]]
-
-
-def compose(rng: np.random.Generator, count: int, short: bool = False) -> list[Talk]:
-    """Writes `count` conversations about fresh scenes; short ones have one question and little darkness."""
-    scenes = sample_scenes(rng, load_block(False), count)
-    talks = []
-    for index in range(count):
-        digits = read_scene(scenes, index)
-        pairs = [(q.text, q.answer) for q in ask_many(digits, 1, rng)] if short else converse(digits, rng)
-        talks.append(Talk(tell(digits, rng, 0 if short else int(rng.integers(0, 9))), pairs))
-    return talks
-
-
-def flatten(talk: Talk) -> tuple[str, list[tuple[int, int]]]:
-    """Gives the text after the scene and the spans of characters that the assistant says, `</s>` included."""
-    text, spans = "", []
-    for question, answer in talk.pairs:
-        text += f"{'USER: ' if text else chr(10)}{question} ASSISTANT:"
-        spans.append((len(text), len(text) + len(f" {answer}</s>")))
-        text += f" {answer}</s>"
-    return text, spans
-
-
-def make_tokenizer(size: int, seed: int) -> LlamaTokenizer:
-    """Trains a byte-pair tokenizer of the Llama kind on our own text; every common word becomes one token."""
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
-        show_progress=False,
-    )
-    learner = Tokenizer(models.BPE(byte_fallback=True))
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first"),
-            pre_tokenizers.Punctuation("isolated"),
-            pre_tokenizers.Split("\n", "isolated"),
-        ]
-    )
-    talks = compose(np.random.default_rng([seed, 1]), 2000)
-    text = [f"{q} ASSISTANT: {a} USER: {CAPTION_PROMPT} {TAIL}\n{q}" for talk in talks for q, a in talk.pairs]
-    text += [phrase for talk in talks for phrase in talk.phrases]
-    learner.train_from_iterator([SYSTEM] * 500 + text, trainer)
-    made = json.loads(learner.to_str())["model"]
-    tokenizer = LlamaTokenizer(
-        vocab=made["vocab"],
-        merges=[tuple(pair) for pair in made["merges"]],
-        pad_token="<unk>",
-        padding_side="right",
-        model_max_length=2048,
-        add_bos_token=True,
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
-    return tokenizer
-
-
-def encode(tokenizer: LlamaTokenizer, talks: list[Talk], system: str = SYSTEM) -> dict[str, Tensor]:
-    """Turns conversations into tensors.
-
-    Args:
-        tokenizer: The tokenizer.
-        talks: B conversations.
-        system: What stands before the first turn.
-
-    Returns:
-        `words` (B, T, 4): the ids whose embeddings are added up at each position, 0 for none: one id in text, all of a
-        phrase's in the telling; `attention_mask` (B, T); `labels` (B, T): the assistant's words, else -100.
-    """
-    opening = tokenizer(f"{system} USER: ").input_ids
-    rows, labels = [], []
-    for talk in talks:
-        text, spans = flatten(talk)
-        coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        told = tokenizer(talk.phrases, add_special_tokens=False).input_ids
-        rows.append([[token] for token in opening] + told + [[token] for token in coded.input_ids])
-        said = [any(e > left and b < right for left, right in spans) for b, e in coded.offset_mapping]
-        silent = [-100] * (len(opening) + len(told))
-        labels.append(silent + [token if on else -100 for token, on in zip(coded.input_ids, said, strict=True)])
-    longest = max(map(len, rows))
-    words = torch.zeros(len(rows), longest, 4, dtype=torch.long)
-    batch = {"attention_mask": torch.zeros(len(rows), longest), "labels": torch.full((len(rows), longest), -100)}
-    for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        words[index, : len(row)] = torch.tensor([ids + [0] * (4 - len(ids)) for ids in row])
-        batch["attention_mask"][index, : len(row)] = 1
-        batch["labels"][index, : len(row)] = torch.tensor(label)
-    return {"words": words, **batch}
-
-
-def make_model(tokenizer: LlamaTokenizer, width: int, layers: int, heads: int) -> LlamaForCausalLM:
-    """Builds the untrained Llama."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=int(width * 8 / 3) // 32 * 32 + 32,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=2048,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=False,
-        initializer_range=0.05,
-    )
-    return LlamaForCausalLM(config)
-
-
-def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
-    """Gives the mean loss of the assistant's words."""
-    target = batch["labels"][:, 1:]
-    known = (batch["words"] > 0)[..., None]
-    with torch.autocast("cpu", torch.bfloat16):
-        inputs = (model.get_input_embeddings()(batch["words"]) * known).sum(2)
-        hidden = model.model(inputs_embeds=inputs, attention_mask=batch["attention_mask"]).last_hidden_state
-        logits = model.lm_head(hidden[:, :-1][target >= 0])
-    return nn.functional.cross_entropy(logits.float(), target[target >= 0])
-
-
-def lesson(arguments: argparse.Namespace, tokenizer: LlamaTokenizer, step: int) -> dict[str, Tensor]:
-    """Writes the batch of a step: short talks first, which teach to look things up; then whole conversations."""
-    rng = np.random.default_rng([arguments.seed, 2, step])
-    if step < arguments.short_steps:
-        return encode(tokenizer, compose(rng, arguments.short_batch, short=True), "A")
-    return encode(tokenizer, compose(rng, arguments.batch))
-
-
-def train(arguments: argparse.Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer) -> float:
-    """Pre-trains on fresh conversations; a second call goes on where the first was stopped. Returns the last loss."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    path, smooth = arguments.output / "llm_checkpoint.safetensors", math.nan
-    start = load_state(path, model, optimiser) if path.exists() else 0
-    bar = tqdm(
-        range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2
-    )
-    for step in bar:
-        batch = lesson(arguments, tokenizer, step)
-        fade = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
-        for group in optimiser.param_groups:
-            group["lr"] = arguments.lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * fade)
-        loss = loss_of(model, batch)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
-        bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
-        if (step + 1) % arguments.save_every == 0:
-            save_state(path, model, optimiser, step + 1)
-    return smooth
 
 
 def main() -> None:
-    """Trains tokenizer and language model and writes both in transformers' format."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Reads the flags; a language model that is there already stays."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--vocab", type=int, default=640)
     parser.add_argument("--width", type=int, default=128)
@@ -206,14 +25,9 @@ def main() -> None:
     if (arguments.output / "llm" / "model.safetensors").exists():
         print(f"The language model is there already: {arguments.output / 'llm'}")
         return
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(arguments.seed)
-    tokenizer = make_tokenizer(arguments.vocab, arguments.seed)
-    model, begin = make_model(tokenizer, arguments.width, arguments.layers, arguments.heads), time.time()
-    loss = train(arguments, model, tokenizer)
-    (arguments.output / "llm.json").write_text(json.dumps({"loss": loss, "seconds": round(time.time() - begin)}) + "\n")
-    tokenizer.save_pretrained(arguments.output / "llm")
-    model.save_pretrained(arguments.output / "llm")
+    import language_model  # takes seconds, which --help need not
+
+    language_model.pretrain(arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,324 @@
+"""Trains the small CLIP tower whose CLS token gathers the whole scene at encoder layer -2.
+
+VisionZip reads the CLS attention of layer -2, so that layer's output has to tell the scene by its CLS token alone:
+the digit and the colour of every quadrant. A dense objective on the patches of the same layer (value, colour, place)
+keeps a digit's information in the digit's own patches. Background patches are dropped at random in the beginning,
+which makes steps cheap and leaves the background no use as a place to store things.
+
+Shape legend: B scenes, T kept patches, C channels, Q = 4 quadrants.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from resume import load_state, save_state
+from scenes import (
+    COLOURS,
+    GLYPH,
+    GRID,
+    QUADRANTS,
+    SIZE,
+    DigitBlock,
+    SceneBatch,
+    enlarge,
+    load_block,
+    patch_targets,
+    render,
+    sample_scenes,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+DIGITS = 11
+TINTS = len(COLOURS) + 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: `tokens` patches kept, up to `digits` digits a scene, `steps` steps of `batch`."""
+
+    tokens: int
+    digits: int
+    steps: int
+    batch: int
+
+
+CURRICULUM = (
+    Stage(16, 1, 200, 128),
+    Stage(24, 2, 300, 128),
+    Stage(32, 4, 500, 128),
+    Stage(80, 4, 500, 64),
+    Stage(GRID * GRID, 4, 700, 32),
+)
+
+
+class TowerWithHeads(nn.Module):
+    """The tower and the heads that exist only while it is trained."""
+
+    def __init__(self, config: CLIPVisionConfig) -> None:
+        super().__init__()
+        self.tower = CLIPVisionModel(config)
+        width = config.hidden_size
+        scene = len(QUADRANTS) * (DIGITS + TINTS)
+        self.scene_heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, scene)) for _ in range(2))
+        self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, DIGITS + TINTS + 2 * GRID))
+        self.tower.post_layernorm.requires_grad_(False)
+        with torch.no_grad():
+            self.tower.embeddings.position_embedding.weight.copy_(place_codes(width))
+
+    def forward(self, pixels: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs the tower on some patches only.
+
+        Args:
+            pixels: (B, 3, 112, 112), normalised.
+            kept: (B, T) indices of the patches to run.
+
+        Returns:
+            The outputs of layer -2 and of the last layer, (B, 1 + T, C) each.
+        """
+        hidden = self.tower.embeddings(pixels)
+        index = torch.cat([kept.new_zeros(len(kept), 1), kept + 1], 1)
+        hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
+        hidden = self.tower.pre_layrnorm(hidden)
+        outputs = []
+        for layer in self.tower.encoder.layers:
+            hidden = layer(hidden, None)
+            outputs.append(hidden)
+        return outputs[-2], outputs[-1]
+
+
+def place_codes(width: int) -> Tensor:
+    """Gives (1 + 196, C) sine codes of row and column to start the position embedding from; zero for CLS."""
+    count = width // 4
+    angle = torch.arange(GRID)[:, None] * torch.exp(-math.log(30.0) * torch.arange(count) / count)
+    line = torch.cat([angle.sin(), angle.cos()], 1)
+    grid = torch.cat([line[:, None].expand(-1, GRID, -1), line[None].expand(GRID, -1, -1)], -1)
+    return 0.3 * torch.cat([torch.zeros(1, width), grid.reshape(GRID * GRID, width)])
+
+
+def to_pixels(images: np.ndarray) -> Tensor:
+    """Normalises (B, 112, 112, 3) uint8 images as CLIP's processor does, to (B, 3, 112, 112)."""
+    values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+def warp(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Turns, scales, shears, shifts and re-inks digits at random.
+
+    Args:
+        rng: The source of chance.
+        images: (N, 8, 8) ink between 0 and 1.
+
+    Returns:
+        (N, G, G) ink.
+    """
+    count = len(images)
+    turn = rng.uniform(-0.22, 0.22, count)
+    scale = rng.uniform(0.9, 1.2, (2, count))
+    shear = rng.uniform(-0.15, 0.15, count)
+    matrix = np.zeros((count, 2, 3), np.float32)
+    matrix[:, 0, 0] = scale[0] * np.cos(turn)
+    matrix[:, 0, 1] = shear - np.sin(turn)
+    matrix[:, 1, 0] = np.sin(turn)
+    matrix[:, 1, 1] = scale[1] * np.cos(turn)
+    matrix[:, :, 2] = rng.uniform(-0.12, 0.12, (count, 2))
+    grid = F.affine_grid(torch.from_numpy(matrix), [count, 1, GLYPH, GLYPH], align_corners=False)
+    grid = grid + F.interpolate(
+        torch.from_numpy(rng.normal(0, 0.05, (count, 2, 4, 4)).astype(np.float32)), size=GLYPH, mode="bilinear"
+    ).permute(0, 2, 3, 1)
+    ink = F.grid_sample(torch.from_numpy(images)[:, None], grid, align_corners=False)[:, 0].numpy()
+    power = rng.uniform(0.8, 1.25, (count, 1, 1))
+    return np.clip(rng.uniform(1.1, 1.4, (count, 1, 1)) * ink**power, 0, 1).astype(np.float32)
+
+
+def draw(
+    rng: np.random.Generator, block: DigitBlock, count: int, digits: int, augment: bool
+) -> tuple[Tensor, SceneBatch]:
+    """Makes `count` fresh scenes of up to `digits` digits: pixels (B, 3, 112, 112) and what they show."""
+    scenes = sample_scenes(rng, block, count, 1, digits)
+    chosen = block.images[scenes.sources]
+    glyphs = enlarge(chosen)
+    if augment:
+        glyphs = warp(rng, chosen.reshape(-1, 8, 8)).reshape(glyphs.shape)
+    return to_pixels(render(rng, scenes, glyphs)), scenes
+
+
+def objective(model: TowerWithHeads, pixels: Tensor, scenes: SceneBatch, tokens: int) -> dict[str, Tensor]:
+    """Computes the losses of a step, each of them a scalar."""
+    digit, colour = (torch.from_numpy(part) for part in patch_targets(scenes))
+    order = torch.rand(digit.shape) + 2.0 * (digit < DIGITS - 1)
+    kept = order.topk(tokens, dim=1, sorted=False).indices
+    digit, colour = digit.gather(1, kept), colour.gather(1, kept)
+    with torch.autocast("cpu", torch.bfloat16):
+        middle, last = model(pixels, kept)
+        patches = model.patch_head(middle[:, 1:]).float()
+        views = [head(out[:, 0]).float() for head, out in zip(model.scene_heads, (middle, last), strict=True)]
+    ink, tint, row, col = patches.flatten(0, 1).split([DIGITS, TINTS, GRID, GRID], -1)
+    weight = torch.where(digit.flatten() < DIGITS - 1, 1.0, 0.15)
+    weight = weight / weight.sum()
+    place = kept.flatten()
+    losses = {
+        "patch_digit": (F.cross_entropy(ink, digit.flatten(), reduction="none") * weight).sum(),
+        "patch_colour": (F.cross_entropy(tint, colour.flatten(), reduction="none") * weight).sum(),
+        "place": 0.25 * (F.cross_entropy(row, place // GRID) + F.cross_entropy(col, place % GRID)),
+    }
+    labels = torch.from_numpy(scenes.labels)
+    present = labels >= 0
+    want_digit = torch.where(present, labels, DIGITS - 1).flatten()
+    want_colour = torch.where(present, torch.from_numpy(scenes.colours), TINTS - 1).flatten()
+    for name, view in zip(("middle", "last"), views, strict=True):
+        ink, tint = view.reshape(-1, DIGITS + TINTS).split([DIGITS, TINTS], -1)
+        losses[f"cls_{name}"] = F.cross_entropy(ink, want_digit) + F.cross_entropy(tint, want_colour)
+    return losses
+
+
+@torch.no_grad()
+def cls_attention(tower: CLIPVisionModel, before: Tensor) -> Tensor:
+    """Gives the CLS row of layer -2's attention, summed over heads.
+
+    Args:
+        tower: The tower.
+        before: (B, 1 + 196, C) the input of layer -2.
+
+    Returns:
+        (B, 196) attention from CLS to every patch.
+    """
+    layer = tower.encoder.layers[-2]
+    attention = layer.self_attn
+    hidden = layer.layer_norm1(before)
+    shape = (len(hidden), -1, attention.num_heads, attention.head_dim)
+    query = attention.q_proj(hidden[:, :1]).view(shape).transpose(1, 2)
+    keys = attention.k_proj(hidden).view(shape).transpose(1, 2)
+    row = (query @ keys.transpose(-1, -2) * attention.scale).softmax(-1)
+    return row[:, :, 0, 1:].sum(1)
+
+
+@torch.no_grad()
+def diagnose(model: TowerWithHeads, block: DigitBlock, count: int = 500, seed: int = 7) -> dict[str, float]:
+    """Measures the tower on scenes of held-out digits, all patches in place.
+
+    Args:
+        model: The tower and its heads.
+        block: The held-out digits.
+        count: The number of scenes.
+        seed: The seed of the scenes.
+
+    Returns:
+        Accuracies of the heads, the share of the CLS attention that falls on digits, and the share of digit patches
+        among the 16 and the 40 patches with the highest attention.
+    """
+    pixels, scenes = draw(np.random.default_rng(seed), block, count, len(QUADRANTS), False)
+    digit = torch.from_numpy(patch_targets(scenes)[0])
+    is_digit = digit < DIGITS - 1
+    kept = torch.arange(GRID * GRID).expand(count, -1)
+    middle, _ = model(pixels, kept)
+    inks = model.patch_head(middle[:, 1:])[..., :DIGITS].argmax(-1)
+    cls = model.scene_heads[0](middle[:, 0]).view(count, len(QUADRANTS), -1)[..., :DIGITS].argmax(-1)
+    labels = torch.from_numpy(scenes.labels)
+    there = labels >= 0
+    hidden = model.tower.pre_layrnorm(model.tower.embeddings(pixels))
+    for layer in model.tower.encoder.layers[:-2]:
+        hidden = layer(hidden, None)
+    row = cls_attention(model.tower, hidden)
+    found = {
+        "patch_digit": (inks == digit)[is_digit].float().mean().item(),
+        "patch_background": (inks == digit)[~is_digit].float().mean().item(),
+        "cls_digit": (cls == labels)[there].float().mean().item(),
+        "cls_empty": (cls == DIGITS - 1)[~there].float().mean().item(),
+        "attention_on_digits": ((row * is_digit).sum() / row.sum()).item(),
+        "attention_total": row.sum(1).mean().item() / model.tower.config.num_attention_heads,
+    }
+    for top in (16, 40):
+        chosen = torch.zeros_like(is_digit).scatter(1, row.topk(top, 1).indices, True)
+        found[f"recall_{top}"] = ((chosen & is_digit).sum() / is_digit.sum()).item()
+    return found
+
+
+def rate(step: int, total: int, top: float, warm: int = 100) -> float:
+    """Gives the learning rate of a step: a linear rise, then a cosine to a hundredth."""
+    if step < warm:
+        return top * (step + 1) / warm
+    return top * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm))))
+
+
+def train(arguments: Namespace, model: TowerWithHeads) -> None:
+    """Goes through the curriculum; a second call goes on where the first was stopped."""
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=arguments.lr, weight_decay=0.02, betas=(0.9, 0.98)
+    )
+    path, block, held_out = arguments.output / "tower_checkpoint.safetensors", load_block(False), load_block(True)
+    schedule = [s for s in CURRICULUM for _ in range(max(1, round(s.steps * arguments.scale)))]
+    start = load_state(path, model, optimiser) if path.exists() else 0
+    bar = tqdm(range(start, len(schedule)), initial=start, total=len(schedule), desc="tower", mininterval=2)
+    for step in bar:
+        stage = schedule[step]
+        torch.manual_seed(arguments.seed * 1_000_003 + step)
+        rng = np.random.default_rng([arguments.seed, step])
+        pixels, scenes = draw(rng, block, stage.batch, stage.digits, True)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step, len(schedule), arguments.lr)
+        losses = objective(model, pixels, scenes, stage.tokens)
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        if step % 20 == 0:
+            bar.set_postfix({"tokens": stage.tokens} | {k: f"{v.item():.2f}" for k, v in losses.items()})
+        if (step + 1) % arguments.save_every == 0 or step + 1 == len(schedule):
+            save_state(path, model, optimiser, step + 1)
+            found = {"step": step + 1, **{k: round(v, 3) for k, v in diagnose(model, held_out, 200).items()}}
+            tqdm.write(json.dumps(found))
+
+
+def save_processor(folder: Path) -> None:
+    """Writes how a picture is made ready for the tower: CLIP's way, at the scene's size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": SIZE},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": SIZE, "width": SIZE},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def pretrain(arguments: Namespace) -> None:
+    """Trains the tower and writes it with its diagnostics."""
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(arguments.seed)
+    config = CLIPVisionConfig(
+        hidden_size=arguments.width,
+        intermediate_size=4 * arguments.width,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.heads,
+        image_size=SIZE,
+        patch_size=SIZE // GRID,
+        projection_dim=arguments.width,
+    )
+    model, begin = TowerWithHeads(config), time.time()
+    train(arguments, model)
+    found = diagnose(model, load_block(True)) | {"seconds": round(time.time() - begin)}
+    (arguments.output / "tower.json").write_text(json.dumps(found, indent=2) + "\n")
+    save_processor(arguments.output / "tower")
+    model.tower.save_pretrained(arguments.output / "tower")
+    print(json.dumps(found))
