@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +126,7 @@ class ImageFeed:
         self._thread = ThreadPoolExecutor(1)
         self._copying: Future[None] | None = None
         self._coming: set[str] = set()  # what the workers will still give
-        self._made = None
+        self._made: Iterator[ImagePixels] = iter(())
         if workers:
             loader = DataLoader(
                 self._images,
@@ -152,10 +152,9 @@ class ImageFeed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends the workers, whatever they are doing; they end too if this process dies."""
-        self._coming.clear()
+        made, self._made = self._made, iter(())
         self._thread.shutdown()  # it waits for one image at most
-        self._made = None  # the iterator's end is theirs
-        self._waiting.clear()
+        del made  # the iterator's end is theirs
 
     def take(self, keys: Sequence[str]) -> list[ImagePixels]:
         """Images in the given order, on the device, waited for where need be; unreadable ones come with an error."""
@@ -179,7 +178,7 @@ class ImageFeed:
         Args:
             count: How many images are to be there.
         """
-        if self._coming and self._copying is None:
+        if self._copying is None:
             self._copying = self._thread.submit(self._fetch_until, count)
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -199,15 +198,13 @@ class ImageFeed:
 
     def _fetch(self) -> bool:
         """Takes what a worker has made; says whether there was anything more."""
-        if self._made is None or not self._coming:
-            return False
         try:
-            image = next(self._made)
+            image = next(self._made, None)
         except BaseException as error:
-            self._made = None
-            self._coming.clear()
             _forget_locals(error)
             raise
+        if image is None:
+            return False
         self._coming.discard(image.key)
         self._waiting[image.key] = self._on_device(image)
         return True

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -181,14 +182,50 @@ def test_workers_make_a_batch_ahead_and_nobody_waits_for_the_next() -> None:
     with ImageFeed({key: picture(0) for key in keys}, processor, PAD, CPU, workers=2, ahead=12) as feed:
         feed.look_ahead(6)
         assert feed._copying is not None and not feed._copying.done()  # else it would have waited for the gate
-        gate.set()
-        feed._copying.result()
-        assert list(feed._waiting) == keys[:6] and not any(i.pixels.is_shared() for i in feed._waiting.values())
+        threading.Timer(0.3, gate.set).start()
+        assert [image.key for image in feed.take(keys[:1])] == keys[:1]
+        assert list(feed._waiting) == keys[1:6] and not any(i.pixels.is_shared() for i in feed._waiting.values())
         deadline = time.monotonic() + 20
         while made.value < 6 + 12 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert made.value == 6 + 12
-        assert [image.key for image in feed.take(keys[:8])] == keys[:8] and not feed._waiting
+        assert [image.key for image in feed.take(keys[1:8])] == keys[1:8] and not feed._waiting
+        feed.look_ahead(4)
+        first = feed._copying
+        feed.look_ahead(8)  # before anything is taken, as if a batch had no images
+        assert feed._copying is first  # or what it ran into would be lost
+        first.result()
+        assert list(feed._waiting) == keys[8:12]
+
+
+def test_leaving_does_not_wait_for_all_that_was_announced() -> None:
+    made, gate = multiprocessing.Value("i", 0), multiprocessing.Event()
+    keys = [str(number) for number in range(40)]
+    with ImageFeed(
+        dict.fromkeys(keys, picture(0)), InWorkers(partial(count_and_wait, made, gate)), PAD, CPU, 2
+    ) as feed:
+        feed.look_ahead(40)
+        time.sleep(0.3)  # the thread waits for the first image
+        threading.Timer(0.3, gate.set).start()
+    assert len(feed._waiting) == 1 and not multiprocessing.active_children()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of an iterator that is half made
+def test_workers_that_have_begun_end_if_not_all_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, begun = multiprocessing.Process.start, []
+
+    def interrupted(process: Any) -> None:
+        if begun:
+            raise KeyboardInterrupt
+        begin(process)
+        begun.append(process)
+
+    monkeypatch.setattr(multiprocessing.Process, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt) as held:
+        ImageFeed({str(number): picture(number) for number in range(8)}, InWorkers(fail), PAD, CPU, workers=2)
+    assert held.value.__traceback__ is not None
+    begun[0].join(20)
+    assert not begun[0].is_alive()
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
