@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from harness import Measurement, is_h200, measure
-from loops import make_inference, make_parser, one_at_a_time, write_pictures
+from loops import make_inference, make_parser, one_at_a_time, read_flags, setting_of, write_pictures
 from report import Cell, Goal, Report
 
 from llava.eval.runner import RunSettings, evaluate
@@ -109,9 +109,7 @@ def row_of(task: str, side: str, count: int, found: Measurement, slowest: Measur
     }
 
 
-def compare(
-    name: str, inference: Inference, images: int, batch: int, args: argparse.Namespace
-) -> list[dict[str, Cell]]:
+def compare(name: str, inference: Inference, images: int, args: argparse.Namespace) -> list[dict[str, Cell]]:
     """All sides on one task; a row each."""
     parts = inference.tokenizer, inference.model, inference.image_processor
     on_cuda = args.device.type == "cuda"
@@ -123,8 +121,8 @@ def compare(
         samples = task.load(root).samples
         sides: dict[str, Callable[[], dict[str, str]]] = {
             LOOP: lambda: loop(inference, samples, args.new_tokens),
-            "runner, whole prompts": lambda: run(whole, task, root, batch),
-            RUNNER: lambda: run(inference, task, root, batch),
+            "runner, whole prompts": lambda: run(whole, task, root, args.batch),
+            RUNNER: lambda: run(inference, task, root, args.batch),
         }
         if inference.model.dtype == torch.float32 and len({str(sorted(work().items())) for work in sides.values()}) > 1:
             raise SystemExit(f"{name}: the sides do not give the same answers")
@@ -136,19 +134,17 @@ def main() -> None:
     """Runs the command line."""
     parser = make_parser("The runner of llava.eval against LLaVA's one-at-a-time loop.", new_tokens=2)
     parser.add_argument("--images", type=int, help="of each task; default: 4 on a CPU, 16 on a GPU")
-    args = parser.parse_args()
+    args = read_flags(parser)
     on_cpu = args.device.type == "cpu"
-    model = args.model or ("tiny" if on_cpu else "1.5-7b")
-    compression = args.compression or ("visionzip:15+5" if model == "tiny" else "visionzip:54+10")
-    images, batch = args.images or (4 if on_cpu else 16), args.batch or (32 if on_cpu else 64)
-    dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
-    if min(images, batch, args.new_tokens) < 1 or args.warmup < 0 or args.repeats < 2:
-        parser.error("--images, --batch and --new-tokens at least 1, --warmup at least 0, --repeats at least 2")
+    images = args.images or (4 if on_cpu else 16)
+    if images < 1:
+        parser.error("--images must be at least 1")
 
     torch.manual_seed(0)
-    inference = make_inference(model, compression, args.device, dtype, compile=not on_cpu)
-    rows = [row for name in QUESTIONS_PER_IMAGE for row in compare(name, inference, images, batch, args)]
-    shown = is_h200(args.device) and (model, compression, dtype) == ("1.5-7b", "visionzip:54+10", "bfloat16")
+    inference = make_inference(args.model, args.compression, args.device, args.dtype, compile=not on_cpu)
+    rows = [row for name in QUESTIONS_PER_IMAGE for row in compare(name, inference, images, args)]
+    asked = args.model, args.compression, args.dtype
+    shown = is_h200(args.device) and asked == ("1.5-7b", "visionzip:54+10", "bfloat16")
     ratios: dict[str, float | None] = {
         f"{row['task']}_throughput_ratio_vs_loop": float(row["times the loop"] or 0)
         for row in rows
@@ -158,8 +154,7 @@ def main() -> None:
         benchmark="eval_throughput",
         title="The evaluation runner against the one-at-a-time loop",
         device=args.device,
-        setting={"model": model, "compression": compression, "dtype": dtype, "images": images, "batch": batch}
-        | {"new tokens": args.new_tokens, "questions an image": QUESTIONS_PER_IMAGE},
+        setting=setting_of(args) | {"images": images, "questions an image": QUESTIONS_PER_IMAGE},
         rows=rows,
         ratios=ratios,
         goals=[

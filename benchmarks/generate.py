@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from harness import Measurement, is_h200, measure
-from loops import make_inference, make_parser, one_at_a_time, write_pictures
+from loops import make_inference, make_parser, one_at_a_time, read_flags, setting_of, write_pictures
 from report import Cell, Goal, Report
 
 from llava.inference import GenerationOptions, Inference, Question
@@ -48,17 +48,14 @@ def main() -> None:
     """Runs the command line."""
     parser = make_parser("Batched generation against LLaVA's one-at-a-time loop.", new_tokens=16)
     parser.add_argument("--requests", type=int, help="default: 64 on a CPU, 128 on a GPU")
-    args = parser.parse_args()
-    on_cpu = args.device.type == "cpu"
-    model = args.model or ("tiny" if on_cpu else "1.5-7b")
-    compression = args.compression or ("visionzip:15+5" if model == "tiny" else "visionzip:54+10")
-    requests, batch = args.requests or (64 if on_cpu else 128), args.batch or (32 if on_cpu else 64)
-    dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
-    if min(requests, batch, args.new_tokens) < 1 or args.warmup < 0 or args.repeats < 2:
-        parser.error("--requests, --batch and --new-tokens at least 1, --warmup at least 0, --repeats at least 2")
+    args = read_flags(parser)
+    on_cpu, batch = args.device.type == "cpu", args.batch
+    requests = args.requests or (64 if on_cpu else 128)
+    if requests < 1:
+        parser.error("--requests must be at least 1")
 
     torch.manual_seed(0)
-    inference = make_inference(model, compression, args.device, dtype)
+    inference = make_inference(args.model, args.compression, args.device, args.dtype)
     with tempfile.TemporaryDirectory() as folder:
         files = write_pictures(Path(folder), requests)
         questions = [Question(f"What is at place {number}?", (file,)) for number, file in enumerate(files)]
@@ -75,7 +72,7 @@ def main() -> None:
             parts = inference.tokenizer, inference.model, inference.image_processor
             compiled = Inference(*parts, conv_mode=inference.conv_mode, compile=True)
             sides[f"ours, batch {batch}, compiled"] = ours(compiled, batch)
-        if dtype == "float32":
+        if args.dtype == "float32":
             expected = sides["LLaVA's loop"]()
             for name, work in sides.items():
                 if work() != expected:
@@ -83,15 +80,15 @@ def main() -> None:
         found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=not on_cpu)
 
     rows = rows_of(found, requests, args.new_tokens)
-    small = on_cpu and (model, compression, dtype) == ("tiny", "visionzip:15+5", "float32")
-    large = is_h200(args.device) and (model, compression, dtype) == ("1.5-7b", "visionzip:54+10", "bfloat16")
+    asked = args.model, args.compression, args.dtype
+    small = on_cpu and asked == ("tiny", "visionzip:15+5", "float32")
+    large = is_h200(args.device) and asked == ("1.5-7b", "visionzip:54+10", "bfloat16")
     best = max(float(row["times the loop"] or 0) for row in rows[1:])
     Report(
         benchmark="generate",
         title="Batched generation against the one-at-a-time loop",
         device=args.device,
-        setting={"model": model, "compression": compression, "dtype": dtype, "requests": requests, "batch": batch}
-        | {"new tokens": args.new_tokens},
+        setting=setting_of(args) | {"requests": requests},
         rows=rows,
         ratios={"throughput_ratio_vs_loop": best},
         goals=[

@@ -44,6 +44,25 @@ def make_parser(description: str, new_tokens: int) -> argparse.ArgumentParser:
     return flags
 
 
+def read_flags(flags: argparse.ArgumentParser) -> argparse.Namespace:
+    """Reads a command line, fills in what depends on the machine, and refuses numbers that are too small."""
+    args = flags.parse_args()
+    on_cpu = args.device.type == "cpu"
+    args.model = args.model or ("tiny" if on_cpu else "1.5-7b")
+    args.compression = args.compression or ("visionzip:15+5" if args.model == "tiny" else "visionzip:54+10")
+    args.batch = args.batch or (32 if on_cpu else 64)
+    args.dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
+    if min(args.batch, args.new_tokens) < 1 or args.warmup < 0 or args.repeats < 2:
+        flags.error("--batch and --new-tokens at least 1, --warmup at least 0, --repeats at least 2")
+    return args
+
+
+def setting_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What a report says of these flags."""
+    names = {"model": args.model, "compression": args.compression, "dtype": args.dtype}
+    return names | {"batch": args.batch, "new tokens": args.new_tokens}
+
+
 def make_inference(model: str, compression: str | None, device: torch.device, dtype: str, **options: Any) -> Inference:
     """A model that answers at full length: no token ends an answer, so that all sides generate alike.
 
