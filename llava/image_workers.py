@@ -155,6 +155,7 @@ class ImageFeed:
         made, self._made = self._made, iter(())
         self._thread.shutdown()  # it waits for one image at most
         del made  # the iterator's end is theirs
+        self._waiting.clear()
 
     def take(self, keys: Sequence[str]) -> list[ImagePixels]:
         """Images in the given order, on the device, waited for where need be; unreadable ones come with an error."""
@@ -178,7 +179,7 @@ class ImageFeed:
         Args:
             count: How many images are to be there.
         """
-        if self._copying is None:
+        if self._coming and self._copying is None:
             self._copying = self._thread.submit(self._fetch_until, count)
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -201,6 +202,7 @@ class ImageFeed:
         try:
             image = next(self._made, None)
         except BaseException as error:
+            self._made = iter(())  # what is still needed is prepared here
             _forget_locals(error)
             raise
         if image is None:

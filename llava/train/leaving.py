@@ -1,32 +1,61 @@
-"""How a training process ends."""
+"""How a process of a group ends."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import torch.distributed
-from accelerate import Accelerator
 
 
-def leave(accelerator: Accelerator, status: int = 0) -> NoReturn:
-    """Ends this process, all work done: trackers closed, the group of processes left, what was to run at exit run.
+@contextmanager
+def leaving_group() -> Iterator[None]:
+    """Around all that a training process does: one of a group ends here, with its status or with 1 after an error.
 
-    One of a group does not go through Python's own shutdown. A thread of gloo may still have a tensor to free then,
-    which aborts the process (https://github.com/pytorch/pytorch/issues/190489), and the launcher calls the run failed.
-    Leaving the group does not end that thread as long as anything refers to the group, and DeepSpeed always does.
+    It does not go through Python's own shutdown. A thread of gloo may still have a tensor to free then, which aborts
+    the process (https://github.com/pytorch/pytorch/issues/190489), and the launcher calls a finished run failed.
+    Destroying the group does not end that thread while anything refers to the group, and DeepSpeed always does.
 
-    Args:
-        accelerator: Its trackers are closed.
-        status: The process's exit status.
+    A process that is in no group goes on after it, or with the error.
     """
-    in_group = torch.distributed.is_available() and torch.distributed.is_initialized()
-    accelerator.end_training()
-    if not in_group:
-        raise SystemExit(status)
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    try:
+        yield
+    except BaseException as error:
+        if not _in_group():
+            raise
+        _end(_tell(error))  # the group stays: the others may be at work, and must not be waited for
+    if _in_group():
+        torch.distributed.destroy_process_group()
+        _end(0)
+
+
+def _in_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _tell(error: BaseException) -> int:
+    """Says what Python would say of an error that nothing catches, and gives the process's status."""
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return error.code or 0
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _end(status: int) -> NoReturn:
+    """Ends the process once its threads have ended and what was registered for its exit has run."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its processes
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    finally:
+        os._exit(status)

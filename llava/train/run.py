@@ -23,7 +23,7 @@ from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.cache_features import use_feature_cache
 from llava.train.checkpoint import CheckpointWriteError, checkpoint_to_resume, steps_done
 from llava.train.interruption import Interrupted, StopSignals
-from llava.train.leaving import leave
+from llava.train.leaving import leaving_group
 from llava.train.run_key import run_key
 from llava.train.save import names_of_result, save_result
 from llava.train.start import start_model
@@ -144,25 +144,27 @@ def _is_finished(checkpoint: str) -> bool:
 
 
 def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> None:
-    """The command line: a mistake in flags, checkpoint or data ends in one line.
+    """The command line: a mistake in flags, checkpoint or data ends in one line. A process of a group ends here.
 
     Args:
         choose_attention: Names the language model's attention, unless `--attn_implementation` does.
     """
-    with plain_errors():
-        arguments = parse_arguments()
-        run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
-    try:
-        execute(run)
-    except Interrupted as stop:
-        logger.warning("%s", stop)
-        leave(run.trainer.accelerator, stop.exit_status)
-    except (BadDataError, DivergedError, CheckpointWriteError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except SampleError as error:
-        message = str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]  # a loading process adds its traceback
-        raise SystemExit(f"error: {message}") from error
-    leave(run.trainer.accelerator)
+    with leaving_group():
+        with plain_errors():
+            arguments = parse_arguments()
+            run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
+        try:
+            execute(run)
+        except Interrupted as stop:
+            logger.warning("%s", stop)
+            raise SystemExit(stop.exit_status) from stop
+        except (BadDataError, DivergedError, CheckpointWriteError) as error:
+            raise SystemExit(f"error: {error}") from error
+        except SampleError as error:
+            message = (
+                str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]
+            )  # a loading process adds its traceback
+            raise SystemExit(f"error: {message}") from error
 
 
 def select_records(arguments: Arguments) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

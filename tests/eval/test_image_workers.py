@@ -201,13 +201,39 @@ def test_workers_make_a_batch_ahead_and_nobody_waits_for_the_next() -> None:
 def test_leaving_does_not_wait_for_all_that_was_announced() -> None:
     made, gate = multiprocessing.Value("i", 0), multiprocessing.Event()
     keys = [str(number) for number in range(40)]
-    with ImageFeed(
-        dict.fromkeys(keys, picture(0)), InWorkers(partial(count_and_wait, made, gate)), PAD, CPU, 2
-    ) as feed:
+    feed = ImageFeed(dict.fromkeys(keys, picture(0)), InWorkers(partial(count_and_wait, made, gate)), PAD, CPU, 2)
+    end = feed._thread.shutdown
+
+    def open_gate_and_end() -> None:
+        gate.set()
+        end()
+
+    feed._thread.shutdown = open_gate_and_end
+    with feed:
         feed.look_ahead(40)
-        time.sleep(0.3)  # the thread waits for the first image
-        threading.Timer(0.3, gate.set).start()
-    assert len(feed._waiting) == 1 and not multiprocessing.active_children()
+    assert len(feed._coming) >= 39  # one at most, if the thread had come as far as to wait for it
+    assert not feed._waiting and not multiprocessing.active_children()
+
+
+def fail_once() -> None:
+    if ONCE.acquire(block=False):
+        raise MemoryError("in a worker")
+
+
+@pytest.mark.parametrize("times", [1, 40])
+def test_after_an_error_of_a_worker_images_are_prepared_here(times: int) -> None:
+    """As where the memory was too small: the caller asks again, for fewer."""
+    while ONCE.acquire(block=False):
+        pass
+    for _ in range(times):
+        ONCE.release()
+    keys = [str(number) for number in range(40)]
+    with ImageFeed(dict.fromkeys(keys, picture(0)), InWorkers(fail_once), PAD, CPU, workers=2) as feed:
+        with pytest.raises(MemoryError, match="in a worker"):
+            feed.take(keys[:20])
+        for key in keys:
+            assert [image.key for image in feed.take([key])] == [key]
+        assert not feed._waiting
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of an iterator that is half made

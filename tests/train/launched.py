@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from llava.train.arguments import parse_arguments
 from llava.train.interruption import Interrupted
-from llava.train.leaving import leave
+from llava.train.leaving import leaving_group
 from llava.train.run import execute, prepare
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     try:
         trainer = execute(run)
     except Interrupted as stop:
-        leave(run.trainer.accelerator, stop.exit_status)
+        raise SystemExit(stop.exit_status) from stop
     if trainer.args.process_index == 0:
         engine = trainer.model_wrapped
         stage = getattr(engine, "zero_optimization_stage", None)
@@ -61,8 +61,8 @@ def main() -> None:
             "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
         }
         Path(os.environ["REPORT"]).write_text(json.dumps(found))
-    leave(trainer.accelerator)
 
 
 if __name__ == "__main__":
-    main()
+    with leaving_group():
+        main()
