@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Byte-code is kept: else each process that the tests start compiles torch and transformers anew, for many seconds.
 export PYTHONDONTWRITEBYTECODE :=
 export VENV
-# Processes that share the quick tests, a file's tests in one of them.
+# Processes that share the tests, a file's tests in one of them.
 JOBS ?= 2
 
 .PHONY: setup lint format types test test-slow test-gpu parity quickstart
@@ -32,7 +32,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not gpu"
 
 test-slow: setup
-	$(PYTEST) -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile --durations 15 -m "slow and not gpu"
 
 test-gpu: setup
 	$(PYTEST) -m gpu

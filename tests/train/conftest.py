@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def launch_environment(**more) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         **{name: str(value) for name, value in more.items()},
     }
+
+
+def free_port() -> int:
+    """For a launcher whose own default is one number, which another test may have taken."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def losses_of(trainer) -> list[float]:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from llava.train.train import train
-from tests.train.conftest import launch_environment, losses_of
+from tests.train.conftest import free_port, launch_environment, losses_of
 
 ROOT = Path(__file__).parents[2]
 LAUNCHED = Path(__file__).with_name("launched.py")
@@ -38,10 +38,12 @@ def data(oracle_dir, tmp_path):
     return file
 
 
-LAUNCHERS = {
-    "torchrun": ["torchrun", "--standalone", "--nproc_per_node", "2"],
-    "deepspeed": ["deepspeed", "--num_gpus", "2"],
-}
+def launcher_words(launcher: str) -> list[str]:
+    return {
+        "torchrun": ["torchrun", "--standalone", "--nproc_per_node", "2"],
+        "deepspeed": ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port())],
+        "python": ["python"],
+    }[launcher]
 
 
 CONFIGS = ROOT / "configs" / "deepspeed"
@@ -78,7 +80,7 @@ def test_two_processes_equal_one(stage, launcher, config, zero_stage, flags, dat
     report = tmp_path / "two.json"
     given = {"deepspeed": CONFIGS / f"{config}.json"} if config else {}
     two = flags(**common, output_dir=tmp_path / "two", **given)
-    _run([*LAUNCHERS[launcher], str(LAUNCHED), *two], REPORT=report)
+    _run([*launcher_words(launcher), str(LAUNCHED), *two], REPORT=report)
     one = train(flags(**common, output_dir=tmp_path / "one"))
 
     two_found = json.loads(report.read_text())
@@ -99,7 +101,7 @@ def test_two_processes_equal_one(stage, launcher, config, zero_stage, flags, dat
 def test_the_tuning_script_runs_under_each_launcher(launcher, oracle_dir, data, tmp_path):
     settings = {
         "LAUNCHER": launcher,
-        "LAUNCHER_ARGS": " ".join(LAUNCHERS.get(launcher, [""])[1:]),
+        "LAUNCHER_ARGS": " ".join(launcher_words(launcher)[1:]),
         "CKPT": oracle_dir / "tiny-llava-v1.5",
         "DATA": data,
         "IMAGES": oracle_dir / "images",

@@ -6,26 +6,19 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.train.conftest import losses_of
+from tests.train.conftest import free_port, losses_of
 
 ROOT = Path(__file__).parents[2]
 LAUNCHED = Path(__file__).with_name("launched.py")
 NODES = 2
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def start_agent(rank: int, port: int, words: list[str], report: Path) -> subprocess.Popen:

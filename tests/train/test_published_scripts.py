@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.conftest import launch_environment
+from tests.train.conftest import free_port, launch_environment
 from tests.train.test_arguments import EVERY, PUBLISHED
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_llavas_commands_run(script, result, oracle_dir, tmp_path):
         own["pretrain_mm_mlp_adapter"] = oracle_dir / "origtrain" / "mm_projector.bin"
     words = [*EVERY.split(), *PUBLISHED[script][0].split()]
     words += [word for name, value in own.items() for word in (f"--{name}", str(value))]
-    command = ["deepspeed", "--num_gpus", "2", "llava/train/train_mem.py", *words]
+    command = ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), "llava/train/train_mem.py", *words]
     done = subprocess.run(
         command, env=launch_environment(), cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
