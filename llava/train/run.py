@@ -161,9 +161,8 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
         except (BadDataError, DivergedError, CheckpointWriteError) as error:
             raise SystemExit(f"error: {error}") from error
         except SampleError as error:
-            message = (
-                str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]
-            )  # a loading process adds its traceback
+            # A loading process puts its traceback before the message.
+            message = str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]
             raise SystemExit(f"error: {message}") from error
 
 
