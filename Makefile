@@ -40,7 +40,7 @@ test-gpu: setup
 # Against every recorded output of the reference, not only the fixtures of the test suite.
 parity: setup
 	ORACLE=$(abspath $(ORACLE)) $(PYTEST) tests/model/test_parity.py tests/test_conversation.py \
-		tests/test_image_processing.py tests/test_mm_utils.py tests/test_tokenization.py
+		tests/images/test_processing.py tests/test_mm_utils.py tests/prompts/test_tokenization.py
 
 quickstart:
 	bash scripts/quickstart.sh

@@ -23,8 +23,8 @@ import torch
 from report import Cell, Goal, Report
 from torch import Tensor
 
-from llava.hub.shards import plan_shards, write_safetensors, write_shards
-from llava.model.stored_tensor import StoredTensor
+from llava.hub.formats.shards import plan_shards, write_safetensors, write_shards
+from llava.model.checkpoints.stored_tensor import StoredTensor
 
 HIDDEN, INTERMEDIATE, HEADS, VOCABULARY = 5120, 13824, 40, 32_000
 SHARD = 5 * 10**9

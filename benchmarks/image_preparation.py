@@ -25,7 +25,7 @@ from towers import Tower, our_way
 from transformers import CLIPImageProcessorPil
 
 from llava import CompressionConfig
-from llava.image_processing import (
+from llava.images.processing import (
     divide_to_patches,
     expand2square,
     load_image,
@@ -33,8 +33,8 @@ from llava.image_processing import (
     resize_and_pad_image,
     select_best_resolution,
 )
-from llava.image_workers import number_of_workers
-from llava.tile_pixels import tile_pixels
+from llava.images.tile_pixels import tile_pixels
+from llava.images.workers import number_of_workers
 
 SIDE, BATCH = 336, 32
 PINPOINTS = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)]  # (w, h), LLaVA-NeXT's

@@ -18,7 +18,7 @@ from transformers import CLIPImageProcessorPil
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.inference import Inference, Question
 from llava.mm_utils import process_images, tokenizer_image_token
-from llava.tokenization import load_tokenizer
+from llava.prompts.tokenization import load_tokenizer
 
 TINY = Path(__file__).resolve().parents[1] / "playground" / "tiny" / "model"
 _COCO_SIZE = (640, 480)  # (w, h)

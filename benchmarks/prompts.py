@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.latency import PromptBatch
+from llava.inference.latency import PromptBatch
 from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
 

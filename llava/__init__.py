@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llava.model.builder import load_pretrained_model
     from llava.model.configuration import CompressionConfig
     from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
-    from llava.processing import LlavaNextProcessor, LlavaProcessor
+    from llava.model.processing import LlavaNextProcessor, LlavaProcessor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,8 +29,8 @@ _HOME_OF = {
     "CompressionConfig": "llava.model.configuration",
     "LlavaForConditionalGeneration": "llava.model.llava_arch",
     "LlavaNextForConditionalGeneration": "llava.model.llava_arch",
-    "LlavaNextProcessor": "llava.processing",
-    "LlavaProcessor": "llava.processing",
+    "LlavaNextProcessor": "llava.model.processing",
+    "LlavaProcessor": "llava.model.processing",
     "load_pretrained_model": "llava.model.builder",
 }
 

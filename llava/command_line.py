@@ -15,7 +15,7 @@ def plain_errors() -> Iterator[None]:
     Raises:
         SystemExit: Status 1, with the error's message.
     """
-    from llava.image_source import UnreadableImageError
+    from llava.images.source import UnreadableImageError
 
     try:
         yield

@@ -6,12 +6,10 @@ answers well only to the exact strings it has seen, so they are kept verbatim.
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation_texts import (
@@ -23,9 +21,6 @@ from llava.conversation_texts import (
     MPT_SYSTEM,
     V0_EXAMPLE_ANSWER,
 )
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 class SeparatorStyle(Enum):
@@ -103,75 +98,6 @@ class Conversation:
         if not isinstance(self.messages, list):
             raise TypeError("this conversation is a shared template: take a `.copy()` and append to that.")
         self.messages.append([role, message])
-
-    def get_images(self, return_pil: bool = False) -> list[Any]:
-        """Return the user's images, as Pillow images or as base64 PNG texts."""
-        return [
-            self.process_image(message[1], message[2], return_pil=return_pil)
-            for _, message in self.messages[self.offset :][::2]
-            if isinstance(message, tuple)
-        ]
-
-    def process_image(
-        self,
-        image: Image.Image,
-        image_process_mode: str,
-        return_pil: bool = False,
-        image_format: str = "PNG",
-        max_len: int = 1344,
-        min_len: int = 672,
-    ) -> Image.Image | str:
-        """Prepare an image for the demo: pad or resize as asked, then shrink what is longer than `max_len` pixels.
-
-        Args:
-            image: The user's image.
-            image_process_mode: `Pad`, `Resize` (336x336), `Crop` or `Default`, which both leave it as it is.
-            return_pil: Return the image itself and not its encoding.
-            image_format: The encoding's format.
-            max_len: Upper limit of the longer side.
-            min_len: Upper limit of the shorter side where the image is shrunk.
-
-        Returns:
-            The image, or its base64 text.
-
-        Raises:
-            ValueError: An unknown mode.
-        """
-        if image_process_mode == "Pad":
-            from llava.image_processing import expand2square
-
-            image = expand2square(image, (122, 116, 104))
-        elif image_process_mode == "Resize":
-            image = image.resize((336, 336))
-        elif image_process_mode not in ("Default", "Crop"):
-            raise ValueError(f"image_process_mode={image_process_mode!r}: choose Pad, Resize, Crop or Default.")
-        if max(image.size) > max_len:
-            longer, shorter = max(image.size), min(image.size)
-            ratio = longer / shorter
-            shorter = int(min(max_len / ratio, min_len, shorter))
-            longer = int(shorter * ratio)
-            width, height = image.size
-            image = image.resize((shorter, longer) if height > width else (longer, shorter))
-        if return_pil:
-            return image
-        encoded = BytesIO()
-        image.save(encoded, format=image_format)
-        return base64.b64encode(encoded.getvalue()).decode()
-
-    def to_gradio_chatbot(self) -> list[list[str | None]]:
-        """Return [user, assistant] pairs for a chat window, images as inline HTML."""
-        pairs: list[list[str | None]] = []
-        for i, (_, message) in enumerate(self.messages[self.offset :]):
-            if i % 2:
-                pairs[-1][1] = message
-                continue
-            if isinstance(message, tuple):
-                text, image, _ = message
-                picture = self.process_image(image, "Default", image_format="JPEG")
-                text = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
-                message = f'<img src="data:image/jpeg;base64,{picture}" alt="user upload image" />{text}'
-            pairs.append([message, None])
-        return pairs
 
     def copy(self) -> Conversation:
         """Return a conversation of its own that starts from this one."""

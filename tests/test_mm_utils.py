@@ -14,14 +14,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import llava.mm_utils
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.image_processing import ImageDecodeError
+from llava.images.processing import ImageDecodeError
 from llava.mm_utils import (
     KeywordsStoppingCriteria,
     get_model_name_from_path,
     load_image_from_base64,
     tokenizer_image_token,
 )
-from llava.tokenization import load_tokenizer
+from llava.prompts.tokenization import load_tokenizer
 
 ORACLE = Path(__file__).parent / "fixtures" / "oracle"
 CASES = json.loads((ORACLE / "misc.json").read_text())["tokenizer_image_token"]

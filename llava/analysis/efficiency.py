@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
     from llava.command_line import plain_errors
-    from llava.image_source import open_image
+    from llava.images.source import open_image
     from llava.inference import Inference, Question
-    from llava.latency import compare_latency
+    from llava.inference.latency import compare_latency
 
     with plain_errors():
         images = [open_image(source) for source in args.image_file]

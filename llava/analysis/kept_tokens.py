@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llava.image_source import ImageSource, open_image
+from llava.images.source import ImageSource, open_image
 from llava.inference import Inference
 from llava.model.configuration import CompressionLike
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from llava.data.dataset import ImageSize, LlavaDataset, Sample, Skipped
+from llava.data.dataset import ImageSize, LlavaDataset, Skipped, TrainingSample
 from llava.data.feature_cache import FeatureReader
 from llava.data.records import image_names
 from llava.model.vision_tokens import VisionTokens
@@ -49,12 +49,12 @@ class CachedDataset(LlavaDataset):
         )
         self.features = features
 
-    def __getitem__(self, index: int) -> Sample | Skipped:
+    def __getitem__(self, index: int) -> TrainingSample | Skipped:
         example = self.example(index)
         if isinstance(example, Skipped):
             return example
         images: list[Any] = example.images
-        return Sample(
+        return TrainingSample(
             input_ids=torch.tensor(example.input_ids, dtype=torch.int64),
             labels=torch.tensor(example.labels, dtype=torch.int64),
             images=[],

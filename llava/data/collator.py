@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llava.constants import IGNORE_INDEX
-from llava.data.dataset import Sample, Skipped
+from llava.data.dataset import Skipped, TrainingSample
 from llava.model.vision_tokens import VisionTokens
 
 
@@ -24,7 +24,7 @@ class Collator:
 
     pad_token_id: int = 0
 
-    def __call__(self, samples: Sequence[Sample | Skipped]) -> dict[str, Any]:
+    def __call__(self, samples: Sequence[TrainingSample | Skipped]) -> dict[str, Any]:
         """Makes the batch.
 
         Returns:
@@ -33,7 +33,7 @@ class Collator:
             `image_sizes`, (w, h) each; all absent if no sample has an image. `skipped`: (reason, name) of the samples
             left out. If none is left, one row without targets keeps the batch alive.
         """
-        kept = [sample for sample in samples if isinstance(sample, Sample)]
+        kept = [sample for sample in samples if isinstance(sample, TrainingSample)]
         skipped = [(sample.reason, sample.name) for sample in samples if isinstance(sample, Skipped)]
         ids = [sample.input_ids for sample in kept] or [torch.tensor([self.pad_token_id])]
         labels = [sample.labels for sample in kept] or [torch.tensor([IGNORE_INDEX])]

@@ -16,7 +16,7 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.model_rules import check_aspect_ratio
 from llava.data.records import image_names, printable, read_records, turns_of
 from llava.data.templates import PromptTemplate, closing_separator, encode_spans
-from llava.image_processing import (
+from llava.images.processing import (
     DEFAULT_MAX_PIXELS,
     ImageDecodeError,
     ImageTooLargeError,
@@ -34,7 +34,7 @@ __all__ = [
     "NO_TARGETS",
     "Example",
     "LlavaDataset",
-    "Sample",
+    "TrainingSample",
     "SampleError",
     "Skipped",
     "image_names",
@@ -47,7 +47,7 @@ NO_TARGETS = "no targets"
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingSample:
     """One conversation, ready for a batch.
 
     Attributes:
@@ -111,7 +111,7 @@ class SampleError(ValueError):
         return type(self), (str(self), self.kind)  # errors of loading processes are sent to the main one
 
 
-class LlavaDataset(Dataset[Sample | Skipped]):
+class LlavaDataset(Dataset[TrainingSample | Skipped]):
     """Opens, tokenises and preprocesses one conversation at a time, when it is asked for."""
 
     def __init__(
@@ -131,7 +131,7 @@ class LlavaDataset(Dataset[Sample | Skipped]):
 
         Args:
             records: Of `read_records`.
-            tokenizer: Of `llava.tokenization.load_tokenizer`.
+            tokenizer: Of `llava.prompts.tokenization.load_tokenizer`.
             template: Of `llava.data.templates.get_template`.
             image_processor: Of `load_pretrained_model`.
             image_config: Says `image_aspect_ratio` and, for tiles, `image_grid_pinpoints`, as a model's config does.
@@ -170,11 +170,11 @@ class LlavaDataset(Dataset[Sample | Skipped]):
             lengths.append(max(words, 1) if image_names(record) else -max(words, 1))
         return lengths
 
-    def __getitem__(self, index: int) -> Sample | Skipped:
+    def __getitem__(self, index: int) -> TrainingSample | Skipped:
         example = self.example(index)
         if isinstance(example, Skipped):
             return example
-        return Sample(
+        return TrainingSample(
             input_ids=torch.tensor(example.input_ids, dtype=torch.int64),
             labels=torch.tensor(example.labels, dtype=torch.int64),
             images=[process_images([image], self.image_processor, self.image_config)[0] for image in example.images],

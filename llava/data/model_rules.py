@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.image_processing import aspect_ratio_of
+from llava.images.processing import aspect_ratio_of
 
 ImageSize = tuple[int, int]
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -18,7 +18,7 @@ class ModelRules:
     """How a model reads text and images.
 
     Attributes:
-        tokenizer: Of `llava.tokenization.load_tokenizer`.
+        tokenizer: Of `llava.prompts.tokenization.load_tokenizer`.
         count_visual_tokens: Sizes (w, h) to tokens after compression.
         config: The model's; None if only a tokenizer is known.
     """
@@ -38,7 +38,7 @@ def check_aspect_ratio(config: Any) -> None:
 
 def rules_of_tokenizer(path: str | Path, num_visual_tokens: int) -> ModelRules:
     """The rules of a model that is not made yet: a language model's tokenizer, and as many tokens for every image."""
-    from llava.tokenization import load_tokenizer
+    from llava.prompts.tokenization import load_tokenizer
 
     return ModelRules(load_tokenizer(path), lambda sizes: [num_visual_tokens] * len(sizes))
 
@@ -57,11 +57,16 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
     """
     import torch
 
-    from llava.model.checkpoint_files import CheckpointError, read_json
-    from llava.model.config_adapter import adapt_config, is_llava_format, is_transformers_format, vision_config_from
+    from llava.model.checkpoints.config_adapter import (
+        adapt_config,
+        is_llava_format,
+        is_transformers_format,
+        vision_config_from,
+    )
+    from llava.model.checkpoints.files import CheckpointError, read_json
     from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
     from llava.model.llava_config import LlavaConfig, LlavaNextConfig
-    from llava.tokenization import load_tokenizer
+    from llava.prompts.tokenization import load_tokenizer
 
     folder = _small_files(path)
     raw = read_json(folder / "config.json")
@@ -96,7 +101,7 @@ def _small_files(path: str | Path) -> Path:
     Raises:
         CheckpointError: It is neither a folder nor a repository that can be had.
     """
-    from llava.model.checkpoint_files import CheckpointError
+    from llava.model.checkpoints.files import CheckpointError
 
     folder = Path(path).expanduser()
     if folder.is_dir():

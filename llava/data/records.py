@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llava.data.templates import PromptTemplate, Turn, place_images
+from llava.data.templates import PromptTemplate, Turn, move_images_to_front
 
 Record = dict[str, Any]
 TEXT_ONLY = "text"
@@ -175,7 +175,7 @@ def turns_of(record: Record) -> list[Turn]:
     if turns and turns[0].role == "gpt":
         turns = turns[1:]
     num_images = len(image_names(record))
-    return place_images(turns, num_images) if num_images else turns
+    return move_images_to_front(turns, num_images) if num_images else turns
 
 
 def source_of(record: Any) -> str:

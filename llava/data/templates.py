@@ -124,7 +124,7 @@ def closing_separator(template: PromptTemplate) -> str:
     return last.rpartition("!")[2].strip()
 
 
-def place_images(turns: Sequence[Turn], num_images: int) -> list[Turn]:
+def move_images_to_front(turns: Sequence[Turn], num_images: int) -> list[Turn]:
     """Puts the placeholders where LLaVA's training puts them.
 
     With one image, a message that holds `<image>` begins with it, on a line of its own. With several images the
@@ -151,7 +151,7 @@ def encode_spans(spans: Sequence[Span], tokenizer: Any, *, has_image: bool) -> t
 
     Args:
         spans: Of a `PromptTemplate`.
-        tokenizer: Of `llava.tokenization.load_tokenizer`; must know character offsets.
+        tokenizer: Of `llava.prompts.tokenization.load_tokenizer`; must know character offsets.
         has_image: `<image>` stands for an image (else it is text like any other).
 
     Returns:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llava.eval.answers_key import compression_name
 from llava.eval.results import Row
-from llava.eval.run_key import compression_name
 from llava.model.configuration import as_compression
 
 

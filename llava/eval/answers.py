@@ -14,13 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from llava.eval.answers_key import AnswersKey
 from llava.eval.locks import open_alone
-from llava.eval.run_key import RunKey
 
 AnswerRow = dict[str, Any]
 
 
-class RunKeyMismatch(ValueError):
+class AnswersKeyMismatch(ValueError):
     """The file holds answers that were made with something else; the message says with what."""
 
 
@@ -32,7 +32,7 @@ class AnswerFile:
         errors: Why those samples have no answer that could not be asked; only shards keep them.
     """
 
-    def __init__(self, path: Path, key: RunKey) -> None:
+    def __init__(self, path: Path, key: AnswersKey) -> None:
         """Opens the file of an earlier run, or begins one.
 
         Args:
@@ -40,7 +40,7 @@ class AnswerFile:
             key: What this run's answers are made with.
 
         Raises:
-            RunKeyMismatch: The file's answers were made with something else.
+            AnswersKeyMismatch: The file's answers were made with something else.
         """
         self.path = path
         self.key = key
@@ -96,11 +96,11 @@ class AnswerFile:
         self._stream.flush()
 
 
-def read_answers(path: Path, key: RunKey) -> tuple[dict[str, AnswerRow], dict[str, str]]:
+def read_answers(path: Path, key: AnswersKey) -> tuple[dict[str, AnswerRow], dict[str, str]]:
     """Answers and errors of a file, which another process may be writing; a line without its end is not read.
 
     Raises:
-        RunKeyMismatch: The file's answers were made with something else, or it is no file of answers.
+        AnswersKeyMismatch: The file's answers were made with something else, or it is no file of answers.
     """
     whole = path.read_bytes() if path.exists() else b""
     complete = whole[: whole.rfind(b"\n") + 1]
@@ -114,10 +114,10 @@ def read_answers(path: Path, key: RunKey) -> tuple[dict[str, AnswerRow], dict[st
         answers = {row["question_id"]: row for row in rows if "error" not in row}
         errors = {row["question_id"]: row["error"] for row in rows if "error" in row}
     except (ValueError, KeyError, TypeError) as error:
-        raise RunKeyMismatch(f"{path} is not a file of answers ({error!r}); move it away") from None
+        raise AnswersKeyMismatch(f"{path} is not a file of answers ({error!r}); move it away") from None
     differences = key.differences(stored)
     if differences:
-        raise RunKeyMismatch(
+        raise AnswersKeyMismatch(
             f"{path} holds answers made otherwise ({'; '.join(differences)}); "
             "give another --output-dir, or remove the file"
         )
@@ -134,7 +134,7 @@ class AnswerStore:
     """
 
     path: Path
-    key: RunKey
+    key: AnswersKey
 
     @property
     def shards(self) -> list[Path]:
@@ -160,7 +160,7 @@ class AnswerStore:
         """All answers, and the errors of samples that have none.
 
         Raises:
-            RunKeyMismatch: A file's answers were made with something else.
+            AnswersKeyMismatch: A file's answers were made with something else.
         """
         answers: dict[str, AnswerRow] = {}
         errors: dict[str, str] = {}

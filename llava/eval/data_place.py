@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llava.eval.sources.source import ParquetSource
+    from llava.eval.sources.parquet_source import ParquetSource
     from llava.eval.tasks import LoadedTask, Task
 
 DATA_ROOT_VARIABLE = "LLAVA_EVAL_DATA"
@@ -50,7 +50,7 @@ class DataPlace:
         Raises:
             ValueError: `--data-source` names nothing.
         """
-        from llava.eval.sources.source import ParquetSource
+        from llava.eval.sources.parquet_source import ParquetSource
 
         environment = os.environ.get(DATA_ROOT_VARIABLE)
         root = args.data_root or (Path(environment) if environment else None)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from llava.eval.tasks import Sample
-from llava.image_source import source_key
+from llava.images.source import source_key
 
 _LONGEST_WAIT = timedelta(days=7)  # a process may be done long before another
 

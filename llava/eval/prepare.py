@@ -91,8 +91,8 @@ def _prepare(name: str, args: argparse.Namespace) -> int:
     from llava.data.prepare.download import Downloader, DownloadError
     from llava.data.prepare.lock import LockFile
     from llava.eval.sources.fetch import Fetcher
+    from llava.eval.sources.parquet_source import ParquetSource
     from llava.eval.sources.published import PUBLISHED
-    from llava.eval.sources.source import ParquetSource
     from llava.eval.tasks import TaskDataError
 
     try:

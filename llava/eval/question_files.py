@@ -80,7 +80,7 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
     from tqdm import tqdm
 
     from llava.inference import GenerationOptions, Inference, Question
-    from llava.mm_utils import get_model_name_from_path
+    from llava.utils import get_model_name_from_path
 
     options = GenerationOptions(max_new_tokens, args.temperature, args.top_p, args.num_beams)
     loading = {"device": args.device, **compression_option(args)}

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from llava import __version__
-from llava.eval.answers import RunKeyMismatch
-from llava.result_rows import OWN_SCALES, circumstances, comparable, main_value
+from llava.eval.answers import AnswersKeyMismatch
+from llava.results.rows import OWN_SCALES, circumstances, comparable, main_value
 
 Row = dict[str, Any]
 
@@ -31,7 +31,7 @@ def read_results(path: Path, fingerprint: str | None = None) -> list[Row]:
         fingerprint: Fingerprint of the model whose rows are wanted; None takes any.
 
     Raises:
-        RunKeyMismatch: The rows are another model's.
+        AnswersKeyMismatch: The rows are another model's.
         ValueError: The file is not a results.json.
     """
     if not path.exists():
@@ -45,7 +45,7 @@ def read_results(path: Path, fingerprint: str | None = None) -> list[Row]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a results.json ({error!r}); move it away") from None
     if fingerprint is not None and model != fingerprint:
-        raise RunKeyMismatch(
+        raise AnswersKeyMismatch(
             f"{path} holds the results of another model (fingerprint {model}, this one's is {fingerprint}); "
             "give another --output-dir, or remove the file"
         )
@@ -66,7 +66,7 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
         All rows of the file.
 
     Raises:
-        RunKeyMismatch: The file holds another model's rows.
+        AnswersKeyMismatch: The file holds another model's rows.
     """
     made_by = {"versions": package_versions(), "commit": source_commit()}
     merged = {identity(row): row for row in [*read_results(path, fingerprint), *(row | made_by for row in rows)]}

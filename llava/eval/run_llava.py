@@ -12,7 +12,7 @@ from llava.command_line import add_compression_flag, compression_option, plain_e
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from llava.image_source import ImageSource
+    from llava.images.source import ImageSource
     from llava.inference import Inference
 
 
@@ -60,7 +60,7 @@ def image_parser(args: Any) -> list[str]:
 
 def load_image(image_file: ImageSource) -> Image:
     """Opens a path or URL as an RGB image; raises UnreadableImageError."""
-    from llava.image_source import open_image
+    from llava.images.source import open_image
 
     return open_image(image_file)
 

@@ -36,7 +36,7 @@ def evaluate(
 
     Raises:
         TaskDataError: A task's files are missing, or not one of its images can be read.
-        RunKeyMismatch: The output folder holds answers or results that were made otherwise.
+        AnswersKeyMismatch: The output folder holds answers or results that were made otherwise.
         InUseError: Another process is answering one of the tasks there.
         ValueError: `results.json` in the output folder is something else.
     """

@@ -10,20 +10,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llava.eval.answers import AnswerFile, AnswerRow, AnswerStore
-from llava.eval.locks import InUseError, only_one
-from llava.eval.parallel import Workers
-from llava.eval.results import Row, identity, read_results
-from llava.eval.run_key import (
-    RunKey,
+from llava.eval.answers_key import (
+    AnswersKey,
     compression_file_name,
     compression_name,
     prompts_fingerprint,
     references_fingerprint,
 )
-from llava.eval.sources.source import ParquetSource
+from llava.eval.locks import InUseError, only_one
+from llava.eval.parallel import Workers
+from llava.eval.results import Row, identity, read_results
+from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
-from llava.latency import measure_latency
+from llava.inference.latency import measure_latency
 from llava.model.configuration import CompressionConfig
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
@@ -124,7 +124,7 @@ class TaskRun:
         Raises:
             TaskDataError: Not one question could be asked.
             LostAnswersError: The answers of another process are not to be seen here.
-            RunKeyMismatch: The answers on disk were made otherwise.
+            AnswersKeyMismatch: The answers on disk were made otherwise.
             InUseError: Another process is answering this.
         """
         workers = self.settings.workers
@@ -286,8 +286,8 @@ class TaskRun:
         latency = measure_latency(self.inference, _question(sample), repeats=self.settings.latency_repeats)
         return cost | {"vision_ms": round(latency.vision_ms, 3), "prefill_ms": round(latency.prefill_ms, 3)}
 
-    def _key(self) -> RunKey:
-        return RunKey(
+    def _key(self) -> AnswersKey:
+        return AnswersKey(
             task=self.task.name,
             model=self.settings.fingerprint,
             compression=self.compression.to_dict() if self.compression else None,

@@ -78,11 +78,11 @@ def export(
         CheckpointError: The source cannot be loaded, or the format cannot hold it.
         ValueError: `output` holds something already, the disk is full, or an argument is wrong.
     """
-    from llava.hub.provenance import write_manifest
-    from llava.hub.shards import parse_size, write_shards
-    from llava.hub.source import folders_read
+    from llava.hub.formats.export_source import folders_read
+    from llava.hub.formats.shards import parse_size, write_shards
+    from llava.hub.manifest import write_manifest
     from llava.hub.staging import MANIFEST, check_space, staged
-    from llava.model.checkpoint_files import resolve_checkpoint
+    from llava.model.checkpoints.files import resolve_checkpoint
 
     if to not in FORMATS:
         raise ValueError(f"--to {to!r}: choose one of {', '.join(FORMATS)}")
@@ -126,12 +126,12 @@ class _Request:
 
 def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[str, Any]]:
     """Everything but the weights: the layout, the compression, and what the manifest says."""
-    from llava.hub.hf_format import write_hf
-    from llava.hub.llava_format import write_llava
-    from llava.hub.projector_format import write_projector
-    from llava.hub.provenance import MADE_FROM, source_record
-    from llava.hub.source import open_source
-    from llava.model.checkpoint_files import resolve_checkpoint
+    from llava.hub.formats.export_source import open_source
+    from llava.hub.formats.hf import write_hf
+    from llava.hub.formats.llava import write_llava
+    from llava.hub.formats.projector import write_projector
+    from llava.hub.manifest import MADE_FROM, source_record
+    from llava.model.checkpoints.files import resolve_checkpoint
 
     base, source_name = request.model_base, public_name(request.src)
     facts: dict[str, Any] = {"format": request.to, "source": source_name}
@@ -169,7 +169,7 @@ def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[st
 
 
 def _shards(tensors: Any, to: str, max_bytes: int) -> Any:
-    from llava.hub.shards import plan_shards
+    from llava.hub.formats.shards import plan_shards
     from llava.model.multimodal_projector import PROJECTOR_FILE
 
     return {PROJECTOR_FILE: tensors} if to == "projector" else plan_shards(tensors, max_bytes)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llava.command_line import plain_errors
 
 if TYPE_CHECKING:
-    from llava.hub.release_files import ReleaseFile
+    from llava.hub.publish.release_files import ReleaseFile
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(argv)
-    from llava.hub.push_checks import find_problems
-    from llava.hub.release_files import list_files
+    from llava.hub.publish.checks import find_problems
+    from llava.hub.publish.release_files import list_files
+    from llava.hub.publish.upload import PushError, upload
     from llava.hub.run_facts import is_repository_form
-    from llava.hub.upload import PushError, upload
 
     if not is_repository_form(args.repo):
         parser.error(f"--repo {args.repo!r} is not of the form ORG/NAME")

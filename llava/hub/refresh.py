@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder that llava.hub.export has made")
     folder = parser.parse_args(argv).folder
     with plain_errors():
-        from llava.hub.provenance import damaged_files, refresh_hashes
+        from llava.hub.manifest import damaged_files, refresh_hashes
 
         changed = damaged_files(folder)
         refresh_hashes(folder)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llava.model.checkpoint_files import CheckpointError, projector_file, read_json, weight_files
+from llava.model.checkpoints.files import CheckpointError, projector_file, read_json, weight_files
+from llava.model.checkpoints.lora import adapter_base, is_adapter
 from llava.model.configuration import CompressionConfig
-from llava.model.lora import adapter_base, is_adapter
 
 Format = Literal["hf", "llava", "projector", "adapter"]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from llava.hub.card_sample import README, is_picture
-from llava.model.checkpoint_files import read_json
+from llava.hub.card.sample import README, is_picture
+from llava.model.checkpoints.files import read_json
 
 MANIFEST = "export.json"
 _SPARE_BYTES = 64 * 2**20  # for config, tokenizer and the file system's own

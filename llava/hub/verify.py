@@ -79,7 +79,7 @@ def verify(
         CheckpointError: There is no such folder or repository.
         ValueError: The device cannot be used.
     """
-    from llava.model.checkpoint_files import resolve_checkpoint
+    from llava.model.checkpoints.files import resolve_checkpoint
 
     folder = (
         resolve_release(folder_or_repo) if not Path(folder_or_repo).is_dir() else resolve_checkpoint(folder_or_repo)
@@ -100,7 +100,7 @@ def resolve_release(repo: str | Path) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    from llava.model.checkpoint_files import CheckpointError
+    from llava.model.checkpoints.files import CheckpointError
 
     try:
         return Path(snapshot_download(str(repo)))
@@ -112,8 +112,8 @@ class _Subject:
     """A folder under test, with what its files say of it."""
 
     def __init__(self, folder: Path, model_base: str | Path | None, device: str, dtype: str | None) -> None:
-        from llava.hub.source import copied_settings, holds_transformers_format
-        from llava.model.checkpoint_files import weight_files
+        from llava.hub.formats.export_source import copied_settings, holds_transformers_format
+        from llava.model.checkpoints.files import weight_files
 
         self.folder, self.model_base, self.device = folder, model_base, device
         self.sample: Any = None
@@ -128,8 +128,8 @@ class _Subject:
         return self.asked_dtype or (self.sample.dtype if self.sample is not None else "auto")
 
     def check_files(self) -> tuple[bool | None, str]:
-        from llava.hub.provenance import damaged_files, read_manifest
-        from llava.hub.release_files import is_weights
+        from llava.hub.manifest import damaged_files, read_manifest
+        from llava.hub.publish.release_files import is_weights
         from llava.hub.staging import MANIFEST
 
         if not (self.folder / MANIFEST).is_file():
@@ -142,7 +142,7 @@ class _Subject:
         return not problems, "; ".join(problems) or f"{count} files as they were written"
 
     def check_card(self) -> tuple[bool | None, str]:
-        from llava.hub.card_sample import read_sample
+        from llava.hub.card.sample import read_sample
 
         self.sample = read_sample(self.folder)
         if self.sample is None:
@@ -221,7 +221,7 @@ def plain_answer(processor: Any, model: Any, sample: Any, folder: Path) -> str:
     """
     import torch
 
-    from llava.image_processing import load_image
+    from llava.images.processing import load_image
 
     content = [{"type": "image"}, {"type": "text", "text": sample.question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)

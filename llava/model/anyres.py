@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from llava.image_processing import grid_pinpoints, select_best_resolution, unpadded_shape
+from llava.images.processing import grid_pinpoints, select_best_resolution, unpadded_shape
 
 MergeType = Literal["flat", "spatial", "spatial_unpad"]
 Rule = Literal["llava", "transformers"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.constants import (
     DEFAULT_IM_END_TOKEN,
@@ -17,18 +18,22 @@ from llava.constants import (
     DEFAULT_IMAGE_PATCH_TOKEN,
     DEFAULT_IMAGE_TOKEN,
 )
-from llava.image_processing import load_image_processor
+from llava.images.processing import load_image_processor
 from llava.model.attention import default_attention
-from llava.model.checkpoint_files import resolve_checkpoint
+from llava.model.checkpoints.files import resolve_checkpoint
+from llava.model.checkpoints.parts import (
+    ModelParts,
+    check_tensors,
+    parts_from_base,
+    parts_of_checkpoint,
+    set_generation_config,
+)
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
-from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
-from llava.model.loading import ModelParts, instantiate, parts_from_base, parts_of_checkpoint
+from llava.model.llava_arch import Llava, model_class_of
 from llava.model.quantization import bitsandbytes_config
-from llava.tokenization import load_tokenizer
+from llava.prompts.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
-
-Model = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration
 
 
 def load_pretrained_model(
@@ -50,7 +55,7 @@ def load_pretrained_model(
     overwrite_config: Mapping[str, Any] | None = None,
     quantization_config: Any = None,
     compile: bool = False,
-) -> tuple[PreTrainedTokenizerBase, Model, Any, int]:
+) -> tuple[PreTrainedTokenizerBase, Llava, Any, int]:
     """Loads a LLaVA for inference, with as many visual tokens as `compression` leaves.
 
     What the folder holds is read from its config and files, never from its name: a LLaVA-format checkpoint
@@ -135,7 +140,7 @@ def build_from_parts(
     attn_implementation: str | None = None,
     quantization_config: Any = None,
     **extra_entries: Any,
-) -> tuple[PreTrainedTokenizerBase, Model, Any]:
+) -> tuple[PreTrainedTokenizerBase, Llava, Any]:
     """Makes a LLaVA of a language model and a vision tower, as LLaVA's first stage does.
 
     Args:
@@ -191,6 +196,38 @@ def build_from_parts(
     return tokenizer, model.train(), image_processor
 
 
+def instantiate(
+    parts: ModelParts,
+    *,
+    dtype: torch.dtype | str,
+    device_map: Any = None,
+    attn_implementation: str | None = None,
+    quantization: Any = None,
+) -> Llava:
+    """Makes the model, after the strict check.
+
+    Args:
+        parts: From `parts_of_checkpoint` or `parts_from_base`.
+        dtype: Of the weights, or `"auto"`.
+        device_map: As in transformers.
+        attn_implementation: As in transformers.
+        quantization: As transformers' `quantization_config`.
+
+    Raises:
+        CheckpointError: See `check_tensors`.
+    """
+    model_class = model_class_of(parts.config)
+    check_tensors(parts, model_class)
+    if is_deepspeed_zero3_enabled():
+        device_map = None  # DeepSpeed places the parts itself
+    options: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "quantization_config": quantization}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    model: Llava = model_class.from_state(parts.config, parts.state, **options)
+    set_generation_config(model, parts)
+    return model
+
+
 def _default_device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
     return torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -231,7 +268,7 @@ def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str) ->
     return bitsandbytes_config(8 if load_8bit else 4, dtype if isinstance(dtype, torch.dtype) else torch.float16)
 
 
-def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Model) -> None:
+def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Llava) -> None:
     """Gives checkpoints of LLaVA-1.0's kind the extra tokens that their config asks for."""
     wanted = []
     if getattr(model.config, "mm_use_im_patch_token", False):
@@ -254,4 +291,4 @@ def _context_length(config: Any) -> int:
     return 2048
 
 
-__all__ = ["ModelParts", "build_from_parts", "load_pretrained_model"]
+__all__ = ["ModelParts", "build_from_parts", "instantiate", "load_pretrained_model"]

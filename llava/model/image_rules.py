@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from llava.image_processing import aspect_ratio_of
+from llava.images.processing import aspect_ratio_of
 from llava.model.anyres import TileLayout
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import get_compressor

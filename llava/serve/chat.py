@@ -11,10 +11,10 @@ from transformers import DynamicCache, TextStreamer
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
-from llava.image_source import ImageSource, open_image
+from llava.images.source import ImageSource, open_image
 from llava.inference import GenerationOptions, Inference
-from llava.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
-from llava.prompting import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
+from llava.inference.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
+from llava.prompts.around import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
 
 # Stands for the model's last answer where only the template's text around it is wanted; in no template.
 _ANSWER_MARK = "\N{SYMBOL FOR UNIT SEPARATOR}"

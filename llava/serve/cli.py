@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
-    from llava.image_source import UnreadableImageError, open_image
+    from llava.images.source import UnreadableImageError, open_image
     from llava.inference import GenerationOptions, Inference
     from llava.serve.chat import Chat
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from llava.model.lora import ADAPTER_CONFIG, ADAPTER_FILE
+from llava.model.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_FILE
 
 _NAME = "default"  # peft leaves it out of its files
 _LLM = "model.language_model."

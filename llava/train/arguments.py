@@ -15,8 +15,8 @@ import transformers
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import is_torch_tf32_available
 
+from llava.train.code_version import code_version
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
-from llava.train.provenance import provenance
 from llava.train.recipe import read_recipe
 from llava.train.stages import Stage, stage_of
 
@@ -124,7 +124,7 @@ class Arguments:
             "recipe": list(self.recipe),
             "model": asdict(self.model),
             "data": asdict(self.data),
-            "provenance": provenance(),
+            "provenance": code_version(),
         }
 
 

@@ -27,7 +27,7 @@ from llava.data.cached_dataset import CachedDataset
 from llava.data.dataset import LlavaDataset, SampleError
 from llava.data.feature_cache import FeatureCache, FeatureReader, FeatureWriter, FileStamp, TokenFormat
 from llava.data.records import image_names
-from llava.image_processing import ImageDecodeError, ImageTooLargeError, load_image, process_images
+from llava.images.processing import ImageDecodeError, ImageTooLargeError, load_image, process_images
 from llava.model.anyres import TileLayout
 from llava.model.multimodal_encoder import selected_depth
 from llava.model.vision_tokens import VisionTokens

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.data.subset import hash_file
-from llava.model.checkpoint_files import projector_file, resolve_checkpoint, weight_files
-from llava.model.lora import adapter_file
+from llava.model.checkpoints.files import projector_file, resolve_checkpoint, weight_files
+from llava.model.checkpoints.lora import adapter_file
 from llava.train.arguments import Arguments
 from llava.train.start import is_llava_checkpoint
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from llava.tokenization import sentencepiece_file
+from llava.prompts.tokenization import sentencepiece_file
 from llava.train.adapters import save_adapter, write_adapter_config
 from llava.train.arguments import Arguments
 from llava.train.stages import Stage

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from llava.model.checkpoint_files import read_json, resolve_checkpoint
-from llava.model.config_adapter import is_llava_format, is_transformers_format
+from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
+from llava.model.checkpoints.files import read_json, resolve_checkpoint
 from llava.train.arguments import Arguments
 from llava.train.stages import Stage, apply_stage
 

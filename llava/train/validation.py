@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from llava.data.collator import Collator
-from llava.data.dataset import LlavaDataset, Sample, image_names, turns_of
+from llava.data.dataset import LlavaDataset, TrainingSample, image_names, turns_of
 from llava.inference import Inference
-from llava.question import GenerationOptions, Question
+from llava.inference.question import GenerationOptions, Question
 
 MAX_ANSWER_TOKENS = 64
 
@@ -44,7 +44,7 @@ def validation_loss(
     for start in tqdm(batches, desc="validation", disable=rank != 0, leave=False):
         own = range(start + rank, min(start + batch_size * world, len(dataset)), world)
         samples = [dataset[index] for index in own]
-        kept = [sample for sample in samples if isinstance(sample, Sample)]
+        kept = [sample for sample in samples if isinstance(sample, TrainingSample)]
         batch = collator(samples)
         batch.pop("skipped")
         loss = loss_sum(batch)  # also of a batch that came out empty: its one row has no target and adds zero

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llava.analysis.kept_tokens import Scene
-    from llava.eval.report_table import Table
+    from llava.eval.report.table import Table
 
 _COLUMNS = (("method", "method"), ("tokens", "tokens"), ("accuracy", "accuracy"), ("retention", "retention"))
 _COLUMNS += (("vision_ms", "vision ms"), ("prefill_ms", "prefill ms"), ("n", "questions"))
@@ -52,7 +52,7 @@ def draw(table: Table, scenes: Sequence[Scene], title: str) -> bytes:
     from matplotlib.figure import Figure
 
     from llava.analysis.kept_tokens import draw_scenes
-    from llava.eval.report_picture import draw_panel
+    from llava.eval.report.picture import draw_panel
 
     figure = Figure(figsize=(11, 4 + 3 * len(scenes)), layout="constrained")
     figure.suptitle(title)

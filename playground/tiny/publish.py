@@ -103,7 +103,7 @@ def assemble(work: Path, output: Path) -> dict[str, Any]:
 
 def measure(output: Path, data: Path, results: Path) -> list[dict[str, Any]]:
     """Runs `llava.eval` on all budgets and returns its rows; each model's answers get a folder of their own."""
-    from llava.model.fingerprint import model_fingerprint
+    from llava.model.checkpoints.fingerprint import model_fingerprint
 
     results /= model_fingerprint(output)
     command = [sys.executable, "-m", "llava.eval", "--model-path", str(output), "--tasks", "tiny_vqa,tiny_pope"]

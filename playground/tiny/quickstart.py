@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from table import Row, mean_earned, print_table, report_table, rows_of
 
 if TYPE_CHECKING:
-    from llava.eval.report_table import Table
+    from llava.eval.report.table import Table
     from llava.inference import Answer, Inference
     from llava.model.configuration import CompressionConfig
 
@@ -202,7 +202,7 @@ def report(
     from page import write_page
 
     from llava.analysis.kept_tokens import Scene, find_kept_tokens
-    from llava.eval.report_files import to_csv, to_markdown
+    from llava.eval.report.files import to_csv, to_markdown
 
     (settings.out / "report.md").write_text(to_markdown(table), encoding="utf-8")
     (settings.out / "report.csv").write_text(to_csv(table), encoding="utf-8")
@@ -230,7 +230,7 @@ def report(
 def add_latency(inference: Inference, settings: Settings, rows: Sequence[Row]) -> None:
     """Milliseconds of one question, all budgets measured in turns; tuning changes weights and no shape."""
     from llava.inference import Question
-    from llava.latency import compare_latency
+    from llava.inference.latency import compare_latency
 
     forms = [row["compression"] for row in rows]
     asked = shown_questions(settings)[0]
@@ -277,10 +277,10 @@ def evaluate_task(
     measured: Measured,
 ) -> None:
     """Runs the evaluation's own runner, which writes answers and results into the folder."""
-    from llava.eval.run_key import without_seed
+    from llava.eval.answers_key import without_seed
     from llava.eval.runner import RunSettings, evaluate
     from llava.eval.tasks import get_task
-    from llava.model.fingerprint import model_fingerprint
+    from llava.model.checkpoints.fingerprint import model_fingerprint
 
     run_settings = RunSettings(
         output_dir=measured.folder,

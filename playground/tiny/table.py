@@ -8,7 +8,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llava.eval.report_table import Cell, Line, Table
+    from llava.eval.report.table import Cell, Line, Table
 
 RIVALS = ("random", "uniform")
 TUNED = "visionzip+tuned"
@@ -26,8 +26,8 @@ def report_table(measured: Path, tuned: Sequence[Path], data: Path) -> Table:
         data: Where the questions are.
     """
     from llava.eval.data_place import DataPlace
-    from llava.eval.report_intervals import add_intervals
-    from llava.eval.report_table import build_table
+    from llava.eval.report.intervals import add_intervals
+    from llava.eval.report.table import build_table
 
     table = build_table([measured, *tuned])
     for line in table.lines:
@@ -96,7 +96,7 @@ def mean_earned(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def difference(a: Mapping[str, float], b: Mapping[str, float], pictures: Mapping[str, str]) -> dict[str, float]:
     """Mean of a minus b, and its 95 % interval over the pictures."""
-    from llava.bootstrap import paired_bootstrap
+    from llava.results.bootstrap import paired_bootstrap
 
     found = paired_bootstrap(a, b, groups=pictures)
     return {"difference": found.difference, "low": found.low, "high": found.high}

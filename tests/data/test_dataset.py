@@ -9,11 +9,11 @@ from PIL import Image, ImageFile
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.collator import Collator
-from llava.data.dataset import LlavaDataset, Sample, SampleError, Skipped, read_records
+from llava.data.dataset import LlavaDataset, SampleError, Skipped, TrainingSample, read_records
 from llava.data.presence import check_images_exist
 from llava.data.templates import get_template
-from llava.image_processing import load_image_processor, process_images
-from llava.tokenization import load_tokenizer
+from llava.images.processing import load_image_processor, process_images
+from llava.prompts.tokenization import load_tokenizer
 
 VISUAL = 576
 V1 = get_template("v1")
@@ -188,7 +188,7 @@ def test_a_link_out_of_the_folder_is_refused(make, tmp_path):
 def test_images_need_a_folder(make):
     with pytest.raises(ValueError, match="--image_folder must be given"):
         make([_record(image="a.png")], folder=None)
-    assert isinstance(make([_record("Hi")], folder=None)[0], Sample)
+    assert isinstance(make([_record("Hi")], folder=None)[0], TrainingSample)
 
 
 def test_truncation_counts_visual_tokens_and_drops_what_has_no_target(make):
@@ -226,7 +226,7 @@ def test_a_conversation_opened_by_the_assistant_loses_its_opening(make):
 
 def _sample(length, *shapes):
     ids = torch.arange(1, length + 1)
-    return Sample(ids, ids.clone(), [torch.zeros(shape) for shape in shapes], [(4, 3)] * len(shapes))
+    return TrainingSample(ids, ids.clone(), [torch.zeros(shape) for shape in shapes], [(4, 3)] * len(shapes))
 
 
 def test_batches_are_padded_by_length():

@@ -13,8 +13,8 @@ import zipfile
 import pytest
 from PIL import Image
 
-from llava.data.prepare.__main__ import main
 from llava.data.prepare.catalog import DATASETS, llava_665k
+from llava.data.prepare.command import main
 from llava.data.validate import main as validate
 from tests.data.http_server import serving
 

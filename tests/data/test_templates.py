@@ -7,9 +7,16 @@ import pytest
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Span, conv_templates
 from llava.data.dataset import image_names, turns_of
-from llava.data.templates import ConversationTemplate, PlainTemplate, Turn, encode_spans, get_template, place_images
+from llava.data.templates import (
+    ConversationTemplate,
+    PlainTemplate,
+    Turn,
+    encode_spans,
+    get_template,
+    move_images_to_front,
+)
 from llava.mm_utils import tokenizer_image_token
-from llava.tokenization import load_tokenizer
+from llava.prompts.tokenization import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def _encode(record, version, tokenizer):
     turns = turns_of(record)
     num_images = len(image_names(record))
     if num_images:
-        turns = place_images(turns, num_images)
+        turns = move_images_to_front(turns, num_images)
     return encode_spans(get_template(version).spans(turns), tokenizer, has_image=num_images > 0)
 
 
@@ -103,11 +110,11 @@ def test_text_only_samples_keep_a_literal_image_tag(tokenizer):
 
 
 def test_one_image_moves_to_the_front_and_several_stay():
-    assert place_images([Turn("human", "Look at <image> here")], 1)[0].text == "<image>\nLook at  here"
+    assert move_images_to_front([Turn("human", "Look at <image> here")], 1)[0].text == "<image>\nLook at  here"
     text = "First <image>, then <image>."
-    assert place_images([Turn("human", text)], 2)[0].text == text
+    assert move_images_to_front([Turn("human", text)], 2)[0].text == text
     with pytest.raises(ValueError, match="0 <image> in the conversation for 1"):
-        place_images([Turn("human", "no picture")], 1)
+        move_images_to_front([Turn("human", "no picture")], 1)
 
 
 def test_templates_are_found_by_name():

@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from llava.data.dataset import LlavaDataset, Sample, SampleError, read_records
+from llava.data.dataset import LlavaDataset, SampleError, TrainingSample, read_records
 from llava.data.model_rules import rules_of_model, rules_of_tokenizer
 from llava.data.templates import get_template
 from llava.data.validate import main
@@ -125,7 +125,7 @@ def test_tokens_are_the_models(validate, oracle_dir, tmp_path, folder):
         )
         lengths = []
         for sample in (dataset[index] for index in range(len(records))):
-            assert isinstance(sample, Sample)
+            assert isinstance(sample, TrainingSample)
             images = len(sample.images)
             lengths.append(len(sample.input_ids) - images + images * (64 if compression else 576))
         assert report["tokens"]["p100"] == max(lengths) and report["tokens"]["min"] == min(lengths)
@@ -241,7 +241,7 @@ def test_help_imports_no_torch():
     code = """
 import sys
 from llava.data import subset, validate
-from llava.data.prepare import __main__
+from llava.data.prepare import command
 assert "torch" not in sys.modules and "transformers" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

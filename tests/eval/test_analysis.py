@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llava import CompressionConfig
-from llava.bootstrap import paired_bootstrap
+from llava.results.bootstrap import paired_bootstrap
 
 
 def test_interval_agrees_with_the_normal_approximation() -> None:

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from llava.eval import results
-from llava.eval.answers import AnswerFile, AnswerStore, RunKeyMismatch
+from llava.eval.answers import AnswerFile, AnswersKeyMismatch, AnswerStore
+from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name
 from llava.eval.locks import InUseError
 from llava.eval.results import format_table, read_results, write_results
-from llava.eval.run_key import RunKey, compression_file_name, compression_name
 from llava.model.configuration import CompressionConfig
 
-KEY = RunKey("tiny_vqa", "abc", CompressionConfig().to_dict(), "v1", "p", {"max_new_tokens": 16}, "torch.float32")
+KEY = AnswersKey("tiny_vqa", "abc", CompressionConfig().to_dict(), "v1", "p", {"max_new_tokens": 16}, "torch.float32")
 
 
 def test_interrupted_run_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -56,14 +56,14 @@ def test_answers_of_another_run_are_refused(tmp_path: Path, field: str) -> None:
     with AnswerFile(tmp_path / "a.jsonl", KEY) as answers:
         answers.append("0", "text")
     other = None if field == "compression" else {"max_new_tokens": 1} if field == "generation" else "other"
-    with pytest.raises(RunKeyMismatch, match=rf"a\.jsonl.*{field}: .*--output-dir"):
+    with pytest.raises(AnswersKeyMismatch, match=rf"a\.jsonl.*{field}: .*--output-dir"):
         AnswerFile(tmp_path / "a.jsonl", replace(KEY, **{field: other}))
 
 
 def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
     path.write_text("hello\n")
-    with pytest.raises(RunKeyMismatch, match="not a file of answers"):
+    with pytest.raises(AnswersKeyMismatch, match="not a file of answers"):
         AnswerFile(path, KEY)
 
 
@@ -166,7 +166,7 @@ def test_another_models_results_are_refused(tmp_path: Path) -> None:
     write_results(path, [row("none", 0.8)], "model")
     before = path.read_bytes()
     for attempt in (lambda: read_results(path, "b"), lambda: write_results(path, [row("none", 0.1)], "b")):
-        with pytest.raises(RunKeyMismatch, match=r"results\.json holds the results of another model.*--output-dir"):
+        with pytest.raises(AnswersKeyMismatch, match=r"results\.json holds the results of another model.*--output-dir"):
             attempt()
     assert path.read_bytes() == before
 
@@ -257,7 +257,7 @@ def test_shards_of_another_run_are_refused(tmp_path: Path) -> None:
     with AnswerStore(tmp_path / "a.jsonl", KEY).shard(0, 2) as shard:
         shard.append("0", "text")
     other = AnswerStore(tmp_path / "a.jsonl", replace(KEY, model="other"))
-    with pytest.raises(RunKeyMismatch, match=r"0-of-2\.jsonl holds answers made otherwise \(model"):
+    with pytest.raises(AnswersKeyMismatch, match=r"0-of-2\.jsonl holds answers made otherwise \(model"):
         other.merge(["0"])
 
 

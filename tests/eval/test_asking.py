@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.image_source import Download, UnreadableImageError
+from llava.images.source import Download, UnreadableImageError
 from llava.inference import GenerationOptions, Inference, Question
 
 SHORT = GenerationOptions(max_new_tokens=6)

@@ -15,7 +15,7 @@ import pytest
 
 from llava.conversation import conv_templates
 from llava.eval.tasks import Sample, get_task
-from llava.prompting import place_images
+from llava.prompts.around import place_images
 from tests.eval import layout
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "prompts" / "llava.json"

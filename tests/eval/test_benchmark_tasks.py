@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from llava.eval.run_key import prompts_fingerprint
+from llava.eval.answers_key import prompts_fingerprint
 from llava.eval.submissions import write_mmbench_submission, write_mmvet_results, write_vizwiz_submission
 from llava.eval.submissions import write_vqa_submission as write_vqa
 from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError, available_tasks, get_task

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval import judge
-from llava.eval.__main__ import make_parser
+from llava.eval.command import make_parser
+from llava.eval.judge import command as judge
 from llava.eval.tasks import available_tasks
 from tests.eval import layout
 from tests.eval.judge_server import judging

@@ -22,9 +22,9 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.image_processing import load_image_processor, process_images
-from llava.image_source import UnreadableImageError
-from llava.image_workers import ImageFeed, join_pixels, number_of_workers, share_out
+from llava.images.processing import load_image_processor, process_images
+from llava.images.source import UnreadableImageError
+from llava.images.workers import ImageFeed, join_pixels, number_of_workers, share_out
 from llava.inference import Answer, GenerationOptions, Inference, Question
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def test_answers_are_the_same_with_workers_and_without(
     looked = ImageFeed.look_ahead
     monkeypatch.setattr(ImageFeed, "look_ahead", lambda feed, count: announced.append(count) or looked(feed, count))
     shared = Mock(wraps=share_out)
-    monkeypatch.setattr("llava.image_workers.share_out", shared)
+    monkeypatch.setattr("llava.images.workers.share_out", shared)
     assert ask(helped, questions) == expected
     assert shared.call_args.args[:2] == (2, 3) and announced and sum(announced) == 7  # a batch is 3
     assert torch.equal(torch.get_rng_state(), state)  # nothing is drawn that sampled answers would miss
@@ -260,7 +260,7 @@ def test_what_is_ready_fits_into_shared_memory(processor: object, monkeypatch: p
     assert share_out(8, 64, 20) == (8, 2) and share_out(8, 64, 4) == (4, 1) and share_out(4, 2, None) == (4, 1)
     assert share_out(8, 64, 0) == (0, 0) and share_out(0, 64, None) == (0, 0)
     shared = SimpleNamespace(f_bavail=64, f_frsize=2**20)  # Docker's
-    monkeypatch.setattr("llava.image_workers.os.statvfs", lambda folder: shared)
+    monkeypatch.setattr("llava.images.workers.os.statvfs", lambda folder: shared)
     sources = {str(number): encoded(number) for number in range(40)}
     for config, children in ((PAD, 8), (ANYRES, 4)):  # 1.4 MB and 6.8 MB an image
         with ImageFeed(sources, processor, config, CPU, workers=8, ahead=64):
@@ -296,8 +296,8 @@ def test_workers_end_with_a_process_that_is_killed(oracle_dir: Path) -> None:
     program = (
         "import sys, time, multiprocessing, torch\n"
         "from types import SimpleNamespace\n"
-        "from llava.image_processing import load_image_processor\n"
-        "from llava.image_workers import ImageFeed\n"
+        "from llava.images.processing import load_image_processor\n"
+        "from llava.images.workers import ImageFeed\n"
         "processor = load_image_processor(sys.argv[1])\n"
         "sources = {str(n): sys.argv[2] for n in range(40)}\n"
         "config = SimpleNamespace(image_aspect_ratio='pad')\n"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.batch_size import BatchSize
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.image_source import UnreadableImageError
+from llava.images.source import UnreadableImageError
 from llava.inference import Answer, GenerationOptions, Inference, Question
-from llava.latency import measure_latency
+from llava.inference.batch_size import BatchSize
+from llava.inference.latency import measure_latency
 from llava.mm_utils import process_images, tokenizer_image_token
 
 SHORT = GenerationOptions(max_new_tokens=8)
@@ -198,5 +198,5 @@ def test_the_first_guess_follows_the_free_memory(inference: Inference, monkeypat
     kv_width = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
     assert one > 2 * 2 * config.num_hidden_layers * kv_width * 828
     for free, expected in ((100 * one, 64), (10 * one, 7), (one // 2, 1)):
-        monkeypatch.setattr("llava.batch_size._free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr("llava.inference.batch_size._free_bytes", lambda device, free=free: free)
         assert size.for_next([700] * 100, 128) == expected

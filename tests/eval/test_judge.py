@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from llava.eval.answers import AnswerFile
-from llava.eval.judge import main
-from llava.eval.judge_cache import JudgeCache
-from llava.eval.judge_client import JudgeClient, JudgeError, JudgeRefused, key_from_environment
-from llava.eval.judge_run import read_grades
-from llava.eval.run_key import RunKey
+from llava.eval.answers_key import AnswersKey
+from llava.eval.judge.cache import JudgeCache
+from llava.eval.judge.client import JudgeClient, JudgeError, JudgeRefused, key_from_environment
+from llava.eval.judge.command import main
+from llava.eval.judge.run import read_grades
 from llava.eval.tasks import get_task
 from tests.eval import layout
 from tests.eval.judge_server import SERVED_MODEL, JudgeServer, Misbehaviour, judging
@@ -143,7 +143,7 @@ def answered(root: Path, task_name: str, texts: dict[str, str], compression: dic
     """An output folder as llava.eval leaves it."""
     task = get_task(task_name)
     generation = {"max_new_tokens": task.max_new_tokens}
-    key = RunKey(task_name, "fp", compression, "vicuna_v1", "prompts", generation, "torch.float32")
+    key = AnswersKey(task_name, "fp", compression, "vicuna_v1", "prompts", generation, "torch.float32")
     name = "none" if compression is None else "visionzip:54+10"
     with AnswerFile(root / "answers" / task_name / f"{name.replace(':', '_')}.jsonl", key) as file:
         for sample_id, text in texts.items():

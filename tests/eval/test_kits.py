@@ -21,13 +21,13 @@ from PIL import Image
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
-from llava.eval.__main__ import main
+from llava.eval.command import main
 from llava.eval.kits import lmms_eval_plugin
-from llava.eval.kits.generation import Generation
+from llava.eval.kits.generation_settings import Generation
 from llava.eval.kits.likelihood import likelihoods
 from llava.eval.kits.model_args import load_inference, read_batch_size
 from llava.eval.kits.requests import RequestAnswerer
-from llava.image_source import UnreadableImageError
+from llava.images.source import UnreadableImageError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.mm_utils import process_images, tokenizer_image_token
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from llava.eval import judge, report
-from llava.eval.__main__ import main
+from llava.eval.command import main
+from llava.eval.judge import command as judge
 from llava.eval.metrics import mme
-from llava.eval.sources.source import ParquetSource
+from llava.eval.report import command as report
+from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.sources.table import TABLES
 from llava.eval.tasks import JudgedTask, Sample, available_tasks, get_task
 from llava.inference import GenerationOptions, Inference, Question

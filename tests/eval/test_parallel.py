@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from llava.eval.__main__ import main
 from llava.eval.answers import AnswerStore
+from llava.eval.command import main
 from llava.eval.locks import open_alone
 from llava.eval.parallel import Chunk, Merge, Workers, own_device, split
 from llava.eval.runner import RunSettings, evaluate

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from transformers import CompileConfig, DynamicCache, MistralConfig, StaticCache
 
-from llava.generation import Generator, Prompt
 from llava.inference import Answer, GenerationOptions, Inference, Question
-from llava.prefix import PrefixStore, compute_prefixes, fill_cache, prefix_length, shared_prefixes
-from llava.prompting import pad_left
+from llava.inference.generation import Generator, Prompt
+from llava.inference.prefix import PrefixStore, compute_prefixes, fill_cache, prefix_length, shared_prefixes
+from llava.prompts.around import pad_left
 
 OPTIONS = GenerationOptions(max_new_tokens=6)
 
@@ -166,7 +166,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> list[PrefixStore]:
             super().__init__(uses)
             made.append(self)
 
-    monkeypatch.setattr("llava.inference.PrefixStore", Recorded)
+    monkeypatch.setattr("llava.inference.inference.PrefixStore", Recorded)
     return made
 
 
@@ -280,7 +280,7 @@ def test_few_static_caches_are_made(inference: Inference, pictures: list[Image.I
             made.append(max_cache_len)
             super().__init__(config, max_cache_len)
 
-    monkeypatch.setattr("llava.generation.StaticCache", Counted)
+    monkeypatch.setattr("llava.inference.generation.StaticCache", Counted)
     parts = inference.tokenizer, inference.model, inference.image_processor
     compiled = Inference(*parts, conv_mode=inference.conv_mode, compile=True)
     questions = [Question(f"Is it {'or ' * (7 * (n % 16))}this?", (pictures[2],)) for n in range(48)]

@@ -15,8 +15,8 @@ import pytest
 
 from llava import CompressionConfig
 from llava.eval.answers import AnswerFile
+from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name
 from llava.eval.results import write_results
-from llava.eval.run_key import RunKey, compression_file_name, compression_name
 from llava.eval.tasks import get_task
 
 TINY = Path(__file__).parents[2] / "playground" / "tiny"
@@ -43,7 +43,9 @@ def write_run(folder: Path, data: Path, fingerprint: str, right: dict[str, list[
             samples = task.load(data).samples
             texts = {s.sample_id: s.answer if hit else "nothing" for s, hit in zip(samples, hits, strict=False)}
             setting = {"prompts": "p", "conv_mode": "v1", "dtype": "torch.float32", "generation": {}}
-            key = RunKey(task.name, fingerprint, compression.to_dict() if compression else None, **_ordered(setting))
+            key = AnswersKey(
+                task.name, fingerprint, compression.to_dict() if compression else None, **_ordered(setting)
+            )
             path = folder / "answers" / task.name / f"{compression_file_name(compression)}.jsonl"
             with AnswerFile(path, key) as file:
                 for sample_id, text in texts.items():

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from llava.eval.answers import AnswerFile
+from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name
 from llava.eval.data_place import DataPlace
-from llava.eval.report import main
-from llava.eval.report_intervals import add_intervals
-from llava.eval.report_table import build_table, paper_means
-from llava.eval.run_key import RunKey, compression_file_name, compression_name
+from llava.eval.report.command import main
+from llava.eval.report.intervals import add_intervals
+from llava.eval.report.table import build_table, paper_means
 from llava.eval.score_parts import ScoreParts, mean_of
 from llava.eval.tasks import JudgedTask, Task, get_task
 from llava.model.configuration import CompressionConfig
-from llava.paper import paper_tables
+from llava.results.paper import paper_tables
 from tests.eval import layout
 
 BUDGETS = {"none": (None, 576), "visionzip:54+10": (CompressionConfig("visionzip", 54, 10), 64)}
@@ -75,7 +75,7 @@ def write_run(folder: Path, data: Path, skills: dict[str, float], seed: int = 0,
         for budget, skill in skills.items():
             compression, tokens = BUDGETS[budget]
             setting = {"prompts": "p", "conv_mode": "vicuna_v1", "dtype": "torch.float16", "generation": {}} | more
-            key = RunKey(
+            key = AnswersKey(
                 task=name,
                 model="fp",
                 compression=compression.to_dict() if compression else None,

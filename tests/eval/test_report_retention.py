@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval.report_table import build_table
+from llava.eval.report.table import build_table
 from llava.eval.results import read_results, write_results
 
 

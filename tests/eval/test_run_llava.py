@@ -12,7 +12,7 @@ import pytest
 
 from llava.eval.run_llava import eval_model, image_parser, load_image, load_images, main
 from llava.mm_utils import get_model_name_from_path
-from llava.tokenization import load_tokenizer
+from llava.prompts.tokenization import load_tokenizer
 
 
 @pytest.fixture(scope="module")

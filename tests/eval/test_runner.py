@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from llava.eval.__main__ import main
-from llava.eval.answers import RunKeyMismatch
+from llava.eval.answers import AnswersKeyMismatch
+from llava.eval.command import main
 from llava.eval.results import write_results
 from llava.eval.runner import RunSettings, evaluate
 from llava.eval.tasks import TaskDataError, get_task
@@ -126,13 +126,13 @@ def test_another_model_or_prompt_refuses_to_mix(inference: Inference, tiny_data:
     evaluate(inference, [task], [BUDGET], settings(out, data, limit=2))
     results = (out / "results.json").read_bytes()
     (out / "results.json").unlink()
-    with pytest.raises(RunKeyMismatch, match="model: 'model' -> 'other'"):
+    with pytest.raises(AnswersKeyMismatch, match="model: 'model' -> 'other'"):
         evaluate(inference, [task], [BUDGET], settings(out, data, fingerprint="other"))
     (out / "results.json").write_bytes(results)
     rows = json.loads((data / "eval_pope.json").read_text())
     rows[0]["text"] = "Is there, perhaps, a 0?"
     (data / "eval_pope.json").write_text(json.dumps(rows))
-    with pytest.raises(RunKeyMismatch, match="prompts: "):
+    with pytest.raises(AnswersKeyMismatch, match="prompts: "):
         evaluate(inference, [task], [BUDGET], settings(out, data))
 
 
@@ -214,7 +214,7 @@ def test_results_that_cannot_be_added_to_are_told_first(
     flags = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", " tiny_vqa, tiny_pope"]
     with pytest.raises(SystemExit, match="results of another model"):
         main([*flags, "--output-dir", str(tmp_path)])
-    with pytest.raises(RunKeyMismatch, match="results of another model"):
+    with pytest.raises(AnswersKeyMismatch, match="results of another model"):
         evaluate(inference, [get_task("tiny_vqa")], [BUDGET], settings(tmp_path, tiny_data, fingerprint="other"))
     assert not (tmp_path / "answers" / "tiny_vqa").exists(), "nothing was asked"
 

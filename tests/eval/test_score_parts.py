@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llava.bootstrap import bootstrap_interval, paired_bootstrap
 from llava.eval.score_parts import take_apart
 from llava.eval.tasks import JudgedTask, get_task
+from llava.results.bootstrap import bootstrap_interval, paired_bootstrap
 from tests.eval import layout
 
 

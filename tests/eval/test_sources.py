@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from llava.eval.__main__ import main
-from llava.eval.run_key import prompts_fingerprint
-from llava.eval.sources.source import ParquetSource
+from llava.eval.answers_key import prompts_fingerprint
+from llava.eval.command import main
+from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.sources.table import NAMESPACES, TABLES
 from llava.eval.tasks import Sample, TaskDataError, available_tasks, get_task
 from tests.eval.hub_tables import BUILDERS, write_table
@@ -88,7 +88,7 @@ def cached(hub_cache: Path, dataset: str, built: Path) -> None:
 SCRIPT = """
 import sys, json
 from pathlib import Path
-from llava.eval.sources.source import ParquetSource
+from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import get_task, TaskDataError
 source = ParquetSource(None, Path(sys.argv[1]))
 for name in ("pope", "mmmu_val", "mme"):

@@ -11,11 +11,11 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from llava.hub.card import Measured, main, make_card
-from llava.hub.card_metadata import Publication, missing_fields
-from llava.hub.card_sample import ask_sample, read_sample
-from llava.model.fingerprint import model_fingerprint
-from llava.paper import paper_tables
+from llava.hub.card.command import Measured, main, make_card
+from llava.hub.card.metadata import Publication, missing_fields
+from llava.hub.card.sample import ask_sample, read_sample
+from llava.model.checkpoints.fingerprint import model_fingerprint
+from llava.results.paper import paper_tables
 from tests.hub.conftest import ROOT, row, write_results
 
 COMPLETE = Publication(
@@ -152,8 +152,8 @@ def test_vanilla_is_of_the_same_questions_and_said_to_be_unchecked(run, tmp_path
 
 
 def test_the_papers_table_is_found_by_the_base(run, tmp_path):
+    from llava.hub.card.scores import paper_row
     from llava.hub.run_facts import read_facts
-    from llava.hub.scores import paper_row
 
     as_of_the_paper(run)
     found = paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", None)

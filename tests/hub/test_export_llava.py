@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llava.hub.export import export
-from llava.model.checkpoint_files import CheckpointError
+from llava.model.checkpoints.files import CheckpointError
 from tests.hub.checkpoints import assert_same_tensors, edit_json, llava_checkpoint, tensors_of
 
 CLIP = "tiny-clip-vit-l14-336"

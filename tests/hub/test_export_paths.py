@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.hub.export import export
-from llava.hub.hf_format import is_local_path
+from llava.hub.formats.hf import is_local_path
 from tests.hub.checkpoints import assert_same_tensors, edit_json, llava_checkpoint, tensors_of
 
 

@@ -12,15 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from llava.hub import staging
 from llava.hub.export import export, main
-from llava.hub.provenance import damaged_files
+from llava.hub.formats.shards import parse_size, plan_shards, write_safetensors, write_shards
+from llava.hub.formats.vocabulary import add_image_token, drop_image_token, mean_row
+from llava.hub.manifest import damaged_files
 from llava.hub.refresh import main as refresh
-from llava.hub.shards import parse_size, plan_shards, write_safetensors, write_shards
-from llava.hub.vocabulary import add_image_token, drop_image_token, mean_row
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint_files import CheckpointError
+from llava.model.checkpoints.files import CheckpointError
+from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.multimodal_projector import save_projector
-from llava.model.stored_tensor import StoredTensor
-from llava.tokenization import load_tokenizer
+from llava.prompts.tokenization import load_tokenizer
 from tests.conftest import FIXTURES
 from tests.hub.checkpoints import assert_same_tensors, edit_json, llava_checkpoint, tensors_of
 

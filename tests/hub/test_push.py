@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from llava.hub.card import make_card
-from llava.hub.card_metadata import Publication
-from llava.hub.leaks import Leak, find_leaks
+from llava.hub.card.command import make_card
+from llava.hub.card.metadata import Publication
+from llava.hub.publish.checks import find_problems
+from llava.hub.publish.leaks import Leak, find_leaks
+from llava.hub.publish.release_files import ReleaseFile, list_files
 from llava.hub.push import main
-from llava.hub.push_checks import find_problems
-from llava.hub.release_files import ReleaseFile, list_files
 from tests.hub.conftest import ROOT, TINY
 from tests.hub.hub_server import READER, WRITER, Repository, serving
 

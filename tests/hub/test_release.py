@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from llava.hub.card_sample import read_sample
+from llava.hub.card.sample import read_sample
 from tests.hub.conftest import ROOT
 from tests.hub.hub_server import WRITER, serving
 from tests.test_readme import blocks, run

@@ -19,7 +19,7 @@ BUDGET = {"method": "visionzip", "dominant": 41, "contextual": 8, "merge": "refe
 @pytest.fixture(scope="module")
 def released_once(tmp_path_factory, oracle_dir):
     """The repository's trained tiny model, exported, with a card that holds its own answers."""
-    from llava.hub.card_sample import ask_sample
+    from llava.hub.card.sample import ask_sample
 
     folder = tmp_path_factory.mktemp("verify")
     shutil.copytree(TINY, folder / "model")

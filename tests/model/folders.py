@@ -19,7 +19,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from llava.chat_template import chat_template
+from llava.prompts.chat_template import chat_template
 from tests.model.tiny import PINPOINTS, TEXT, sharpen, vision_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.model.loading import instantiate, parts_of_checkpoint
+from llava.model.builder import instantiate
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from tests.model.tiny import hf_llava, hf_llava_next, random_ids, random_pixels
 
 COMPRESSIONS = [None, "visionzip:5+2", "random:6", "uniform:3"]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.model.builder import build_from_parts, load_pretrained_model
-from llava.model.checkpoint_files import CheckpointError
+from llava.model.checkpoints.files import CheckpointError
 from llava.model.multimodal_projector import save_projector
 from tests.model.tiny import hf_llava
 
@@ -342,5 +342,5 @@ def test_from_pretrained_of_the_wrong_class_is_refused(tmp_path):
     from llava.model import LlavaNextForConditionalGeneration
 
     hf_llava().save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="holds a LlavaForConditionalGeneration"):
+    with pytest.raises(CheckpointError, match="holds a llava, and a LlavaNextForConditionalGeneration is a llava_next"):
         LlavaNextForConditionalGeneration.from_pretrained(tmp_path)

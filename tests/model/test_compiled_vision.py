@@ -11,8 +11,9 @@ from torch._dynamo.testing import CompileCounter
 
 from llava.inference import Inference
 from llava.model.anyres import TileLayout
+from llava.model.builder import instantiate
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.compiled_vision import BUCKETS, bucket_for
-from llava.model.loading import instantiate, parts_of_checkpoint
 from tests.model.tiny import hf_llava, hf_llava_next, random_pixels
 
 TINY = Path(__file__).parents[2] / "playground" / "tiny" / "model"

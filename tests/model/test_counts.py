@@ -17,12 +17,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaC
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.generation import Generator, Prompt
+from llava.inference.generation import Generator, Prompt
+from llava.inference.prefix import PrefixStore
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.multimodal_compressor import VisionFeatures, get_compressor
 from llava.model.multimodal_encoder import extract_features
-from llava.prefix import PrefixStore
 
 RECORD = Path(__file__).with_name("counts.json")
 BUDGETS = ("visionzip:54+10", "visionzip:162+30", "random:64", "uniform:64")

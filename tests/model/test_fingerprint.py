@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.model.checkpoint_files import CheckpointError
-from llava.model.fingerprint import model_fingerprint
+from llava.model.checkpoints.files import CheckpointError
+from llava.model.checkpoints.fingerprint import model_fingerprint
 
 MIB = 2**20
 

@@ -9,7 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.latency import PromptBatch
+from llava.inference.latency import PromptBatch
+from llava.model.builder import instantiate
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.flops import (
     Trained,
     Work,
@@ -23,7 +25,6 @@ from llava.model.flops import (
     step_flops,
     vision_flops,
 )
-from llava.model.loading import instantiate, parts_of_checkpoint
 from tests.model.tiny import hf_llava, hf_llava_next, random_ids, random_pixels
 
 IMAGE_TOKENS, TEXT_TOKENS = 16, 9

@@ -82,7 +82,7 @@ def test_the_files_that_are_fetched(kind, tmp_path: Path):
     weights = kind != "configs alone"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, published))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    program = "from llava.model.checkpoint_files import resolve_checkpoint as resolve"
+    program = "from llava.model.checkpoints.files import resolve_checkpoint as resolve"
     program += f"; print(resolve('org/name', weights={weights}, revision='main'))"
     environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path)}
     environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from llava import load_pretrained_model
 from llava.analysis.counting import count
-from llava.model.checkpoint_files import CheckpointError, open_tensors
-from llava.model.stored_tensor import StoredTensor
+from llava.model.checkpoints.files import CheckpointError, open_tensors
+from llava.model.checkpoints.stored_tensor import StoredTensor
 from tests.model.tiny import hf_llava
 
 TINY = Path(__file__).resolve().parents[2] / "playground" / "tiny" / "model"
@@ -61,7 +61,8 @@ def test_each_tensor_is_read_once_and_nothing_stays_mapped(suffix, tmp_path, mon
     read: list[StoredTensor] = []
     original = StoredTensor.read
     monkeypatch.setattr(StoredTensor, "read", lambda stored: read.append(stored) or original(stored))
-    from llava.model.loading import instantiate, parts_of_checkpoint
+    from llava.model.builder import instantiate
+    from llava.model.checkpoints.parts import parts_of_checkpoint
 
     parts = parts_of_checkpoint(tmp_path)
     assert not read
@@ -88,7 +89,8 @@ def test_bins_hold_views_strides_and_older_formats(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_a_file_that_is_cut_while_it_is_read_is_named(suffix, tmp_path):
-    from llava.model.loading import instantiate, parts_of_checkpoint
+    from llava.model.builder import instantiate
+    from llava.model.checkpoints.parts import parts_of_checkpoint
 
     hf_llava().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"

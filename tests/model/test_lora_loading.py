@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from llava.model.builder import build_from_parts, load_pretrained_model
-from llava.model.checkpoint_files import CheckpointError
-from llava.model.loading import instantiate, parts_of_checkpoint
+from llava.model.builder import build_from_parts, instantiate, load_pretrained_model
+from llava.model.checkpoints.files import CheckpointError
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.multimodal_projector import save_projector
 from llava.model.quantization import bitsandbytes_config
 from llava.train.adapters import add_adapters, save_adapter

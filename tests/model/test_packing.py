@@ -13,7 +13,8 @@ from transformers.masking_utils import flash_attention_mask
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model import packing
 from llava.model.anyres import TileLayout
-from llava.model.loading import instantiate, parts_of_checkpoint
+from llava.model.builder import instantiate
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.packing import balanced_rows, pack_samples, packing_layout, varlen_arguments
 from llava.model.sdpa_by_sample import attend_by_sample
 from llava.model.target_loss import loss_at_targets

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from llava.image_processing import process_images
+from llava.images.processing import process_images
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_compressor import visionzip
 from llava.model.multimodal_encoder import extract_features

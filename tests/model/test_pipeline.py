@@ -23,7 +23,7 @@ from llava import (
     LlavaProcessor,
     load_pretrained_model,
 )
-from llava.image_processing import process_images
+from llava.images.processing import process_images
 from tests.model.folders import HF_MODELS, HF_PROCESSORS, KINDS, QUESTIONS, ROOT, chat, image, save_transformers_folder
 
 OURS = {

@@ -15,10 +15,10 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from llava import LlavaNextProcessor, LlavaProcessor, load_pretrained_model
-from llava.chat_template import chat_template
-from llava.image_source import UnreadableImageError
+from llava.images.source import UnreadableImageError
 from llava.mm_utils import tokenizer_image_token
-from llava.model.checkpoint_files import CheckpointError
+from llava.model.checkpoints.files import CheckpointError
+from llava.prompts.chat_template import chat_template
 from tests.model.folders import HF_PROCESSORS, IMAGES, KINDS, QUESTIONS, TINY, chat, image, save_transformers_folder
 from tests.model.tiny import vision_config
 
@@ -147,8 +147,8 @@ def test_siglips_pixels(tmp_path):
     """A tower that crops nothing: LLaVA-NeXT's image processor asks for a crop size all the same."""
     from transformers import SiglipImageProcessorPil
 
-    from llava.image_processing import process_anyres_image
-    from llava.plain_image_processor import standalone_image_processor, view_processor
+    from llava.images.plain_processor import standalone_image_processor, view_processor
+    from llava.images.processing import process_anyres_image
 
     tower = SiglipImageProcessorPil(size={"height": 28, "width": 28})
     grids = [(28, 56), (56, 28), (56, 56)]

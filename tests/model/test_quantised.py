@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from llava.model.builder import _quantization
-from llava.model.loading import instantiate, parts_of_checkpoint
+from llava.model.builder import _quantization, instantiate
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from tests.model.tiny import IMAGE_TOKEN, TEXT, random_pixels, sharpen, vision_config
 
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer
 from transformers import LlavaForConditionalGeneration as HFLlava
 
-from llava.image_processing import load_image
+from llava.images.processing import load_image
 from llava.inference import Inference, Question
 
 TINY = Path(__file__).resolve().parents[2] / "playground" / "tiny"

@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import CLIPVisionModel, SiglipVisionModel
 
+from llava.model.builder import instantiate
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.configuration import CompressionConfig
 from llava.model.llava_arch import LlavaForConditionalGeneration
-from llava.model.loading import instantiate, parts_of_checkpoint
 from llava.model.multimodal_compressor import get_compressor
 from llava.model.multimodal_encoder import extract_features, received_attention
 from tests.model.tiny import hf_llava, random_ids, random_pixels, sharpen, vision_config

@@ -11,7 +11,8 @@ from transformers import LlavaForConditionalGeneration as HFLlava
 from transformers import LlavaNextForConditionalGeneration as HFLlavaNext
 
 from llava.model import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
-from llava.model.loading import instantiate, parts_of_checkpoint
+from llava.model.builder import instantiate
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from tests.model.tiny import IMAGE_TOKEN, hf_llava, hf_llava_next, random_ids, random_pixels
 
 SIZES = [(50, 40), (30, 80), (90, 20), (200, 31), (28, 28), (13, 77)]  # (w, h)
@@ -88,7 +89,7 @@ def test_published_names_load(nested, tmp_path):
     theirs.save_pretrained(tmp_path)
     state = theirs.state_dict()
     if nested:
-        from llava.model.state_dict_adapter import TRANSFORMERS_NAMES, to_file_names, tower_root
+        from llava.model.checkpoints.names import TRANSFORMERS_NAMES, to_file_names, tower_root
 
         state = to_file_names(state, TRANSFORMERS_NAMES, tower_root(state))
         assert "language_model.model.embed_tokens.weight" in state

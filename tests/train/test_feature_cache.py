@@ -17,7 +17,8 @@ from llava.data.cached_dataset import CachedDataset
 from llava.data.dataset import SampleError
 from llava.data.feature_cache import CacheKeyError, FeatureCache, FeatureWriter, FileStamp, TokenFormat
 from llava.model.anyres import TileLayout
-from llava.model.loading import instantiate, parts_of_checkpoint
+from llava.model.builder import instantiate
+from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.vision_tokens import VisionTokens
 from llava.train.cache_features import token_format
 from llava.train.train import train

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from llava import load_pretrained_model
 from llava.hub.export import export
-from llava.tokenization import load_tokenizer
+from llava.prompts.tokenization import load_tokenizer
 from llava.train.train import main, train
 from tests.train.conftest import losses_of
 

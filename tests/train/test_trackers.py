@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.train.provenance import provenance
+from llava.train.code_version import code_version
 from llava.train.train import train
 from tests.train.conftest import losses_of
 
@@ -35,11 +35,11 @@ def check_config(config: dict, recipe: str) -> None:
     assert config["model"]["compression"] == "visionzip:54+10"
     assert config["data"]["data_path"].endswith("train_tiny.json")
     assert config["learning_rate"] == 1e-2
-    assert config["provenance"] == provenance()
+    assert config["provenance"] == code_version()
 
 
 def test_provenance_is_the_checkouts_commit():
-    found, root = provenance(), Path(__file__).parents[2]
+    found, root = code_version(), Path(__file__).parents[2]
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "rev-parse", "HEAD"]
         head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -113,5 +113,5 @@ def test_tensorboard_records_metrics_and_config(run, tmp_path):
 def test_the_arguments_of_a_run_name_its_recipe_and_its_code(run, tmp_path):
     _, recipe = run("none")
     written = json.loads((tmp_path / "out" / "training_args.json").read_text())
-    assert written["recipe"] == [recipe] and written["provenance"] == provenance()
+    assert written["recipe"] == [recipe] and written["provenance"] == code_version()
     assert written["training"]["learning_rate"] == 1e-2 and "provenance" not in written["training"]

@@ -79,7 +79,7 @@ def adopt_other_suffix(target: Path) -> bool:
 
 def check_image(file: Path) -> None:
     """Raises ValueError unless a file is a whole image; a single pixel is what shops send for a cover that is gone."""
-    from llava.image_processing import (  # Pillow, which the command line's help can do without
+    from llava.images.processing import (  # Pillow, which the command line's help can do without
         ImageDecodeError,
         load_image,
     )

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llava.batch_size import BatchSize, release_memory
 from llava.conversation import conv_templates
-from llava.image_source import source_key
-from llava.image_store import ImageStore
+from llava.images.source import source_key
+from llava.images.store import ImageStore
 from llava.inference import Inference, Question
-from llava.prompting import count_tokens, longest_prompt, place_images
+from llava.inference.batch_size import BatchSize, release_memory
+from llava.prompts.around import count_tokens, longest_prompt, place_images
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 from PIL.Image import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.kits.generation import Generation
+from llava.eval.kits.generation_settings import Generation
 from llava.eval.kits.likelihood import Likelihood, likelihoods
-from llava.image_source import ImageSource, UnreadableImageError, source_key
+from llava.images.source import ImageSource, UnreadableImageError, source_key
 from llava.inference import Answer, Inference, Question
 
 _WINDOW = 256  # requests whose pictures are in memory at the same time

@@ -10,8 +10,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llava.model.checkpoint_files import CheckpointError, projector_file, read_tensors
-from llava.model.state_dict_adapter import PROJECTOR_NAMES, to_file_names, to_module_names, unwrapped
+from llava.model.checkpoints.files import CheckpointError, projector_file, read_tensors
+from llava.model.checkpoints.names import PROJECTOR_NAMES, to_file_names, to_module_names, unwrapped
 
 PROJECTOR_FILE = "mm_projector.safetensors"
 _OWN = ("model.multi_modal_projector.", "model.image_newline")

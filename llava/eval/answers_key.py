@@ -1,0 +1,93 @@
+"""What a file of answers was made with, so that answers of different models, prompts or budgets never mix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+from llava.eval.tasks import Sample
+from llava.model.configuration import CompressionConfig
+
+
+@dataclass(frozen=True)
+class AnswersKey:
+    """The first line of an answer file. Batch size and device are left out: they do not change an answer.
+
+    Attributes:
+        task: Name of the task.
+        model: Fingerprint of the model's files.
+        compression: The compression's config, or None.
+        conv_mode: Name of the conversation template.
+        prompts: Fingerprint of every prompt of the task.
+        generation: Generation options.
+        dtype: Data type of the weights.
+        data: Where the questions and images are from: `local`, or a list of datasets and revisions.
+    """
+
+    task: str
+    model: str
+    compression: dict[str, Any] | None
+    conv_mode: str
+    prompts: str
+    generation: dict[str, Any]
+    dtype: str
+    data: str | list[dict[str, str]] = "local"
+
+    def to_json(self) -> dict[str, Any]:
+        """The key as plain JSON values."""
+        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """The fields in which a stored key differs, each with both values."""
+        own = self.to_json()
+        names = sorted(set(own) | set(other))
+        return [f"{n}: {other.get(n)!r} -> {own.get(n)!r}" for n in names if own.get(n) != other.get(n)]
+
+
+def prompts_fingerprint(samples: Sequence[Sample]) -> str:
+    """A hash of ids, prompts and image names, in order; the whole task's, whatever part of it is run.
+
+    The names are without their endings: a missing image may come back with another.
+    """
+    digest = hashlib.sha256()
+    for sample in samples:
+        names = [PurePath(image.name).stem for image in sample.images]
+        digest.update(json.dumps([sample.sample_id, sample.prompt, names]).encode())
+    return digest.hexdigest()[:16]
+
+
+def references_fingerprint(samples: Sequence[Sample]) -> str:
+    """A hash of what the answers are held against; annotations that were mended give another."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        held = [sample.sample_id, sample.answer, sample.details.get("answers"), sample.details.get("options")]
+        digest.update(json.dumps(held).encode())
+    return digest.hexdigest()[:16]
+
+
+def compression_name(compression: CompressionConfig | None) -> str:
+    """A name for a budget in tables: its short form, and what the short form does not say."""
+    if compression is None:
+        return "none"
+    default = CompressionConfig()
+    name = str(compression)
+    for field in ("merge", "seed"):
+        value = getattr(compression, field)
+        if value != getattr(default, field):
+            name += f" {field}={value}"
+    return name
+
+
+def without_seed(name: str) -> str:
+    """A budget's name, as `compression_name` makes it, without its seed: the same for draws of one method."""
+    return re.sub(r" seed=-?\d+", "", name)
+
+
+def compression_file_name(compression: CompressionConfig | None) -> str:
+    """The same as a file's name."""
+    return compression_name(compression).replace(":", "_").replace(" ", "_").replace("=", "-")

@@ -1,0 +1,285 @@
+"""`python -m llava.eval`: tasks x budgets on one loaded model.
+
+Example:
+    python -m llava.eval --model-path playground/tiny/model --tasks tiny_vqa,tiny_pope --compression none
+        --compression visionzip:41+8 --output-dir out   (on one line)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava.eval.data_place import DataPlace, add_data_flags
+
+if TYPE_CHECKING:
+    from llava.eval.parallel import Workers
+    from llava.eval.task_run import RunSettings, TaskResult
+    from llava.eval.tasks import Task
+    from llava.inference import Inference
+    from llava.model.configuration import CompressionConfig
+
+_SHOWN = 10
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m llava.eval", description="Evaluate a LLaVA under several budgets.")
+    parser.add_argument("--list", action="store_true", help="name the tasks and end")
+    parser.add_argument("--model-path", help="checkpoint, or a folder that holds only a tuned projector")
+    parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
+    parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
+    parser.add_argument(
+        "--compression",
+        action="append",
+        metavar="METHOD:D+C",
+        help="'none', 'visionzip:54+10', 'random:64'...; repeatable; default: what the model's config says",
+    )
+    parser.add_argument("--output-dir", type=Path, help="where answers/ and results.json go")
+    add_data_flags(parser)
+    parser.add_argument(
+        "--batch-size", type=_batch_size, default=None, help="questions a batch; default 'auto': what the memory takes"
+    )
+    parser.add_argument("--limit", type=_whole_number(1), help="only the first so many questions of each task")
+    parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
+    parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the model's own")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the vision half and decoding; the first batches wait"
+    )
+    parser.add_argument(
+        "--image-workers",
+        type=_whole_number(0),
+        help="processes that prepare images ahead; default: by the cores on a GPU, none on a CPU",
+    )
+    parser.add_argument(
+        "--latency-repeats",
+        type=_whole_number(0),
+        default=11,
+        help="vision_ms and prefill_ms are medians of so many; 0: not measured",
+    )
+    chunks = parser.add_argument_group(
+        "several processes", "torchrun and accelerate launch need no flag; processes that do not know of each other do"
+    )
+    chunks.add_argument("--num-chunks", type=_whole_number(1), help="how many processes share the questions")
+    chunks.add_argument("--chunk-idx", type=_whole_number(0), help="which of them this is; the last to end scores")
+    chunks.add_argument("--merge", action="store_true", help="ask nothing: merge the chunks' answers and score them")
+    return parser
+
+
+def _batch_size(text: str) -> int | None:
+    """A flag's type: a number of questions, or None for 'auto'."""
+    return None if text == "auto" else _whole_number(1)(text)
+
+
+def _whole_number(least: int) -> Callable[[str], int]:
+    """A flag's type: a whole number that is not too small."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return whole_number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    from llava.eval.tasks import available_tasks, get_task
+
+    if args.list:
+        print("\n".join(f"{name:<18} {get_task(name).description}" for name in available_tasks()))
+        return 0
+    missing = [flag for flag in ("--model-path", "--tasks", "--output-dir") if not getattr(args, _field(flag))]
+    if missing:
+        parser.error(f"{', '.join(missing)}: needed unless --list is given")
+    return _run(parser, args)
+
+
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    import torch
+
+    from llava.command_line import plain_errors
+    from llava.eval.answers import AnswersKeyMismatch
+    from llava.eval.locks import InUseError
+    from llava.eval.parallel import leave_group
+    from llava.eval.runner import evaluate
+    from llava.eval.task_run import LostAnswersError, RunSettings
+    from llava.eval.tasks import TaskDataError, get_task
+    from llava.model.configuration import CompressionConfig
+
+    try:
+        names = _task_names(args.tasks)
+        tasks = [get_task(name) for name in names]
+        compressions = [CompressionConfig.parse(text) for text in args.compression or []]
+        place = DataPlace.of(args)
+    except ValueError as error:
+        parser.error(str(error))
+    _check_output(parser, args.output_dir)
+    workers = _workers(parser, args)
+    runs_all = args.tasks.strip() == "all"
+    try:
+        with plain_errors():
+            fingerprint = _check_first(args, workers, place, [] if runs_all else tasks)
+            inference = _load(args, compressions)
+        settings = RunSettings(
+            output_dir=args.output_dir,
+            fingerprint=fingerprint,
+            data_root=place.root,
+            batch_size=args.batch_size,
+            limit=args.limit,
+            latency_repeats=args.latency_repeats,
+            progress=workers.rank == 0 or not workers.waits,
+            workers=workers,
+            source=place.source,
+        )
+        left_out: dict[str, str] | None = {} if runs_all else None
+        own = [inference.model.compression]
+        results = evaluate(inference, tasks, compressions or own, settings, left_out=left_out)
+    except (TaskDataError, LostAnswersError, AnswersKeyMismatch, InUseError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error}; what is answered is kept", file=sys.stderr)
+        return 1
+    except torch.OutOfMemoryError as error:
+        advice = "a single question does not fit" if args.batch_size in (None, 1) else "give --batch-size auto"
+        print(f"error: {str(error).splitlines()[0]}: {advice}; what is answered is kept", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    finally:
+        leave_group()
+    return _tell(results, left_out or {}, settings) if workers.is_first else 0
+
+
+def _check_output(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Tells now what would end the run after hours."""
+    from llava.command_line import plain_errors
+    from llava.eval.results import read_results
+
+    named_as_folder = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not named_as_folder.is_dir():
+        parser.error(f"--output-dir: {named_as_folder} is not a folder")
+    with plain_errors():
+        read_results(folder / "results.json")
+
+
+def _task_names(text: str) -> list[str]:
+    """Names of tasks, each once.
+
+    Raises:
+        ValueError: There are none.
+    """
+    from llava.eval.tasks import available_tasks
+
+    given = [name.strip() for name in text.split(",") if name.strip()]
+    if not given:
+        raise ValueError("--tasks names no task; --list tells which there are")
+    return available_tasks() if given == ["all"] else list(dict.fromkeys(given))
+
+
+def _workers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Workers:
+    """This process among others, as flags or the launcher say."""
+    from llava.eval.parallel import Chunk, Merge, join_group
+
+    if args.num_chunks is None:
+        if args.chunk_idx is not None or args.merge:
+            parser.error("--chunk-idx and --merge go with --num-chunks")
+        return join_group()
+    if args.merge == (args.chunk_idx is not None):
+        parser.error("--num-chunks needs --chunk-idx, or --merge once all chunks are done, and not both")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error("--num-chunks is for processes that no launcher has started; leave it out under torchrun")
+    if args.merge:
+        return Merge(0, args.num_chunks)
+    if args.chunk_idx >= args.num_chunks:
+        parser.error(f"--chunk-idx must be below --num-chunks, got {args.chunk_idx} of {args.num_chunks}")
+    return Chunk(args.chunk_idx, args.num_chunks)
+
+
+def _check_first(args: argparse.Namespace, workers: Workers, place: DataPlace, tasks: Sequence[Task]) -> str:
+    """What can be told before a large model is loaded; one process looks for all.
+
+    Returns:
+        The model's fingerprint.
+
+    Raises:
+        AnswersKeyMismatch: The output folder holds another model's results.
+        TaskDataError: The data of one of the tasks are missing.
+    """
+    from llava.eval.results import read_results
+    from llava.model.checkpoints.fingerprint import model_fingerprint
+
+    fingerprint = ""
+    if workers.is_first:
+        fingerprint = model_fingerprint(args.model_path, args.model_base, cache=args.output_dir / "model_hashes.json")
+        read_results(args.output_dir / "results.json", fingerprint)
+        place.check(tasks)
+    return str(workers.gather(fingerprint)[0])
+
+
+def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | None]) -> Inference:
+    """The model; every budget is tried on it."""
+    from llava.eval.parallel import own_device
+    from llava.inference import Inference
+
+    device = own_device(args.device)
+    inference = Inference.load(
+        args.model_path,
+        args.model_base,
+        conv_mode=args.conv_mode,
+        device=device,
+        torch_dtype=args.dtype,
+        compile=args.compile,
+        image_workers=args.image_workers,
+    )
+    own = inference.model.compression
+    for compression in [*compressions, own]:
+        inference.model.set_compression(compression)
+    return inference
+
+
+def _tell(results: Sequence[TaskResult], left_out: Mapping[str, str], settings: RunSettings) -> int:
+    """Prints the table, and all that one should know beside it; returns the exit status."""
+    from llava.eval.results import format_table
+    from llava.eval.tasks import JudgedTask, get_task
+    from llava.results.rows import main_value
+
+    rows = [result.row for result in results]
+    if rows:
+        print(format_table(rows))
+    for name, meaning in (("errors", "counted as wrong"), ("bad_rows", "left out")):
+        lines = sorted({line for row in rows for line in row[name]})
+        for line in lines[:_SHOWN]:
+            print(f"{meaning}: {line}")
+        if len(lines) > _SHOWN:
+            print(f"{meaning}: {len(lines) - _SHOWN} more, all of them in {settings.results_path}")
+    for note in dict.fromkeys(row["size_note"] for row in rows if row["size_note"]):
+        print(note)
+    for row in (row for row in rows if row["truncated"]):
+        cut = f"{len(row['truncated'])} of {row['n']} prompts were cut (the model's tokenizer_model_max_length)"
+        print(f"{row['task']} {row['compression']}: {cut}")
+    if any(main_value(row) is None and isinstance(get_task(row["task"]), JudgedTask) for row in rows):
+        print(f"not graded yet: python -m llava.eval.judge {settings.output_dir} --judge-url ... --judge-model ...")
+    for row in (row for row in rows if row["submission"]):
+        print(f"for the benchmark's server: {settings.output_dir / row['submission']}")
+    for task, reason in left_out.items():
+        print(f"not run: {task}: {reason}")
+    if not rows:
+        print("nothing is scored" + (": no task's data are here" if left_out else " yet"), file=sys.stderr)
+        return int(bool(left_out) or settings.workers.must_score)
+    print(f"written: {settings.results_path}")
+    return 0
+
+
+def _field(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")

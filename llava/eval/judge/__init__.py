@@ -1,0 +1,1 @@
+"""Grades of a judge: requests, cache, scores."""

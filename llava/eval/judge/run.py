@@ -1,0 +1,236 @@
+"""A judged task's answers -> grades on disk, and scores in the rows of results.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from llava.eval.answer_sets import AnswerSet, find_answers, made_alike
+from llava.eval.data_place import DataPlace
+from llava.eval.judge.cache import JudgeCache, cache_key
+from llava.eval.judge.client import JudgeClient, JudgeError, JudgeRefused, Message
+from llava.eval.locks import only_one
+from llava.eval.results import Row, identity, read_results, with_retention, write_json
+from llava.eval.tasks import JudgedTask, Sample, available_tasks, get_task
+
+READ_ATTEMPTS = 3
+"""How often a question is put to the judge whose reply holds no grade."""
+
+_GIVE_UP = 8  # questions without any reply, after which nobody is taken to be there
+
+
+@dataclass
+class Grades:
+    """What a judge gave.
+
+    Attributes:
+        values: By sample, one a run of the judge; None is missing.
+        missing: A line for each that is missing: sample, run, reason.
+        served: What the server said that its model is.
+    """
+
+    values: dict[str, list[Any | None]]
+    missing: list[str] = field(default_factory=list)
+    served: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who grades, and how often.
+
+    Attributes:
+        client: The endpoint.
+        cache: Where replies are looked up and kept.
+        runs: Gradings of each answer.
+        concurrency: Questions at a time.
+        again: Whether a reply of an earlier run that holds no grade is asked for again.
+    """
+
+    client: JudgeClient
+    cache: JudgeCache
+    runs: int = 1
+    concurrency: int = 4
+    again: bool = False
+
+    def grade(self, task: JudgedTask, sample: Sample, text: str, run: int) -> tuple[Any | None, set[str], str]:
+        """Has one answer graded once.
+
+        Returns:
+            The grade or None, the models that replied, and why there is no grade.
+
+        Raises:
+            JudgeRefused: The endpoint answers no question.
+        """
+        served: set[str] = set()
+        question = task.grading_prompt(sample, text)
+        last = ""
+        for attempt in range(READ_ATTEMPTS):
+            prompt = question + (task.retry_suffix if attempt else "")
+            request = self.client.request(_messages(task.system_prompt, prompt), task.judge_max_tokens)
+            try:
+                reply = self.cache.reply(
+                    cache_key(request, run, attempt),
+                    partial(self.client.ask, request),
+                    (lambda known: task.read_grade(known.text) is not None) if self.again else None,
+                )
+            except JudgeError as error:
+                return None, served, str(error)
+            served.add(reply.model)
+            grade = task.read_grade(reply.text)
+            if grade is not None:
+                return grade, served, ""
+            last = reply.text
+        return None, served, f"no grade in {last[:80]!r} ({READ_ATTEMPTS} replies)"
+
+
+def grade_answers(
+    task: JudgedTask, samples: Sequence[Sample], texts: Mapping[str, str], judge: Judge, label: str = ""
+) -> Grades:
+    """Lets a judge grade answers, several at a time.
+
+    Args:
+        task: The benchmark.
+        samples: What counts.
+        texts: The model's answers by sample id; one that is not there is graded as an empty one.
+        judge: Who grades.
+        label: What the progress bar is called.
+
+    Raises:
+        JudgeRefused: The endpoint answers no question, or not one of the first eight.
+    """
+    grades = Grades({sample.sample_id: [None] * judge.runs for sample in samples})
+    jobs = [(sample, run) for run in range(judge.runs) for sample in samples]
+
+    def grade(job: tuple[Sample, int]) -> tuple[Any | None, set[str], str]:
+        return judge.grade(task, job[0], texts.get(job[0].sample_id, ""), job[1])
+
+    executor = ThreadPoolExecutor(judge.concurrency, thread_name_prefix="judge")
+    try:
+        found = tqdm(executor.map(grade, jobs), total=len(jobs), desc=label or task.name, unit="grade")
+        for (sample, run), (value, served, reason) in zip(jobs, found, strict=True):
+            grades.values[sample.sample_id][run] = value
+            grades.served |= served
+            if value is None:
+                grades.missing.append(f"{sample.sample_id}, run {run + 1}: {reason}")
+            if len(grades.missing) == _GIVE_UP and not grades.served:
+                raise JudgeRefused(f"the first {_GIVE_UP} questions got no reply; {grades.missing[-1]}")
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+    return grades
+
+
+def answered_tasks(output_dir: Path) -> list[str]:
+    """Names of the judged tasks that an output folder has rows of.
+
+    Raises:
+        ValueError: It has no results at all.
+    """
+    path = output_dir / "results.json"
+    answered = {row["task"] for row in read_results(path)}
+    if not answered:
+        raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {output_dir}")
+    judged = [name for name in available_tasks() if isinstance(get_task(name), JudgedTask)]
+    return [name for name in judged if name in answered]
+
+
+def judge_task(task: JudgedTask, output_dir: Path, judge: Judge, data: DataPlace) -> list[Row]:
+    """Grades all budgets of a task in an output folder, and writes scores, judge and grades there.
+
+    Args:
+        task: The benchmark.
+        output_dir: Where `results.json` and `answers/` are; the grades go to `grades/<task>/<compression>.jsonl`.
+        judge: Who grades.
+        data: Where the benchmark's files are.
+
+    Returns:
+        The rows of results.json that have scores now.
+
+    Raises:
+        JudgeRefused: The endpoint answers no question.
+        TaskDataError: The benchmark's files are missing.
+        ValueError: There are no answers to grade, or not one of a run could be graded.
+    """
+    path = output_dir / "results.json"
+    rows = sorted((row for row in read_results(path) if row["task"] == task.name), key=lambda row: row["n"])
+    sets = find_answers(output_dir, task.name)
+    pairs = [(row, answers) for row in rows for answers in sets if made_alike(row, answers)]
+    if not pairs:
+        raise ValueError(f"{output_dir} has no answers of {task.name}; run python -m llava.eval --tasks {task.name}")
+    samples = data.load(task, pairs[-1][0].get("data_root")).samples
+    judged = [_judge_row(task, row, answers, samples[: row["n"]], judge) for row, answers in pairs]
+    judged = with_retention(judged)
+    _write_rows(path, judged)
+    return judged
+
+
+def _judge_row(task: JudgedTask, row: Row, answers: AnswerSet, samples: Sequence[Sample], judge: Judge) -> Row:
+    label = f"{task.name} {row['compression']}"
+    grades = grade_answers(task, samples, answers.texts, judge, label)
+    for run in range(judge.runs):
+        if not any(values[run] is not None for values in grades.values.values()):
+            raise ValueError(f"{label}: not one answer was graded in run {run + 1}, the first is {grades.missing[0]}")
+    by_run = [
+        task.score_grades(samples, {key: [values[run]] for key, values in grades.values.items()})[task.main_score]
+        for run in range(judge.runs)
+    ]
+    scores = [score for score in by_run if isinstance(score, float)]
+    told = {
+        "model": judge.client.model,
+        "served": sorted(grades.served),
+        "url": judge.client.shown_url,
+        "extra": dict(judge.client.extra),
+        "runs": judge.runs,
+        "scores": scores,
+        "std": statistics.pstdev(scores),
+        "missing": grades.missing,
+    }
+    path = answers.path.parents[2] / "grades" / task.name / answers.path.name
+    lines = [{"question_id": key, "grades": values} for key, values in grades.values.items()]
+    _write_lines(path, [{"judge": told}, *lines])
+    return row | task.score_grades(samples, grades.values) | {"judge": told}
+
+
+def read_grades(output_dir: Path, task: str, file_name: str) -> dict[str, list[Any | None]]:
+    """Grades that `judge_task` wrote, by sample; none if there is no such file.
+
+    Raises:
+        ValueError: The file is something else.
+    """
+    path = output_dir / "grades" / task / file_name
+    if not path.exists():
+        return {}
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
+        return {row["question_id"]: row["grades"] for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a file of grades ({error!r}); move it away") from None
+
+
+def _messages(system_prompt: str, prompt: str) -> list[Message]:
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return [*system, {"role": "user", "content": prompt}]
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Puts judged rows in the place of those that they came from; all else in the file stays as it is."""
+    judged = {identity(row): row for row in rows}
+    with only_one(path.parent):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["rows"] = [judged.get(identity(row), row) for row in content["rows"]]
+        write_json(path, content)
+
+
+def _write_lines(path: Path, rows: Sequence[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,88 @@
+"""`python -m llava.eval.report`: folders of results -> report.md, report.csv, report.png; or two answer sets compared.
+
+Example:
+    python -m llava.eval.report runs/7b runs/7b-tuned --paper table1 --output runs/report
+    python -m llava.eval.report --diff runs/7b/answers/pope/none.jsonl runs/7b/answers/pope/visionzip_54+10.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from llava.eval.data_place import DataPlace, add_data_flags
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m llava.eval.report", description="Report results of llava.eval.")
+    parser.add_argument(
+        "folders", type=Path, nargs="*", help="output folders; the first with results of 'none' gives the vanilla"
+    )
+    parser.add_argument("--diff", type=Path, nargs=2, metavar=("A", "B"), help="two files of answers of one task")
+    parser.add_argument("--output", type=Path, help="folder of the report; default: the first folder, or that of B")
+    parser.add_argument("--paper", help="put a table of the paper beside: table1 (7B), table10 (13B), table2 (NeXT)...")
+    add_data_flags(parser)
+    parser.add_argument("--resamples", type=int, default=2_000, help="of the bootstrap; 0: no intervals (default 2000)")
+    parser.add_argument("--no-picture", action="store_true", help="without report.png, which needs matplotlib")
+    parser.add_argument("--pictures", type=int, default=200, help="--diff: pictures in the page at most (default 200)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    if bool(args.folders) == bool(args.diff):
+        parser.error("name folders of results, or --diff A B")
+    from llava.command_line import plain_errors
+
+    with plain_errors():
+        data = DataPlace.of(args)
+        for path in _diff(args, data) if args.diff else _report(args, data):
+            print(f"written: {path}")
+    return 0
+
+
+def _report(args: argparse.Namespace, data: DataPlace) -> list[Path]:
+    from llava.eval.report.files import to_csv, to_markdown
+    from llava.eval.report.intervals import add_intervals
+    from llava.eval.report.table import build_table
+    from llava.results.paper import paper_tables
+
+    if args.paper is not None and args.paper not in paper_tables():
+        raise ValueError(f"--paper: no table {args.paper!r}; there are: {', '.join(paper_tables())}")
+    table = build_table(args.folders, paper_tables()[args.paper] if args.paper else None)
+    if args.resamples > 0:
+        add_intervals(table, data, args.resamples)
+    output: Path = args.output or args.folders[0]
+    output.mkdir(parents=True, exist_ok=True)
+    markdown = to_markdown(table)
+    written = [output / "report.md", output / "report.csv"]
+    if not args.no_picture:
+        from llava.eval.report.picture import draw
+
+        written.append(output / "report.png")
+        written[-1].write_bytes(draw(table))
+    written[0].write_text(markdown, encoding="utf-8")
+    written[1].write_text(to_csv(table), encoding="utf-8")
+    print(markdown)
+    return written
+
+
+def _diff(args: argparse.Namespace, data: DataPlace) -> list[Path]:
+    from llava.eval.report.diff import compare_answers, to_html
+    from llava.eval.tasks import TaskDataError
+
+    try:
+        comparison = compare_answers(args.diff[0], args.diff[1], data)
+    except TaskDataError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(comparison.summary())
+    names = "-".join(path.stem for path in args.diff)
+    folder: Path = args.output or args.diff[1].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"diff-{comparison.task}-{names}.html"
+    path.write_text(to_html(comparison, args.pictures), encoding="utf-8")
+    return [path]

@@ -1,0 +1,202 @@
+"""Two sets of answers to one task, question by question: which flipped, with their pictures in one HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llava.eval.answer_sets import AnswerSet, made_alike, read_answers
+from llava.eval.data_place import DataPlace
+from llava.eval.judge.run import read_grades
+from llava.eval.results import read_results
+from llava.eval.tasks import JudgedTask, Sample, Task, get_task
+from llava.images.source import UnreadableImageError, open_image
+
+_THUMBNAIL = 256
+_KINDS = {"lost": "better in A", "gained": "better in B", "reworded": "the same score, other words"}
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A question that the two answer differently.
+
+    Attributes:
+        sample: The question.
+        texts: What A and B said; None is no answer.
+        earned: What each earned; None is not graded.
+        kind: "lost" (A earned more), "gained" (B did) or "reworded".
+    """
+
+    sample: Sample
+    texts: tuple[str | None, str | None]
+    earned: tuple[float | None, float | None]
+    kind: str
+
+
+@dataclass
+class Comparison:
+    """Two sets of answers.
+
+    Attributes:
+        task: The task's name.
+        paths: The files A and B.
+        questions: How many both have.
+        same: Questions with the same text in both.
+        flips: All others.
+        settings: A line for each difference in what the two were made with.
+        only: How many questions only A and only B answers.
+    """
+
+    task: str
+    paths: tuple[Path, Path]
+    questions: int
+    same: int
+    flips: list[Flip] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+    only: tuple[int, int] = (0, 0)
+
+    def count(self, kind: str) -> int:
+        """How many flips are of a kind."""
+        return sum(flip.kind == kind for flip in self.flips)
+
+    def summary(self) -> str:
+        """The counts, in lines."""
+        lines = [
+            f"{self.task}: {self.questions} questions that both answer",
+            f"A: {self.paths[0]}",
+            f"B: {self.paths[1]}",
+        ]
+        lines += [f"{self.count(kind)} {meaning}" for kind, meaning in _KINDS.items()]
+        lines.append(f"{self.same} the same words")
+        lines += [f"{count} only in {name}" for count, name in zip(self.only, "AB", strict=True) if count]
+        return "\n".join([*lines, *self.settings])
+
+
+def compare_answers(path_a: Path, path_b: Path, data: DataPlace) -> Comparison:
+    """Reads two files of answers and scores them question by question.
+
+    Args:
+        path_a: `answers/<task>/<compression>.jsonl` of an output folder.
+        path_b: Another, of the same task.
+        data: Where the benchmark's files are.
+
+    Raises:
+        ValueError: A file is not one of answers, or the two are of different tasks.
+        TaskDataError: The benchmark's files are missing.
+    """
+    a, b = read_answers(path_a), read_answers(path_b)
+    if a.task != b.task:
+        raise ValueError(f"{path_a} answers {a.task} and {path_b} answers {b.task}; name two of one task")
+    task = get_task(a.task)
+    samples = data.load(task, _answered_from(b)).samples
+    earned = [_earned(task, answers, samples) for answers in (a, b)]
+    both = [s for s in samples if s.sample_id in a.texts and s.sample_id in b.texts]
+    flips = [
+        _flip(s, (a.texts[s.sample_id], b.texts[s.sample_id]), (earned[0][s.sample_id], earned[1][s.sample_id]))
+        for s in both
+        if a.texts[s.sample_id] != b.texts[s.sample_id] or earned[0][s.sample_id] != earned[1][s.sample_id]
+    ]
+    order = list(_KINDS)
+    flips.sort(key=lambda flip: order.index(flip.kind))
+    known = {sample.sample_id for sample in samples}
+    only = (len((a.texts.keys() - b.texts.keys()) & known), len((b.texts.keys() - a.texts.keys()) & known))
+    return Comparison(a.task, (path_a, path_b), len(both), len(both) - len(flips), flips, _settings(a, b), only)
+
+
+def _answered_from(answers: AnswerSet) -> str | None:
+    """The data root that the results beside the answers name."""
+    rows = read_results(answers.path.parents[2] / "results.json") if len(answers.path.parents) > 2 else []
+    found = (row.get("data_root") for row in rows if row["task"] == answers.task and made_alike(row, answers))
+    return next(found, None)
+
+
+def _earned(task: Task, answers: AnswerSet, samples: Sequence[Sample]) -> Mapping[str, float | None]:
+    """What each answer earned; of a judged task the mean of the judge's runs."""
+    if isinstance(task, JudgedTask):
+        grades = read_grades(answers.path.parents[2], task.name, answers.path.name)
+        return {s.sample_id: _mean_grade(grades.get(s.sample_id, ())) for s in samples}
+    return {s.sample_id: task.is_correct(s, answers.texts.get(s.sample_id, "")) for s in samples}
+
+
+def _mean_grade(grades: Sequence[Any | None]) -> float | None:
+    # Of a pair (reference, model) the model's.
+    known = [float(grade[1] if isinstance(grade, list) else grade) for grade in grades if grade is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _flip(sample: Sample, texts: tuple[str, str], earned: tuple[float | None, float | None]) -> Flip:
+    a, b = earned
+    kind = "reworded" if a is None or b is None or a == b else "lost" if a > b else "gained"
+    return Flip(sample, texts, earned, kind)
+
+
+def _settings(a: AnswerSet, b: AnswerSet) -> list[str]:
+    names = sorted(set(a.key) | set(b.key))
+    return [f"{n}: A {a.key.get(n)!r}, B {b.key.get(n)!r}" for n in names if a.key.get(n) != b.key.get(n)]
+
+
+def to_html(comparison: Comparison, pictures: int = 200) -> str:
+    """One page that needs no other file.
+
+    Args:
+        comparison: What was compared.
+        pictures: How many flips carry their picture; those that changed the score come first.
+    """
+    summary = "".join(f"<li>{html.escape(line)}</li>" for line in comparison.summary().split("\n"))
+    parts = []
+    for kind, meaning in _KINDS.items():
+        flips = [flip for flip in comparison.flips if flip.kind == kind]
+        if flips:
+            parts.append(f'<h2 id="{kind}">{len(flips)} {meaning}</h2>')
+        for flip in flips:
+            parts.append(_card(flip, with_pictures=pictures > 0))
+            pictures -= 1
+    title = html.escape(f"{comparison.task}: A against B")
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+article {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .7rem 0 }}
+img {{ max-width: {_THUMBNAIL}px; display: block; margin-bottom: .3rem }}
+pre {{ white-space: pre-wrap; margin: 0 0 .4rem; font: inherit }}
+th, td {{ padding: 0 .8rem .2rem 0; text-align: left; vertical-align: top }}
+</style>
+<h1>{title}</h1>
+<ul>{summary}</ul>
+{"".join(parts)}
+</html>
+"""
+
+
+def _card(flip: Flip, *, with_pictures: bool) -> str:
+    images = "".join(_picture(image) for image in flip.sample.images) if with_pictures else ""
+    rows = "".join(
+        f"<tr><th>{name}</th><td>{'-' if earned is None else f'{earned:g}'}</td>"
+        f"<td>{html.escape(text if text is not None else '(no answer)')}</td></tr>"
+        for name, earned, text in zip("AB", flip.earned, flip.texts, strict=True)
+    )
+    answer = flip.sample.answer or ", ".join(dict.fromkeys(flip.sample.details.get("answers", [])))
+    truth = f"<tr><th>truth</th><td></td><td>{html.escape(answer)}</td></tr>"
+    name = html.escape(f"{flip.sample.sample_id} {flip.sample.group}".strip())
+    question = html.escape(flip.sample.prompt)
+    return (
+        f'<article class="{flip.kind}"><div>{images}</div><div><small>{name}</small><pre>{question}</pre>'
+        f"<table>{rows}{truth}</table></div></article>\n"
+    )
+
+
+def _picture(source: Any) -> str:
+    """A small JPEG inside the page, or why there is none."""
+    try:
+        image = open_image(source)
+    except UnreadableImageError as error:
+        return f"<em>{html.escape(str(error))}</em>"
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    stream = io.BytesIO()
+    image.save(stream, "jpeg", quality=80)
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}">'

@@ -1,0 +1,98 @@
+"""How sure each retention of a table is: paired bootstrap intervals from the answers on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llava.eval.answer_sets import AnswerSet, find_answers, made_alike
+from llava.eval.data_place import DataPlace
+from llava.eval.judge.run import read_grades
+from llava.eval.report.table import Cell, Column, Line, Table
+from llava.eval.results import Row
+from llava.eval.score_parts import ScoreParts, Sums, mean_of, take_apart
+from llava.eval.tasks import Sample, Task, TaskDataError, available_tasks, get_task
+from llava.results.bootstrap import bootstrap_interval
+
+_TOLERANCE = 0.1  # of the table's scale; LLaVA-Bench's summary is rounded to one decimal
+
+
+def add_intervals(table: Table, data: DataPlace, resamples: int = 2_000) -> None:
+    """Puts intervals into the cells of a table, and a note where there can be none.
+
+    Args:
+        table: The table.
+        data: Where the benchmarks' files are.
+        resamples: How often to draw.
+    """
+    for column in table.columns:
+        if column.task not in available_tasks():
+            continue
+        task = get_task(column.task)
+        base = table.vanilla.cells.get(column.task)
+        try:
+            samples = data.load(task, base.row.get("data_root") if base else None).samples
+        except TaskDataError as error:
+            table.notes.append(f"{column.heading}: no intervals, its data are not here ({error})")
+            continue
+        _add_to_column(table, column, task, samples, resamples)
+
+
+def _add_to_column(table: Table, column: Column, task: Task, samples: Sequence[Sample], resamples: int) -> None:
+    base_cell = table.vanilla.cells.get(column.task)
+    if base_cell is None:
+        return
+    base = _parts(table, column, task, samples, table.vanilla, base_cell)
+    for line in table.lines[1:]:
+        cell = line.cells.get(column.task)
+        if base is None or cell is None or cell.retention is None:
+            continue
+        own = _parts(table, column, task, samples, line, cell)
+        if own is not None:
+            cell.low, cell.high = _interval(own, base, resamples)
+
+
+def _interval(own: ScoreParts, base: ScoreParts, resamples: int) -> tuple[float | None, float | None]:
+    """Of the ratio of the two scores in percent, both of the same questions in every draw."""
+    width = own.values.shape[1]
+
+    def retention(sums: Sums) -> Sums:
+        return np.asarray(100 * own.score(sums[:, :width]) / base.score(sums[:, width:]))
+
+    both = np.concatenate([own.values, base.values], axis=1)
+    low, high = bootstrap_interval(both, retention, resamples=resamples)
+    return (low, high) if np.isfinite(low) and np.isfinite(high) else (None, None)
+
+
+def _parts(
+    table: Table, column: Column, task: Task, samples: Sequence[Sample], line: Line, cell: Cell
+) -> ScoreParts | None:
+    """A cell's score taken apart; None, and a note, if what is on disk is not what the cell was scored on."""
+    where = f"{line.label}, {column.heading}"
+    try:
+        sets = find_answers(line.folder, task.name)
+        found = [_parts_of_row(column, task, samples, line, row, sets) for row in cell.rows]
+    except ValueError as error:
+        table.notes.append(f"{where}: no interval, {error}")
+        return None
+    return found[0] if len(found) == 1 else mean_of(found)
+
+
+def _parts_of_row(
+    column: Column, task: Task, samples: Sequence[Sample], line: Line, row: Row, sets: Sequence[AnswerSet]
+) -> ScoreParts:
+    """A row's score taken apart.
+
+    Raises:
+        ValueError: What is on disk is not what the row was scored on.
+    """
+    answers = next((answers for answers in sets if made_alike(row, answers)), None)
+    if answers is None:
+        raise ValueError(f"its answers are not in {line.folder / 'answers' / task.name}")
+    grades = read_grades(line.folder, task.name, answers.path.name)
+    parts = take_apart(task, samples[: row["n"]], answers.texts, grades)
+    found, told = parts.total * column.scale, row[column.score] * column.scale
+    if not abs(found - told) <= _TOLERANCE:
+        raise ValueError(f"the answers on disk score {found:.2f} and results.json says {told:.2f}")
+    return parts

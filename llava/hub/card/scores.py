@@ -1,0 +1,213 @@
+"""Scores for a model card, from the results.json of `llava.eval`; those of another model are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.hub.run_facts import NEXT_TILES, RunFacts
+from llava.results.paper import COLUMNS, PaperRow, PaperTable, paper_tables
+from llava.results.rows import OWN_SCALES, comparable, main_value
+
+_PAPER_METHODS = {None: "VisionZip", "projector": "VisionZip_ft", "finetune": "VisionZip_train"}  # by stage
+
+# Which table of the paper is about a base model; its tuned rows tune that model's projector.
+_TABLES = {
+    "liuhaotian/llava-v1.5-7b": "table1",
+    "llava-hf/llava-1.5-7b-hf": "table1",
+    "liuhaotian/llava-v1.5-13b": "table10",
+    "llava-hf/llava-1.5-13b-hf": "table10",
+    "liuhaotian/llava-v1.6-vicuna-7b": "table2",
+    "llava-hf/llava-v1.6-vicuna-7b-hf": "table2",
+    "liuhaotian/llava-v1.6-vicuna-13b": "table13",
+    "llava-hf/llava-v1.6-vicuna-13b-hf": "table13",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A main score.
+
+    Attributes:
+        task: Name of the task.
+        heading: The paper's name of the benchmark, where it has one; else the task's.
+        metric: Which of the task's scores it is.
+        value: In percent, or points where `is_percent` is False.
+        is_percent: Whether the scale is percent.
+        compression: In its short form; `none` for all tokens.
+        tokens: Visual tokens a question.
+        n: Number of questions.
+        vanilla: What it is compared with, on the same scale: the same questions without compression; None without.
+        retention: In percent of vanilla; None where there is nothing to compare with.
+        row: The row of results.json.
+    """
+
+    task: str
+    heading: str
+    metric: str
+    value: float
+    is_percent: bool
+    compression: str
+    tokens: float
+    n: int
+    vanilla: float | None
+    retention: float | None
+    row: Mapping[str, Any]
+
+    @property
+    def datasets(self) -> list[Mapping[str, str]]:
+        """The Hub datasets that were asked, where the run says so: `dataset`, `revision`."""
+        data = self.row.get("data")
+        return (
+            [each for each in data if isinstance(each, dict) and each.get("dataset")] if isinstance(data, list) else []
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All that a card says of scores.
+
+    Attributes:
+        own: The checkpoint's, every budget it was measured with.
+        vanilla_is: What vanilla is, in words; None without one.
+        unscored: Tasks that have answers and no score.
+        run: The `run` entry of results.json.
+    """
+
+    own: Sequence[Score]
+    vanilla_is: str | None
+    unscored: Sequence[str]
+    run: Mapping[str, Any]
+
+    def of(self, compression: str) -> list[Score]:
+        """Those with a budget."""
+        return [score for score in self.own if score.compression == compression]
+
+
+def read_scores(
+    files: Sequence[Path],
+    fingerprints: Iterable[str],
+    vanilla_files: Sequence[Path] = (),
+    base_fingerprints: Iterable[str] = (),
+) -> Scores:
+    """Reads results of the checkpoint, and of the model that it is compared with.
+
+    Args:
+        files: results.json files of the checkpoint.
+        fingerprints: Of the run and of the released folder: what the results must be of.
+        vanilla_files: results.json files of the base model, whose rows without compression are vanilla; without them
+            vanilla is the checkpoint itself with all tokens.
+        base_fingerprints: Of the base: what the vanilla files must be of; none where the base is not here.
+
+    Raises:
+        ValueError: A file is no results.json, or of another model.
+    """
+    known = set(fingerprints)
+    base_known = set(base_fingerprints) or None
+    own_rows, run = [], {}
+    for file in files:
+        content = _read_of(file, known, "this one's is", "evaluate this folder as it is now")
+        run = content["run"]
+        own_rows += content["rows"]
+    said, rows = "this checkpoint with all visual tokens", own_rows
+    if vanilla_files:
+        advice = "evaluate the model that it was tuned from"
+        rows = [row for file in vanilla_files for row in _read_of(file, base_known, "the base's is", advice)["rows"]]
+        said = "the base model with all its tokens"
+        if not base_known:
+            said += " (so it was said to this card; that the results are the base's was not checked)"
+    rows = [row for row in rows if row["compression"] == "none"]
+    scored = [row for row in own_rows if main_value(row) is not None]
+
+    def vanilla_of(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        return next((base for base in rows if comparable(row, base) and main_value(base) is not None), None)
+
+    own = [_score(row, vanilla_of(row)) for row in scored]
+    own.sort(key=lambda score: (_place(score.task), score.compression != "none", -score.tokens))
+    has_vanilla = any(score.vanilla is not None for score in own)
+    unscored = sorted({str(row["task"]) for row in own_rows if main_value(row) is None})
+    return Scores(own, said if has_vanilla else None, unscored, run)
+
+
+def paper_row(facts: RunFacts, base: str | None, asked: str | None) -> tuple[PaperTable, PaperRow] | None:
+    """The paper's row of the same model, method and budget; None if it has none.
+
+    Args:
+        facts: Of the run.
+        base: The base model by its name on the Hub.
+        asked: Name of a table, in place of the one that is about the base.
+
+    Raises:
+        ValueError: There is no such table.
+    """
+    tables = paper_tables()
+    if asked is not None and asked not in tables:
+        raise ValueError(f"--paper: no table {asked!r}; there are: {', '.join(tables)}")
+    name = asked or _TABLES.get(base or "")
+    compression, method = facts.compression, _PAPER_METHODS.get(facts.stage)
+    if facts.arguments is None and asked is None:
+        return None  # tuned or not: which of the paper's rows it is like is not known
+    if name is None or compression is None or compression.method != "visionzip" or method is None:
+        return None
+    tokens = compression.num_tokens * (NEXT_TILES if facts.is_next else 1)
+    rows = [row for row in tables[name].rows if (row.method.lower(), row.tokens) == (method.lower(), tokens)]
+    return (tables[name], rows[0]) if rows else None
+
+
+def paper_heading(task: str) -> str | None:
+    """The paper's name of a task's benchmark."""
+    return next((heading for heading, column in COLUMNS.items() if column.task == task), None)
+
+
+def _read_of(file: Path, known: set[str] | None, whose: str, advice: str) -> dict[str, Any]:
+    """The content of a results.json, which must be of a known model; None does not check."""
+    content = _read(file)
+    model = content["run"]["model"]
+    if known is not None and model not in known:
+        raise ValueError(
+            f"{file} holds the results of another model (fingerprint {model}, {whose} {' or '.join(sorted(known))}); "
+            f"{advice}"
+        )
+    return content
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        for row in content["rows"]:
+            _ = row["task"], row["compression"], row["n"], row["tokens"]
+        _ = content["run"]["model"]
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}; run python -m llava.eval first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not a results.json of llava.eval ({error!r})") from error
+    return content
+
+
+def _place(task: str) -> tuple[int, str]:
+    tasks = [column.task for column in COLUMNS.values()]
+    return (tasks.index(task) if task in tasks else len(tasks), task)
+
+
+def _score(row: Mapping[str, Any], vanilla: Mapping[str, Any] | None) -> Score:
+    metric = str(row.get("main_score", "accuracy"))
+    column = next((column for column in COLUMNS.values() if (column.task, column.score) == (row["task"], metric)), None)
+    scale = column.scale if column is not None else 1.0 if metric in OWN_SCALES else 100.0
+    value, base = main_value(row), None if vanilla is None else main_value(vanilla)
+    assert value is not None  # rows without a score are sorted out before
+    return Score(
+        task=row["task"],
+        heading=paper_heading(row["task"]) or row["task"],
+        metric=metric,
+        value=value * scale,
+        is_percent=scale == 100.0,
+        compression=row["compression"],
+        tokens=row["tokens"],
+        n=row["n"],
+        vanilla=None if base is None else base * scale,
+        retention=None if base is None or base <= 0 else 100 * value / base,
+        row=row,
+    )

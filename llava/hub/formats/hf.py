@@ -1,0 +1,275 @@
+"""A checkpoint as plain transformers loads it: the layout of the published llava-hf folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.conversation import default_conv_mode
+from llava.hub.formats.export_source import HEAD, ExportSource, copied_settings
+from llava.hub.formats.vocabulary import AddedRows, add_image_token
+from llava.images.processing import load_image_processor
+from llava.model.checkpoints.files import CheckpointError
+from llava.model.checkpoints.names import TRANSFORMERS_NAMES, to_file_names
+from llava.model.checkpoints.stored_tensor import StoredTensor
+from llava.model.multimodal_encoder import tower_has_cls
+from llava.prompts.chat_template import chat_template
+
+_CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
+_PROCESSORS = {"llava": "LlavaProcessor", "llava_next": "LlavaNextProcessor"}
+_PIXEL_SETTINGS = (
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
+    *("do_normalize", "image_mean", "image_std", "do_convert_rgb"),
+)
+# What transformers 5 notes in a tokenizer's config about the machine it was loaded on.
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as SentencePiece spells it
+_NOT_THE_TOKENIZERS = ("backend", "is_local", "local_files_only", "name_or_path", "vocab_file", "_commit_hash")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one format makes of a source.
+
+    Attributes:
+        tensors: By the names they have in the files.
+        notes: Sentences for whoever releases it.
+        rows: Rows of the vocabulary that were added (hf) or dropped (llava).
+    """
+
+    tensors: dict[str, StoredTensor]
+    notes: tuple[str, ...] = ()
+    rows: AddedRows | None = None
+
+
+def write_hf(source: ExportSource, folder: Path) -> Layout:
+    """Writes all files but the weights, and says which tensors belong to them.
+
+    Args:
+        source: From `open_source`; its config and tensors are changed.
+        folder: Where to.
+
+    Raises:
+        CheckpointError: Plain transformers cannot run the model as it was trained; the message names the entry.
+    """
+    config = source.config
+    _refuse_other_merges(source)
+    notes = list(_notes_on_compression(source))
+    tokenizer = source.tokenizer()
+    rows = add_image_token(source.tensors, config, tokenizer)
+    if rows is not None:
+        notes.append(
+            f"The vocabulary rows {rows.first} to {rows.end - 1} ({', '.join(rows.tokens) or 'no token'}) were added "
+            "for plain transformers, as in llava-hf's checkpoints; each is the mean of the trained rows."
+        )
+    if config.model_type == "llava_next" and getattr(config, "anyres_rule", None) == "llava":
+        notes.append(
+            "Plain transformers rounds the rows left after unpadding in its own way: for a few image sizes "
+            "(such as 704 x 396) it gives the model two rows of tokens more than LLaVA and this package do."
+        )
+    if source.parts.unused:
+        notes.append(f"Tensors that the model does not use were left out: {', '.join(source.parts.unused)}.")
+    entries = config_entries(source, notes)
+    _write_json(folder / "config.json", entries)
+    write_generation_config(source, folder, tokenizer.pad_token_id)
+    template = _chat_template(config, notes)
+    _write_tokenizer(tokenizer, source, folder)
+    _write_processor(source, folder)
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return Layout(to_file_names(source.tensors, TRANSFORMERS_NAMES, source.tower), tuple(notes), rows)
+
+
+def _refuse_other_merges(source: ExportSource) -> None:
+    config = source.config
+    merge = getattr(config, "mm_patch_merge_type", None)
+    ratio = getattr(config, "image_aspect_ratio", None)
+    if config.model_type == "llava_next" and (merge not in (None, "spatial_unpad") or ratio not in (None, "anyres")):
+        raise CheckpointError(
+            f"{source.folder}: config.json: mm_patch_merge_type {merge!r} with image_aspect_ratio {ratio!r}: plain "
+            "transformers' llava_next knows 'spatial_unpad' with 'anyres' only and would answer from other tokens; "
+            "use --to llava"
+        )
+
+
+def _notes_on_compression(source: ExportSource) -> list[str]:
+    budget = source.compression
+    if budget is None:
+        return []
+    vision = source.config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return [
+        f"The model belongs to {budget}: {budget.num_tokens} visual tokens a tile. Plain transformers ignores the "
+        f"entry `compression` and runs all {patches}: a projector that was tuned with the compression is then off its "
+        "training condition. Load with this package to run it as it was tuned."
+    ]
+
+
+def config_entries(source: ExportSource, notes: list[str]) -> dict[str, Any]:
+    """Transformers' config.json, `compression` in it, without paths of this machine.
+
+    Args:
+        source: Whose config.
+        notes: Gets a sentence for every entry that is left out.
+    """
+    config = source.config
+    entries = json.loads(config.to_json_string(use_diff=True))
+    entries["architectures"] = [_CLASSES[config.model_type]]
+    entries["dtype"] = main_dtype(source.tensors)
+    budget = source.compression
+    entries["compression"] = None if budget is None else budget.to_dict()
+    for name in ("base_model_name_or_path", "quantization_config", "_name_or_path"):
+        entries.pop(name, None)
+    kept: dict[str, Any] = without_local_paths(entries, source.folder, notes)
+    return kept
+
+
+def without_local_paths(entries: Any, folder: Path, notes: list[str], where: str = "") -> Any:
+    """Entries of a config, those inside of others too, without the paths that mean nothing on another machine.
+
+    Args:
+        entries: An object, a list, or a value.
+        folder: From which a relative path may be meant.
+        notes: Gets a sentence for every entry that is left out.
+        where: Name of the entry.
+    """
+    if not isinstance(entries, dict | list):
+        return entries
+    pairs = entries.items() if isinstance(entries, dict) else enumerate(entries)
+    kept = {}
+    for key, value in pairs:
+        name = f"{where}.{key}" if where else str(key)
+        if not is_local_path(value, folder):
+            kept[key] = without_local_paths(value, folder, notes, name)
+        elif key != "_name_or_path":  # which transformers notes on every loading
+            notes.append(f"config.json: {name} named a place on the exporting machine and was left out.")
+    return kept if isinstance(entries, dict) else list(kept.values())
+
+
+def is_local_path(value: Any, folder: Path | None = None) -> bool:
+    """Whether an entry is a path, which means nothing on another machine.
+
+    Args:
+        value: Of the entry.
+        folder: From which a relative path may be meant, beside the working directory.
+    """
+    if not isinstance(value, str):
+        return False
+    is_absolute = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute()
+    if is_absolute or value.startswith(("./", "../", "~")):
+        return True
+    # A word alone, such as "pad", is none, whatever the working directory holds.
+    return "/" in value and any((place / value).is_dir() for place in (Path(), folder) if place is not None)
+
+
+def main_dtype(tensors: dict[str, StoredTensor]) -> str:
+    """The dtype of most of the language model's bytes, as config.json spells it; a tower may have another."""
+    sizes: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        if name.startswith("model.language_model.") or name == HEAD:
+            sizes[str(tensor.dtype).removeprefix("torch.")] += tensor.num_bytes
+    return sizes.most_common(1)[0][0]
+
+
+def write_generation_config(source: ExportSource, folder: Path, pad_token_id: int | None) -> None:
+    """Writes the published generation settings, without those that contradict themselves."""
+    from transformers import GenerationConfig
+
+    text = source.config.text_config
+    entries = copied_settings(source.parts.tokenizer_folder, "generation_config.json")
+    entries = entries or {"bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id}
+    if not entries.get("do_sample"):  # LLaVA's say temperature and top_p but not do_sample; saving that is an error
+        entries = {name: value for name, value in entries.items() if name not in ("temperature", "top_p", "top_k")}
+    entries["pad_token_id"] = pad_token_id
+    entries.pop("transformers_version", None)
+    GenerationConfig.from_dict(entries).save_pretrained(folder)
+
+
+def _chat_template(config: Any, notes: list[str]) -> str | None:
+    try:
+        conv_mode = default_conv_mode(config)
+    except ValueError as error:
+        notes.append(f"No chat template was written: {error}")
+        return None
+    image = DEFAULT_IMAGE_TOKEN
+    if config.mm_use_im_start_end:
+        image = f"{DEFAULT_IM_START_TOKEN}{image}{DEFAULT_IM_END_TOKEN}"
+    return chat_template(conv_mode, image)
+
+
+def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, source: ExportSource, folder: Path) -> None:
+    """Writes the tokenizer so that any transformers takes its rules from tokenizer.json, and pads on the left."""
+    tokenizer.save_pretrained(folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = {name: value for name, value in settings.items() if name not in _NOT_THE_TOKENIZERS}
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "left"}
+    settings |= {"processor_class": _PROCESSORS[source.config.model_type]}
+    _write_json(file, settings)
+    if getattr(source.config, "anyres_rule", None) == "llava":
+        text_begins_anew_after_images(folder / "tokenizer.json")
+    sentencepiece = source.parts.tokenizer_folder / "tokenizer.model"
+    if sentencepiece.is_file():
+        shutil.copyfile(sentencepiece, folder / sentencepiece.name)  # for the way back to LLaVA's format
+
+
+def text_begins_anew_after_images(file: Path) -> None:
+    """Gives the text behind an image the leading piece that it has in LLaVA, where it is tokenised by itself.
+
+    The image token is found after normalisation then, so that a rule of normalisation can see what precedes the text.
+
+    Args:
+        file: A tokenizer.json; changed only if it sets a leading space at the beginning of a text and nowhere else.
+    """
+    entries = json.loads(file.read_text(encoding="utf-8"))
+    steps = entries.get("pre_tokenizer") or {}
+    steps = [step for step in steps.get("pretokenizers", [steps]) if step.get("prepend_scheme") == "first"]
+    if not steps:
+        return
+    image = DEFAULT_IMAGE_TOKEN
+    # The stock rule sets no space before a text that has one; the slow tokenizer's, which LLaVA was trained with, does.
+    needs_none = f"{image}|\\z" + ("| " if steps[0]["replacement"] == _SPACE else "")
+    prefix = {"type": "Replace", "pattern": {"Regex": f"(?<={image})(?!{needs_none})"}, "content": _SPACE}
+    normalizers = [prefix, *([entries["normalizer"]] if entries["normalizer"] else [])]
+    entries["normalizer"] = {"type": "Sequence", "normalizers": normalizers}
+    for token in entries["added_tokens"]:
+        token["normalized"] = token["normalized"] or token["content"] == image
+    file.write_text(json.dumps(entries, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _write_processor(source: ExportSource, folder: Path) -> None:
+    config = source.config
+    own = load_image_processor(source.parts.processor_folder)
+    fields = own.to_dict()
+    entries = {name: fields[name] for name in _PIXEL_SETTINGS if fields.get(name) is not None}
+    ratio = getattr(config, "image_aspect_ratio", None)
+    entries["processor_class"] = _PROCESSORS[config.model_type]
+    if config.model_type == "llava_next":
+        entries |= {"image_processor_type": "LlavaNextImageProcessor", "do_pad": True}
+        entries["image_grid_pinpoints"] = [list(pair) for pair in config.image_grid_pinpoints]
+    elif ratio == "pad":
+        entries |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
+    else:
+        entries["image_processor_type"] = type(own).__name__.removesuffix("Pil")
+    _write_json(folder / "preprocessor_config.json", entries)
+    vision = config.vision_config
+    expansion = {
+        "processor_class": _PROCESSORS[config.model_type],
+        "image_token": DEFAULT_IMAGE_TOKEN,
+        "patch_size": vision.patch_size,
+        "vision_feature_select_strategy": config.vision_feature_select_strategy,
+        "num_additional_image_tokens": int(tower_has_cls(vision)),
+    }
+    _write_json(folder / "processor_config.json", expansion)
+
+
+def _write_json(file: Path, entries: dict[str, Any]) -> None:
+    text = json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,115 @@
+"""transformers' config -> LLaVA's config.json, the other way of `llava.model.checkpoints.config_adapter`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llava.hub.formats.hf import without_local_paths
+from llava.model.checkpoints.config_adapter import LANGUAGE_MODELS
+from llava.model.checkpoints.files import CheckpointError
+from llava.model.configuration import as_compression
+from llava.model.multimodal_encoder import tower_has_cls
+
+OPENAI_TOWER = "openai/clip-vit-large-patch14-336"
+_OPENAI_SHAPE = {"hidden_size": 1024, "num_hidden_layers": 24, "image_size": 336, "patch_size": 14}
+_ARCHITECTURES = {"llama": "LlavaLlamaForCausalLM", "mistral": "LlavaMistralForCausalLM"}
+_MODEL_TYPES = {language: llava for llava, language in LANGUAGE_MODELS.items() if llava != "llava"}
+
+# What transformers 4.37, for which LLaVA was written, has in a config of Llama or Mistral.
+_LANGUAGE_ENTRIES = (
+    *("attention_bias", "attention_dropout", "bos_token_id", "eos_token_id", "hidden_act", "hidden_size"),
+    *("initializer_range", "intermediate_size", "max_position_embeddings", "num_attention_heads"),
+    *("num_hidden_layers", "num_key_value_heads", "pad_token_id", "pretraining_tp", "rms_norm_eps"),
+    *("sliding_window", "use_cache", "vocab_size"),
+)
+_LLAVA_PREFIXES = ("mm_", "image_", "tokenizer_", "tune_mm_", "freeze_mm_", "unfreeze_mm_")
+_LLAVA_ENTRIES = ("use_mm_proj", "max_sequence_length")
+_TRANSFORMERS_OWN = ("image_token_index", "image_token_id", "image_seq_length", "image_grid_pinpoints")
+
+
+def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
+    """LLaVA's config.json for a model; `mm_vision_tower` only if the config has it.
+
+    Args:
+        config: transformers' `llava` or `llava_next` config, with LLaVA's entries or without.
+        dtype: Of the weights.
+        where: The checkpoint, for messages.
+
+    Raises:
+        CheckpointError: haotian-liu/LLaVA, or transformers 4.37 under it, has no word for what an entry says.
+    """
+    text, vision = config.text_config, config.vision_config
+    kind = text.model_type
+    _refuse_what_llava_lacks(config, where)
+    is_next = config.model_type == "llava_next"
+    own = {
+        name: value
+        for name, value in json.loads(config.to_json_string(use_diff=True)).items()
+        if (name.startswith(_LLAVA_PREFIXES) or name in _LLAVA_ENTRIES) and name not in _TRANSFORMERS_OWN
+    }
+    tower = {name: own.pop(name) for name in ("mm_vision_tower",) if name in own}  # LLaVA needs it, wherever it lies
+    language = {name: getattr(text, name) for name in _LANGUAGE_ENTRIES if hasattr(text, name)}
+    entries: dict[str, Any] = {
+        "mm_hidden_size": vision.hidden_size,
+        "mm_patch_merge_type": "spatial_unpad" if is_next else "flat",
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_use_im_patch_token": False,
+        "mm_use_im_start_end": False,
+        "use_mm_proj": True,
+        **({"image_aspect_ratio": "anyres"} if is_next else {}),
+        **language,
+        **_rope(text, where),
+        **tower,
+        **without_local_paths(own, Path(where), []),
+        "architectures": [_ARCHITECTURES[kind]],
+        "model_type": _MODEL_TYPES[kind],
+        "mm_vision_select_feature": "patch" if config.vision_feature_select_strategy == "default" else "cls_patch",
+        "mm_vision_select_layer": config.vision_feature_layer,
+        "tie_word_embeddings": bool(config.tie_word_embeddings),
+        "torch_dtype": dtype,
+    }
+    if is_next:  # (w, h) here, (h, w) there
+        entries["image_grid_pinpoints"] = [[width, height] for height, width in config.image_grid_pinpoints]
+    budget = as_compression(getattr(config, "compression", None))
+    if budget is not None:
+        entries["compression"] = budget.to_dict()
+    return entries
+
+
+def is_openai_tower(vision: Any) -> bool:
+    """Whether a tower has the shape of the one that every published LLaVA has."""
+    return all(getattr(vision, name, None) == value for name, value in _OPENAI_SHAPE.items())
+
+
+def _refuse_what_llava_lacks(config: Any, where: str) -> None:
+    text = config.text_config
+    head_dim = getattr(text, "head_dim", None)
+    unusual = {
+        "text_config.model_type": (text.model_type, text.model_type in _MODEL_TYPES),
+        "text_config.head_dim": (head_dim, head_dim in (None, text.hidden_size // text.num_attention_heads)),
+        "text_config.mlp_bias": (getattr(text, "mlp_bias", False), not getattr(text, "mlp_bias", False)),
+        "vision_config.model_type": (config.vision_config.model_type, tower_has_cls(config.vision_config)),
+        "vision_feature_layer": (config.vision_feature_layer, isinstance(config.vision_feature_layer, int)),
+        "projector_hidden_act": (config.projector_hidden_act, config.projector_hidden_act == "gelu"),
+        "multimodal_projector_bias": (config.multimodal_projector_bias, config.multimodal_projector_bias),
+    }
+    refused = [f"{name} {value!r}" for name, (value, is_known) in unusual.items() if not is_known]
+    if refused:
+        raise CheckpointError(f"{where}: config.json: {', '.join(refused)}: haotian-liu/LLaVA knows no such model")
+
+
+def _rope(text: Any, where: str) -> dict[str, Any]:
+    """The rotary embedding as transformers 4.37 writes it."""
+    rope = dict(getattr(text, "rope_parameters", None) or {})
+    kind = rope.get("rope_type", "default")
+    theta = {"rope_theta": float(rope.get("rope_theta", 10000.0))}
+    if kind == "default":
+        return {**theta, **({"rope_scaling": None} if text.model_type == "llama" else {})}
+    if kind not in ("linear", "dynamic") or text.model_type != "llama":
+        raise CheckpointError(
+            f"{where}: config.json: text_config.rope_parameters of type {kind!r}: transformers 4.37, which "
+            "haotian-liu/LLaVA needs, knows 'linear' and 'dynamic' for Llama only"
+        )
+    return {**theta, "rope_scaling": {"type": kind, "factor": float(rope["factor"])}}

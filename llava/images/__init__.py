@@ -1,0 +1,1 @@
+"""A path, a URL, bytes or a picture becomes pixels."""

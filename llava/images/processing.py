@@ -1,0 +1,362 @@
+"""From a file to pixels: safe decoding, padding, any-resolution tiles. Pillow only; the pixels equal LLaVA's.
+
+Every image size in this module is `(width, height)` in pixels, and so is every grid pinpoint; the one exception,
+transformers' configs, is converted in `grid_pinpoints`.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from llava.constants import DEFAULT_MAX_PIXELS
+from llava.images.tile_pixels import tile_pixels
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BaseImageProcessor
+
+Size = tuple[int, int]
+
+_TOWER_SIDE = 384  # pixels; CLIP of 336 and SigLIP take no larger ones
+
+# `image_processor_type` (or the older `feature_extractor_type`) -> the Pillow class that makes one view of one image.
+# A NeXT processor is read as the CLIP processor inside it: the tiles are cut here, by LLaVA's rule.
+_PIL_PROCESSORS = {
+    "CLIPFeatureExtractor": "CLIPImageProcessorPil",
+    "CLIPImageProcessor": "CLIPImageProcessorPil",
+    "LlavaImageProcessor": "LlavaImageProcessorPil",
+    "LlavaNextImageProcessor": "CLIPImageProcessorPil",
+    "SiglipImageProcessor": "SiglipImageProcessorPil",
+}
+
+
+class ImageDecodeError(ValueError):
+    """An image cannot be decoded: unknown format, damaged or truncated data. The message names the file."""
+
+
+class ImageTooLargeError(ImageDecodeError):
+    """An image's header announces more pixels than the limit; nothing of it has been decoded."""
+
+
+def load_image(source: str | os.PathLike[str] | bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Decode an image completely and convert it to RGB.
+
+    The EXIF orientation is ignored and transparency is dropped, as LLaVA does; 16-bit greys are scaled to 8 bits.
+
+    Args:
+        source: A path, or the bytes of an encoded image.
+        max_pixels: The largest width times height, read from the header before anything is decoded; None for no limit.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ImageTooLargeError: The header announces more than `max_pixels` pixels.
+        ImageDecodeError: The data is no image, is damaged, or ends too early.
+    """
+    name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            width, height = image.size
+            if max_pixels is not None and width * height > max_pixels:
+                raise ImageTooLargeError(
+                    f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; "
+                    "shrink the image or raise `max_pixels`."
+                )
+            image.load()
+            rgb = to_rgb(image)
+            return rgb.copy() if rgb is image else rgb  # a copy keeps neither the file nor its metadata
+    except (ImageDecodeError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageDecodeError(f"{name}: not an image in any format that Pillow knows.") from error
+    except Exception as error:  # broken data makes Pillow's decoders raise nearly anything
+        raise ImageDecodeError(f"{name}: the image cannot be decoded ({error}).") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return the image in 8-bit RGB; an RGB image is returned as it is.
+
+    Pillow clips 16-bit greys at 255, which turns them white; here their high byte is kept.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    return image.convert("RGB")
+
+
+def expand2square(pil_img: Image.Image, background_color: int | tuple[int, ...]) -> Image.Image:
+    """Centre an image on a square of its longer side, filled with `background_color` (one value per band)."""
+    width, height = pil_img.size
+    if width == height:
+        return pil_img
+    side = max(width, height)
+    square = Image.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def select_best_resolution(original_size: Size, possible_resolutions: Sequence[Sequence[int]]) -> Size:
+    """Choose the resolution that keeps most of the image's pixels, and among equals the one that wastes fewest.
+
+    Args:
+        original_size: The image's (width, height).
+        possible_resolutions: Candidates as (width, height); the first of several equals wins.
+
+    Returns:
+        The chosen (width, height).
+    """
+    if not possible_resolutions:
+        raise ValueError("`possible_resolutions` is empty: at least one (width, height) is needed.")
+    original_width, original_height = original_size
+
+    def merit(resolution: Sequence[int]) -> tuple[int, int]:
+        width, height = resolution
+        scale = min(width / original_width, height / original_height)
+        kept = int(original_width * scale) * int(original_height * scale)
+        kept = min(kept, original_width * original_height)
+        return kept, -(width * height - kept)
+
+    width, height = max(possible_resolutions, key=merit)
+    return width, height
+
+
+def resize_and_pad_image(image: Image.Image, target_resolution: Size) -> Image.Image:
+    """Scale an image (bicubic) to fit into `target_resolution` (width, height) and centre it there on black."""
+    width, height = image.size
+    target_width, target_height = target_resolution
+    scale_width, scale_height = target_width / width, target_height / height
+    if scale_width < scale_height:
+        new_size = target_width, min(math.ceil(height * scale_width), target_height)
+    else:
+        new_size = min(math.ceil(width * scale_height), target_width), target_height
+    canvas = Image.new("RGB", (target_width, target_height), (0, 0, 0))
+    corner = (target_width - new_size[0]) // 2, (target_height - new_size[1]) // 2
+    canvas.paste(image.resize(new_size), corner)
+    return canvas
+
+
+def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
+    """Cut an image into squares of `patch_size` pixels, row by row."""
+    width, height = image.size
+    return [
+        image.crop((left, top, left + patch_size, top + patch_size))
+        for top in range(0, height, patch_size)
+        for left in range(0, width, patch_size)
+    ]
+
+
+def parse_pinpoints(pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
+    """Read a list of (width, height); LLaVA's configs hold it as a list or as the text of one.
+
+    Raises:
+        ValueError: It is neither, or it is empty.
+    """
+    value: Any = pinpoints
+    try:
+        if isinstance(value, str):
+            value = ast.literal_eval(value)
+        sizes = [(int(width), int(height)) for width, height in value]
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(f"image_grid_pinpoints={pinpoints!r} is not a list of (width, height) pairs.") from error
+    if not sizes:
+        raise ValueError("image_grid_pinpoints is empty: any-resolution images need at least one (width, height).")
+    return sizes
+
+
+def grid_pinpoints(config: Any) -> list[Size]:
+    """Return a model config's `image_grid_pinpoints` as (width, height), whichever order the config keeps.
+
+    LLaVA's configs hold (width, height), those of transformers (`model_type` llava_next) hold (height, width).
+
+    Raises:
+        ValueError: The config has no such entry or a malformed one.
+    """
+    pinpoints = getattr(config, "image_grid_pinpoints", None)
+    if pinpoints is None:
+        raise ValueError("the model config has no `image_grid_pinpoints`, which image_aspect_ratio='anyres' needs.")
+    sizes = parse_pinpoints(pinpoints)
+    if _is_transformers_next(config):
+        sizes = [(width, height) for height, width in sizes]
+    return sizes
+
+
+def _is_transformers_next(config: Any) -> bool:
+    return getattr(config, "model_type", None) == "llava_next"
+
+
+def get_anyres_image_grid_shape(
+    image_size: Size, grid_pinpoints: str | Sequence[Sequence[int]], patch_size: int
+) -> Size:
+    """Return (columns, rows) of the tiles that an image is cut into.
+
+    Args:
+        image_size: The image's (width, height).
+        grid_pinpoints: Candidate resolutions, (width, height) each.
+        patch_size: A tile's side in pixels.
+    """
+    width, height = select_best_resolution(image_size, parse_pinpoints(grid_pinpoints))
+    return width // patch_size, height // patch_size
+
+
+def unpadded_shape(
+    rows: int, cols: int, image_size: Size, rule: Literal["llava", "transformers"] = "llava"
+) -> tuple[int, int]:
+    """Return the (rows, columns) of a feature grid that are left when the rows or columns of padding are dropped.
+
+    Args:
+        rows: Rows of the whole grid, in patches.
+        cols: Columns of the whole grid, in patches.
+        image_size: The original image's (width, height).
+        rule: How the image's extent on the grid is rounded: `llava` cuts the fraction off, `transformers` first rounds
+            it to seven places. They differ where the exact extent is whole (704x396 on 48x48: 26 rows or 28).
+
+    Raises:
+        ValueError: An unknown rule.
+    """
+    if rule not in ("llava", "transformers"):
+        raise ValueError(f"rule={rule!r}: the unpadding rule is 'llava' or 'transformers'.")
+    width, height = image_size
+
+    def whole(extent: float) -> int:
+        return int(extent) if rule == "llava" else int(round(extent, 7))
+
+    # What is dropped is the same on both sides, so an odd remainder leaves one row (or column) of padding.
+    if width / height > cols / rows:
+        return rows - 2 * ((rows - whole(height * (cols / width))) // 2), cols
+    return rows, cols - 2 * ((cols - whole(width * (rows / height))) // 2)
+
+
+def process_anyres_image(
+    image: Image.Image, processor: BaseImageProcessor, grid_pinpoints: str | Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Turn one image into its base view and the tiles of the best-fitting grid.
+
+    Args:
+        image: An RGB image of any size.
+        processor: A CLIP or SigLIP image processor, whose input size is a tile's size.
+        grid_pinpoints: Candidate resolutions, (width, height) each.
+
+    Returns:
+        Pixels, (1 + tiles, 3, side, side): the whole image squeezed into one tile, then the tiles row by row.
+    """
+    tile_side, base_side = _input_sides(processor)
+    resolution = select_best_resolution(image.size, parse_pinpoints(grid_pinpoints))
+    tiles = divide_to_patches(resize_and_pad_image(image, resolution), tile_side)
+    views = [image.resize((base_side, base_side)), *tiles]
+    return tile_pixels(views, processor)
+
+
+def _input_sides(processor: Any) -> tuple[int, int]:
+    """Return a tile's side and the side that the base view is squeezed to; SigLIP's processor crops nothing."""
+    size, crop = processor.size, getattr(processor, "crop_size", None)
+    base = size.get("shortest_edge") or size["height"]
+    return (crop["height"] if crop else base), base
+
+
+def aspect_ratio_of(config: Any) -> str | None:
+    """Return what a config says of an image's form: `pad`, `anyres`, `square` (also named `original`) or None.
+
+    Raises:
+        ValueError: It says something else, or `anyres` without a list of `image_grid_pinpoints`.
+    """
+    aspect_ratio = getattr(config, "image_aspect_ratio", None)
+    if aspect_ratio is None and _is_transformers_next(config):
+        aspect_ratio = "anyres"
+    if aspect_ratio == "original":  # lmms-eval's word for what LLaVA does with every word that it does not know
+        return "square"
+    if aspect_ratio not in (None, "square", "pad", "anyres"):
+        raise ValueError(f"image_aspect_ratio={aspect_ratio!r} is unknown; choose pad, anyres or square.")
+    if aspect_ratio == "anyres":
+        grid_pinpoints(config)
+    return aspect_ratio
+
+
+def processed_pixels(size: Size, config: Any) -> int:
+    """Return the pixels of the largest picture that an image is on its way through `process_images`.
+
+    Far more than its own if it is long and thin: `pad` makes a square of its longer side, and without padding its
+    shorter side is scaled to the tower's.
+
+    Args:
+        size: The image's (width, height).
+        config: As `process_images` takes it.
+    """
+    shorter, longer = sorted(size)
+    aspect_ratio = aspect_ratio_of(config)
+    if aspect_ratio == "anyres":
+        return shorter * longer
+    if aspect_ratio == "pad":
+        return longer * longer
+    return max(shorter * longer, _TOWER_SIDE * _TOWER_SIDE * longer // max(shorter, 1))
+
+
+def process_images(
+    images: Sequence[Image.Image], image_processor: BaseImageProcessor, model_cfg: Any
+) -> torch.Tensor | list[torch.Tensor]:
+    """Turn images into what `images=` of the model takes, as the config's `image_aspect_ratio` says.
+
+    `pad`: each image is centred on a square of the processor's mean colour. `anyres`: base view and tiles (see
+    `process_anyres_image`; the rule too of a transformers `llava_next` config that has no such entry). `square` or
+    None: the image processor alone, which crops.
+
+    Args:
+        images: Images of any mode; what is not RGB is converted.
+        image_processor: The tower's image processor.
+        model_cfg: The model's config, or any object with its entries.
+
+    Returns:
+        (B, 3, H, W), for anyres (B, tiles, 3, H, W); a list of B tensors where their shapes differ.
+
+    Raises:
+        ValueError: No image, or an unknown `image_aspect_ratio`.
+    """
+    if not images:
+        raise ValueError("`images` is empty: there is nothing to process.")
+    images = [to_rgb(image) for image in images]
+    aspect_ratio = aspect_ratio_of(model_cfg)
+    if aspect_ratio == "anyres":
+        import torch
+
+        pinpoints = grid_pinpoints(model_cfg)
+        views = [process_anyres_image(image, image_processor, pinpoints) for image in images]
+        return torch.stack(views) if len({view.shape for view in views}) == 1 else views
+    if aspect_ratio == "pad":
+        background = tuple(int(mean * 255) for mean in image_processor.image_mean)
+        images = [expand2square(image, background) for image in images]
+    return tile_pixels(images, image_processor)
+
+
+def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
+    """Load a checkpoint's CLIP or SigLIP image processor, always the Pillow one.
+
+    transformers would otherwise take torchvision's where that is installed, whose pixels differ by up to 0.028.
+
+    Args:
+        path: A folder or Hub id with a preprocessor_config.json (or a processor_config.json that holds it).
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: The file asks for another kind of processor.
+    """
+    import transformers
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    fields, _ = ImageProcessingMixin.get_image_processor_dict(path)
+    kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
+    name = _PIL_PROCESSORS.get(kind.removesuffix("Fast").removesuffix("Pil"))
+    if name is None:
+        raise ValueError(
+            f"{path}: image_processor_type={kind!r} is not supported; known are {', '.join(sorted(_PIL_PROCESSORS))}."
+        )
+    processor_class = getattr(transformers, name)
+    known = set(processor_class.valid_kwargs.__annotations__) if "Next" in kind else set(fields)
+    return processor_class.from_dict({key: value for key, value in fields.items() if key in known})

@@ -1,0 +1,70 @@
+"""The images of one call: each decoded and encoded once, and let go when no question needs it any more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from llava.images.source import ImageSource, UnreadableImageError, download, image_size, is_url, open_image, source_key
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from llava.images.workers import ImageFeed
+
+
+@dataclass
+class ImageStore:
+    """Images that questions still to be answered need, by key.
+
+    Attributes:
+        uses: How often each is still needed.
+        features: Those that are encoded.
+        sizes: (w, h) of those that have been looked at.
+        downloads: Those that came from a URL and are not encoded yet.
+        failures: Why those cannot be read that cannot.
+        feed: Prepares those that are to be encoded next.
+    """
+
+    uses: Counter[str]
+    features: dict[str, Tensor] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    downloads: dict[str, bytes] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    feed: ImageFeed = field(init=False)
+
+    def size(self, source: ImageSource) -> tuple[int, int]:
+        """Size of an image; one at a URL is downloaded for it and kept until it is encoded."""
+        key = source_key(source)
+        if key in self.failures:
+            raise UnreadableImageError(self.failures[key])
+        if key not in self.sizes:
+            try:
+                if is_url(source):
+                    self.downloads[key] = download(str(source))
+                self.sizes[key] = image_size(self.downloads.get(key, source))
+            except UnreadableImageError as error:
+                self.failures[key] = str(error)
+                raise
+        return self.sizes[key]
+
+    def open(self, key: str, source: ImageSource) -> Image:
+        """The image itself, once."""
+        if key in self.failures:
+            raise UnreadableImageError(self.failures[key])
+        try:
+            return open_image(self.downloads.pop(key, source))
+        except UnreadableImageError as error:
+            self.failures[key] = str(error)
+            raise
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Says that a question that needed these is answered."""
+        for key in keys:
+            self.uses[key] -= 1
+            if self.uses[key] <= 0:
+                self.features.pop(key, None)
+                self.downloads.pop(key, None)

@@ -1,0 +1,105 @@
+"""A registry: names to kinds of one sort, filled by this package, by plug-ins, and by a user's own program."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+from llava.kinds.plugins import discover_plugins, plugin_of
+
+Kind = TypeVar("Kind")
+_REPLACEABLE = "__main__"  # a cell of a notebook may run again
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[Kind]):
+    kind: Kind
+    module: str
+    spec: Any  # of the module at the time; a reload gives it a new one
+
+
+class Registry(Generic[Kind]):
+    """Kinds of one sort by name. A name is free for one module only, which replaces its own entry when it is reloaded."""
+
+    def __init__(self, noun: str, *, builtin: Sequence[str] = ()) -> None:
+        """Makes an empty one.
+
+        Args:
+            noun: What the entries are called in messages, such as `compression method`.
+            builtin: Modules of this package that register entries; imported at the first look-up.
+        """
+        self.noun = noun
+        self._builtin = list(builtin)
+        self._entries: dict[str, _Entry[Kind]] = {}
+
+    def register(self, name: str, kind: Kind, *, depth: int = 1) -> Kind:
+        """Adds an entry.
+
+        Args:
+            name: Must be free, or have been given by the same module before it was reloaded.
+            kind: The entry.
+            depth: How many calls above this one the module stands that registers.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        frame = inspect.currentframe()
+        for _ in range(depth):
+            frame = frame.f_back if frame is not None else None
+        scope = frame.f_globals if frame is not None else {}
+        entry = _Entry(kind, str(scope.get("__name__")), scope.get("__spec__"))
+        found = self._entries.get(name)
+        if found is not None:
+            is_reload = found.module == entry.module and found.spec is not entry.spec
+            if not is_reload and entry.module != _REPLACEABLE:
+                raise ValueError(
+                    f"a {self.noun} named {name!r} is registered already, by {found.module}; choose another name"
+                )
+        self._entries[name] = entry
+        return kind
+
+    def get(self, name: str) -> Kind:
+        """The entry of that name.
+
+        Raises:
+            ValueError: There is none; the message lists those there are.
+            PluginError: A plug-in that might have it cannot be loaded.
+        """
+        found = self.find(name)
+        if found is None:
+            raise ValueError(
+                f"unknown {self.noun} {name!r}; there are: {', '.join(self.names())}. One from outside this package "
+                "comes with --plugin MODULE_OR_FILE, LLAVA_PLUGINS, or an import before it is asked for"
+            )
+        return found
+
+    def find(self, name: str) -> Kind | None:
+        """The entry of that name, or None."""
+        self._import_builtin()
+        if name not in self._entries:
+            discover_plugins()
+        entry = self._entries.get(name)
+        return None if entry is None else entry.kind
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._import_builtin()
+        discover_plugins()
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[Kind]:
+        """All entries, by name."""
+        return iter([self._entries[name].kind for name in self.names()])
+
+    def plugin_name(self, name: str) -> str | None:
+        """The plug-in that an entry comes from; None for this package's own, and for one that no plug-in registered."""
+        entry = self._entries.get(name)
+        plugin = None if entry is None else plugin_of(entry.module)
+        return None if plugin is None else plugin.name
+
+    def _import_builtin(self) -> None:
+        while self._builtin:
+            import_module(self._builtin.pop(0))

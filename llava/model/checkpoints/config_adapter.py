@@ -1,0 +1,169 @@
+"""LLaVA's config.json -> transformers' config. LLaVA's own entries stay readable as extra entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING, AutoConfig
+from transformers.configuration_utils import PretrainedConfig
+
+from llava.images.processing import parse_pinpoints
+from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
+from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+from llava.model.multimodal_encoder import tower_has_cls
+
+# LLaVA's model_type -> the language model's. `llava` is what the first LLaVA-1.5 checkpoints say.
+LANGUAGE_MODELS = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral"}
+_SELECT_STRATEGY = {"patch": "default", "cls_patch": "full"}
+_PROJECTOR_TYPE = "mlp2x_gelu"
+
+# Entries of LLaVA that are about the whole model; the others describe its language model.
+_WHOLE_MODEL_PREFIXES = ("mm_", "image_", "tokenizer_", "tune_mm_", "freeze_mm_", "unfreeze_mm_")
+_WHOLE_MODEL_ENTRIES = ("use_mm_proj", "max_sequence_length", "compression")
+_DROPPED = ("model_type", "architectures", "auto_map", "_name_or_path", "transformers_version", "torch_dtype", "dtype")
+
+
+def is_llava_format(raw: Mapping[str, Any]) -> bool:
+    """Whether a config.json is LLaVA's own."""
+    return "vision_config" not in raw and any(entry in raw for entry in ("mm_vision_tower", "mm_projector_type"))
+
+
+def is_transformers_format(raw: Mapping[str, Any]) -> bool:
+    """Whether a config.json is transformers' `llava` or `llava_next`."""
+    return "vision_config" in raw and raw.get("model_type") in ("llava", "llava_next")
+
+
+def not_a_llava(raw: Mapping[str, Any], folder: Path) -> CheckpointError:
+    """What to raise where a config.json is of neither format."""
+    return CheckpointError(
+        f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
+        "mm_vision_tower (LLaVA's format) nor vision_config with model_type llava or llava_next (transformers')"
+    )
+
+
+def vision_config_from(path_or_repo: str | Path) -> PretrainedConfig:
+    """The config of a vision tower, from its own folder or from that of a whole CLIP or SigLIP model.
+
+    Raises:
+        CheckpointError: The folder cannot be had, or holds another kind of model.
+    """
+    folder = resolve_checkpoint(path_or_repo)
+    read_json(folder / "config.json")
+    config = AutoConfig.from_pretrained(folder)
+    config = getattr(config, "vision_config", config)
+    try:
+        tower_has_cls(config)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: not a vision tower: {error}") from error
+    return config
+
+
+def tower_folder(raw: Mapping[str, Any], beside: Path, *, weights: bool) -> Path:
+    """The folder of `mm_vision_tower`: a path (also relative to the checkpoint) or a repository.
+
+    Args:
+        raw: LLaVA's config.json.
+        beside: The checkpoint's folder.
+        weights: Whether the tower's weights are needed, or its configs alone.
+
+    Raises:
+        CheckpointError: The entry is missing, or what it names cannot be had.
+    """
+    named = raw.get("mm_vision_tower") or raw.get("vision_tower")
+    if not named:
+        raise CheckpointError(f"{beside}: config.json: mm_vision_tower is missing")
+    relative = beside / str(named)
+    return relative if relative.is_dir() else resolve_checkpoint(named, weights=weights)
+
+
+def read_config(folder: Path) -> tuple[LlavaConfig | LlavaNextConfig, Path]:
+    """The config of a whole checkpoint in either format, and the folder of its image processor; no weights are read.
+
+    Raises:
+        CheckpointError: config.json is missing, is of another kind of model, or has an entry that is not supported.
+    """
+    raw = read_json(folder / "config.json")
+    if is_llava_format(raw):
+        tower = tower_folder(raw, folder, weights=False)
+        return adapt_config(raw, vision_config_from(tower), folder), tower
+    if not is_transformers_format(raw):
+        raise not_a_llava(raw, folder)
+    is_next = raw["model_type"] == "llava_next"
+    config = (LlavaNextConfig if is_next else LlavaConfig).from_pretrained(folder)
+    if is_next and getattr(config, "image_aspect_ratio", None) is None:
+        config.image_aspect_ratio = "anyres"
+    return config, folder
+
+
+def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where: Path) -> LlavaConfig | LlavaNextConfig:
+    """Makes transformers' config of LLaVA's.
+
+    Pinpoints turn from LLaVA's (w, h) into transformers' (h, w); the rounding of LLaVA's unpadding is kept by the extra
+    entry `anyres_rule`. The image token, which LLaVA's vocabulary does not have, gets the first id after it.
+
+    Args:
+        raw: LLaVA's config.json.
+        vision_config: Of the tower.
+        where: The folder, for messages.
+
+    Raises:
+        CheckpointError: An entry has a value that is not supported.
+    """
+    model_type = raw.get("model_type")
+    if model_type not in LANGUAGE_MODELS:
+        raise CheckpointError(
+            f"{where}: config.json: model_type {model_type!r} is not supported; supported: "
+            f"{', '.join(sorted(LANGUAGE_MODELS))}, and transformers' llava and llava_next"
+        )
+    projector_type = raw.get("mm_projector_type", "linear")
+    if projector_type != _PROJECTOR_TYPE:
+        raise CheckpointError(
+            f"{where}: config.json: mm_projector_type {projector_type!r} is not supported; every published LLaVA-1.5 "
+            f"and LLaVA-NeXT has {_PROJECTOR_TYPE!r}"
+        )
+    select = raw.get("mm_vision_select_feature", "patch")
+    if select not in _SELECT_STRATEGY:
+        raise CheckpointError(f"{where}: config.json: mm_vision_select_feature {select!r} is none of patch, cls_patch")
+
+    text_entries = {name: value for name, value in raw.items() if not _is_whole_model(name) and name not in _DROPPED}
+    text_config = CONFIG_MAPPING[LANGUAGE_MODELS[model_type]](**text_entries)
+    has_cls = tower_has_cls(vision_config)
+    merge_type = raw.get("mm_patch_merge_type") or "flat"
+    aspect_ratio = raw.get("image_aspect_ratio") or "square"
+    entries: dict[str, Any] = {
+        **{name: value for name, value in raw.items() if _is_whole_model(name) and name != "image_grid_pinpoints"},
+        "vision_config": vision_config,
+        "text_config": text_config,
+        "vision_feature_layer": raw.get("mm_vision_select_layer", -2),
+        "vision_feature_select_strategy": _SELECT_STRATEGY[select] if has_cls else "full",
+        "projector_hidden_act": "gelu",
+        "image_token_index": text_config.vocab_size,
+        "tie_word_embeddings": bool(raw.get("tie_word_embeddings", False)),
+        "image_aspect_ratio": aspect_ratio,
+        "mm_patch_merge_type": merge_type,
+        "anyres_rule": "llava",
+    }
+    if aspect_ratio.startswith("anyres") or merge_type.startswith("spatial"):
+        return LlavaNextConfig(**entries, image_grid_pinpoints=_pinpoints(raw, vision_config, where))
+    return LlavaConfig(**entries, image_seq_length=(vision_config.image_size // vision_config.patch_size) ** 2)
+
+
+def _is_whole_model(name: str) -> bool:
+    return name.startswith(_WHOLE_MODEL_PREFIXES) or name in _WHOLE_MODEL_ENTRIES
+
+
+def _pinpoints(raw: Mapping[str, Any], vision_config: PretrainedConfig, where: Path) -> list[list[int]]:
+    """(h, w) of each, from LLaVA's (w, h), which may also be written as a string.
+
+    Raises:
+        CheckpointError: They are missing or malformed.
+    """
+    given = raw.get("image_grid_pinpoints")
+    if given is None and not str(raw.get("image_aspect_ratio")).startswith("anyres"):
+        return [[vision_config.image_size, vision_config.image_size]]  # spatial, but no image is ever tiled
+    try:
+        return [[height, width] for width, height in parse_pinpoints(given or ())]
+    except ValueError as error:
+        raise CheckpointError(f"{where}: config.json: {error}") from error

@@ -1,0 +1,172 @@
+"""Checkpoints on disk or on the Hub: which files there are, and their tensors."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
+
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TRAINED_FILE = "trained.safetensors"  # in a checkpoint of a run: what was trained, by the module's names
+_SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be loaded as asked; the message names the folder and what is wrong with it."""
+
+
+def resolve_checkpoint(path_or_repo: str | Path, *, weights: bool = True, **hub_options: Any) -> Path:
+    """The folder of a checkpoint: itself if it exists, else downloaded from the Hub (or found in its cache).
+
+    Args:
+        path_or_repo: A folder, or `organisation/name` on the Hub.
+        weights: Whether they are needed; without, configs and tokenizer alone are downloaded.
+        **hub_options: For `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, ...
+
+    Raises:
+        CheckpointError: It is neither a folder nor a repository that can be had.
+    """
+    folder = Path(path_or_repo).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(path_or_repo)
+    if _REPOSITORY.fullmatch(name) is None or folder.exists():
+        raise CheckpointError(f"{name}: there is no such folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        if not weights:
+            return Path(snapshot_download(name, allow_patterns=_SMALL_FILES, **hub_options))
+        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"], **hub_options))
+        is_adapter = (folder / "adapter_config.json").is_file()  # LLaVA's have a .bin beside their safetensors
+        if is_adapter or not any(folder.glob("*.safetensors")):  # LLaVA-1.5 and Vicuna are published as .bin only
+            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.bin"], **hub_options))
+    except Exception as error:  # the Hub's own errors, those of its HTTP library, and the disk's
+        raise CheckpointError(f"{name}: there is no such folder, and the Hub did not give it: {error}") from error
+    return folder
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        CheckpointError: The file is missing or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{file.parent}: there is no {file.name}") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: holds a {type(content).__name__}, not an object")
+    return content
+
+
+def projector_file(folder: Path) -> Path | None:
+    """The file of a folder that holds a projector alone, if there is one."""
+    return next((folder / name for name in _PROJECTORS if (folder / name).is_file()), None)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of the whole model, safetensors preferred; empty if there are none.
+
+    Raises:
+        CheckpointError: An index names a shard that is missing.
+    """
+    for index_name, single in zip(_INDEXES, _WEIGHTS, strict=True):
+        if (folder / index_name).is_file():
+            entries = read_json(folder / index_name).get("weight_map", {})
+            shards = sorted({folder / name for name in entries.values()})
+            missing = [shard.name for shard in shards if not shard.is_file()]
+            if missing:
+                raise CheckpointError(f"{folder}: {index_name} names shards that are not there: {', '.join(missing)}")
+            return shards
+        if (folder / single).is_file():
+            return [folder / single]
+    return []
+
+
+def open_tensors(files: list[Path], *, mapped: bool = False) -> dict[str, StoredTensor]:
+    """What safetensors files or legacy `.bin` files (weights only) hold; each tensor is read when it is asked for.
+
+    Args:
+        files: Whole models, or shards of one.
+        mapped: Give tensors that are mapped from the files: they take no memory of their own, and change with the file.
+
+    Raises:
+        CheckpointError: A file is damaged, or a `.bin` holds more than tensors.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        try:
+            shard = _open_safetensors(file, mapped) if file.suffix == ".safetensors" else _open_bin(file, mapped)
+        except Exception as error:
+            raise CheckpointError(f"{file}: cannot be read as tensors: {error}") from error
+        repeated = sorted(set(shard) & set(tensors))
+        if repeated:
+            raise CheckpointError(f"{file}: holds tensors that another shard holds too: {', '.join(repeated[:5])}")
+        tensors.update(shard)
+    return tensors
+
+
+def read_tensors(files: list[Path]) -> dict[str, Tensor]:
+    """Reads all tensors of files at once; see `open_tensors`."""
+    return {name: tensor.read() for name, tensor in open_tensors(files).items()}
+
+
+def _open_safetensors(file: Path, mapped: bool) -> dict[str, StoredTensor]:
+    reader = safe_open(file, framework="pt", backend="mmap" if mapped else "pread")  # open as long as a tensor needs it
+    found = {}
+    for name in reader.keys():  # noqa: SIM118
+        if mapped:
+            found[name] = StoredTensor.of(reader.get_tensor(name))
+        else:
+            entry = reader.get_slice(name)
+            dtype = SAFETENSORS_DTYPES[entry.get_dtype()]
+            found[name] = StoredTensor(tuple(entry.get_shape()), dtype, partial(_read_one, reader, file, name))
+    return found
+
+
+def _read_one(reader: Any, file: Path, name: str) -> tuple[Tensor]:
+    try:
+        return (reader.get_tensor(name),)
+    except (SafetensorError, OSError) as error:  # it was whole when it was opened
+        raise CheckpointError(f"{file}: {name} cannot be read: {error}. Has the file changed meanwhile?") from error
+
+
+def _open_bin(file: Path, mapped: bool) -> dict[str, StoredTensor]:
+    is_archive = zipfile.is_zipfile(file)  # torch's older format is none: it can only be read as a whole
+    if mapped or not is_archive:
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+        return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}
+    tensors = torch.load(file, map_location="meta", weights_only=True)
+    return {
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, partial(_read_bin, file, name, tensor))
+        for name, tensor in tensors.items()
+    }
+
+
+def _read_bin(file: Path, name: str, place: Tensor) -> tuple[Tensor]:
+    """Reads what a tensor on the meta device stands for; torch notes where in the file its storage begins."""
+    storage: Any = place.untyped_storage()
+    content = torch.empty(storage.nbytes(), dtype=torch.uint8)
+    with file.open("rb") as stream:
+        stream.seek(storage._checkpoint_offset)
+        if stream.readinto(memoryview(content.numpy())) < len(content):  # type: ignore[arg-type]
+            raise CheckpointError(f"{file}: ends in the middle of {name}. Has the file changed meanwhile?")
+    tensor = torch.empty(0, dtype=place.dtype)
+    tensor.set_(content.untyped_storage(), place.storage_offset(), place.shape, place.stride())
+    return (tensor if tensor.nbytes == len(content) else tensor.clone(),)

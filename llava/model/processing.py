@@ -1,0 +1,329 @@
+"""Processors of LLaVA and LLaVA-NeXT: pixels as LLaVA prepares them, and as many image tokens as compression leaves.
+
+They go with the models of this package in transformers' calling convention: `pixel_values`, and in the ids an image
+token for every visual token that the language model will see. What they save plain transformers loads as its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature, PreTrainedTokenizerBase
+from transformers import LlavaNextProcessor as HFLlavaNextProcessor
+from transformers import LlavaProcessor as HFLlavaProcessor
+from transformers.processing_utils import MultiModalData, TextKwargs
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.conversation import default_conv_mode
+from llava.images.plain_processor import standalone_image_processor, view_processor
+from llava.images.processing import load_image_processor, process_images
+from llava.model.checkpoints.config_adapter import read_config
+from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
+from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
+from llava.model.image_rules import ImageRules
+from llava.prompts.chat_template import chat_template as chat_template_of
+from llava.prompts.ids import PromptIds
+from llava.prompts.images import images_of_samples
+from llava.prompts.tokenization import load_tokenizer
+
+_PROCESSOR_FILE = "processor_config.json"
+_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", _PROCESSOR_FILE)
+_OWN_ENTRIES = ("compression", "image_rules", "image_token_id")
+
+
+class CompressedProcessor:
+    """Mixed into transformers' `LlavaProcessor` and `LlavaNextProcessor`.
+
+    Make one with `from_pretrained`, or of a model that is there with `for_model`. A processor counts tokens by a
+    compression of its own: after `model.set_compression(...)` say `processor.set_compression(model.compression)`. If
+    the two differ, the model refuses the ids.
+
+    Attributes:
+        tokenizer: A copy of the model's, which pads on the left.
+        image_processor: What makes the same pixels in plain transformers.
+        image_rules: How images are cut and counted.
+        image_token_id: Stands in the ids once for each visual token.
+    """
+
+    model_type: ClassVar[str]
+    image_token: str
+    image_token_id: int
+    image_processor: Any
+    tokenizer: Any
+    chat_template: Any
+
+    def __init__(
+        self,
+        image_processor: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        patch_size: int | None = None,
+        vision_feature_select_strategy: str | None = None,
+        chat_template: str | None = None,
+        image_token: str = DEFAULT_IMAGE_TOKEN,
+        num_additional_image_tokens: int = 0,
+        compression: CompressionLike = None,
+        image_rules: ImageRules | Mapping[str, Any] | None = None,
+        image_token_id: int | None = None,
+    ) -> None:
+        if image_rules is None or image_token_id is None:
+            raise ValueError(
+                f"make it with {type(self).__name__}.from_pretrained(folder) or .for_model(model, tokenizer)"
+            )
+        rules = image_rules if isinstance(image_rules, ImageRules) else ImageRules.from_dict(image_rules)
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.padding_side = "left"  # so that `generate` and pipelines may batch
+        super().__init__(  # type: ignore[call-arg]
+            standalone_image_processor(image_processor, rules.aspect_ratio, rules.layout.pinpoints, rules.is_next),
+            tokenizer,
+            patch_size=rules.layout.tile_size // rules.layout.patches_per_side,
+            vision_feature_select_strategy="default" if rules.drops_cls else "full",
+            chat_template=chat_template,
+            image_token=image_token,
+            num_additional_image_tokens=int(rules.has_cls),
+        )
+        self.image_rules = rules
+        self.image_token_id = image_token_id
+        self._prompt_ids()  # refuses another model's tokenizer
+        self.set_compression(compression)
+
+    @classmethod
+    def for_model(cls, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any = None) -> Any:
+        """Makes the processor of a model, with the compression that the model has now.
+
+        Args:
+            model: Of this package.
+            tokenizer: Its tokenizer, as `load_pretrained_model` returns it.
+            image_processor: Its image processor; by default `model.image_processor`.
+
+        Raises:
+            ValueError: The model is of the other kind, or no image processor is known.
+        """
+        image_processor = image_processor or getattr(model, "image_processor", None)
+        if image_processor is None:
+            raise ValueError("the model came without an image processor; give image_processor=")
+        return cls._made_of(model.config, tokenizer, image_processor, "the model")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **hub_options: Any) -> Any:
+        """Loads the processor of a checkpoint in either format, or a saved one.
+
+        The compression is that of the `config.json` in the folder, the model's; in a folder without one, the one that
+        the processor was saved with.
+
+        Args:
+            pretrained_model_name_or_path: A folder, or a repository on the Hub, of which no weights are fetched.
+            **hub_options: `revision`, `cache_dir`, `token`, ...; `subfolder`.
+
+        Raises:
+            CheckpointError: It cannot be had, holds the other kind of model, or an entry is not what it should be.
+        """
+        subfolder = hub_options.pop("subfolder", "")
+        folder = resolve_checkpoint(pretrained_model_name_or_path, weights=False, **hub_options) / subfolder
+        if (folder / "config.json").is_file():
+            config, processor_folder = read_config(folder)
+            try:
+                tokenizer, image_processor = load_tokenizer(folder), load_image_processor(processor_folder)
+            except (OSError, ValueError) as error:
+                raise CheckpointError(
+                    f"{folder}: has no whole processor: {error}. Of a projector or an adapter load the model, and say "
+                    f"{cls.__name__}.for_model(model, tokenizer)"
+                ) from error
+            return cls._made_of(config, tokenizer, image_processor, str(folder), _saved_template(folder))
+        entries = read_json(folder / _PROCESSOR_FILE)
+        if entries.get("processor_class") != cls.__name__ or "image_rules" not in entries:
+            raise CheckpointError(
+                f"{folder}: {_PROCESSOR_FILE} is of a {entries.get('processor_class')}, and says "
+                f"{'image_rules' if 'image_rules' in entries else 'no image_rules'}; a {cls.__name__} of this package "
+                "has them, or lies beside its model's config.json"
+            )
+        try:
+            own: dict[str, Any] = {name: entries.get(name) for name in _OWN_ENTRIES}
+            template = _saved_template(folder)
+            return cls(load_image_processor(folder), load_tokenizer(folder), chat_template=template, **own)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder}: {_PROCESSOR_FILE}: {error}") from error
+
+    @classmethod
+    def _made_of(
+        cls, config: Any, tokenizer: Any, image_processor: Any, where: str, chat_template: str | None = None
+    ) -> Any:
+        if config.model_type != cls.model_type:
+            other = next(kind.__name__ for kind in (LlavaProcessor, LlavaNextProcessor) if kind is not cls)
+            raise CheckpointError(f"{where} is a {config.model_type}, which takes a {other}, not a {cls.__name__}")
+        try:
+            rules = ImageRules.from_config(config)
+            if chat_template is None and rules.layout.rule == "transformers":
+                chat_template = tokenizer.chat_template
+            return cls(
+                image_processor,
+                tokenizer,
+                chat_template=chat_template or _template_of(config),
+                compression=getattr(config, "compression", None),
+                image_rules=rules,
+                image_token_id=config.image_token_id,
+            )
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{where}: config.json: {error}") from error
+
+    @property
+    def compression(self) -> CompressionConfig | None:
+        """What the model is expected to keep of an image; None when it keeps every visual token."""
+        return self._compression
+
+    def set_compression(self, compression: CompressionLike) -> None:
+        """Changes how many tokens an image is given; the model must be told the same.
+
+        Args:
+            compression: `model.compression`, or anything that `model.set_compression` takes.
+
+        Raises:
+            ValueError: The method is unknown, or the budget does not fit the tower.
+        """
+        budget = as_compression(compression)
+        self.image_rules.check(budget)
+        self._compression = budget
+
+    def num_visual_tokens(self, image_sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """How many tokens stand for each image.
+
+        Args:
+            image_sizes: (w, h) of each, before padding.
+        """
+        return [self.image_rules.num_tokens(size, self.compression) for size in image_sizes]
+
+    def __call__(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> Any:
+        """Prepares prompts and images for `forward` and `generate`.
+
+        Args:
+            images: PIL images, paths, URLs or uint8 arrays (H, W, 3): one, a list in the order of the `<image>`s, or a
+                list of lists, one for each text.
+            text: A prompt or a list of prompts, with one `<image>` for each image.
+            videos: Not supported.
+            audio: Not supported.
+            **kwargs: Options of the tokenizer: `return_tensors`, `padding`, `add_special_tokens`, ...
+
+        Returns:
+            `input_ids` and `attention_mask` (B, L), and with images `pixel_values` (N, 3, H, W); for tiles
+            (N, T, 3, H, W), padded to the largest T, and `image_sizes` (N, 2), (h, w) as transformers has it.
+
+        Raises:
+            ValueError: Texts and images do not go together, or an option is not supported.
+            UnreadableImageError: An image cannot be read.
+        """
+        if videos is not None or audio is not None:
+            raise ValueError("a LLaVA takes text and images, no videos and no audio")
+        if images is None and text is None:
+            raise ValueError("give text, images, or both")
+        options = _text_options(kwargs)
+        texts = None if text is None else [text] if isinstance(text, str) else list(text)
+        pictures = images_of_samples(texts, images, self.image_token)
+        data: dict[str, Any] = {}
+        if texts is not None:
+            counts = self.num_visual_tokens([picture.size for picture in pictures])
+            data |= self._prompt_ids()(texts, counts, options)
+        if pictures:
+            data |= self._pixels(pictures)
+        return BatchFeature(data, tensor_type=options.get("return_tensors"))
+
+    def _prompt_ids(self) -> PromptIds:
+        return PromptIds(self.tokenizer, self.image_token, self.image_token_id, self.image_rules.layout.rule)
+
+    def view_processor(self) -> Any:
+        """The image processor of one tile, as `llava.images.processing.process_images` takes it."""
+        return view_processor(self.image_processor) if self.image_rules.is_next else self.image_processor
+
+    def _pixels(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
+        rules = self.image_rules
+        asked = SimpleNamespace(image_aspect_ratio=rules.aspect_ratio, image_grid_pinpoints=rules.layout.pinpoints)
+        pixels = process_images(pictures, self.view_processor(), asked)
+        if not rules.is_tiled:
+            assert isinstance(pixels, Tensor)
+            return {"pixel_values": pixels}
+        if not isinstance(pixels, Tensor):
+            pixels = torch.nn.utils.rnn.pad_sequence(list(pixels), batch_first=True)
+        heights_first = torch.tensor([[picture.height, picture.width] for picture in pictures])
+        return {"pixel_values": pixels, "image_sizes": heights_first}
+
+    def _get_num_multimodal_tokens(self, image_sizes: Any = None, **kwargs: Any) -> MultiModalData:
+        """What servers ask, (h, w) of each image."""
+        if image_sizes is None:
+            return MultiModalData()
+        counts = self.num_visual_tokens([(int(width), int(height)) for height, width in image_sizes])
+        return MultiModalData(num_image_tokens=counts, num_image_patches=[1] * len(counts))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `save_pretrained` writes into processor_config.json: transformers' entries, and this package's."""
+        rules, compression = self.image_rules.to_dict(), self.compression
+        entries = super().to_dict()  # type: ignore[misc]
+        return {
+            **entries,
+            "compression": None if compression is None else compression.to_dict(),
+            "image_rules": rules,
+            "image_token_id": self.image_token_id,
+        }
+
+
+class LlavaProcessor(CompressedProcessor, HFLlavaProcessor):
+    """The processor of LLaVA-1.5."""
+
+    model_type = "llava"
+
+
+class LlavaNextProcessor(CompressedProcessor, HFLlavaNextProcessor):
+    """The processor of LLaVA-NeXT."""
+
+    model_type = "llava_next"
+
+
+def _text_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The tokenizer's options, from transformers' flat and nested keywords.
+
+    Raises:
+        ValueError: An option is about how images are prepared, which is LLaVA's way and no other.
+    """
+    flat = dict(kwargs)
+    nested = {name: dict(flat.pop(name, None) or {}) for name in ("common_kwargs", "text_kwargs", "images_kwargs")}
+    images = {name: value for name, value in nested["images_kwargs"].items() if name != "return_tensors"}
+    if images:
+        raise ValueError(f"images_kwargs {images}: images are prepared as the model was trained; there is no option")
+    options = {**nested["common_kwargs"], **nested["text_kwargs"], **flat}
+    unknown = sorted(set(options) - set(TextKwargs.__annotations__) - {"return_tensors"})
+    if unknown:
+        raise ValueError(
+            f"options {', '.join(unknown)} are none of the tokenizer's, and images are prepared as LLaVA does"
+        )
+    return options
+
+
+def _saved_template(folder: Path) -> str | None:
+    """The chat template that lies in a folder, as transformers of any age writes it."""
+    for name in _TEMPLATE_FILES:
+        if (folder / name).is_file():
+            text = (folder / name).read_text(encoding="utf-8")
+            template = text if name.endswith(".jinja") else json.loads(text).get("chat_template")
+            if template:
+                return str(template)
+    return None
+
+
+def _template_of(config: Any) -> str | None:
+    """The chat template of the conversation that a model was tuned with, None if that is not known."""
+    try:
+        mode = default_conv_mode(config)
+    except ValueError:
+        return None
+    marked = getattr(config, "mm_use_im_start_end", False)
+    image = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN if marked else DEFAULT_IMAGE_TOKEN
+    return chat_template_of(mode, image)
+
+
+__all__ = ["CompressedProcessor", "LlavaNextProcessor", "LlavaProcessor"]

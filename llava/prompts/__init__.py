@@ -1,0 +1,1 @@
+"""Text becomes ids and back: tokenizers, chat templates, placeholders."""

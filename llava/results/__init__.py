@@ -1,0 +1,1 @@
+"""Rows of results, their intervals, and the tables of the paper. Imports nothing of llava."""

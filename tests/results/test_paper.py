@@ -1,0 +1,51 @@
+"""The paper's figures: complete, readable, and their averages what they are said to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from llava.eval.tasks import get_task
+from llava.results.paper import COLUMNS, paper_tables
+
+# Printed averages that are not the mean of their row, (table, method, tokens): the paper's own slips.
+MISPRINTS = {("table1", "FastV", 128), ("table12", "VisionZip", 160), ("table13", "VisionZip", 640)}
+
+
+def test_tables_are_there_and_every_column_is_one_of_our_scores() -> None:
+    tables = paper_tables()
+    assert {"table1", "table2", "table10", "table12"} <= set(tables)
+    for table in tables.values():
+        assert set(table.columns) <= set(COLUMNS), table.name
+        assert all(set(row.scores) == set(table.columns) for row in table.rows), table.name
+
+
+def test_columns_are_the_main_scores_of_tasks() -> None:
+    for column in COLUMNS.values():
+        assert get_task(column.task).main_score == column.score, column
+
+
+def test_figures_that_everyone_quotes() -> None:
+    table = paper_tables()["table1"]
+    vanilla = table.vanilla
+    assert vanilla is not None and (vanilla.tokens, vanilla.scores["GQA"], vanilla.scores["MME"]) == (576, 61.9, 1862.0)
+    row = table.row("VisionZip", 64)
+    assert (row.scores["POPE"], row.average) == (77.0, 94.0)
+    assert table.row("VisionZip_ft", 64).average == 95.2
+    with pytest.raises(KeyError, match=r"table1 has no row 'VisionZip' with 65 tokens.*VisionZip 64"):
+        table.row("VisionZip", 65)
+
+
+@pytest.mark.parametrize("name", [name for name, table in paper_tables().items() if table.vanilla])
+def test_printed_averages_are_the_mean_of_their_row(name: str) -> None:
+    table = paper_tables()[name]
+    for row in table.rows:
+        off = abs(table.average(row) - row.average)
+        assert (off > 0.15) == ((name, row.method, row.tokens) in MISPRINTS), (row.method, row.tokens, off)
+
+
+def test_a_table_without_vanilla_asks_for_one() -> None:
+    tables = paper_tables()
+    table = tables["table15"]
+    with pytest.raises(ValueError, match="table15 has no vanilla row"):
+        table.average(table.rows[0])
+    assert table.average(table.rows[0], tables["table2"].vanilla) == pytest.approx(table.rows[0].average, abs=0.15)
