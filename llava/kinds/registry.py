@@ -22,7 +22,7 @@ class _Entry(Generic[Kind]):
 
 
 class Registry(Generic[Kind]):
-    """Kinds of one sort by name. A name is free for one module only, which replaces its own entry when it is reloaded."""
+    """Kinds of one sort by name. A name belongs to one module, which replaces its own entry when it is reloaded."""
 
     def __init__(self, noun: str, *, builtin: Sequence[str] = ()) -> None:
         """Makes an empty one.
