@@ -21,6 +21,8 @@ from llava.conversation_texts import (
     MPT_SYSTEM,
     V0_EXAMPLE_ANSWER,
 )
+from llava.kinds.languages import find_language
+from llava.kinds.plugins import discover_plugins
 
 
 class SeparatorStyle(Enum):
@@ -255,17 +257,40 @@ conv_templates: dict[str, Conversation] = {
     "llava_llama_3": conv_llava_llama_3,
     "qwen_1_5": conv_qwen,
 }
+_OWN_TEMPLATES = frozenset(conv_templates)
 
-_YI_VOCABULARY = range(64_000, 64_256)  # LLaVA-1.6-34B: a Llama architecture with Yi's 64,000 pieces, tuned on ChatML
+
+def register_template(name: str, conversation: Conversation) -> Conversation:
+    """Makes a template of one's own known by a name, on every command and in training.
+
+    Raises:
+        ValueError: The name stands for another template already.
+    """
+    if conv_templates.get(name, conversation) != conversation and name in _OWN_TEMPLATES:
+        raise ValueError(f"the conversation template {name!r} is LLaVA's; choose another name")
+    conv_templates[name] = conversation
+    return conversation
+
+
+def conversation_template(name: str) -> Conversation:
+    """The template of that name; shared, so work on a `copy()`.
+
+    Raises:
+        ValueError: There is none; the message lists those there are.
+    """
+    if name not in conv_templates:
+        discover_plugins()
+    if name not in conv_templates:
+        raise ValueError(f"no conversation template {name!r}; there are: {', '.join(conv_templates)}")
+    return conv_templates[name]
 
 
 def default_conv_mode(config: Any) -> str:
     """Name the template for a checkpoint whose user chose none, from its config's entries.
 
-    An entry `conv_mode` in the config is followed. Else the language model decides: Vicuna's `vicuna_v1` for Llama
-    (what every published LLaVA-1.5 number was measured with; LLaVA's own chat picks `llava_v1`, one word apart),
-    `mistral_instruct`, `mpt`, and `chatml_direct` for Yi. Llama-2-chat and v0 checkpoints have configs like Vicuna's:
-    name their template.
+    An entry `conv_mode` in the config is followed; training writes it where the template is another than the language
+    model's usual one. Else the language model decides (`LanguageKind.template`). Llama-2-chat and v0 checkpoints have
+    configs like Vicuna's: name their template.
 
     Args:
         config: A LLaVA or transformers config.
@@ -275,20 +300,17 @@ def default_conv_mode(config: Any) -> str:
     """
     chosen = getattr(config, "conv_mode", None)
     if chosen is not None:
-        if chosen not in conv_templates:
-            raise ValueError(f"conv_mode={chosen!r} in the config is unknown; choose from {', '.join(conv_templates)}.")
-        return chosen
+        try:
+            conversation_template(chosen)
+        except ValueError as error:
+            raise ValueError(f"config.json: conv_mode: {error}") from error
+        return str(chosen)
     language = getattr(config, "text_config", None) or config
-    kind = str(getattr(language, "model_type", "")).removeprefix("llava_")
-    kind = "llama" if kind == "llava" else kind  # the first LLaVA checkpoints say no more
-    vocabulary = getattr(language, "vocab_size", 0)
-    if kind == "llama" and vocabulary in _YI_VOCABULARY:
-        return "chatml_direct"
-    if kind == "llama" and vocabulary < _YI_VOCABULARY.start:
-        return "vicuna_v1"
-    if kind in ("mistral", "mpt"):
-        return {"mistral": "mistral_instruct", "mpt": "mpt"}[kind]
-    raise ValueError(
-        f"no template is known for model_type={kind!r} with vocab_size={vocabulary}: "
-        f"choose one with --conv-mode (or `conv_mode` in the config) from {', '.join(conv_templates)}."
-    )
+    kind = find_language(language)
+    if kind is None:
+        raise ValueError(
+            f"no template is known for model_type={getattr(language, 'model_type', None)!r} with "
+            f"vocab_size={getattr(language, 'vocab_size', None)}: choose one with --conv-mode (or `conv_mode` in the "
+            f"config) from {', '.join(conv_templates)}."
+        )
+    return kind.template

@@ -123,6 +123,9 @@ def test_a_template_of_ones_own():
         ({"model_type": "llava_llama", "vocab_size": 32_000, "conv_mode": "llava_llama_2"}, "llava_llama_2"),
         ({"text_config": SimpleNamespace(model_type="llama", vocab_size=64_064)}, "chatml_direct"),
         ({"text_config": SimpleNamespace(model_type="mistral", vocab_size=32_064)}, "mistral_instruct"),
+        ({"text_config": SimpleNamespace(model_type="llama", vocab_size=128_320)}, "llava_llama_3"),
+        ({"model_type": "qwen2", "vocab_size": 151_936}, "qwen_1_5"),
+        ({"model_type": "llava_qwen", "vocab_size": 152_064}, "qwen_1_5"),
     ],
 )
 def test_default_conv_mode_follows_the_config(entries, expected):
@@ -132,8 +135,8 @@ def test_default_conv_mode_follows_the_config(entries, expected):
 @pytest.mark.parametrize(
     ("entries", "named"),
     [
-        ({"text_config": SimpleNamespace(model_type="llama", vocab_size=128_320)}, "128320"),
-        ({"model_type": "qwen2", "vocab_size": 151_936}, "qwen2"),
+        ({"text_config": SimpleNamespace(model_type="llama", vocab_size=100_000)}, "100000"),
+        ({"model_type": "gemma", "vocab_size": 256_000}, "gemma"),
         ({"model_type": "llava_llama", "vocab_size": 32_000, "conv_mode": "v9"}, "'v9'"),
     ],
 )

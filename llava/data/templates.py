@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, SeparatorStyle, Span, conv_templates
+from llava.kinds.plugins import discover_plugins
 
 Role = Literal["human", "gpt"]
 _ROLES: tuple[Role, Role] = ("human", "gpt")
@@ -105,6 +106,7 @@ def get_template(version: str) -> PromptTemplate:
     Raises:
         ValueError: No such template, or one without a training form.
     """
+    discover_plugins()
     conversation = conv_templates.get(version)
     if version == _TAGGED:
         raise ValueError(f"--version {version} is for inference: training does not put its tags around images; use v1")

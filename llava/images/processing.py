@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.images.tile_pixels import tile_pixels
+from llava.kinds.towers import TOWERS
 
 if TYPE_CHECKING:
     import torch
@@ -26,15 +27,9 @@ Size = tuple[int, int]
 
 _TOWER_SIDE = 384  # pixels; CLIP of 336 and SigLIP take no larger ones
 
-# `image_processor_type` (or the older `feature_extractor_type`) -> the Pillow class that makes one view of one image.
+# `image_processor_type` of whole models -> the Pillow class that makes one view of one image; towers name their own.
 # A NeXT processor is read as the CLIP processor inside it: the tiles are cut here, by LLaVA's rule.
-_PIL_PROCESSORS = {
-    "CLIPFeatureExtractor": "CLIPImageProcessorPil",
-    "CLIPImageProcessor": "CLIPImageProcessorPil",
-    "LlavaImageProcessor": "LlavaImageProcessorPil",
-    "LlavaNextImageProcessor": "CLIPImageProcessorPil",
-    "SiglipImageProcessor": "SiglipImageProcessorPil",
-}
+_WHOLE_MODELS = {"LlavaImageProcessor": "LlavaImageProcessorPil", "LlavaNextImageProcessor": "CLIPImageProcessorPil"}
 
 
 class ImageDecodeError(ValueError):
@@ -336,7 +331,7 @@ def process_images(
 
 
 def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
-    """Load a checkpoint's CLIP or SigLIP image processor, always the Pillow one.
+    """Load the image processor of a checkpoint or a tower, always the Pillow one.
 
     transformers would otherwise take torchvision's where that is installed, whose pixels differ by up to 0.028.
 
@@ -352,10 +347,11 @@ def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
 
     fields, _ = ImageProcessingMixin.get_image_processor_dict(path)
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
-    name = _PIL_PROCESSORS.get(kind.removesuffix("Fast").removesuffix("Pil"))
+    classes = {name: pillow for tower in TOWERS for name, pillow in tower.image_processors.items()} | _WHOLE_MODELS
+    name = classes.get(kind.removesuffix("Fast").removesuffix("Pil"))
     if name is None:
         raise ValueError(
-            f"{path}: image_processor_type={kind!r} is not supported; known are {', '.join(sorted(_PIL_PROCESSORS))}."
+            f"{path}: image_processor_type={kind!r} is not supported; known are {', '.join(sorted(classes))}."
         )
     processor_class = getattr(transformers, name)
     known = set(processor_class.valid_kwargs.__annotations__) if "Next" in kind else set(fields)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.conversation import conv_templates, default_conv_mode
+from llava.conversation import conversation_template, default_conv_mode
 from llava.images.processing import process_images
 from llava.images.source import ImageSource, UnreadableImageError, source_key
 from llava.images.store import ImageStore
@@ -75,8 +75,7 @@ class Inference:
         self.model = model.eval()
         self.image_processor = image_processor
         self.conv_mode = conv_mode or default_conv_mode(model.config)
-        if self.conv_mode not in conv_templates:
-            raise ValueError(f"no conversation template {self.conv_mode!r}; there are: {', '.join(conv_templates)}")
+        conversation_template(self.conv_mode)  # refuses an unknown name now
         self.usage = Usage()
         self._reuse_prefixes = reuse_prefixes and supports_prefixes(model)
         self._generator = Generator(model, self.pad_token_id, compile=compile)
@@ -117,7 +116,7 @@ class Inference:
 
     def prompt(self, question: Question) -> str:
         """The whole prompt of a single-turn question, `<image>` in place of each image."""
-        conv = conv_templates[self.conv_mode].copy()
+        conv = conversation_template(self.conv_mode).copy()
         conv.append_message(conv.roles[0], place_images(question.text, len(question.images), self.model.config))
         conv.append_message(conv.roles[1], None)
         return conv.get_prompt()

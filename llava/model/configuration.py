@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
+logger = logging.getLogger(__name__)
+
 MergeRule = Literal["reference", "mean"]
+OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | str, ...]
 _MERGE_RULES = ("reference", "mean")
 
 # The paper splits every budget alike: 54 + 10 of 64, 108 + 20 of 128, 162 + 30 of 192.
 _CONTEXTUAL_SHARE = 10 / 64
 
-_SHORT_FORM = re.compile(r"(?P<method>[A-Za-z_][\w.-]*):(?P<dominant>\d+)(?:\+(?P<contextual>\d+))?")
+_NAME = r"[A-Za-z_][\w.-]*"
+_SHORT_FORM = re.compile(rf"(?P<method>{_NAME}):(?P<dominant>\d+)(?:\+(?P<contextual>\d+))?(?P<options>(?:,[^,|]+)*)")
+_OPTION = re.compile(rf"({_NAME})=(.*)")
+_WORDS = {"true": True, "false": False}
+_EXAMPLES = "'visionzip:54+10', 'random:64,seed=1' or 'visionzip:108+20|METHOD:64'; 'none' switches compression off"
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,9 @@ class CompressionConfig:
         merge: `"reference"` adds the mean of the merged tokens to the target, as the released VisionZip code does;
             `"mean"` averages target and merged tokens, as the paper's text says.
         seed: For methods that draw at random.
+        options: What else the method can be told, by name: numbers, booleans, words, or tuples of these.
+        then: The stage that follows, inside the language model.
+        plugin: The plug-in that the method comes from, empty for one of this package.
     """
 
     method: str = "visionzip"
@@ -39,6 +52,9 @@ class CompressionConfig:
     contextual: int = 0
     merge: MergeRule = "reference"
     seed: int = 0
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+    then: CompressionConfig | None = None
+    plugin: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         for name in ("dominant", "contextual", "seed"):
@@ -53,8 +69,14 @@ class CompressionConfig:
             raise ValueError(f"compression.seed is outside 0..2**63 - 1: {self.seed}")
         if self.merge not in _MERGE_RULES:
             raise ValueError(f"compression.merge must be one of {', '.join(_MERGE_RULES)}, got {self.merge!r}")
-        if not isinstance(self.method, str) or not self.method:
+        if not isinstance(self.method, str) or re.fullmatch(_NAME, self.method) is None:
             raise ValueError(f"compression.method must be the name of a compressor, got {self.method!r}")
+        if self.then is not None and (not isinstance(self.then, CompressionConfig) or self.then.then is not None):
+            raise ValueError(f"compression.then must be a budget without a further stage, got {self.then!r}")
+        object.__setattr__(self, "options", _checked_options(self.options))
+
+    def __hash__(self) -> int:
+        return hash(str(self))
 
     @property
     def num_tokens(self) -> int:
@@ -63,20 +85,40 @@ class CompressionConfig:
 
     @classmethod
     def parse(cls, text: str) -> CompressionConfig | None:
-        """Reads the short form: `visionzip:54+10`, `random:64`, or `none`.
+        """Reads the short form, `METHOD:D[+C][,key=value...]`, or `none`.
+
+        The keys are `merge`, `seed` and the method's own options; `/` joins the values of a list (`layers=2/6`, and
+        `layers=2/` for a list of one). `|` separates two stages. `str` of a config gives its short form back.
 
         Raises:
-            ValueError: The text is none of these.
+            ValueError: The text is not of this form.
         """
         if text.strip().lower() == "none":
             return None
-        match = _SHORT_FORM.fullmatch(text.strip())
+        stages = [cls._parse_stage(part.strip(), text) for part in text.split("|")]
+        if len(stages) > 2:
+            raise ValueError(f"compression {text!r} has {len(stages)} stages; there are two at most")
+        return stages[0] if len(stages) == 1 else replace(stages[0], then=stages[1])
+
+    @classmethod
+    def _parse_stage(cls, stage: str, text: str) -> CompressionConfig:
+        match = _SHORT_FORM.fullmatch(stage)
         if match is None:
             raise ValueError(
-                f"compression {text!r} is not of the form METHOD:DOMINANT+CONTEXTUAL, as in 'visionzip:54+10' "
-                "or 'random:64'; 'none' switches compression off"
+                f"compression {text!r} is not of the form METHOD:DOMINANT+CONTEXTUAL,key=value, as in {_EXAMPLES}"
             )
-        return cls(match["method"], int(match["dominant"]), int(match["contextual"] or 0))
+        options: dict[str, OptionValue] = {}
+        for part in filter(None, match["options"].split(",")):
+            option = _OPTION.fullmatch(part.strip())
+            if option is None or option[1] in options:
+                problem = "is not of the form key=value" if option is None else "stands twice"
+                raise ValueError(f"compression {text!r}: {part.strip()!r} {problem}, as in {_EXAMPLES}")
+            options[option[1]] = _parse_value(option[2])
+        method, contextual = match["method"], match["contextual"]
+        if method == cls.method and contextual is None:
+            _explain_split(int(match["dominant"]))
+        own: dict[str, Any] = {name: options.pop(name) for name in ("merge", "seed") if name in options}
+        return cls(method, int(match["dominant"]), int(contextual or 0), **own, options=options)
 
     @classmethod
     def from_total(cls, total: int, tiles: int = 1, method: str = "visionzip") -> CompressionConfig:
@@ -109,20 +151,86 @@ class CompressionConfig:
         Raises:
             ValueError: An entry is unknown.
         """
-        known = {field.name for field in fields(cls)}
+        known = {entry.name for entry in fields(cls)}
         unknown = sorted(set(entries) - known)
         if unknown:
             raise ValueError(f"unknown entries in compression: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        return cls(**entries)
+        then = entries.get("then")
+        return cls(**{**entries, "then": cls.from_dict(then) if isinstance(then, Mapping) else then})
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry for config.json."""
-        return asdict(self)
+        """The entry for config.json; what is empty is left out, so that entries written before stay the same."""
+        entries = asdict(self)
+        for name in ("options", "then", "plugin"):
+            if not entries[name]:
+                del entries[name]
+        if self.options:
+            entries["options"] = {n: list(v) if isinstance(v, tuple) else v for n, v in self.options.items()}
+        if self.then is not None:
+            entries["then"] = self.then.to_dict()
+        return entries
 
     def __str__(self) -> str:
-        return (
-            f"{self.method}:{self.dominant}+{self.contextual}" if self.contextual else f"{self.method}:{self.dominant}"
-        )
+        budget = f"{self.dominant}+{self.contextual}" if self.contextual else f"{self.dominant}"
+        defaults = CompressionConfig()
+        own = {name: getattr(self, name) for name in ("merge", "seed")}
+        told = {name: value for name, value in own.items() if value != getattr(defaults, name)} | dict(self.options)
+        first = ",".join([f"{self.method}:{budget}", *(f"{name}={_format_value(told[name])}" for name in told)])
+        return first if self.then is None else f"{first}|{self.then}"
+
+
+def _checked_options(options: Any) -> dict[str, OptionValue]:
+    """Options by name, sorted, lists as tuples.
+
+    Raises:
+        TypeError: They are no mapping.
+        ValueError: A name or a value cannot be written in the short form.
+    """
+    if not isinstance(options, Mapping):
+        raise TypeError(f"compression.options must be a mapping, got {options!r}")
+    checked: dict[str, OptionValue] = {}
+    for name in sorted(options, key=str):
+        value = options[name]
+        value = tuple(value) if isinstance(value, list) else value
+        for part in value if isinstance(value, tuple) else (value,):
+            is_word = isinstance(part, str) and re.fullmatch(_NAME, part) and part == _parse_value(part)
+            is_number = isinstance(part, int | float) and math.isfinite(part)
+            if not (is_word or is_number):
+                raise ValueError(f"compression.options: {name}={part!r} is none of a number, true, false or a word")
+        if not isinstance(name, str) or re.fullmatch(_NAME, name) is None or name in ("merge", "seed"):
+            raise ValueError(f"compression.options: {name!r} cannot be the name of an option")
+        checked[name] = value
+    return checked
+
+
+def _parse_value(text: str) -> OptionValue:
+    """A value of the short form: true, false, a whole number, a decimal one, a word, or a list of these."""
+    if "/" in text:
+        parts = text.removesuffix("/").split("/") if text != "/" else []
+        return tuple(_parse_value(part) for part in parts)  # type: ignore[misc]
+    if text in _WORDS:
+        return _WORDS[text]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _format_value(value: OptionValue) -> str:
+    if isinstance(value, tuple):
+        return "/".join(map(_format_value, value)) + ("/" if len(value) < 2 else "")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@cache
+def _explain_split(total: int) -> None:
+    """Says once what a total without a split means."""
+    split = CompressionConfig.from_total(total)
+    logger.warning(
+        "visionzip:%d keeps %d dominant tokens and merges none; the paper's split is %s", total, total, split
+    )
 
 
 CompressionLike: TypeAlias = CompressionConfig | Mapping[str, Any] | str | None

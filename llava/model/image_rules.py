@@ -9,7 +9,7 @@ from typing import Any
 from llava.images.processing import aspect_ratio_of
 from llava.model.anyres import TileLayout
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor import get_compressor
+from llava.model.multimodal_compressor import TileShape, compressor_of
 from llava.model.multimodal_encoder import tower_has_cls
 
 
@@ -98,4 +98,5 @@ class ImageRules:
             ValueError: The method is unknown, or the budget does not fit.
         """
         if compression is not None:
-            get_compressor(compression.method).check(compression, self.num_patches, self.has_cls)
+            side = self.layout.patches_per_side
+            compressor_of(compression).check(compression, TileShape((side, side), self.has_cls))

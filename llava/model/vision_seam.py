@@ -17,8 +17,8 @@ from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 from llava.model.anyres import TileLayout, size_pairs
 from llava.model.compiled_vision import CompiledVision, check_compilable
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
-from llava.model.multimodal_compressor import CompressedTokens, get_compressor
-from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
+from llava.model.multimodal_compressor import CompressedTokens, TileShape, compressor_of, with_plugin
+from llava.model.multimodal_encoder import extract_features, selected_depth, tile_shape
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
 from llava.model.vision_tokens import VisionTokens
@@ -47,7 +47,8 @@ class VisionSeam:
         """
         budget = as_compression(compression)
         if budget is not None:
-            get_compressor(budget.method).check(budget, self.num_patches, tower_has_cls(self.config.vision_config))
+            compressor_of(budget).check(budget, self.tile_shape)
+            budget = with_plugin(budget)
         self.config.compression = None if budget is None else budget.to_dict()
 
     def compile_vision(self, backend: str = "inductor") -> None:
@@ -65,8 +66,12 @@ class VisionSeam:
     @property
     def num_patches(self) -> int:
         """Patches of a tile."""
-        vision = self.config.vision_config
-        return int((vision.image_size // vision.patch_size) ** 2)
+        return self.tile_shape.num_patches
+
+    @property
+    def tile_shape(self) -> TileShape:
+        """What a compressor is told of a tile before it is encoded."""
+        return tile_shape(self.config.vision_config)
 
     @property
     def tokens_per_tile(self) -> int:
@@ -75,7 +80,7 @@ class VisionSeam:
         if budget is not None:
             return budget.num_tokens
         is_full = self.config.vision_feature_select_strategy == "full"
-        return self.num_patches + int(is_full and tower_has_cls(self.config.vision_config))
+        return self.num_patches + int(is_full and self.tile_shape.has_cls)
 
     def check_vision_config(self) -> None:
         """Refuses a config that the seam would misread.
@@ -83,7 +88,7 @@ class VisionSeam:
         Raises:
             ValueError: A field has a value that is not supported; the message names it.
         """
-        has_cls = tower_has_cls(self.config.vision_config)
+        has_cls = self.tile_shape.has_cls
         layer, strategy = self.config.vision_feature_layer, self.config.vision_feature_select_strategy
         if not isinstance(layer, int):
             raise ValueError(f"vision_feature_layer {layer!r}: only a single layer is supported")
@@ -116,7 +121,7 @@ class VisionSeam:
         Returns:
             K tokens of C channels for each tile.
         """
-        compressor = get_compressor(budget.method)
+        compressor = compressor_of(budget)
         layer = self.config.vision_feature_layer
         return compressor(extract_features(self.vision_tower, pixel_values, layer, compressor.needs), budget)
 

@@ -15,7 +15,7 @@ from llava.constants import (
     IMAGE_PLACEHOLDER,
     IMAGE_TOKEN_INDEX,
 )
-from llava.conversation import SeparatorStyle, conv_templates
+from llava.conversation import SeparatorStyle, conversation_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,7 +102,7 @@ def end_token_ids(model: Any) -> set[int]:
 
 def stop_string(conv_mode: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The separator at which a template's answers end, unless it is a special token, which ends them anyway."""
-    conv = conv_templates[conv_mode]
+    conv = conversation_template(conv_mode)
     if conv.sep_style in (SeparatorStyle.PLAIN, SeparatorStyle.LLAMA_2):
         return None
     stop = conv.sep2 if conv.sep_style == SeparatorStyle.TWO else conv.sep

@@ -7,7 +7,7 @@ import json
 import re
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import Conversation, SeparatorStyle, conv_templates
+from llava.conversation import Conversation, SeparatorStyle, conversation_template
 
 _SYSTEM_HERE = "\0"
 
@@ -82,9 +82,7 @@ def chat_template(conv_mode: str, image: str = DEFAULT_IMAGE_TOKEN) -> str:
     Raises:
         ValueError: There is no template of that name.
     """
-    if conv_mode not in conv_templates:
-        raise ValueError(f"no conversation template {conv_mode!r}; there are: {', '.join(conv_templates)}")
-    conv = conv_templates[conv_mode]
+    conv = conversation_template(conv_mode)
     if conv.sep_style == SeparatorStyle.LLAMA_2:
         entries = {"SYSTEM": conv.system, "AFTER_ASSISTANT_TURN": conv.sep, "AFTER_ASSISTANT": f" {conv.sep2}"}
         body = _INSTRUCT

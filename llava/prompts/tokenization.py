@@ -15,12 +15,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.kinds.languages import language_named
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SENTENCEPIECE_FILE = "tokenizer.model"
 _LLAMA_CLASSES = frozenset({"LlamaTokenizer", "LlamaTokenizerFast"})
-_LLAMA_MODEL_TYPES = frozenset({"llama", "mistral", "llava", "llava_llama", "llava_mistral"})
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
@@ -60,7 +61,10 @@ def load_tokenizer(path: str | os.PathLike[str], *, like_slow: bool | None = Non
 
 def _is_llama(settings: dict[str, Any], config: dict[str, Any]) -> bool:
     declared = settings.get("tokenizer_class") or config.get("tokenizer_class")
-    return declared in _LLAMA_CLASSES if declared else config.get("model_type") in _LLAMA_MODEL_TYPES
+    if declared:
+        return declared in _LLAMA_CLASSES
+    kind = language_named(config.get("model_type"))
+    return kind is not None and kind.sentencepiece
 
 
 def _load_like_slow(path: str | os.PathLike[str], model_file: str, settings: dict[str, Any]) -> PreTrainedTokenizerBase:

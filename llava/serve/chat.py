@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, TextStreamer
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import conv_templates
+from llava.conversation import conversation_template
 from llava.images.source import ImageSource, open_image
 from llava.inference import GenerationOptions, Inference
 from llava.inference.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
@@ -44,7 +44,7 @@ class Chat:
         self.token_ids: list[int] = []
         self.messages: list[tuple[str, str]] = []
         self.answer_spans: list[tuple[int, int]] = []
-        self._conversation = conv_templates[inference.conv_mode].copy()
+        self._conversation = conversation_template(inference.conv_mode).copy()
         self._features: list[Tensor] | None = None
         self._cache: DynamicCache | None = None
         self._separator_said = False

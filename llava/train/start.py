@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from llava.conversation import SeparatorStyle, conversation_template
+from llava.kinds.languages import find_language
 from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
 from llava.model.checkpoints.files import read_json, resolve_checkpoint
 from llava.train.arguments import Arguments
@@ -45,6 +47,7 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
     if model_arguments.compression is not None:
         model.set_compression(model_arguments.compression)
     model.config.tokenizer_model_max_length = arguments.training.model_max_length  # data and model cut alike
+    record_template(model.config, model_arguments.version)
     model.config.use_cache = False  # a cache would be filled and never read; it is no part of what is saved
     tokenizer.padding_side = "right"
     if stage.has_adapters:
@@ -53,6 +56,26 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
     if not is_deepspeed_zero3_enabled():  # which splits the parameters, in the dtype that they are loaded in
         _set_dtypes(model, run_dtype(arguments), keep_norms=stage.quantised)
     return tokenizer, model, image_processor
+
+
+def record_template(config: Any, version: str) -> None:
+    """Notes the conversation template of a training in the model's config, so that the model is asked in it later.
+
+    The language model's usual template is not noted, nor that of LLaVA's first stage, in which nobody asks.
+
+    Args:
+        config: Of the model.
+        version: Name of the template.
+    """
+    chosen = conversation_template(version)
+    if chosen.sep_style == SeparatorStyle.PLAIN:
+        return
+    language = find_language(config.text_config)
+    is_usual = language is not None and chosen == conversation_template(language.template)
+    if not is_usual:
+        config.conv_mode = version
+    elif getattr(config, "conv_mode", None) is not None:
+        config.conv_mode = None  # of an earlier training in another template
 
 
 def _from_checkpoint(arguments: Arguments, attention: str | None) -> tuple[Any, Any, Any]:

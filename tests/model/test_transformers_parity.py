@@ -89,9 +89,9 @@ def test_published_names_load(nested, tmp_path):
     theirs.save_pretrained(tmp_path)
     state = theirs.state_dict()
     if nested:
-        from llava.model.checkpoints.names import TRANSFORMERS_NAMES, to_file_names, tower_root
+        from llava.model.checkpoints.names import to_file_names, tower_root, transformers_names
 
-        state = to_file_names(state, TRANSFORMERS_NAMES, tower_root(state))
+        state = to_file_names(state, transformers_names("vision_model."), tower_root(state))
         assert "language_model.model.embed_tokens.weight" in state
         assert "vision_tower.vision_model.embeddings.class_embedding" in state
         assert "language_model.lm_head.weight" in state

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llava.conversation import conv_templates
+from llava.conversation import conversation_template
 from llava.images.source import source_key
 from llava.images.store import ImageStore
 from llava.inference import Inference, Question
@@ -99,7 +99,7 @@ def _prepare(inference: Inference, store: ImageStore, number: int, question: Que
     if not answer:
         raise ValueError(f"there is no answer to score after {question.text[:80]!r}")
     model = inference.model
-    conv = conv_templates[inference.conv_mode].copy()
+    conv = conversation_template(inference.conv_mode).copy()
     conv.append_message(conv.roles[0], place_images(question.text, len(question.images), model.config))
     conv.append_message(conv.roles[1], None)
     prompt = inference.tokenize(conv.get_prompt())

@@ -16,8 +16,9 @@ from llava.conversation import default_conv_mode
 from llava.hub.formats.export_source import HEAD, ExportSource, copied_settings
 from llava.hub.formats.vocabulary import AddedRows, add_image_token
 from llava.images.processing import load_image_processor
+from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
-from llava.model.checkpoints.names import TRANSFORMERS_NAMES, to_file_names
+from llava.model.checkpoints.names import to_file_names, transformers_names
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.multimodal_encoder import tower_has_cls
 from llava.prompts.chat_template import chat_template
@@ -83,7 +84,8 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
     _write_processor(source, folder)
     if template is not None:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    return Layout(to_file_names(source.tensors, TRANSFORMERS_NAMES, source.tower), tuple(notes), rows)
+    prefix = tower_kind(config.vision_config).file_prefix
+    return Layout(to_file_names(source.tensors, transformers_names(prefix), source.tower), tuple(notes), rows)
 
 
 def _refuse_other_merges(source: ExportSource) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from llava.hub.formats.export_source import ExportSource, copied_settings
 from llava.hub.formats.hf import Layout, is_local_path, main_dtype
-from llava.hub.formats.llava_entries import OPENAI_TOWER, is_openai_tower, llava_config
+from llava.hub.formats.llava_entries import llava_config
 from llava.hub.formats.llava_tokenizer import write_llava_tokenizer
 from llava.hub.formats.vocabulary import drop_image_token
 from llava.hub.staging import MANIFEST
+from llava.kinds.languages import find_language
+from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
 from llava.model.checkpoints.names import LLAVA_NAMES, to_file_names
 
@@ -53,7 +55,8 @@ def write_llava(
             f"The weights hold a vision tower, but config.json says no {_UNFREEZE}: haotian-liu/LLaVA takes the one "
             "that mm_vision_tower names."
         )
-    wanted = ["llava", "mistral"] if "mistral" in entries["model_type"] else ["llava"]
+    language = find_language(source.config.text_config)
+    wanted = language.llava_folder_words if language is not None else ()
     if any(word not in name.lower() for word in wanted):
         notes.append(
             f"haotian-liu/LLaVA chooses its classes by the folder's name: let it contain {' and '.join(wanted)}."
@@ -97,7 +100,7 @@ def name_tower(entries: dict[str, Any], vision: Any, given: str | None, where: s
     Raises:
         CheckpointError: No tower is known.
     """
-    named = given or entries.get("mm_vision_tower") or (OPENAI_TOWER if is_openai_tower(vision) else None)
+    named = given or entries.get("mm_vision_tower") or tower_kind(vision).published_name(vision)
     if named is None:
         raise CheckpointError(
             f"{where}: config.json does not say which CLIP its vision tower is, which haotian-liu/LLaVA needs; give "

@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from llava.hub.formats.hf import without_local_paths
-from llava.model.checkpoints.config_adapter import LANGUAGE_MODELS
+from llava.kinds.languages import LanguageKind, find_language
+from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
 from llava.model.configuration import as_compression
-from llava.model.multimodal_encoder import tower_has_cls
-
-OPENAI_TOWER = "openai/clip-vit-large-patch14-336"
-_OPENAI_SHAPE = {"hidden_size": 1024, "num_hidden_layers": 24, "image_size": 336, "patch_size": 14}
-_ARCHITECTURES = {"llama": "LlavaLlamaForCausalLM", "mistral": "LlavaMistralForCausalLM"}
-_MODEL_TYPES = {language: llava for llava, language in LANGUAGE_MODELS.items() if llava != "llava"}
 
 # What transformers 4.37, for which LLaVA was written, has in a config of Llama or Mistral.
 _LANGUAGE_ENTRIES = (
@@ -25,7 +20,7 @@ _LANGUAGE_ENTRIES = (
     *("sliding_window", "use_cache", "vocab_size"),
 )
 _LLAVA_PREFIXES = ("mm_", "image_", "tokenizer_", "tune_mm_", "freeze_mm_", "unfreeze_mm_")
-_LLAVA_ENTRIES = ("use_mm_proj", "max_sequence_length")
+_LLAVA_ENTRIES = ("use_mm_proj", "max_sequence_length", "conv_mode")
 _TRANSFORMERS_OWN = ("image_token_index", "image_token_id", "image_seq_length", "image_grid_pinpoints")
 
 
@@ -41,8 +36,7 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
         CheckpointError: haotian-liu/LLaVA, or transformers 4.37 under it, has no word for what an entry says.
     """
     text, vision = config.text_config, config.vision_config
-    kind = text.model_type
-    _refuse_what_llava_lacks(config, where)
+    language_kind = _known_to_llava(config, where)
     is_next = config.model_type == "llava_next"
     own = {
         name: value
@@ -63,8 +57,8 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
         **_rope(text, where),
         **tower,
         **without_local_paths(own, Path(where), []),
-        "architectures": [_ARCHITECTURES[kind]],
-        "model_type": _MODEL_TYPES[kind],
+        "architectures": [language_kind.llava_class],
+        "model_type": language_kind.llava_model_types[0],
         "mm_vision_select_feature": "patch" if config.vision_feature_select_strategy == "default" else "cls_patch",
         "mm_vision_select_layer": config.vision_feature_layer,
         "tie_word_embeddings": bool(config.tie_word_embeddings),
@@ -78,26 +72,31 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
     return entries
 
 
-def is_openai_tower(vision: Any) -> bool:
-    """Whether a tower has the shape of the one that every published LLaVA has."""
-    return all(getattr(vision, name, None) == value for name, value in _OPENAI_SHAPE.items())
+def _known_to_llava(config: Any, where: str) -> LanguageKind:
+    """The kind of the language model.
 
-
-def _refuse_what_llava_lacks(config: Any, where: str) -> None:
+    Raises:
+        CheckpointError: Something about the model is unknown to haotian-liu/LLaVA.
+    """
     text = config.text_config
+    kind = find_language(text)
     head_dim = getattr(text, "head_dim", None)
     unusual = {
-        "text_config.model_type": (text.model_type, text.model_type in _MODEL_TYPES),
+        "text_config.model_type": (text.model_type, kind is not None and kind.llava_class is not None),
         "text_config.head_dim": (head_dim, head_dim in (None, text.hidden_size // text.num_attention_heads)),
         "text_config.mlp_bias": (getattr(text, "mlp_bias", False), not getattr(text, "mlp_bias", False)),
-        "vision_config.model_type": (config.vision_config.model_type, tower_has_cls(config.vision_config)),
+        "vision_config.model_type": (
+            config.vision_config.model_type,
+            tower_kind(config.vision_config).known_to_llava,
+        ),
         "vision_feature_layer": (config.vision_feature_layer, isinstance(config.vision_feature_layer, int)),
         "projector_hidden_act": (config.projector_hidden_act, config.projector_hidden_act == "gelu"),
         "multimodal_projector_bias": (config.multimodal_projector_bias, config.multimodal_projector_bias),
     }
     refused = [f"{name} {value!r}" for name, (value, is_known) in unusual.items() if not is_known]
-    if refused:
+    if refused or kind is None:
         raise CheckpointError(f"{where}: config.json: {', '.join(refused)}: haotian-liu/LLaVA knows no such model")
+    return kind
 
 
 def _rope(text: Any, where: str) -> dict[str, Any]:

@@ -10,18 +10,17 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PretrainedConfig
 
 from llava.images.processing import parse_pinpoints
+from llava.kinds.languages import LANGUAGES, language_named
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.multimodal_encoder import tower_has_cls
 
-# LLaVA's model_type -> the language model's. `llava` is what the first LLaVA-1.5 checkpoints say.
-LANGUAGE_MODELS = {"llava": "llama", "llava_llama": "llama", "llava_mistral": "mistral"}
 _SELECT_STRATEGY = {"patch": "default", "cls_patch": "full"}
 _PROJECTOR_TYPE = "mlp2x_gelu"
 
 # Entries of LLaVA that are about the whole model; the others describe its language model.
 _WHOLE_MODEL_PREFIXES = ("mm_", "image_", "tokenizer_", "tune_mm_", "freeze_mm_", "unfreeze_mm_")
-_WHOLE_MODEL_ENTRIES = ("use_mm_proj", "max_sequence_length", "compression")
+_WHOLE_MODEL_ENTRIES = ("use_mm_proj", "max_sequence_length", "compression", "conv_mode")
 _DROPPED = ("model_type", "architectures", "auto_map", "_name_or_path", "transformers_version", "torch_dtype", "dtype")
 
 
@@ -112,10 +111,12 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         CheckpointError: An entry has a value that is not supported.
     """
     model_type = raw.get("model_type")
-    if model_type not in LANGUAGE_MODELS:
+    language = language_named(model_type)
+    if language is None:
+        known = sorted({name for kind in LANGUAGES if kind.is_supported for name in kind.llava_model_types})
         raise CheckpointError(
-            f"{where}: config.json: model_type {model_type!r} is not supported; supported: "
-            f"{', '.join(sorted(LANGUAGE_MODELS))}, and transformers' llava and llava_next"
+            f"{where}: config.json: model_type {model_type!r} is not supported; supported: {', '.join(known)}, and "
+            "transformers' llava and llava_next"
         )
     projector_type = raw.get("mm_projector_type", "linear")
     if projector_type != _PROJECTOR_TYPE:
@@ -128,7 +129,7 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         raise CheckpointError(f"{where}: config.json: mm_vision_select_feature {select!r} is none of patch, cls_patch")
 
     text_entries = {name: value for name, value in raw.items() if not _is_whole_model(name) and name not in _DROPPED}
-    text_config = CONFIG_MAPPING[LANGUAGE_MODELS[model_type]](**text_entries)
+    text_config = CONFIG_MAPPING[language.model_type](**text_entries)
     has_cls = tower_has_cls(vision_config)
     merge_type = raw.get("mm_patch_merge_type") or "flat"
     aspect_ratio = raw.get("image_aspect_ratio") or "square"

@@ -20,7 +20,7 @@ LLAVA_NAMES: Table = (
 )
 
 # As published in llava-hf/*. This is what `save_pretrained` writes.
-TRANSFORMERS_NAMES: Table = (
+_PUBLISHED_NAMES: Table = (
     ("language_model.lm_head.", "lm_head."),
     ("language_model.model.", "model.language_model."),
     ("vision_tower.vision_model.", "{tower}"),
@@ -30,7 +30,7 @@ TRANSFORMERS_NAMES: Table = (
 
 # Other spellings that transformers has written over time; read, never written.
 _TRANSFORMERS_SPELLINGS: Table = (
-    *TRANSFORMERS_NAMES,
+    *_PUBLISHED_NAMES,
     ("model.vision_tower.vision_model.", "{tower}"),
     ("vision_tower.", "{tower}"),
     ("model.vision_tower.", "{tower}"),
@@ -47,6 +47,16 @@ _DERIVED = re.compile(r"(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)$")
 # peft wraps a model once, DeepSpeed at times once more; LLaVA's class then says `model` twice.
 _WRAPPERS = re.compile(r"^(?:module\.|base_model\.model\.)*(?:model\.(?=model\.))*")
 _NOT_OF_THE_TOWER = re.compile(r"(^|\.)(text_model|text_projection|visual_projection|logit_scale|logit_bias)(\.|$)")
+
+
+def transformers_names(file_prefix: str) -> Table:
+    """The names that `save_pretrained` writes.
+
+    Args:
+        file_prefix: Of the tower, see `TowerKind`.
+    """
+    tower = ("vision_tower.vision_model.", "{tower}")
+    return tuple((f"vision_tower.{file_prefix}", new) if (old, new) == tower else (old, new) for old, new in _PUBLISHED_NAMES)
 
 
 def tower_root(module_names: Iterable[str]) -> str:

@@ -26,6 +26,8 @@ from llava.model.checkpoints.files import (
     resolve_checkpoint,
     weight_files,
 )
+from llava.kinds.languages import LANGUAGES, language_named
+from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.config_adapter import (
     adapt_config,
     is_llava_format,
@@ -140,15 +142,19 @@ def parts_from_base(
         CheckpointError: A part cannot be loaded.
     """
     base = read_json(folder / "config.json")
-    kind = base.get("model_type")
-    if kind not in ("llama", "mistral"):
-        raise CheckpointError(f"{folder}: config.json: model_type {kind!r} is not a supported language model")
-    raw = {**base, **llava_entries, "model_type": f"llava_{kind}"}
+    language = language_named(base.get("model_type"))
+    if language is None:
+        known = sorted({kind.model_type for kind in LANGUAGES if kind.is_supported})
+        raise CheckpointError(
+            f"{folder}: config.json: model_type {base.get('model_type')!r} is not a supported language model; there "
+            f"are {', '.join(known)}"
+        )
+    raw = {**base, **llava_entries, "model_type": language.llava_model_types[0]}
     tower = tower_folder(raw, vision_source or Path(), weights=True)
     config = adapt_config(raw, vision_config_from(tower), folder)
     root = _module_root(config)
     state = to_module_names(_weights(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
-    state.update(_tower_state(tower, root))
+    state.update(_tower_state(tower, config, root))
     random = [_NEWLINE] if config.model_type == "llava_next" else []
     if projector is None:
         random.append(_PROJECTOR)
@@ -169,7 +175,7 @@ def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     state = to_module_names(_weights(files), LLAVA_NAMES, root)
     has_tower = any(name.startswith("model.vision_tower.") for name in state)
     if not has_tower:
-        state.update(_tower_state(tower_folder(raw, folder, weights=True), root))
+        state.update(_tower_state(tower_folder(raw, folder, weights=True), config, root))
     unused = {}
     if config.model_type == "llava" and _NEWLINE in state:
         unused[_NEWLINE] = state.pop(_NEWLINE)  # LLaVA saves it with every model that has ever been trained as NeXT
@@ -191,6 +197,8 @@ def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | st
     for entry in ("compression", "image_aspect_ratio") if is_adapter(folder) else ("compression",):
         if entry in raw or not is_whole:
             setattr(parts.config, entry, raw.get(entry))
+    if "conv_mode" in raw:  # the template of the training, which may be another than the base's
+        parts.config.conv_mode = raw["conv_mode"]
     if (folder / "tokenizer_config.json").is_file():
         parts.tokenizer_folder = folder
     return parts
@@ -255,10 +263,11 @@ def _in_memory(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
     return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}
 
 
-def _tower_state(folder: Path, root: str) -> dict[str, StoredTensor]:
+def _tower_state(folder: Path, config: LlavaConfig | LlavaNextConfig, root: str) -> dict[str, StoredTensor]:
     """The tower's tensors, from its own checkpoint or from that of a whole CLIP or SigLIP model."""
-    tensors = {name: value for name, value in _weights(_required_weights(folder)).items() if belongs_to_tower(name)}
-    return to_module_names(tensors, TOWER_NAMES, root)
+    spelled = tower_kind(config.vision_config).spelled_as_module
+    files = _weights(_required_weights(folder))
+    return to_module_names({spelled(name): files[name] for name in files if belongs_to_tower(name)}, TOWER_NAMES, root)
 
 
 def _expected_shapes(config: LlavaConfig | LlavaNextConfig, model_class: type[Any]) -> dict[str, tuple[int, ...]]:

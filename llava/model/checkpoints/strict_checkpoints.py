@@ -7,10 +7,11 @@ from typing import Any
 
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 from llava.model.checkpoints.parts import check_tensors, parts_of_checkpoint, set_generation_config
-from llava.model.checkpoints.names import TRANSFORMERS_NAMES, to_file_names, tower_root
+from llava.model.checkpoints.names import to_file_names, tower_root, transformers_names
 from llava.model.checkpoints.stored_tensor import StoredTensor
 
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
@@ -67,7 +68,8 @@ class StrictCheckpoints:
         if getattr(self, "_hf_peft_config_loaded", False):  # then the adapters alone are written, in peft's format
             return super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)  # type: ignore[misc]
         own = self.state_dict() if state_dict is None else state_dict  # type: ignore[attr-defined]
-        renamed = to_file_names(own, TRANSFORMERS_NAMES, tower_root(own))
+        prefix = tower_kind(self.config.vision_config).file_prefix  # type: ignore[attr-defined]
+        renamed = to_file_names(own, transformers_names(prefix), tower_root(own))
         return super().save_pretrained(  # type: ignore[misc]
             save_directory, *args, state_dict=renamed, save_original_format=False, **kwargs
         )

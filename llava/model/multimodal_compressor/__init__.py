@@ -1,22 +1,27 @@
 """Compressors: pure functions of tensors, and a registry. They know nothing of models."""
 
-from llava.model.multimodal_compressor import baselines as _baselines  # registers random and uniform
 from llava.model.multimodal_compressor.registry import (
+    COMPRESSORS,
     Compressor,
     available_compressors,
+    compressor_of,
     get_compressor,
     register_compressor,
+    with_plugin,
 )
-from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures
+from llava.model.multimodal_compressor.types import CompressedTokens, TileShape, VisionFeatures
 from llava.model.multimodal_compressor.visionzip import visionzip
 
 __all__ = [
+    "COMPRESSORS",
     "CompressedTokens",
     "Compressor",
+    "TileShape",
     "VisionFeatures",
     "available_compressors",
+    "compressor_of",
     "get_compressor",
     "register_compressor",
     "visionzip",
+    "with_plugin",
 ]
-del _baselines

@@ -1,16 +1,24 @@
-"""The registry of compressors: what each needs from the tower, and which budgets it accepts."""
+"""The registry of compressors: what each needs from the tower, which options it has, and which budgets it accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias
 
+from llava.kinds import Registry
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures
+from llava.model.multimodal_compressor.types import CompressedTokens, TileShape, VisionFeatures
 
 Need = Literal["keys", "saliency", "digest"]
-CompressFunction: TypeAlias = Callable[[VisionFeatures, CompressionConfig], CompressedTokens]
+NEEDS: tuple[Need, ...] = ("keys", "saliency", "digest")
+CompressFunction: TypeAlias = Callable[..., CompressedTokens]
+CheckFunction: TypeAlias = Callable[[CompressionConfig, TileShape], None]
+
+COMPRESSORS: Registry[Compressor] = Registry(
+    "compression method",
+    builtin=("llava.model.multimodal_compressor.baselines", "llava.model.multimodal_compressor.visionzip"),
+)
 
 
 @dataclass(frozen=True)
@@ -19,19 +27,54 @@ class Compressor:
 
     Attributes:
         name: What `CompressionConfig.method` calls it.
-        function: Maps the features of B tiles and the budget of one to `budget.num_tokens` tokens a tile.
+        function: Maps the features of B tiles and the budget of one, and its options if it has any, to
+            `budget.num_tokens` tokens a tile.
         needs: The optional fields of `VisionFeatures` that it reads; a tower computes no others.
         keeps_cls: Whether the CLS token, where the tower has one, is among the kept tokens and counts as one.
+        options: A frozen dataclass of what else it can be told; its `__post_init__` refuses what is out of range.
+        own_check: Refuses budgets that the tower could fill and the method cannot.
     """
 
     name: str
     function: CompressFunction
     needs: frozenset[Need]
     keeps_cls: bool
+    options: type[Any] | None = None
+    own_check: CheckFunction | None = None
 
-    def check(self, budget: CompressionConfig, num_patches: int, has_cls: bool) -> None:
-        """Raises ValueError with the allowed range if the budget does not fit the tower."""
-        check_budget(budget, num_patches, int(has_cls and self.keeps_cls))
+    def check(self, budget: CompressionConfig, tile: TileShape) -> None:
+        """Refuses a budget before any image is encoded.
+
+        Raises:
+            ValueError: It does not fit the tower (with the allowed range), an option is unknown or out of range, or
+                the method itself cannot have it.
+        """
+        check_budget(budget, tile.num_patches, int(tile.has_cls and self.keeps_cls))
+        self.options_of(budget)
+        if self.own_check is not None:
+            self.own_check(budget, tile)
+        if budget.then is not None:
+            raise ValueError(f"compression {budget}: no method prunes inside the language model yet: {budget.then}")
+
+    def options_of(self, budget: CompressionConfig) -> Any:
+        """The options that a budget sets, typed; None if the method has none.
+
+        Raises:
+            ValueError: An option is unknown, of another type, or out of range.
+        """
+        known = [] if self.options is None else [entry.name for entry in fields(self.options)]
+        unknown = sorted(set(budget.options) - set(known))
+        if unknown:
+            raise ValueError(
+                f"compression {budget}: {self.name} has no option {', '.join(unknown)}; it has: "
+                f"{', '.join(['merge', 'seed', *known])}"
+            )
+        if self.options is None:
+            return None
+        try:
+            return self.options(**budget.options)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"compression {budget}: {error}") from error
 
     def __call__(self, features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
         """Compresses B tiles to K = `budget.num_tokens` tokens each.
@@ -39,7 +82,8 @@ class Compressor:
         Raises:
             RuntimeError: The function returned another number of tokens than its budget says.
         """
-        compressed = self.function(features, budget)
+        options = self.options_of(budget)
+        compressed = self.function(features, budget, *(() if options is None else (options,)))
         if compressed.tokens.shape[1] != budget.num_tokens:
             raise RuntimeError(
                 f"compressor {self.name!r} returned {compressed.tokens.shape[1]} tokens for the budget {budget}, "
@@ -49,11 +93,13 @@ class Compressor:
         return compressed
 
 
-_COMPRESSORS: dict[str, Compressor] = {}
-
-
 def register_compressor(
-    name: str, *, needs: Iterable[Need] = (), keeps_cls: bool = False
+    name: str,
+    *,
+    needs: Iterable[Need] = (),
+    keeps_cls: bool = False,
+    options: type[Any] | None = None,
+    check: CheckFunction | None = None,
 ) -> Callable[[CompressFunction], CompressFunction]:
     """Decorator that makes a function available as `compression="name:K"`.
 
@@ -61,19 +107,19 @@ def register_compressor(
         name: Must be free.
         needs: Optional fields of `VisionFeatures` that the function reads: `keys`, `saliency`, `digest`.
         keeps_cls: Whether the tower's CLS token is one of the kept tokens.
+        options: A frozen dataclass; the function then takes one as its third argument.
+        check: Raises ValueError for a budget that the method cannot have; called when a model is loaded.
 
     Raises:
         ValueError: The name is taken, or a need is unknown.
     """
     wanted = frozenset(needs)
-    unknown = wanted - {"keys", "saliency", "digest"}
+    unknown = wanted - set(NEEDS)
     if unknown:
-        raise ValueError(f"compressor {name!r} needs {', '.join(sorted(unknown))}; towers give keys, saliency, digest")
+        raise ValueError(f"compressor {name!r} needs {', '.join(sorted(unknown))}; towers give {', '.join(NEEDS)}")
 
     def register(function: CompressFunction) -> CompressFunction:
-        if name in _COMPRESSORS:
-            raise ValueError(f"a compressor named {name!r} is registered already")
-        _COMPRESSORS[name] = Compressor(name, function, wanted, keeps_cls)
+        COMPRESSORS.register(name, Compressor(name, function, wanted, keeps_cls, options, check), depth=2)
         return function
 
     return register
@@ -85,18 +131,32 @@ def get_compressor(name: str) -> Compressor:
     Raises:
         ValueError: There is none; the message lists those there are.
     """
-    try:
-        return _COMPRESSORS[name]
-    except KeyError:
+    return COMPRESSORS.get(name)
+
+
+def compressor_of(budget: CompressionConfig) -> Compressor:
+    """The compressor that a budget asks for.
+
+    Raises:
+        ValueError: It is not registered; the message names the plug-in that it came from, where that is known.
+    """
+    found = COMPRESSORS.find(budget.method)
+    if found is None and budget.plugin:
         raise ValueError(
-            f"unknown compression method {name!r}; registered: {', '.join(available_compressors())}. A compressor from "
-            "outside this package must be imported before the model is loaded"
-        ) from None
+            f"unknown compression method {budget.method!r}: it comes from the plug-in {budget.plugin}; give it with "
+            "--plugin, or in LLAVA_PLUGINS"
+        )
+    return COMPRESSORS.get(budget.method) if found is None else found
+
+
+def with_plugin(budget: CompressionConfig) -> CompressionConfig:
+    """The same budget, with the plug-in that its method comes from noted; that is what a checkpoint keeps."""
+    return replace(budget, plugin=COMPRESSORS.plugin_name(budget.method) or "")
 
 
 def available_compressors() -> list[str]:
     """Names of all registered compressors."""
-    return sorted(_COMPRESSORS)
+    return COMPRESSORS.names()
 
 
 def check_budget(budget: CompressionConfig, num_patches: int, num_cls: int) -> None:

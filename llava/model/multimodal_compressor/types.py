@@ -12,6 +12,24 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class TileShape:
+    """What is known of a tile before it is encoded.
+
+    Attributes:
+        grid: (h, w), the patches' rows and columns.
+        has_cls: Whether the tower has a CLS token.
+    """
+
+    grid: tuple[int, int]
+    has_cls: bool
+
+    @property
+    def num_patches(self) -> int:
+        """P = h * w."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True)
 class VisionFeatures:
     """What a tower tells a compressor about B tiles. `keys`, `saliency` and `digest` are there only if asked for.
 

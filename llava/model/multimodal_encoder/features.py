@@ -1,22 +1,21 @@
 """Vision tower -> `VisionFeatures`: hidden states, keys and saliency of one layer, and no attention map.
 
-The towers are transformers' own CLIP and SigLIP modules, run layer by layer up to the selected one; what comes after it
-is never run. Shapes: B tiles, N tokens, P patches, H heads, d channels a head, C = H * d.
+The towers are transformers' own modules, run layer by layer up to the selected one; what comes after it is never run.
+Where their parts are, `TowerKind` says. Shapes: B tiles, N tokens, P patches, H heads, d channels a head, C = H * d.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from llava.kinds.towers import TowerKind, tower_kind
 from llava.model.multimodal_compressor.registry import Need
-from llava.model.multimodal_compressor.types import VisionFeatures
-
-# model_type of a vision config -> whether the tower has a CLS token
-TOWERS_WITH_CLS: dict[str, bool] = {"clip_vision_model": True, "siglip_vision_model": False}
+from llava.model.multimodal_compressor.types import TileShape, VisionFeatures
 
 # Rows of the attention map that exist at a time when a tower has no CLS token.
 _QUERY_BLOCK = 128
@@ -28,12 +27,17 @@ def tower_has_cls(vision_config: Any) -> bool:
     Raises:
         ValueError: The tower is of a kind that is not supported.
     """
-    model_type = vision_config.model_type
-    if model_type not in TOWERS_WITH_CLS:
-        raise ValueError(
-            f"vision_config.model_type {model_type!r} is not supported; supported: {', '.join(sorted(TOWERS_WITH_CLS))}"
-        )
-    return TOWERS_WITH_CLS[model_type]
+    return tower_kind(vision_config).has_cls
+
+
+def tile_shape(vision_config: Any) -> TileShape:
+    """What is known of the tower's tiles before any is encoded.
+
+    Raises:
+        ValueError: The tower is of a kind that is not supported.
+    """
+    side = int(vision_config.image_size // vision_config.patch_size)
+    return TileShape((side, side), tower_has_cls(vision_config))
 
 
 def selected_depth(vision_feature_layer: int, num_layers: int) -> int:
@@ -60,7 +64,7 @@ def extract_features(
     """Runs a tower up to the selected layer.
 
     Args:
-        tower: transformers' `CLIPVisionModel` or `SiglipVisionModel`.
+        tower: transformers' module of a registered kind, such as `CLIPVisionModel`.
         pixel_values: (B, 3, height, width).
         vision_feature_layer: Index into the hidden states, as in transformers' config; LLaVA uses -2.
         needs: What a compressor wants beside the hidden states: `keys`, `saliency`, `digest`.
@@ -72,41 +76,42 @@ def extract_features(
         ValueError: Keys or saliency are asked of the embeddings, which no attention made.
     """
     core: Any = getattr(tower, "vision_model", tower)  # transformers before 5.20 nests the tower once more
-    has_cls = tower_has_cls(core.config)
-    depth = selected_depth(vision_feature_layer, len(core.encoder.layers))
+    kind = tower_kind(core.config)
+    layers = attrgetter(kind.layers)(core)
+    depth = selected_depth(vision_feature_layer, len(layers))
     if depth == 0 and not needs.isdisjoint({"keys", "saliency"}):
         raise ValueError("vision_feature_layer selects the embeddings, before any attention; compression needs a layer")
 
     hidden = core.embeddings(pixel_values)  # (B, N, C)
-    if has_cls:
-        hidden = core.pre_layrnorm(hidden)
+    if kind.embedding_norm is not None:
+        hidden = attrgetter(kind.embedding_norm)(core)(hidden)
     keys = saliency = None
-    for layer in core.encoder.layers[: max(depth - 1, 0)]:
+    for layer in layers[: max(depth - 1, 0)]:
         hidden = layer(hidden, attention_mask=None)
     if depth > 0:
-        last = core.encoder.layers[depth - 1]
+        last = layers[depth - 1]
         if not needs.isdisjoint({"keys", "saliency"}):
-            keys, saliency = _keys_and_saliency(last, hidden, has_cls)
+            keys, saliency = _keys_and_saliency(kind, last, hidden)
         hidden = last(hidden, attention_mask=None)
 
-    side = core.config.image_size // core.config.patch_size
     digest = _digest(pixel_values) if "digest" in needs else None
-    return VisionFeatures(hidden, (side, side), has_cls, keys, saliency, digest)
+    return VisionFeatures(hidden, tile_shape(core.config).grid, kind.has_cls, keys, saliency, digest)
 
 
-def _keys_and_saliency(layer: Any, hidden: Tensor, has_cls: bool) -> tuple[Tensor, Tensor]:
+def _keys_and_saliency(kind: TowerKind, layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """What VisionZip reads of a layer: keys, mean over heads (B, N, d), and attention received (B, P), both fp32."""
-    attention = layer.self_attn
-    normed = layer.layer_norm1(hidden)
+    attention = attrgetter(kind.attention)(layer)
+    scale = getattr(attention, kind.attention_scale)
+    normed = attrgetter(kind.attention_norm)(layer)(hidden)
     shape = (*normed.shape[:2], -1, attention.head_dim)
     keys = attention.k_proj(normed).view(shape)  # (B, N, H, d)
     mean_keys = keys.float().mean(dim=2)
     keys = keys.transpose(1, 2)  # (B, H, N, d)
-    queries = normed[:, :1] if has_cls else normed
+    queries = normed[:, :1] if kind.has_cls else normed
     queries = attention.q_proj(queries).view(*queries.shape[:2], -1, attention.head_dim).transpose(1, 2)  # (B, H, Q, d)
-    if has_cls:
-        return mean_keys, _attention(queries, keys, attention.scale).sum(dim=(1, 2))[:, 1:]
-    return mean_keys, received_attention(queries, keys, attention.scale)
+    if kind.has_cls:
+        return mean_keys, _attention(queries, keys, scale).sum(dim=(1, 2))[:, 1:]
+    return mean_keys, received_attention(queries, keys, scale)
 
 
 def _attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:

@@ -1,0 +1,70 @@
+"""Language models: all that is known of a kind of language model, as one descriptor in one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llava.kinds.registry import Registry
+
+
+@dataclass(frozen=True)
+class LanguageKind:
+    """A language model of transformers, as LLaVA is made of it.
+
+    Attributes:
+        name: What it is called here.
+        model_type: Of its config.
+        template: Name of the conversation template that its LLaVAs were tuned with.
+        vocabularies: Sizes of the vocabulary that tell it from others of the same `model_type`; None for all.
+        llava_model_types: What config.json of LLaVA's format calls a LLaVA made of it, the name that is written first.
+        is_supported: Whether such a LLaVA is loaded; if not, only its template is known.
+        llava_class: haotian-liu/LLaVA's class of such a LLaVA; None if it has none, and then nothing is exported to it.
+        llava_folder_words: What the folder's name must contain for haotian-liu/LLaVA to choose that class.
+        sentencepiece: Whether its tokenizer is SentencePiece's, of which LLaVA reads `tokenizer.model`.
+    """
+
+    name: str
+    model_type: str
+    template: str
+    vocabularies: range | None = None
+    llava_model_types: tuple[str, ...] = ()
+    is_supported: bool = True
+    llava_class: str | None = None
+    llava_folder_words: tuple[str, ...] = ("llava",)
+    sentencepiece: bool = False
+
+    def fits(self, config: Any) -> bool:
+        """Whether the config of a language model, or LLaVA's of a whole model, is of this kind."""
+        if getattr(config, "model_type", None) not in (self.model_type, *self.llava_model_types):
+            return False
+        return self.vocabularies is None or getattr(config, "vocab_size", 0) in self.vocabularies
+
+
+LANGUAGES: Registry[LanguageKind] = Registry(
+    "language model",
+    builtin=tuple(f"llava.kinds.languages.{name}" for name in ("llama", "llama3", "mistral", "mpt", "qwen2")),
+)
+
+
+def register_language(kind: LanguageKind) -> LanguageKind:
+    """Makes a language model known by its name.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    return LANGUAGES.register(kind.name, kind, depth=2)
+
+
+def find_language(config: Any) -> LanguageKind | None:
+    """The kind of a config, of a language model or of LLaVA's format, None if it is not known."""
+    return next((kind for kind in LANGUAGES if kind.fits(config)), None)
+
+
+def language_named(model_type: Any) -> LanguageKind | None:
+    """A supported kind that a config.json calls by this `model_type`, its own or LLaVA's, None if there is none.
+
+    Kinds that share a name share the architecture too, and differ in their vocabulary only.
+    """
+    supported = (kind for kind in LANGUAGES if kind.is_supported)
+    return next((kind for kind in supported if model_type in (kind.model_type, *kind.llava_model_types)), None)
