@@ -34,13 +34,13 @@ def load_transformers(folder: Path) -> nn.Module:
 
 def load_plainly(folder: Path) -> nn.Module:
     """As programs do that know no better: the state dict is whole when the model is filled."""
+    from llava.kinds.families import family_of
     from llava.model.checkpoints.parts import parts_of_checkpoint
-    from llava.model.llava_arch import model_class_of
 
     parts = parts_of_checkpoint(folder)
     state = {name: tensor.read() for name, tensor in parts.state.items()}
     with torch.device("meta"):
-        model = model_class_of(parts.config)(parts.config).to(torch.bfloat16)
+        model = family_of(parts.config).model()(parts.config).to(torch.bfloat16)
     model.to_empty(device="cpu").load_state_dict(state)
     return model
 

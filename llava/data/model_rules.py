@@ -55,8 +55,7 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
         CheckpointError: It is no LLaVA checkpoint.
         ValueError: The compression does not fit the tower, or the aspect ratio the checkpoint.
     """
-    import torch
-
+    from llava.kinds.families import FAMILIES
     from llava.model.checkpoints.config_adapter import (
         adapt_config,
         is_llava_format,
@@ -64,15 +63,15 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
         vision_config_from,
     )
     from llava.model.checkpoints.files import CheckpointError, read_json
-    from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
-    from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+    from llava.model.configuration import as_compression
+    from llava.model.image_rules import ImageRules
     from llava.prompts.tokenization import load_tokenizer
 
     folder = _small_files(path)
     raw = read_json(folder / "config.json")
     config: Any
     if is_transformers_format(raw):
-        config = (LlavaNextConfig if raw["model_type"] == "llava_next" else LlavaConfig).from_pretrained(folder)
+        config = FAMILIES.get(raw["model_type"]).config().from_pretrained(folder)
     elif is_llava_format(raw):
         tower = str(raw.get("mm_vision_tower") or raw.get("vision_tower"))
         beside = folder / tower
@@ -85,14 +84,13 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
     if options.get("image_aspect_ratio") is not None:
         config.image_aspect_ratio = options["image_aspect_ratio"]
     check_aspect_ratio(config)
-    next_model = config.model_type == "llava_next"
-    with torch.device("meta"):  # names and shapes, no memory
-        model = (LlavaNextForConditionalGeneration if next_model else LlavaForConditionalGeneration)(config)
-    if "compression" in options:
-        model.set_compression(options["compression"])
+    compression = as_compression(options.get("compression", getattr(config, "compression", None)))
+    rules = ImageRules.from_config(config)
+    rules.check(compression)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer_folder = folder if has_tokenizer else _small_files(raw.get("base_model_name_or_path") or folder)
-    return ModelRules(load_tokenizer(tokenizer_folder), model.num_visual_tokens, model.config)
+    counts = lambda sizes: [rules.num_tokens(size, compression) for size in sizes]  # noqa: E731
+    return ModelRules(load_tokenizer(tokenizer_folder), counts, config)
 
 
 def _small_files(path: str | Path) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from llava.kinds.families import FAMILIES
 from llava.model.checkpoints.files import CheckpointError, projector_file, read_json, weight_files
 from llava.model.checkpoints.lora import adapter_base, is_adapter
 from llava.model.configuration import CompressionConfig
@@ -63,7 +64,8 @@ class RunFacts:
     @property
     def is_next(self) -> bool:
         """Whether images are cut into tiles, as in LLaVA-NeXT."""
-        return self.config.get("model_type") == "llava_next" or self.config.get("image_aspect_ratio") == "anyres"
+        family = FAMILIES.find(str(self.config.get("model_type")))
+        return (family is not None and family.is_tiled) or self.config.get("image_aspect_ratio") == "anyres"
 
     @property
     def all_tokens(self) -> int | None:

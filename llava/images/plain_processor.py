@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def standalone_image_processor(
-    image_processor: Any, aspect_ratio: str | None, pinpoints: Sequence[tuple[int, int]], is_next: bool
+    image_processor: Any, aspect_ratio: str | None, pinpoints: Sequence[tuple[int, int]], is_tiled: bool
 ) -> BaseImageProcessor:
     """The processor that pads, or cuts tiles, where a tower's own processor leaves that to LLaVA.
 
@@ -18,14 +18,14 @@ def standalone_image_processor(
         image_processor: A tower's (CLIP, SigLIP), or a whole one already.
         aspect_ratio: What the model's config says.
         pinpoints: (w, h) of each grid.
-        is_next: Whether the model is a LLaVA-NeXT.
+        is_tiled: Whether images are cut into tiles.
 
     Returns:
         LLaVA-NeXT's for such a model, LLaVA's with `do_pad` where images are padded, else the same processor.
     """
     from transformers import LlavaImageProcessorPil, LlavaNextImageProcessorPil
 
-    if is_next:
+    if is_tiled:
         grids = [[height, width] for width, height in pinpoints]
         return LlavaNextImageProcessorPil(**_fields(image_processor), image_grid_pinpoints=grids)
     if aspect_ratio == "pad":

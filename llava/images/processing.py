@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.images.tile_pixels import tile_pixels
+from llava.kinds.families import find_family
 from llava.kinds.towers import TOWERS
 
 if TYPE_CHECKING:
@@ -179,13 +180,10 @@ def grid_pinpoints(config: Any) -> list[Size]:
     if pinpoints is None:
         raise ValueError("the model config has no `image_grid_pinpoints`, which image_aspect_ratio='anyres' needs.")
     sizes = parse_pinpoints(pinpoints)
-    if _is_transformers_next(config):
+    family = find_family(config)
+    if family is not None and family.is_tiled:
         sizes = [(width, height) for height, width in sizes]
     return sizes
-
-
-def _is_transformers_next(config: Any) -> bool:
-    return getattr(config, "model_type", None) == "llava_next"
 
 
 def get_anyres_image_grid_shape(
@@ -264,8 +262,9 @@ def aspect_ratio_of(config: Any) -> str | None:
         ValueError: It says something else, or `anyres` without a list of `image_grid_pinpoints`.
     """
     aspect_ratio = getattr(config, "image_aspect_ratio", None)
-    if aspect_ratio is None and _is_transformers_next(config):
-        aspect_ratio = "anyres"
+    family = find_family(config)
+    if aspect_ratio is None and family is not None:
+        aspect_ratio = family.aspect_ratio
     if aspect_ratio == "original":  # lmms-eval's word for what LLaVA does with every word that it does not know
         return "square"
     if aspect_ratio not in (None, "square", "pad", "anyres"):

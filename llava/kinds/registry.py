@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from llava.kinds.plugins import discover_plugins, plugin_of
@@ -33,6 +34,7 @@ class Registry(Generic[Kind]):
         """
         self.noun = noun
         self._builtin = list(builtin)
+        self._lock = RLock()  # threads that prepare images may be the first to look something up
         self._entries: dict[str, _Entry[Kind]] = {}
 
     def register(self, name: str, kind: Kind, *, depth: int = 1) -> Kind:
@@ -101,5 +103,8 @@ class Registry(Generic[Kind]):
         return None if plugin is None else plugin.name
 
     def _import_builtin(self) -> None:
-        while self._builtin:
-            import_module(self._builtin.pop(0))
+        if self._builtin:
+            with self._lock:
+                for module in tuple(self._builtin):
+                    import_module(module)
+                self._builtin.clear()

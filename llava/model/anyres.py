@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from llava.images.processing import grid_pinpoints, select_best_resolution, unpadded_shape
+from llava.kinds.families import family_of
 
 MergeType = Literal["flat", "spatial", "spatial_unpad"]
 Rule = Literal["llava", "transformers"]
@@ -47,14 +48,14 @@ class TileLayout:
         Raises:
             ValueError: An entry has an unknown value.
         """
-        is_next = config.model_type == "llava_next"
-        merge_type: Any = getattr(config, "mm_patch_merge_type", None) or ("spatial_unpad" if is_next else "flat")
+        family = family_of(config)
+        merge_type: Any = getattr(config, "mm_patch_merge_type", None) or family.merge_type
         rule: Any = getattr(config, "anyres_rule", None) or "transformers"
         if merge_type not in MERGE_TYPES:
             raise ValueError(f"mm_patch_merge_type {merge_type!r} is none of {', '.join(MERGE_TYPES)}")
         if rule not in RULES:
             raise ValueError(f"anyres_rule {rule!r} is none of {', '.join(RULES)}")
-        pinpoints = tuple(grid_pinpoints(config)) if is_next else ()
+        pinpoints = tuple(grid_pinpoints(config)) if family.is_tiled else ()
         vision = config.vision_config
         return cls(merge_type, rule, pinpoints, vision.image_size, vision.image_size // vision.patch_size)
 

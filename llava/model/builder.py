@@ -19,6 +19,7 @@ from llava.constants import (
     DEFAULT_IMAGE_TOKEN,
 )
 from llava.images.processing import load_image_processor
+from llava.kinds.families import family_of
 from llava.model.attention import default_attention
 from llava.model.checkpoints.files import resolve_checkpoint
 from llava.model.checkpoints.parts import (
@@ -29,7 +30,7 @@ from llava.model.checkpoints.parts import (
     set_generation_config,
 )
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
-from llava.model.llava_arch import Llava, model_class_of
+from llava.model.llava_arch import Llava
 from llava.model.quantization import bitsandbytes_config
 from llava.prompts.tokenization import load_tokenizer
 
@@ -216,7 +217,7 @@ def instantiate(
     Raises:
         CheckpointError: See `check_tensors`.
     """
-    model_class = model_class_of(parts.config)
+    model_class = family_of(parts.config).model()
     check_tensors(parts, model_class)
     if is_deepspeed_zero3_enabled():
         device_map = None  # DeepSpeed places the parts itself

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llava.images.processing import aspect_ratio_of
+from llava.kinds.families import FAMILIES
 from llava.model.anyres import TileLayout
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import TileShape, compressor_of
@@ -22,14 +23,14 @@ class ImageRules:
         layout: How tiles become one sequence.
         has_cls: Whether the tower has a CLS token.
         drops_cls: Whether it is dropped where nothing is compressed.
-        is_next: Whether the model is a LLaVA-NeXT.
+        family: The family of the model, by its `model_type`.
     """
 
     aspect_ratio: str | None
     layout: TileLayout
     has_cls: bool
     drops_cls: bool
-    is_next: bool
+    family: str
 
     @classmethod
     def from_config(cls, config: Any) -> ImageRules:
@@ -40,8 +41,7 @@ class ImageRules:
         """
         has_cls = tower_has_cls(config.vision_config)
         drops_cls = has_cls and config.vision_feature_select_strategy != "full"
-        is_next = config.model_type == "llava_next"
-        return cls(aspect_ratio_of(config), TileLayout.from_config(config), has_cls, drops_cls, is_next)
+        return cls(aspect_ratio_of(config), TileLayout.from_config(config), has_cls, drops_cls, config.model_type)
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> ImageRules:
@@ -54,6 +54,8 @@ class ImageRules:
             parts = dict(entries)
             layout = dict(parts.pop("layout"))
             layout["pinpoints"] = tuple((int(width), int(height)) for width, height in layout["pinpoints"])
+            if "is_next" in parts:  # written before 0.2
+                parts["family"] = "llava_next" if parts.pop("is_next") else "llava"
             return cls(layout=TileLayout(**layout), **parts)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"image_rules {entries!r} is not what `save_pretrained` writes: {error}") from error
@@ -67,7 +69,7 @@ class ImageRules:
     @property
     def is_tiled(self) -> bool:
         """Whether images are cut into tiles."""
-        return self.is_next and self.aspect_ratio == "anyres"
+        return FAMILIES.get(self.family).is_tiled and self.aspect_ratio == "anyres"
 
     @property
     def num_patches(self) -> int:

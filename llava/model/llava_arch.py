@@ -20,7 +20,6 @@ __all__ = [
     "LlavaModel",
     "LlavaNextForConditionalGeneration",
     "LlavaNextModel",
-    "model_class_of",
 ]
 
 
@@ -73,9 +72,3 @@ class LlavaNextForConditionalGeneration(StrictCheckpoints, LlavaMetaForCausalLM,
 
 
 Llava = LlavaForConditionalGeneration | LlavaNextForConditionalGeneration
-_CLASSES: tuple[type[Llava], ...] = (LlavaForConditionalGeneration, LlavaNextForConditionalGeneration)
-
-
-def model_class_of(config: LlavaConfig | LlavaNextConfig) -> type[Llava]:
-    """The class that makes a model of a config."""
-    return next(kind for kind in _CLASSES if kind.config_class.model_type == config.model_type)

@@ -24,6 +24,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.conversation import default_conv_mode
 from llava.images.plain_processor import standalone_image_processor, view_processor
 from llava.images.processing import load_image_processor, process_images
+from llava.kinds.families import FAMILIES, Family, family_of
 from llava.model.checkpoints.config_adapter import read_config
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
@@ -79,10 +80,11 @@ class CompressedProcessor:
         rules = image_rules if isinstance(image_rules, ImageRules) else ImageRules.from_dict(image_rules)
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.padding_side = "left"  # so that `generate` and pipelines may batch
+        layout, is_tiled = rules.layout, self.family.is_tiled
         super().__init__(  # type: ignore[call-arg]
-            standalone_image_processor(image_processor, rules.aspect_ratio, rules.layout.pinpoints, rules.is_next),
+            standalone_image_processor(image_processor, rules.aspect_ratio, layout.pinpoints, is_tiled),
             tokenizer,
-            patch_size=rules.layout.tile_size // rules.layout.patches_per_side,
+            patch_size=layout.tile_size // layout.patches_per_side,
             vision_feature_select_strategy="default" if rules.drops_cls else "full",
             chat_template=chat_template,
             image_token=image_token,
@@ -155,7 +157,7 @@ class CompressedProcessor:
         cls, config: Any, tokenizer: Any, image_processor: Any, where: str, chat_template: str | None = None
     ) -> Any:
         if config.model_type != cls.model_type:
-            other = next(kind.__name__ for kind in (LlavaProcessor, LlavaNextProcessor) if kind is not cls)
+            other = family_of(config).processor_class.partition(":")[2]
             raise CheckpointError(f"{where} is a {config.model_type}, which takes a {other}, not a {cls.__name__}")
         try:
             rules = ImageRules.from_config(config)
@@ -171,6 +173,11 @@ class CompressedProcessor:
             )
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: config.json: {error}") from error
+
+    @property
+    def family(self) -> Family:
+        """The family of its models."""
+        return FAMILIES.get(self.model_type)
 
     @property
     def compression(self) -> CompressionConfig | None:
@@ -239,7 +246,7 @@ class CompressedProcessor:
 
     def view_processor(self) -> Any:
         """The image processor of one tile, as `llava.images.processing.process_images` takes it."""
-        return view_processor(self.image_processor) if self.image_rules.is_next else self.image_processor
+        return view_processor(self.image_processor) if self.family.is_tiled else self.image_processor
 
     def _pixels(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
         rules = self.image_rules

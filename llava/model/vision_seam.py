@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 
+from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout, size_pairs
 from llava.model.compiled_vision import CompiledVision, check_compilable
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
@@ -101,8 +102,9 @@ class VisionSeam:
             )
         selected_depth(layer, self.config.vision_config.num_hidden_layers)
         layout = TileLayout.from_config(self.config)
-        if self.config.model_type == "llava" and layout.merge_type != "flat":
-            raise ValueError(f"mm_patch_merge_type {layout.merge_type!r} needs a LLaVA-NeXT, this is a LLaVA-1.5")
+        family = family_of(self.config)
+        if not family.is_tiled and layout.merge_type != family.merge_type:
+            raise ValueError(f"mm_patch_merge_type {layout.merge_type!r} needs tiles, and a {family.name} has none")
         if layout.pinpoints and strategy == "full" and has_cls:
             raise ValueError("vision_feature_select_strategy 'full' (cls_patch) does not go with tiles of LLaVA-NeXT")
         self.set_compression(self.compression)

@@ -321,7 +321,7 @@ def test_keywords(oracle_dir):
         load_pretrained_model(folder, device="cpu", visionzip=True)
     with pytest.raises(ValueError, match="the config has no entry 'rope_scale'"):
         load_pretrained_model(folder, device="cpu", overwrite_config={"rope_scale": 2})
-    with pytest.raises(ValueError, match="mm_patch_merge_type 'spatial_unpad' needs a LLaVA-NeXT"):
+    with pytest.raises(ValueError, match="mm_patch_merge_type 'spatial_unpad' needs tiles"):
         load_pretrained_model(folder, device="cpu", overwrite_config={"mm_patch_merge_type": "spatial_unpad"})
     rms = load_pretrained_model(folder, device="cpu", overwrite_config={"rms_norm_eps": 1e-3})[1]
     assert rms.model.language_model.norm.variance_epsilon == 1e-3

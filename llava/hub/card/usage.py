@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llava.hub.run_facts import RunFacts
+from llava.kinds.families import FAMILIES
 
 
 def usage_section(run: RunFacts, repo: str) -> str:
@@ -31,7 +32,7 @@ def _transformers(run: RunFacts, repo: str) -> str:
 ```bash
 python -m llava.hub.export {repo} --to hf --output {_folder(repo)}-hf
 ```"""
-    name = "LlavaNextForConditionalGeneration" if run.config.get("model_type") == "llava_next" else _LLAVA
+    name = FAMILIES.get(str(run.config.get("model_type"))).transformers_model
     warning = ""
     if run.compression is not None:
         warning = " It ignores the compression and takes all visual tokens" + (

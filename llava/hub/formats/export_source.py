@@ -10,13 +10,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.kinds.families import family_of
 from llava.model.checkpoints.config_adapter import is_transformers_format
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.checkpoints.names import tower_root
 from llava.model.checkpoints.parts import ModelParts, check_tensors, parts_of_checkpoint
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.configuration import CompressionConfig, as_compression
-from llava.model.llava_arch import model_class_of
 from llava.prompts.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def open_source(src: str | Path, model_base: str | Path | None = None) -> Export
     parts = parts_of_checkpoint(folder, model_base)
     _refuse_quantised(parts)
     parts.may_start_at_random = ()  # nothing random is released
-    check_tensors(parts, model_class_of(parts.config))
+    check_tensors(parts, family_of(parts.config).model())
     return ExportSource(folder, parts, dict(parts.state))
 
 

@@ -16,6 +16,7 @@ from llava.conversation import default_conv_mode
 from llava.hub.formats.export_source import HEAD, ExportSource, copied_settings
 from llava.hub.formats.vocabulary import AddedRows, add_image_token
 from llava.images.processing import load_image_processor
+from llava.kinds.families import family_of
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
 from llava.model.checkpoints.names import to_file_names, transformers_names
@@ -23,8 +24,6 @@ from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.multimodal_encoder import tower_has_cls
 from llava.prompts.chat_template import chat_template
 
-_CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
-_PROCESSORS = {"llava": "LlavaProcessor", "llava_next": "LlavaNextProcessor"}
 _PIXEL_SETTINGS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
     *("do_normalize", "image_mean", "image_std", "do_convert_rgb"),
@@ -69,7 +68,7 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
             f"The vocabulary rows {rows.first} to {rows.end - 1} ({', '.join(rows.tokens) or 'no token'}) were added "
             "for plain transformers, as in llava-hf's checkpoints; each is the mean of the trained rows."
         )
-    if config.model_type == "llava_next" and getattr(config, "anyres_rule", None) == "llava":
+    if family_of(config).is_tiled and getattr(config, "anyres_rule", None) == "llava":
         notes.append(
             "Plain transformers rounds the rows left after unpadding in its own way: for a few image sizes "
             "(such as 704 x 396) it gives the model two rows of tokens more than LLaVA and this package do."
@@ -92,7 +91,7 @@ def _refuse_other_merges(source: ExportSource) -> None:
     config = source.config
     merge = getattr(config, "mm_patch_merge_type", None)
     ratio = getattr(config, "image_aspect_ratio", None)
-    if config.model_type == "llava_next" and (merge not in (None, "spatial_unpad") or ratio not in (None, "anyres")):
+    if family_of(config).is_tiled and (merge not in (None, "spatial_unpad") or ratio not in (None, "anyres")):
         raise CheckpointError(
             f"{source.folder}: config.json: mm_patch_merge_type {merge!r} with image_aspect_ratio {ratio!r}: plain "
             "transformers' llava_next knows 'spatial_unpad' with 'anyres' only and would answer from other tokens; "
@@ -122,7 +121,7 @@ def config_entries(source: ExportSource, notes: list[str]) -> dict[str, Any]:
     """
     config = source.config
     entries = json.loads(config.to_json_string(use_diff=True))
-    entries["architectures"] = [_CLASSES[config.model_type]]
+    entries["architectures"] = [family_of(config).transformers_model]
     entries["dtype"] = main_dtype(source.tensors)
     budget = source.compression
     entries["compression"] = None if budget is None else budget.to_dict()
@@ -213,7 +212,7 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, source: ExportSource, f
     settings = json.loads(file.read_text(encoding="utf-8"))
     settings = {name: value for name, value in settings.items() if name not in _NOT_THE_TOKENIZERS}
     settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "left"}
-    settings |= {"processor_class": _PROCESSORS[source.config.model_type]}
+    settings |= {"processor_class": family_of(source.config).transformers_processor}
     _write_json(file, settings)
     if getattr(source.config, "anyres_rule", None) == "llava":
         text_begins_anew_after_images(folder / "tokenizer.json")
@@ -252,8 +251,8 @@ def _write_processor(source: ExportSource, folder: Path) -> None:
     fields = own.to_dict()
     entries = {name: fields[name] for name in _PIXEL_SETTINGS if fields.get(name) is not None}
     ratio = getattr(config, "image_aspect_ratio", None)
-    entries["processor_class"] = _PROCESSORS[config.model_type]
-    if config.model_type == "llava_next":
+    entries["processor_class"] = family_of(config).transformers_processor
+    if family_of(config).is_tiled:
         entries |= {"image_processor_type": "LlavaNextImageProcessor", "do_pad": True}
         entries["image_grid_pinpoints"] = [list(pair) for pair in config.image_grid_pinpoints]
     elif ratio == "pad":
@@ -263,7 +262,7 @@ def _write_processor(source: ExportSource, folder: Path) -> None:
     _write_json(folder / "preprocessor_config.json", entries)
     vision = config.vision_config
     expansion = {
-        "processor_class": _PROCESSORS[config.model_type],
+        "processor_class": family_of(config).transformers_processor,
         "image_token": DEFAULT_IMAGE_TOKEN,
         "patch_size": vision.patch_size,
         "vision_feature_select_strategy": config.vision_feature_select_strategy,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.hub.formats.hf import without_local_paths
+from llava.kinds.families import family_of
 from llava.kinds.languages import LanguageKind, find_language
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
@@ -37,7 +38,7 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
     """
     text, vision = config.text_config, config.vision_config
     language_kind = _known_to_llava(config, where)
-    is_next = config.model_type == "llava_next"
+    family = family_of(config)
     own = {
         name: value
         for name, value in json.loads(config.to_json_string(use_diff=True)).items()
@@ -47,12 +48,12 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
     language = {name: getattr(text, name) for name in _LANGUAGE_ENTRIES if hasattr(text, name)}
     entries: dict[str, Any] = {
         "mm_hidden_size": vision.hidden_size,
-        "mm_patch_merge_type": "spatial_unpad" if is_next else "flat",
+        "mm_patch_merge_type": family.merge_type,
         "mm_projector_type": "mlp2x_gelu",
         "mm_use_im_patch_token": False,
         "mm_use_im_start_end": False,
         "use_mm_proj": True,
-        **({"image_aspect_ratio": "anyres"} if is_next else {}),
+        **({"image_aspect_ratio": family.aspect_ratio} if family.aspect_ratio else {}),
         **language,
         **_rope(text, where),
         **tower,
@@ -64,7 +65,7 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
         "tie_word_embeddings": bool(config.tie_word_embeddings),
         "torch_dtype": dtype,
     }
-    if is_next:  # (w, h) here, (h, w) there
+    if family.is_tiled:  # (w, h) here, (h, w) there
         entries["image_grid_pinpoints"] = [[width, height] for height, width in config.image_grid_pinpoints]
     budget = as_compression(getattr(config, "compression", None))
     if budget is not None:

@@ -12,13 +12,13 @@ from llava.hub.formats.export_source import open_source
 from llava.hub.formats.hf import Layout, config_entries, is_local_path, without_local_paths
 from llava.hub.formats.llava import name_tower
 from llava.hub.formats.llava_entries import llava_config
+from llava.kinds.families import FAMILIES
 from llava.model.checkpoints.config_adapter import is_transformers_format
 from llava.model.checkpoints.files import projector_file, read_json
 from llava.model.checkpoints.lora import is_adapter
 from llava.model.checkpoints.names import PROJECTOR_NAMES, to_file_names
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.configuration import CompressionConfig, as_compression
-from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.multimodal_projector import read_projector
 
 LEGACY_FILE = "mm_projector.bin"
@@ -83,7 +83,7 @@ def write_projector(
 def _legacy_entries(
     raw: dict[str, Any], where: str, vision_tower: str | None, state: dict[str, torch.Tensor], notes: list[str]
 ) -> dict[str, Any]:
-    config = (LlavaNextConfig if raw["model_type"] == "llava_next" else LlavaConfig).from_dict(raw)
+    config = FAMILIES.get(raw["model_type"]).config().from_dict(raw)
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
     entries = llava_config(config, dtype, where)
     name_tower(entries, config.vision_config, vision_tower, where, notes)

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PretrainedConfig
 
-from llava.images.processing import parse_pinpoints
+from llava.kinds.families import FAMILIES, family_of_llava
 from llava.kinds.languages import LANGUAGES, language_named
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
@@ -30,15 +30,15 @@ def is_llava_format(raw: Mapping[str, Any]) -> bool:
 
 
 def is_transformers_format(raw: Mapping[str, Any]) -> bool:
-    """Whether a config.json is transformers' `llava` or `llava_next`."""
-    return "vision_config" in raw and raw.get("model_type") in ("llava", "llava_next")
+    """Whether a config.json is transformers', of one of the families."""
+    return "vision_config" in raw and FAMILIES.find(str(raw.get("model_type"))) is not None
 
 
 def not_a_llava(raw: Mapping[str, Any], folder: Path) -> CheckpointError:
     """What to raise where a config.json is of neither format."""
     return CheckpointError(
         f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
-        "mm_vision_tower (LLaVA's format) nor vision_config with model_type llava or llava_next (transformers')"
+        f"mm_vision_tower (LLaVA's format) nor vision_config with model_type {' or '.join(FAMILIES.names())} (transformers')"
     )
 
 
@@ -89,10 +89,10 @@ def read_config(folder: Path) -> tuple[LlavaConfig | LlavaNextConfig, Path]:
         return adapt_config(raw, vision_config_from(tower), folder), tower
     if not is_transformers_format(raw):
         raise not_a_llava(raw, folder)
-    is_next = raw["model_type"] == "llava_next"
-    config = (LlavaNextConfig if is_next else LlavaConfig).from_pretrained(folder)
-    if is_next and getattr(config, "image_aspect_ratio", None) is None:
-        config.image_aspect_ratio = "anyres"
+    family = FAMILIES.get(raw["model_type"])
+    config = family.config().from_pretrained(folder)
+    if family.aspect_ratio is not None and getattr(config, "image_aspect_ratio", None) is None:
+        config.image_aspect_ratio = family.aspect_ratio
     return config, folder
 
 
@@ -116,7 +116,7 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         known = sorted({name for kind in LANGUAGES if kind.is_supported for name in kind.llava_model_types})
         raise CheckpointError(
             f"{where}: config.json: model_type {model_type!r} is not supported; supported: {', '.join(known)}, and "
-            "transformers' llava and llava_next"
+            f"transformers' {' and '.join(FAMILIES.names())}"
         )
     projector_type = raw.get("mm_projector_type", "linear")
     if projector_type != _PROJECTOR_TYPE:
@@ -146,25 +146,12 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         "mm_patch_merge_type": merge_type,
         "anyres_rule": "llava",
     }
-    if aspect_ratio.startswith("anyres") or merge_type.startswith("spatial"):
-        return LlavaNextConfig(**entries, image_grid_pinpoints=_pinpoints(raw, vision_config, where))
-    return LlavaConfig(**entries, image_seq_length=(vision_config.image_size // vision_config.patch_size) ** 2)
+    family = family_of_llava(raw)
+    try:
+        return family.config()(**entries, **family.config_entries(raw, vision_config))
+    except ValueError as error:
+        raise CheckpointError(f"{where}: config.json: {error}") from error
 
 
 def _is_whole_model(name: str) -> bool:
     return name.startswith(_WHOLE_MODEL_PREFIXES) or name in _WHOLE_MODEL_ENTRIES
-
-
-def _pinpoints(raw: Mapping[str, Any], vision_config: PretrainedConfig, where: Path) -> list[list[int]]:
-    """(h, w) of each, from LLaVA's (w, h), which may also be written as a string.
-
-    Raises:
-        CheckpointError: They are missing or malformed.
-    """
-    given = raw.get("image_grid_pinpoints")
-    if given is None and not str(raw.get("image_aspect_ratio")).startswith("anyres"):
-        return [[vision_config.image_size, vision_config.image_size]]  # spatial, but no image is ever tiled
-    try:
-        return [[height, width] for width, height in parse_pinpoints(given or ())]
-    except ValueError as error:
-        raise CheckpointError(f"{where}: config.json: {error}") from error

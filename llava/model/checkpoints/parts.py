@@ -26,6 +26,7 @@ from llava.model.checkpoints.files import (
     resolve_checkpoint,
     weight_files,
 )
+from llava.kinds.families import family_of
 from llava.kinds.languages import LANGUAGES, language_named
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.config_adapter import (
@@ -155,7 +156,7 @@ def parts_from_base(
     root = _module_root(config)
     state = to_module_names(_weights(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
     state.update(_tower_state(tower, config, root))
-    random = [_NEWLINE] if config.model_type == "llava_next" else []
+    random = [_NEWLINE] if family_of(config).has_newline else []
     if projector is None:
         random.append(_PROJECTOR)
     else:
@@ -177,7 +178,7 @@ def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     if not has_tower:
         state.update(_tower_state(tower_folder(raw, folder, weights=True), config, root))
     unused = {}
-    if config.model_type == "llava" and _NEWLINE in state:
+    if not family_of(config).has_newline and _NEWLINE in state:
         unused[_NEWLINE] = state.pop(_NEWLINE)  # LLaVA saves it with every model that has ever been trained as NeXT
     return ModelParts(folder, config, state, folder, tower, True, has_tower=has_tower, unused=unused)
 

@@ -1,0 +1,99 @@
+"""Families of models: how a LLaVA of one kind is configured, cut into tiles, named and made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from llava.kinds.registry import Registry
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family. Classes are given as `module:Name`, for they are heavy to import.
+
+    Attributes:
+        name: For messages.
+        model_type: Of its config.json in transformers' format.
+        config_class: Of this package.
+        model_class: Of this package.
+        processor_class: Of this package.
+        transformers_model: transformers' own class, which plain transformers loads.
+        transformers_processor: transformers' own processor.
+        fits_llava: Whether a config.json of LLaVA's format is of this family; the one family without is all others'.
+        config_entries: Maps LLaVA's config.json and the tower's config to further entries of transformers' config;
+            raises ValueError for an entry that is malformed.
+        is_tiled: Whether images are cut into tiles of a grid; transformers' config then has pinpoints, (h, w) each.
+        has_newline: Whether a trained `image_newline` ends rows of patches.
+        merge_type: LLaVA's `mm_patch_merge_type` where a config says nothing.
+        aspect_ratio: LLaVA's `image_aspect_ratio` where a config of transformers' format says nothing.
+    """
+
+    name: str
+    model_type: str
+    config_class: str
+    model_class: str
+    processor_class: str
+    transformers_model: str
+    transformers_processor: str
+    config_entries: Callable[[Mapping[str, Any], Any], dict[str, Any]]
+    fits_llava: Callable[[Mapping[str, Any]], bool] | None = None
+    is_tiled: bool = False
+    has_newline: bool = False
+    merge_type: str = "flat"
+    aspect_ratio: str | None = None
+
+    def config(self) -> Any:
+        """The class of its configs."""
+        return _imported(self.config_class)
+
+    def model(self) -> Any:
+        """The class of its models."""
+        return _imported(self.model_class)
+
+    def processor(self) -> Any:
+        """The class of its processors."""
+        return _imported(self.processor_class)
+
+
+FAMILIES: Registry[Family] = Registry(
+    "family of models", builtin=("llava.model.families.llava_1_5", "llava.model.families.llava_next")
+)
+
+
+def register_family(family: Family) -> Family:
+    """Makes a family known by its `model_type`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    return FAMILIES.register(family.model_type, family, depth=2)
+
+
+def family_of(config: Any) -> Family:
+    """The family of transformers' config.
+
+    Raises:
+        ValueError: It is of none.
+    """
+    return FAMILIES.get(str(config.model_type))
+
+
+def find_family(config: Any) -> Family | None:
+    """The family of any object with a config's entries; None for LLaVA's own configs and others without one."""
+    model_type = getattr(config, "model_type", None)
+    return FAMILIES.find(model_type) if isinstance(model_type, str) else None
+
+
+def family_of_llava(raw: Mapping[str, Any]) -> Family:
+    """The family of a config.json of LLaVA's format."""
+    families = list(FAMILIES)
+    found = [family for family in families if family.fits_llava is not None and family.fits_llava(raw)]
+    return found[0] if found else next(family for family in families if family.fits_llava is None)
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
