@@ -42,7 +42,7 @@ def test_links_lead_somewhere() -> None:
 
 @pytest.mark.slow
 def test_a_compressor_from_outside_the_package(oracle_dir: Path, tmp_path: Path) -> None:
-    (definition, use) = [text for language, text in blocks("docs/add_a_compressor.md") if language == "python"]
+    (definition, use, _) = [text for language, text in blocks("docs/add_a_compressor.md") if language == "python"]
     assert definition.count("\n") <= 30
     (tmp_path / "farthest.py").write_text(definition, encoding="utf-8")
     use = use.replace("playground/tiny/model", str(oracle_dir / "tiny-llava-v1.5"))

@@ -228,9 +228,7 @@ def _format_value(value: OptionValue) -> str:
 def _explain_split(total: int) -> None:
     """Says once what a total without a split means."""
     split = CompressionConfig.from_total(total)
-    logger.warning(
-        "visionzip:%d keeps %d dominant tokens and merges none; the paper's split is %s", total, total, split
-    )
+    logger.warning("visionzip:%d merges nothing; the paper splits as %s", total, split)
 
 
 CompressionLike: TypeAlias = CompressionConfig | Mapping[str, Any] | str | None

@@ -8,11 +8,10 @@ from typing import Any
 
 from llava.hub.formats.export_source import ExportSource, copied_settings
 from llava.hub.formats.hf import Layout, is_local_path, main_dtype
-from llava.hub.formats.llava_entries import llava_config
+from llava.hub.formats.llava_entries import known_to_llava, llava_config
 from llava.hub.formats.llava_tokenizer import write_llava_tokenizer
 from llava.hub.formats.vocabulary import drop_image_token
 from llava.hub.staging import MANIFEST
-from llava.kinds.languages import find_language
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
 from llava.model.checkpoints.names import LLAVA_NAMES, to_file_names
@@ -36,6 +35,7 @@ def write_llava(
         CheckpointError: LLaVA cannot read such a model; the message names the entry or the file.
     """
     notes: list[str] = []
+    language = known_to_llava(source.config, str(source.folder))
     inside = tower_goes_inside(source)
     tokenizer = source.tokenizer()
     rows = drop_image_token(source.tensors, source.config, tokenizer)
@@ -44,7 +44,7 @@ def write_llava(
             f"The vocabulary rows {rows.first} to {rows.end - 1} ({', '.join(rows.tokens)}) were left out: LLaVA has "
             "none for the image."
         )
-    entries = llava_config(source.config, main_dtype(source.tensors), str(source.folder))
+    entries = llava_config(source.config, main_dtype(source.tensors), str(source.folder), language)
     if not source.parts.is_llava_format and inside and not _recorded_inside(source):
         entries[_UNFREEZE] = True  # else LLaVA takes the named tower's weights for those that are here
     name_tower(entries, source.config.vision_config, vision_tower, str(source.folder), notes)
@@ -55,8 +55,7 @@ def write_llava(
             f"The weights hold a vision tower, but config.json says no {_UNFREEZE}: haotian-liu/LLaVA takes the one "
             "that mm_vision_tower names."
         )
-    language = find_language(source.config.text_config)
-    wanted = language.llava_folder_words if language is not None else ()
+    wanted = language.llava_folder_words
     if any(word not in name.lower() for word in wanted):
         notes.append(
             f"haotian-liu/LLaVA chooses its classes by the folder's name: let it contain {' and '.join(wanted)}."

@@ -25,19 +25,19 @@ _LLAVA_ENTRIES = ("use_mm_proj", "max_sequence_length", "conv_mode")
 _TRANSFORMERS_OWN = ("image_token_index", "image_token_id", "image_seq_length", "image_grid_pinpoints")
 
 
-def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
+def llava_config(config: Any, dtype: str, where: str, language: LanguageKind) -> dict[str, Any]:
     """LLaVA's config.json for a model; `mm_vision_tower` only if the config has it.
 
     Args:
         config: transformers' `llava` or `llava_next` config, with LLaVA's entries or without.
         dtype: Of the weights.
         where: The checkpoint, for messages.
+        language: Of `known_to_llava`.
 
     Raises:
         CheckpointError: haotian-liu/LLaVA, or transformers 4.37 under it, has no word for what an entry says.
     """
     text, vision = config.text_config, config.vision_config
-    language_kind = _known_to_llava(config, where)
     family = family_of(config)
     own = {
         name: value
@@ -45,7 +45,7 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
         if (name.startswith(_LLAVA_PREFIXES) or name in _LLAVA_ENTRIES) and name not in _TRANSFORMERS_OWN
     }
     tower = {name: own.pop(name) for name in ("mm_vision_tower",) if name in own}  # LLaVA needs it, wherever it lies
-    language = {name: getattr(text, name) for name in _LANGUAGE_ENTRIES if hasattr(text, name)}
+    text_entries = {name: getattr(text, name) for name in _LANGUAGE_ENTRIES if hasattr(text, name)}
     entries: dict[str, Any] = {
         "mm_hidden_size": vision.hidden_size,
         "mm_patch_merge_type": family.merge_type,
@@ -54,12 +54,12 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
         "mm_use_im_start_end": False,
         "use_mm_proj": True,
         **({"image_aspect_ratio": family.aspect_ratio} if family.aspect_ratio else {}),
-        **language,
+        **text_entries,
         **_rope(text, where),
         **tower,
         **without_local_paths(own, Path(where), []),
-        "architectures": [language_kind.llava_class],
-        "model_type": language_kind.llava_model_types[0],
+        "architectures": [language.llava_class],
+        "model_type": language.llava_model_types[0],
         "mm_vision_select_feature": "patch" if config.vision_feature_select_strategy == "default" else "cls_patch",
         "mm_vision_select_layer": config.vision_feature_layer,
         "tie_word_embeddings": bool(config.tie_word_embeddings),
@@ -73,7 +73,7 @@ def llava_config(config: Any, dtype: str, where: str) -> dict[str, Any]:
     return entries
 
 
-def _known_to_llava(config: Any, where: str) -> LanguageKind:
+def known_to_llava(config: Any, where: str) -> LanguageKind:
     """The kind of the language model.
 
     Raises:
@@ -83,7 +83,8 @@ def _known_to_llava(config: Any, where: str) -> LanguageKind:
     kind = find_language(text)
     head_dim = getattr(text, "head_dim", None)
     unusual = {
-        "text_config.model_type": (text.model_type, kind is not None and kind.llava_class is not None),
+        "text_config.model_type": (text.model_type, kind is not None),
+        "language model": (kind.name if kind else None, kind is None or kind.llava_class is not None),
         "text_config.head_dim": (head_dim, head_dim in (None, text.hidden_size // text.num_attention_heads)),
         "text_config.mlp_bias": (getattr(text, "mlp_bias", False), not getattr(text, "mlp_bias", False)),
         "vision_config.model_type": (

@@ -11,7 +11,7 @@ import torch
 from llava.hub.formats.export_source import open_source
 from llava.hub.formats.hf import Layout, config_entries, is_local_path, without_local_paths
 from llava.hub.formats.llava import name_tower
-from llava.hub.formats.llava_entries import llava_config
+from llava.hub.formats.llava_entries import known_to_llava, llava_config
 from llava.kinds.families import FAMILIES
 from llava.model.checkpoints.config_adapter import is_transformers_format
 from llava.model.checkpoints.files import projector_file, read_json
@@ -85,6 +85,6 @@ def _legacy_entries(
 ) -> dict[str, Any]:
     config = FAMILIES.get(raw["model_type"]).config().from_dict(raw)
     dtype = str(next(iter(state.values())).dtype).removeprefix("torch.")
-    entries = llava_config(config, dtype, where)
+    entries = llava_config(config, dtype, where, known_to_llava(config, where))
     name_tower(entries, config.vision_config, vision_tower, where, notes)
     return entries

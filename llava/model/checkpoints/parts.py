@@ -282,9 +282,11 @@ def _expected_shapes(config: LlavaConfig | LlavaNextConfig, model_class: type[An
         model = model_class(shallow)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, value in model.state_dict().items():
-        part = config.vision_config if name.startswith("model.vision_tower.") else config.text_config
-        before, layer, after = name.partition(".layers.0.")
-        names = [f"{before}.layers.{index}.{after}" for index in range(part.num_hidden_layers)] if layer else [name]
+        is_tower = name.startswith("model.vision_tower.")
+        part = config.vision_config if is_tower else config.text_config
+        layers = tower_kind(config.vision_config).layers if is_tower else "layers"
+        before, layer, after = name.partition(f".{layers}.0.")
+        names = [f"{before}.{layers}.{index}.{after}" for index in range(part.num_hidden_layers)] if layer else [name]
         shapes |= dict.fromkeys(names, tuple(value.shape))
     return shapes
 

@@ -1,0 +1,123 @@
+"""A compressor of one's own: options, a check of its own, reloading, and where it came from."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llava.kinds import PluginError, load_plugins, loaded_plugins
+from llava.model.builder import load_pretrained_model
+from llava.model.checkpoints.files import CheckpointError
+from llava.model.multimodal_compressor import COMPRESSORS, get_compressor
+from tests.model.tiny import random_pixels
+
+PLUGIN = Path(__file__).parents[1] / "fixtures" / "plugins" / "corner_first.py"
+TINY = Path(__file__).parents[2] / "playground" / "tiny" / "model"
+
+
+@pytest.fixture
+def plugin():
+    return load_plugins([str(PLUGIN)])[0]
+
+
+def tiny_model(**options):
+    return load_pretrained_model(TINY, device="cpu", **options)[1]
+
+
+def test_its_options_are_typed_and_checked_when_the_model_is_told(plugin):
+    model = tiny_model(compression="corner_first:20,row=3,column=5")
+    kept = model.compress_images(random_pixels(1, 3, *[model.config.vision_config.image_size] * 2))
+    rows, columns = kept.positions[0] // 14, kept.positions[0] % 14
+    assert int((rows - 3).abs().max()) <= 3 and int((columns - 5).abs().max()) <= 3
+    for text, named in {
+        "corner_first:20,size=3": "corner_first has no option size; it has: merge, seed, row, column",
+        "corner_first:20,row=-1": "row must be 0 or more, got -1",
+        "corner_first:20+4": "merges nothing, got contextual=4",
+        "corner_first:20,row=14": "row 14 is outside 0..13",
+    }.items():
+        with pytest.raises(ValueError, match=named):
+            model.set_compression(text)
+    with pytest.raises(ValueError, match="no method prunes inside the language model yet: fastv:8"):
+        model.set_compression("corner_first:20|fastv:8")
+    assert str(model.compression) == "corner_first:20,column=5,row=3"  # what was refused has changed nothing
+
+
+def test_a_checkpoint_names_the_plugin_that_it_was_made_with(plugin, tmp_path):
+    tiny_model(compression="corner_first:20,row=3").save_pretrained(tmp_path)
+    entries = json.loads((tmp_path / "config.json").read_text())["compression"]
+    assert entries["plugin"] == "corner_first.py" and entries["options"] == {"row": 3}
+    program = f"""
+from llava import LlavaForConditionalGeneration
+try:
+    LlavaForConditionalGeneration.from_pretrained({str(tmp_path)!r})
+except ValueError as error:
+    print(error)
+"""
+    asked = [sys.executable, "-c", program]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True, cwd=PLUGIN.parents[3])
+    assert "comes from the plug-in corner_first.py; give it with --plugin" in done.stdout
+
+
+def test_a_module_that_is_reloaded_replaces_its_own_entry(tmp_path, monkeypatch):
+    file = tmp_path / "reloaded_method.py"
+    file.write_text(PLUGIN.read_text().replace('"corner_first"', '"reloaded"'))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("reloaded_method")
+    first = get_compressor("reloaded")
+    file.write_text(file.read_text().replace("row: int = 0", "row: int = 1") + "\n# changed\n")
+    importlib.reload(module)
+    assert get_compressor("reloaded") is not first and get_compressor("reloaded").options().row == 1
+    with pytest.raises(ValueError, match="named 'reloaded' is registered already, by reloaded_method"):
+        module.register_compressor("reloaded")(first.function)  # this test is another module
+    assert COMPRESSORS.plugin_name("reloaded") is None  # imported, and not as a plug-in
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"), ("1 +", "SyntaxError")],
+)
+def test_a_plugin_that_fails_is_named(text, named, tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(PluginError, match=f"plug-in .*broken.py: {named}"):
+        load_plugins([str(file)])
+    with pytest.raises(PluginError, match=r"missing\.py: there is no such file"):
+        load_plugins([str(tmp_path / "missing.py")])
+
+
+def test_the_variable_and_a_file_named_twice(plugin, tmp_path, monkeypatch):
+    assert load_plugins([str(PLUGIN), str(PLUGIN)]) == [plugin, plugin]
+    assert [found.name for found in loaded_plugins()].count("corner_first.py") == 1
+    file = tmp_path / "from_the_variable.py"
+    file.write_text(PLUGIN.read_text().replace('"corner_first"', '"from_variable"'))
+    monkeypatch.setenv("LLAVA_PLUGINS", str(file))
+    assert get_compressor("from_variable").name == "from_variable"
+    assert COMPRESSORS.plugin_name("from_variable") == "from_the_variable.py"
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        ("add_a_compressor", "tests/fixtures/plugins/corner_first.py"),
+        ("add_a_tower", "llava/model/multimodal_encoder/dinov2.py"),
+        ("add_a_language_model", "llava/kinds/languages/qwen2.py"),
+    ],
+)
+def test_what_is_documented_is_what_runs(page, file):
+    root = PLUGIN.parents[3]
+    assert (root / file).read_text() in (root / "docs" / f"{page}.md").read_text()
+    assert len((root / file).read_text().splitlines()) <= 60
+
+
+def test_an_unknown_method_in_a_config_is_named(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    entries = json.loads(file.read_text()) | {"compression": {"method": "magic", "dominant": 5}}
+    file.write_text(json.dumps(entries))
+    with pytest.raises(CheckpointError, match=r"unknown compression method 'magic'; there are: .*--plugin"):
+        load_pretrained_model(tmp_path, device="cpu")
