@@ -15,11 +15,9 @@ def plain_errors() -> Iterator[None]:
     Raises:
         SystemExit: Status 1, with the error's message.
     """
-    from llava.images.source import UnreadableImageError
-
     try:
         yield
-    except (ValueError, OSError, ImportError, UnreadableImageError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -20,7 +20,7 @@ _URL_TIMEOUT_S = 30
 _URL_MAX_BYTES = 64 * 2**20
 
 
-class UnreadableImageError(Exception):
+class UnreadableImageError(ValueError):
     """An image cannot be read; the message names it."""
 
 
