@@ -110,7 +110,10 @@ class LlavaMetaForCausalLM:
         if isinstance(images, Tensor) and images.dim() == 4:
             return self.model.encode_tiles(images, None, None)
         tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
-        return self.model.encode_images(tiles, size_pairs(image_sizes, height_first=False))
+        if not tiles:
+            return []
+        sizes = size_pairs(image_sizes, height_first=False)
+        return self.model.encode_tiles(torch.cat(tiles), [len(image) for image in tiles], sizes)
 
     def compress_images(self, images: Images) -> CompressedTokens:
         """What the compressor keeps of each tile, before the projector: for pictures and measurements.
@@ -216,7 +219,7 @@ class LlavaMetaForCausalLM:
         if is_decoding_step(input_ids, images is not None or image_features is not None):
             images = image_features = None  # LLaVA's own loops pass the images along
         if vision_tokens is not None:
-            image_features = self.model.encode_images(vision_tokens, size_pairs(image_sizes, height_first=False))
+            image_features = self.model.project(vision_tokens, size_pairs(image_sizes, height_first=False))
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}

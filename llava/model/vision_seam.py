@@ -127,24 +127,6 @@ class VisionSeam:
         layer = self.config.vision_feature_layer
         return compressor(extract_features(self.vision_tower, pixel_values, layer, compressor.needs), budget)
 
-    def see(self, pixel_values: Tensor, counts: Sequence[int] | None = None) -> VisionTokens:
-        """Tower and compressor (if any): all that is known of images before the first weight that is trained.
-
-        A frozen tower keeps nothing for a backward pass, though gradient checkpointing marks its input.
-
-        Args:
-            pixel_values: (T, 3, height, width), the tiles of all images, any float dtype.
-            counts: Tiles of each image; None if each is a single tile, and nothing is to follow it.
-        """
-        learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_tower.parameters())
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            return self._see(pixel_values, counts)
-
-    def _see(self, pixel_values: Tensor, counts: Sequence[int] | None) -> VisionTokens:
-        pixel_values = like_weights(pixel_values, self.vision_tower, cast=True)
-        tokens, positions, num_dominant = self.select_tokens(pixel_values, self.compression)
-        return VisionTokens(tokens, counts, positions, num_dominant)
-
     def select_tokens(
         self, pixel_values: Tensor, budget: CompressionConfig | None
     ) -> tuple[Tensor, Tensor | None, int]:
@@ -158,29 +140,49 @@ class VisionSeam:
             Tokens (T, K, C), positions (T, K) and `num_dominant`, as in `VisionTokens`.
         """
         if budget is not None:
-            seen = self.compress_tiles(pixel_values, budget)
-            return seen.tokens, seen.positions, seen.num_dominant
+            kept = self.compress_tiles(pixel_values, budget)
+            return kept.tokens, kept.positions, kept.num_dominant
         features = extract_features(self.vision_tower, pixel_values, self.config.vision_feature_layer)
         is_full = self.config.vision_feature_select_strategy == "full"
         return features.hidden_states if is_full else features.patches, None, 0
 
-    def project(self, seen: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+    def encode(self, pixel_values: Tensor, counts: Sequence[int] | None = None) -> VisionTokens:
+        """Tower and compressor (if any): all of an image that tuning the projector does not change.
+
+        A frozen tower keeps nothing for a backward pass, though gradient checkpointing marks its input.
+
+        Args:
+            pixel_values: (T, 3, height, width), the tiles of all images, any float dtype.
+            counts: Tiles of each image; None if each is a single tile, and nothing is to follow it.
+        """
+        learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_tower.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            pixels = like_weights(pixel_values, self.vision_tower, cast=True)
+            tokens, positions, num_dominant = self.select_tokens(pixels, self.compression)
+        return VisionTokens(tokens, counts, positions, num_dominant)
+
+    def project(self, encoded: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
         """Projector, then the tiles of each image in sequence.
 
         Args:
-            seen: Of `see`, or read from where it was kept.
-            image_sizes: As for `encode_images`.
+            encoded: Of `encode`, or read from where it was kept.
+            image_sizes: (w, h) of each image before padding; needed where an image has several tiles.
 
         Returns:
-            For each image (its tokens, D).
+            For each image (its tokens, D), ready to stand in for its placeholder.
+
+        Raises:
+            ValueError: Images and sizes differ in number, or a size does not fit its tiles.
         """
         # Contiguous, for a view takes another kernel: in bf16 kept tokens would give another loss than fresh ones.
-        embeds = self.multi_modal_projector(like_weights(seen.tokens, self.multi_modal_projector).contiguous())
-        return self._in_sequence(replace(seen, tokens=embeds), image_sizes)
+        embeds = self.multi_modal_projector(like_weights(encoded.tokens, self.multi_modal_projector).contiguous())
+        return self._in_sequence(replace(encoded, tokens=embeds), image_sizes)
 
     def _in_sequence(self, projected: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
         """The projected tiles (T, K, D) of each image as (its tokens, D)."""
         embeds = projected.tokens
+        if image_sizes is not None and len(image_sizes) != len(projected):
+            raise ValueError(f"{len(projected)} images came with {len(image_sizes)} image_sizes")
         if projected.counts is None:
             return list(embeds)
         counts = list(projected.counts)
@@ -199,41 +201,18 @@ class VisionSeam:
     def encode_tiles(
         self, pixel_values: Tensor, counts: Sequence[int] | None, image_sizes: Sequence[tuple[int, int]] | None
     ) -> list[Tensor]:
-        """From pixels to (its tokens, D) of each image: see, then project, or both by one compiled graph.
+        """From pixels to (its tokens, D) of each image: `encode`, then `project`, or both by one compiled graph.
 
         Args:
-            pixel_values: As for `see`.
-            counts: As for `see`.
-            image_sizes: As for `encode_images`.
+            pixel_values: As for `encode`.
+            counts: As for `encode`.
+            image_sizes: As for `project`.
         """
         if self.compiled_vision is None or torch.is_grad_enabled():
-            return self.project(self.see(pixel_values, counts), image_sizes)
+            return self.project(self.encode(pixel_values, counts), image_sizes)
         pixels = like_weights(pixel_values, self.vision_tower, cast=True)
         embeds, positions, num_dominant = self.compiled_vision(cast(nn.Module, self), pixels, self.compression)
         return self._in_sequence(VisionTokens(embeds, counts, positions, num_dominant), image_sizes)
-
-    def encode_images(
-        self, tiles: Sequence[Tensor] | VisionTokens, image_sizes: Sequence[tuple[int, int]] | None
-    ) -> list[Tensor]:
-        """Encodes images, all tiles of all of them in one pass.
-
-        Args:
-            tiles: For each image (T, 3, height, width), base tile first; or what `see` made of them.
-            image_sizes: (w, h) of each image before padding; needed where an image has several tiles.
-
-        Returns:
-            For each image (its tokens, D), ready to stand in for its placeholder.
-
-        Raises:
-            ValueError: Images and sizes differ in number, or a size does not fit its tiles.
-        """
-        if image_sizes is not None and len(image_sizes) != len(tiles):
-            raise ValueError(f"{len(tiles)} images came with {len(image_sizes)} image_sizes")
-        if not len(tiles):
-            return []
-        if isinstance(tiles, VisionTokens):
-            return self.project(tiles, image_sizes)
-        return self.encode_tiles(torch.cat(list(tiles)), [len(image) for image in tiles], image_sizes)
 
     def get_image_features(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
@@ -263,7 +242,8 @@ class VisionSeam:
             raise ValueError(f"pixel_values hold {len(pixel_values)} images, but image_sizes {len(sizes)}")
         layout = TileLayout.from_config(self.config)
         tiles = [image[: layout.num_tiles(size)] for image, size in zip(pixel_values, sizes, strict=True)]
-        return BaseModelOutputWithPooling(pooler_output=self.encode_images(tiles, sizes))
+        counts = [len(image) for image in tiles]
+        return BaseModelOutputWithPooling(pooler_output=self.encode_tiles(torch.cat(tiles), counts, sizes))
 
     def embed(self, input_ids: Tensor, is_image: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Token embeddings with the image features in their places.

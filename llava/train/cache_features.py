@@ -90,7 +90,7 @@ def token_format(model: Any) -> TokenFormat:
     """
     side = model.config.vision_config.image_size
     with torch.no_grad():
-        seen = model.see(torch.zeros(1, 3, side, side))
+        seen = model.encode(torch.zeros(1, 3, side, side))
     dtype = next(model.vision_tower.parameters()).dtype
     aspect_ratio = getattr(model.config, "image_aspect_ratio", None) or "anyres"
     return TokenFormat(
@@ -332,7 +332,7 @@ def _add(writer: FeatureWriter, batch: Sequence[_Opened], done: set[str], model:
         images = [item.pixels for item in fresh.values() if item.pixels is not None]
         tiles = [image if image.dim() == 4 else image.unsqueeze(0) for image in images]
         counts = [len(image) for image in tiles]
-        tokens = model.see(torch.cat(tiles))
+        tokens = model.encode(torch.cat(tiles))
         split = tokens.tokens.split(counts)
         where = [None] * len(counts) if tokens.positions is None else tokens.positions.split(counts)
         seen = {

@@ -161,10 +161,10 @@ def test_stored_tokens_stand_for_the_images(kind, compression, tmp_path):
     with torch.no_grad():
         images = pixels if layout.several_tiles else torch.cat(pixels)
         expected = model.encode_images(images, sizes)
-        stored = [layout.encode(model.model.see(tiles)) for tiles in pixels]
+        stored = [layout.encode(model.model.encode(tiles)) for tiles in pixels]
         assert [len(one) for one in stored] == [count * layout.bytes_per_tile for count in counts]
         read = [layout.decode(np.frombuffer(one, np.uint8), count) for one, count in zip(stored, counts, strict=True)]
-        found = model.model.encode_images(VisionTokens.join(read), sizes)
+        found = model.model.project(VisionTokens.join(read), sizes)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
 

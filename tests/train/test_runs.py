@@ -161,14 +161,14 @@ def test_a_frozen_tower_keeps_nothing_for_a_backward_pass(oracle_dir):
     model.enable_input_require_grads()
     model.train()
     pixels = torch.zeros(1, 3, 336, 336)
-    seen = model.model.see(pixels)
+    seen = model.model.encode(pixels)
     assert not seen.tokens.requires_grad
     assert model.model.project(seen, None)[0].requires_grad
     model.model.vision_tower.requires_grad_(True)
-    assert model.model.see(pixels).tokens.requires_grad
+    assert model.model.encode(pixels).tokens.requires_grad
     model.model.vision_tower.requires_grad_(False)
     model.disable_input_require_grads()
-    assert model.model.see(pixels.requires_grad_()).tokens.requires_grad
+    assert model.model.encode(pixels.requires_grad_()).tokens.requires_grad
 
 
 def test_a_language_model_needs_a_tower(flags, oracle_dir):
