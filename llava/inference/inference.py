@@ -7,11 +7,9 @@ over what prompts have in common up to the image, or up to the end of the system
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,25 +19,22 @@ from torch import Tensor
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conversation_template, default_conv_mode
 from llava.images.processing import process_images
-from llava.images.source import ImageSource, UnreadableImageError, source_key
+from llava.images.source import ImageSource, source_key
 from llava.images.store import ImageStore
-from llava.images.workers import ImageFeed, ImagePixels, join_pixels, number_of_workers
-from llava.inference.batch_size import BatchSize, release_memory
-from llava.inference.generation import Generator, Prompt
+from llava.images.workers import ImagePixels, join_pixels, number_of_workers
+from llava.inference.batch_size import BatchSize
+from llava.inference.generation import Generator
 from llava.inference.order import Prepared, by_length, same_images_together, with_prefixes
-from llava.inference.prefix import PrefixStore, supports_prefixes
+from llava.inference.prefix import supports_prefixes
 from llava.inference.question import Answer, GenerationOptions, Question, Usage
-from llava.prompts.around import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
+from llava.inference.window import Call, Window, window_size
+from llava.prompts.around import end_token_ids, place_images, stop_string
 from llava.prompts.tokens import tokenizer_image_token
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Answer", "GenerationOptions", "Inference", "Question", "Usage"]
-
-# Batches are sorted within a window, so that memory holds the images of one window and not of the whole call.
-_WINDOW_BATCHES = 16
-_LARGEST_WINDOW = 256  # questions; a larger batch is a window by itself
 
 
 class Inference:
@@ -78,8 +73,8 @@ class Inference:
         conversation_template(self.conv_mode)  # refuses an unknown name now
         self.usage = Usage()
         self._reuse_prefixes = reuse_prefixes and supports_prefixes(model)
-        self._generator = Generator(model, self.pad_token_id, compile=compile)
-        self._image_workers = number_of_workers(image_workers, model.device)
+        self.generator = Generator(model, self.pad_token_id, compile=compile)
+        self.image_workers = number_of_workers(image_workers, model.device)
 
     @classmethod
     def load(
@@ -152,130 +147,36 @@ class Inference:
             UnreadableImageError: An image cannot be read and `skip_errors` is false.
         """
         options = options or GenerationOptions()
-        size = BatchSize(self.model, batch_size)
         self.usage = Usage()
+        size = BatchSize(self.model, batch_size)
         store = ImageStore(Counter(source_key(image) for question in questions for image in question.images))
+        call = Call(self, store, size, options, skip_errors)
         order = same_images_together(questions)
-        window = max(size.largest, min(size.largest * _WINDOW_BATCHES, _LARGEST_WINDOW))
-        for start in range(0, len(order), window):
-            prepared: list[Prepared] = []
-            for index in order[start : start + window]:
-                ready = self._prepare(index, questions[index], store, skip_errors)
-                if isinstance(ready, Answer):
-                    store.release(source_key(image) for image in questions[index].images)
-                    yield ready
-                else:
-                    prepared.append(ready)
-            prepared = self._arranged(prepared, size)
-            prefixes = PrefixStore(Counter(item.prefix for item in prepared if item.prefix))
-            with self._feed(prepared, store, size.largest) as store.feed:
-                while prepared:
-                    longest = list(accumulate((item.length for item in prepared), max))
-                    fit = size.for_next(longest, options.max_new_tokens, self._generator.held_bytes)
-                    batch = prepared[: self._generator.batch_for(fit, len(prepared))]
-                    answers: list[Answer] = []
-                    try:
-                        answers = list(self._answer_batch(batch, store, prefixes, options, skip_errors))
-                    except (torch.OutOfMemoryError, MemoryError) as error:
-                        size.halve(len(batch), error)
-                        prefixes.kept.clear()
-                    if answers:
-                        prepared = prepared[len(batch) :]
-                        yield from answers
-                    else:  # the error has let go of its tensors by now
-                        release_memory()
+        width = window_size(size.largest)
+        for start in range(0, len(order), width):
+            yield from Window(call).answers([(index, questions[index]) for index in order[start : start + width]])
 
     def ask_one(self, text: str, *images: ImageSource, options: GenerationOptions | None = None) -> Answer:
         """Answers one question."""
         return next(self.ask([Question(text, images)], batch_size=1, options=options))
 
-    def _prepare(self, index: int, question: Question, store: ImageStore, skip_errors: bool) -> Prepared | Answer:
-        try:
-            sizes = [store.size(image) for image in question.images]
-        except UnreadableImageError as error:
-            if not skip_errors:
-                raise
-            return Answer(index, "", error=str(error))
-        ids = self.tokenize(self.prompt(question))
-        keys = [source_key(image) for image in question.images]
-        image_tokens = self.model.num_visual_tokens(sizes) if sizes else []
-        return Prepared(index, ids, keys, list(question.images), image_tokens)
-
-    def _arranged(self, prepared: list[Prepared], size: BatchSize) -> list[Prepared]:
-        """In the order in which they are asked, and with what they share."""
+    def arranged(self, prepared: list[Prepared], size: BatchSize) -> list[Prepared]:
+        """Questions in the order in which they are asked, and with what they share."""
         if self._reuse_prefixes:
             prepared = with_prefixes(prepared, text_too=size.largest > 1)
         prepared = by_length(prepared)
-        if self._generator.compile:
+        if self.generator.compile:
             prepared.reverse()  # then the cache of the first batch serves the shorter ones too
         return prepared
 
-    def _answer_batch(
-        self,
-        batch: list[Prepared],
-        store: ImageStore,
-        prefixes: PrefixStore,
-        options: GenerationOptions,
-        skip_errors: bool,
-    ) -> Iterator[Answer]:
-        failures = self._encode_missing(batch, store, skip_errors)
-        readable = [item for item in batch if not any(key in failures for key in item.keys)]
-        if readable:
-            generated = self._generate(readable, store, prefixes, options)
-        prefixes.release(item.prefix for item in batch if item.prefix)
-        for item in batch:
-            store.release(item.keys)
-            reasons = [failures[key] for key in item.keys if key in failures]
-            if reasons:
-                yield Answer(item.index, "", error=reasons[0])
-        for position, item in enumerate(readable):
-            ids = generated[position]
-            self.usage.questions += 1
-            self.usage.image_uses += len(item.keys)
-            limit = longest_prompt(self.model.config)
-            prompt, visual = count_tokens(item.input_ids, item.image_tokens, limit)
-            self.usage.visual_tokens += visual
-            self.usage.new_tokens += len(ids)
-            yield Answer(item.index, self.decode(ids), tuple(ids), prompt, visual, truncated=prompt < item.length)
-
-    def _encode_missing(self, batch: list[Prepared], store: ImageStore, skip_errors: bool) -> dict[str, str]:
-        """Fills the store with what the batch needs; returns the images that cannot be read, with the reason."""
-        missing = list(dict.fromkeys(key for item in batch for key in item.keys if key not in store.features))
-        failures = {key: store.failures[key] for key in missing if key in store.failures}
-        start = time.perf_counter()
-        images = store.feed.take([key for key in missing if key not in failures])
-        failures |= {image.key: image.error for image in images if image.pixels is None}
-        store.failures |= failures
-        if failures and not skip_errors:
-            raise UnreadableImageError(next(iter(failures.values())))
-        images = [image for image in images if image.pixels is not None]
-        if images:
-            store.features |= self._encode_pixels(images)
-            self._synchronise()
-            self.usage.encode_seconds += time.perf_counter() - start
-            self.usage.images_encoded += len(images)
-            store.feed.look_ahead(len(images))  # beside generation
-        store.feed.forget(missing)
-        return failures
-
     @torch.inference_mode()
-    def _encode_pixels(self, images: Sequence[ImagePixels]) -> dict[str, Tensor]:
-        """(K_i, D) of prepared images, by key."""
+    def encode_pixels(self, images: Sequence[ImagePixels]) -> dict[str, Tensor]:
+        """(K_i, D) of prepared images, by key; the device is done with them."""
         pixels = self._on_device(join_pixels([image.pixels for image in images if image.pixels is not None]))
         features = self.model.encode_images(pixels, image_sizes=[image.size for image in images])
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
         return {image.key: feature for image, feature in zip(images, features, strict=True)}
-
-    def _feed(self, prepared: Sequence[Prepared], store: ImageStore, ahead: int) -> ImageFeed:
-        """Pixels of the images that questions need and that are not encoded, in the order of the questions."""
-        sources = {
-            key: source
-            for item in prepared
-            for key, source in zip(item.keys, item.sources, strict=True)
-            if key not in store.features and key not in store.failures
-        }
-        sources = {key: store.downloads.pop(key, source) for key, source in sources.items()}
-        device, config = self.model.device, self.model.config
-        return ImageFeed(sources, self.image_processor, config, device, self._image_workers, ahead)
 
     @torch.inference_mode()
     def encode(self, images: Sequence[Any]) -> list[Tensor]:
@@ -301,23 +202,6 @@ class Inference:
             return [tiles.to(device, dtype) for tiles in pixels]
         return pixels.to(device, dtype)
 
-    def _generate(
-        self, items: Sequence[Prepared], store: ImageStore, prefixes: PrefixStore, options: GenerationOptions
-    ) -> list[list[int]]:
-        """New ids of every prompt, the end token and what follows it removed."""
-        start = time.perf_counter()
-        limit = longest_prompt(self.model.config)
-        is_cut = limit is not None and any(item.length > limit for item in items)
-        output = self._generator.generate(
-            [Prompt(item.input_ids, [store.features[key] for key in item.keys], item.prefix) for item in items],
-            None if is_cut else prefixes,
-            **(options.to_kwargs() | self.stop_kwargs()),
-        )
-        ends = end_token_ids(self.model)
-        rows = [self._until_separator(_until_end(row, ends)) for row in output.tolist()]
-        self.usage.generate_seconds += time.perf_counter() - start
-        return rows
-
     @property
     def pad_token_id(self) -> int:
         """Id that fills short rows; its value is never seen by the model."""
@@ -329,8 +213,10 @@ class Inference:
         stop = stop_string(self.conv_mode, self.tokenizer)
         return {} if stop is None else {"stop_strings": [stop], "tokenizer": self.tokenizer}
 
-    def _until_separator(self, row: list[int]) -> list[int]:
-        """Cuts off what a batch adds to a row that ended at the template's separator sooner than others."""
+    def until_end(self, row: list[int]) -> list[int]:
+        """New ids without the end token, or what a batch adds to a row that ended sooner than others."""
+        ends = end_token_ids(self.model)
+        row = next((row[:place] for place, token in enumerate(row) if token in ends), row)
         stop = stop_string(self.conv_mode, self.tokenizer)
         if stop is None:
             return row
@@ -343,10 +229,6 @@ class Inference:
         stop = stop_string(self.conv_mode, self.tokenizer)
         return text.removesuffix(stop).strip() if stop else text
 
-    def _synchronise(self) -> None:
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
-
 
 def _check_device(device: str | torch.device | None) -> None:
     """Refuses a device that is not here before a checkpoint is read for it."""
@@ -354,7 +236,3 @@ def _check_device(device: str | torch.device | None) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
         raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-
-
-def _until_end(row: list[int], ends: set[int]) -> list[int]:
-    return next((row[:place] for place, token in enumerate(row) if token in ends), row)

@@ -147,10 +147,10 @@ def test_a_separator_ends_every_row_of_a_batch_alike(inference: Inference, pictu
     model = inference.model
     v0 = Inference(inference.tokenizer, model, inference.image_processor, conv_mode="v0")
     ids = v0.tokenizer("one two ### three four", add_special_tokens=False).input_ids
-    cut = v0._until_separator([*ids, 0, 0])
-    assert v0.tokenizer.decode(cut).endswith("###") and v0._until_separator(cut) == cut
-    assert v0._until_separator(ids[:2]) == ids[:2] and v0._until_separator([]) == []
-    assert inference._until_separator(ids) == ids, "its separator is the end token"
+    cut = v0.until_end([*ids, 0, 0])
+    assert v0.tokenizer.decode(cut).endswith("###") and v0.until_end(cut) == cut
+    assert v0.until_end(ids[:2]) == ids[:2] and v0.until_end([]) == []
+    assert inference.until_end(ids) == ids, "its separator is the end token"
 
 
 def test_compression_none_is_vanilla_and_none_given_is_the_stored_one(

@@ -166,7 +166,7 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> list[PrefixStore]:
             super().__init__(uses)
             made.append(self)
 
-    monkeypatch.setattr("llava.inference.inference.PrefixStore", Recorded)
+    monkeypatch.setattr("llava.inference.window.PrefixStore", Recorded)
     return made
 
 
@@ -263,13 +263,13 @@ def test_a_static_cache_answers_alike_and_is_kept(inference: Inference, pictures
         expected = ask(inference, part)
         ids = [answer.token_ids for answer in expected]
         assert [answer.token_ids for answer in ask(compiled, part, batch_size=3)] == ids
-        batch, length, cache = compiled._generator._static or (0, 0, None)
+        batch, length, cache = compiled.generator._static or (0, 0, None)
         assert isinstance(cache, StaticCache)
         assert batch == 4  # 3, filled up
         longest = max(answer.prompt_tokens for answer in expected) + OPTIONS.max_new_tokens
         assert longest <= length <= longest + 2 * 64  # sized by the compressed prompts
         assert [answer.token_ids for answer in ask(compiled, part, batch_size=3)] == ids
-        assert compiled._generator._static is not None and compiled._generator._static[2] is cache
+        assert compiled.generator._static is not None and compiled.generator._static[2] is cache
 
 
 def test_few_static_caches_are_made(inference: Inference, pictures: list[Image.Image], monkeypatch: Any) -> None:

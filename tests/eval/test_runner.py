@@ -349,7 +349,7 @@ def test_a_full_memory_ends_in_a_line_and_keeps_what_is_answered(
     said: str,
 ) -> None:
     tried: list[int] = []
-    encode = Inference._encode_pixels
+    encode = Inference.encode_pixels
 
     def refuse(self: Inference, images: Sequence[Any]) -> Any:
         tried.append(len(images))
@@ -360,7 +360,7 @@ def test_a_full_memory_ends_in_a_line_and_keeps_what_is_answered(
     flags = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "tiny_pope", "--device", "cpu"]
     flags += ["--latency-repeats", "0", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
     with monkeypatch.context() as patch:
-        patch.setattr(Inference, "_encode_pixels", refuse)
+        patch.setattr(Inference, "encode_pixels", refuse)
         assert main([*flags, "--batch-size", size]) == 1
     assert f"error: CUDA out of memory. Tried to allocate 2 GiB.: {said}" in capsys.readouterr().err
     assert main([*flags, "--batch-size", size]) == 0

@@ -120,7 +120,7 @@ def parts_of_checkpoint(
     if files:
         if model_base is not None:
             logger.warning("%s holds a whole model; model_base %s is not needed and not read", folder, model_base)
-        return _transformers_parts(folder, files) if is_transformers_format(raw) else _llava_parts(folder, raw, files)
+        return _whole_parts(folder, raw, files)
     if projector_file(folder) is None and not (folder / TRAINED_FILE).is_file():
         raise CheckpointError(
             f"{folder}: there are no weights: neither model*.safetensors, pytorch_model*.bin, nor mm_projector.*"
@@ -164,23 +164,18 @@ def parts_from_base(
     return ModelParts(folder, config, state, folder, tower, True, tuple(random), has_tower=False)
 
 
-def _transformers_parts(folder: Path, files: list[Path]) -> ModelParts:
-    config, _ = read_config(folder)
-    state = from_transformers_names(_weights(files), _module_root(config))
-    return ModelParts(folder, config, state, folder, folder)
-
-
-def _llava_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> ModelParts:
-    config, tower = read_config(folder)
-    root = _module_root(config)
-    state = to_module_names(_weights(files), LLAVA_NAMES, root)
-    has_tower = any(name.startswith("model.vision_tower.") for name in state)
+def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> ModelParts:
+    """A whole model of either format."""
+    config, processor_folder = read_config(folder)
+    root, is_llava = _module_root(config), is_llava_format(raw)
+    state = (to_module_names(_weights(files), LLAVA_NAMES, root) if is_llava else from_transformers_names(_weights(files), root))
+    has_tower = not is_llava or any(name.startswith("model.vision_tower.") for name in state)
     if not has_tower:
         state.update(_tower_state(tower_folder(raw, folder, weights=True), config, root))
     unused = {}
-    if not family_of(config).has_newline and _NEWLINE in state:
+    if is_llava and not family_of(config).has_newline and _NEWLINE in state:
         unused[_NEWLINE] = state.pop(_NEWLINE)  # LLaVA saves it with every model that has ever been trained as NeXT
-    return ModelParts(folder, config, state, folder, tower, True, has_tower=has_tower, unused=unused)
+    return ModelParts(folder, config, state, folder, processor_folder, is_llava, has_tower=has_tower, unused=unused)
 
 
 def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | str | None) -> ModelParts:

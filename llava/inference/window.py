@@ -1,0 +1,188 @@
+"""A window of questions: prepared together, batched by length, and answered.
+
+Batches are sorted within a window, so that memory holds the images of one window and not of the whole call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+
+from llava.images.source import UnreadableImageError, source_key
+from llava.images.store import ImageStore
+from llava.images.workers import ImageFeed
+from llava.inference.batch_size import BatchSize, release_memory
+from llava.inference.generation import Prompt
+from llava.inference.order import Prepared
+from llava.inference.prefix import PrefixStore
+from llava.inference.question import Answer, GenerationOptions, Question
+from llava.prompts.around import count_tokens, longest_prompt
+
+if TYPE_CHECKING:
+    from llava.inference.inference import Inference
+
+_BATCHES = 16
+_MOST_QUESTIONS = 256  # a larger batch is a window by itself
+
+
+def window_size(largest_batch: int) -> int:
+    """How many questions a window has."""
+    return max(largest_batch, min(largest_batch * _BATCHES, _MOST_QUESTIONS))
+
+
+@dataclass(frozen=True)
+class Call:
+    """What all windows of one call share.
+
+    Attributes:
+        inference: Whom the questions are asked.
+        store: The images of the call.
+        size: Of batches; it shrinks when memory runs out.
+        options: Of generation.
+        skip_errors: Whether an image that cannot be read becomes an answer with an error.
+    """
+
+    inference: Inference
+    store: ImageStore
+    size: BatchSize
+    options: GenerationOptions
+    skip_errors: bool
+
+
+class Window:
+    """Questions that wait, and what is computed of them."""
+
+    prefixes: PrefixStore
+
+    def __init__(self, call: Call) -> None:
+        """Begins empty."""
+        self.call = call
+        self.waiting: list[Prepared] = []
+
+    def answers(self, questions: Sequence[tuple[int, Question]]) -> Iterator[Answer]:
+        """Answers questions, each with its index in the call; raises as `Inference.ask` does."""
+        yield from self._prepare(questions)
+        call = self.call
+        self.waiting = call.inference.arranged(self.waiting, call.size)
+        self.prefixes = PrefixStore(Counter(item.prefix for item in self.waiting if item.prefix))
+        with self._feed() as call.store.feed:
+            while self.waiting:
+                answered = self._try(self.waiting[: self._next_size()])
+                if answered:
+                    yield from answered
+                else:  # the error has let go of its tensors by now
+                    release_memory()
+
+    def _prepare(self, questions: Sequence[tuple[int, Question]]) -> Iterator[Answer]:
+        """Fills `waiting`; yields an answer for each question whose image cannot be read."""
+        store = self.call.store
+        for index, question in questions:
+            keys = [source_key(image) for image in question.images]
+            try:
+                sizes = [store.size(image) for image in question.images]
+            except UnreadableImageError as error:
+                if not self.call.skip_errors:
+                    raise
+                store.release(keys)
+                yield Answer(index, "", error=str(error))
+                continue
+            inference = self.call.inference
+            ids = inference.tokenize(inference.prompt(question))
+            image_tokens = inference.model.num_visual_tokens(sizes) if sizes else []
+            self.waiting.append(Prepared(index, ids, keys, list(question.images), image_tokens))
+
+    def _next_size(self) -> int:
+        call = self.call
+        longest = list(accumulate((item.length for item in self.waiting), max))
+        generator = call.inference.generator
+        fit = call.size.for_next(longest, call.options.max_new_tokens, generator.held_bytes)
+        return generator.batch_for(fit, len(self.waiting))
+
+    def _try(self, batch: list[Prepared]) -> list[Answer]:
+        """Answers a batch and takes it from `waiting`; nothing if memory ran out, and then batches are smaller."""
+        try:
+            answered = self._answer(batch)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self.call.size.halve(len(batch), error)
+            self.prefixes.kept.clear()
+            return []
+        self.waiting = self.waiting[len(batch) :]
+        return answered
+
+    def _answer(self, batch: list[Prepared]) -> list[Answer]:
+        inference, store = self.call.inference, self.call.store
+        failures = self._encode_missing(batch)
+        readable = [item for item in batch if not any(key in failures for key in item.keys)]
+        generated = self._generate(readable) if readable else []
+        self.prefixes.release(item.prefix for item in batch if item.prefix)
+        answers = []
+        for item in batch:
+            store.release(item.keys)
+            reasons = [failures[key] for key in item.keys if key in failures]
+            if reasons:
+                answers.append(Answer(item.index, "", error=reasons[0]))
+        limit, usage = longest_prompt(inference.model.config), inference.usage
+        for item, ids in zip(readable, generated, strict=True):
+            prompt, visual = count_tokens(item.input_ids, item.image_tokens, limit)
+            usage.questions += 1
+            usage.image_uses += len(item.keys)
+            usage.visual_tokens += visual
+            usage.new_tokens += len(ids)
+            text = inference.decode(ids)
+            answers.append(Answer(item.index, text, tuple(ids), prompt, visual, truncated=prompt < item.length))
+        return answers
+
+    def _encode_missing(self, batch: list[Prepared]) -> dict[str, str]:
+        """Fills the store with what the batch needs; returns the images that cannot be read, with the reason."""
+        inference, store = self.call.inference, self.call.store
+        missing = list(dict.fromkeys(key for item in batch for key in item.keys if key not in store.features))
+        failures = {key: store.failures[key] for key in missing if key in store.failures}
+        start = time.perf_counter()
+        images = store.feed.take([key for key in missing if key not in failures])
+        failures |= {image.key: image.error for image in images if image.pixels is None}
+        store.failures |= failures
+        if failures and not self.call.skip_errors:
+            raise UnreadableImageError(next(iter(failures.values())))
+        images = [image for image in images if image.pixels is not None]
+        if images:
+            store.features |= inference.encode_pixels(images)
+            inference.usage.encode_seconds += time.perf_counter() - start
+            inference.usage.images_encoded += len(images)
+            store.feed.look_ahead(len(images))  # beside generation
+        store.feed.forget(missing)
+        return failures
+
+    def _generate(self, items: Sequence[Prepared]) -> list[list[int]]:
+        """New ids of every prompt, the end token and what follows it removed."""
+        inference, start = self.call.inference, time.perf_counter()
+        limit = longest_prompt(inference.model.config)
+        is_cut = limit is not None and any(item.length > limit for item in items)
+        features = self.call.store.features
+        output = inference.generator.generate(
+            [Prompt(item.input_ids, [features[key] for key in item.keys], item.prefix) for item in items],
+            None if is_cut else self.prefixes,
+            **(self.call.options.to_kwargs() | inference.stop_kwargs()),
+        )
+        rows = [inference.until_end(row) for row in output.tolist()]
+        inference.usage.generate_seconds += time.perf_counter() - start
+        return rows
+
+    def _feed(self) -> ImageFeed:
+        """Pixels of the images that the questions need and that are not encoded, in the order of the questions."""
+        store, inference = self.call.store, self.call.inference
+        sources = {
+            key: source
+            for item in self.waiting
+            for key, source in zip(item.keys, item.sources, strict=True)
+            if key not in store.features and key not in store.failures
+        }
+        sources = {key: store.downloads.pop(key, source) for key, source in sources.items()}
+        device, config = inference.model.device, inference.model.config
+        workers, ahead = inference.image_workers, self.call.size.largest
+        return ImageFeed(sources, inference.image_processor, config, device, workers, ahead)
