@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import Field, fields
 
+from llava.command_line import add_shared
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
 
 _USAGE = "python -m llava.train.train --model_name_or_path MODEL --data_path DATA --output_dir FOLDER [--FLAG VALUE]"
@@ -72,6 +73,7 @@ def make_help() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe", nargs="+", default=argparse.SUPPRESS, help="YAML files of flags; later ones count more."
     )
+    add_shared(parser, "--plugin")
     for title, kind in (("model", ModelArguments), ("data", DataArguments), ("training", TrainingFlags)):
         group = parser.add_argument_group(title, kind.__doc__)
         for entry in fields(kind):
