@@ -51,7 +51,7 @@ def overview() -> str:
 
 
 def _unknown(name: str) -> str:
-    near = get_close_matches(name, [command.name for command in all_commands()], n=3, cutoff=0.5)
+    near = get_close_matches(name, [command.name for command in all_commands()], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"`{PROGRAM} --help` lists them"
     return f"there is no command {name!r}; {hint}"
 

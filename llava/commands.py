@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("prepare", "llava.data.prepare", "download LLaVA's training data"),
         Command("validate", "llava.data.validate", "check a data file as training will read it"),
         Command("subset", "llava.data.subset", "draw a seeded part of a data file"),
-        Command("train", "llava.train.launch", "train a recipe on the GPUs of this machine, or a stage of your own"),
+        Command("train", "llava.train.launch", "train a recipe on the GPUs of this machine"),
     ),
     "publish": (
         Command("merge", "llava.model.merge", "write adapters or a projector merged into their base"),

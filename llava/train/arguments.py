@@ -19,7 +19,8 @@ from llava.command_line import SHARED_FLAGS, load_named_plugins
 from llava.kinds import plugin_records
 from llava.train.code_version import code_version
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
-from llava.train.recipe import read_recipe
+from llava.train.help import add_recipe_flag
+from llava.train.recipe import find_config, read_recipe
 from llava.train.stages import Stage, stage_of
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,11 @@ class TrainingArguments(TrainingFlags, transformers.TrainingArguments):
                     f"{self.global_batch_size}, which takes {steps}; change the latter"
                 )
             self.gradient_accumulation_steps = steps
+        named = self.deepspeed
+        if isinstance(named, str) and not named.startswith("{"):
+            self.deepspeed = str(find_config(named, "deepspeed", flag="--deepspeed"))
         super().__post_init__()
+        self.deepspeed = named  # the record of a run holds no path of its machine
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers', with `record`; trackers store it as the config of the run."""
@@ -186,9 +191,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
         ValueError: A value is impossible; names the flag, and the recipe's line if it stands in one.
     """
     parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False)
-    parser.add_argument(
-        "--recipe", nargs="+", action="extend", default=[], help="YAML files of flags; later ones count more."
-    )
+    add_recipe_flag(parser)
     parser.add_argument("--plugin", action="append", default=[], help=SHARED_FLAGS["--plugin"]["help"])
     parser.add_argument("--help_all", action="help", help="list these; --help lists the most common ones at once")
     words = translate_flags(sys.argv[1:] if argv is None else argv)
@@ -206,7 +209,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
 def _named_in(words: Sequence[str]) -> argparse.Namespace:
     """What is needed before the other flags are read: recipes give flags, plug-ins what flags may name."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", nargs="+", action="extend", default=[])
+    add_recipe_flag(parser)
     parser.add_argument("--plugin", action="append", default=[])
     return parser.parse_known_args(words)[0]
 
