@@ -55,7 +55,7 @@ class TrainingArguments(TrainingFlags, transformers.TrainingArguments):
             self.gradient_accumulation_steps = steps
         named = self.deepspeed
         if isinstance(named, str) and not named.startswith("{"):
-            self.deepspeed = str(find_config(named, "deepspeed", flag="--deepspeed"))
+            self.deepspeed: Any = str(find_config(named, "deepspeed", flag="--deepspeed"))
         super().__post_init__()
         self.deepspeed = named  # the record of a run holds no path of its machine
 

@@ -210,9 +210,8 @@ def memory(recipe: str, hardware: str) -> tuple[float, float]:
     cards = int(hardware.partition("x")[0])
     zero: dict = {"stage": 0}
     if "--deepspeed" in given:
-        zero = json.loads(find_config(given["--deepspeed"], "deepspeed", flag="--deepspeed").read_text())[
-            "zero_optimization"
-        ]
+        file = find_config(given["--deepspeed"], "deepspeed", flag="--deepspeed")
+        zero = json.loads(file.read_text())["zero_optimization"]
     stage = given["--stage"]
     projector = size.hidden * (1024 + size.hidden + 2)
     trained = projector + {"finetune": size.parameters, "lora": size.lora, "qlora": size.lora}.get(stage, 0)

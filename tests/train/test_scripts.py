@@ -146,9 +146,8 @@ def test_models_and_budgets_are_chosen_by_name(words_of):
     }
     for (script, *settings), recipe in recipes.items():
         words = words_of(script, **dict(setting.split("=") for setting in settings))
-        assert (
-            words[words.index("--recipe") + 1] == recipe and (HARDWARE.parent / "recipes" / f"{recipe}.yaml").is_file()
-        )
+        assert words[words.index("--recipe") + 1] == recipe
+        assert (HARDWARE.parent / "recipes" / f"{recipe}.yaml").is_file()
     file = f"configs/recipes/{recipe}.yaml"  # the names that were files' before there were names
     assert file in words_of("train.sh", RECIPE=file)
 
