@@ -107,3 +107,16 @@ def test_what_is_not_asked_for_is_left_to_the_loader() -> None:
     add_shared(parser, "--device", "--dtype", "--load-4bit", "--compression", "--attn-implementation")
     args = parser.parse_args(["--dtype", "auto", "--load_4bit", "--compression", "none"])
     assert loading_options(args) == {"torch_dtype": "auto", "load_4bit": True}
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the table of docs/commands.md with that heading."""
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    lines = text.partition(f"\n{heading}\n")[2].split("\n\n")[0].splitlines()[1:]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_document_lists_the_commands_and_the_shared_flags() -> None:
+    rows = table("| command | `python -m` | does |")
+    assert rows == [[command.name, command.module, command.help] for command in all_commands()]
+    assert table("| flag | |") == [[flag, options["help"]] for flag, options in SHARED_FLAGS.items()]
