@@ -1,11 +1,152 @@
-"""What the command lines share: a user's mistake ends in one line and not in a traceback."""
+"""What the command lines share: how they are called, the flags that mean the same everywhere, and errors in a line."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from llava.kinds import PluginError, load_plugins
+
+PROGRAM = "llava"
+
+# The flags that more than one command takes: each has one name, one type and one meaning.
+SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
+    "--model-path": {"help": "checkpoint; or a folder with a tuned projector or adapters only"},
+    "--model-base": {"help": "what a projector or adapters go on; default: what they name"},
+    "--compression": {
+        "metavar": "METHOD:D+C",
+        "default": argparse.SUPPRESS,
+        "help": "'visionzip:54+10', 'random:64', 'none'...; default: what the model's config says",
+    },
+    "--conv-mode": {"help": "conversation template; default: from the model's config"},
+    "--device": {"help": "cpu, cuda, cuda:1...; default: the first GPU, else the CPU"},
+    "--dtype": {
+        "choices": ["auto", "float32", "bfloat16", "float16"],
+        "help": "of the weights; auto: the checkpoint's own; default: float16 on a GPU, float32 on the CPU",
+    },
+    "--attn-implementation": {"help": "sdpa, eager, flash_attention_2...; default: the fastest that is installed"},
+    "--load-4bit": {"action": "store_true", "help": "quantise the language model to 4 bits (needs bitsandbytes)"},
+    "--load-8bit": {"action": "store_true", "help": "the same with 8 bits"},
+    "--output-dir": {"metavar": "DIR", "help": "folder to write to"},
+    "--batch-size": {"metavar": "N", "help": "questions a batch"},
+    "--temperature": {"type": float, "default": 0.2, "help": "0 is greedy (default 0.2)"},
+    "--top-p": {"type": float, "help": "sample from the likeliest tokens that add up to this; default: all"},
+    "--num-beams": {"type": int, "default": 1, "help": "of beam search (default 1: none)"},
+    "--max-new-tokens": {"type": int, "default": 512, "help": "where an answer ends at the latest (default 512)"},
+    "--plugin": {
+        "action": "append",
+        "default": argparse.SUPPRESS,
+        "metavar": "MODULE_OR_FILE",
+        "help": "Python code with methods, tasks... of your own; repeatable",
+    },
+}
+# What `--compression` is where a command compares budgets.
+SEVERAL_BUDGETS: Mapping[str, Any] = {
+    "action": "append",
+    "default": None,
+    "help": f"{SHARED_FLAGS['--compression']['help']}; repeatable",
+}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of every command: takes `--plugin`, and underscores in place of a flag's hyphens, as LLaVA has them.
+
+    Flags are therefore added with hyphens only.
+    """
+
+    def __init__(self, module: str, description: str | None, **options: Any) -> None:
+        """Makes the parser of a command.
+
+        Args:
+            module: What `python -m` runs; the usage line says so unless the command was started as `llava NAME`.
+            description: What the command does.
+            **options: As argparse takes them.
+        """
+        super().__init__(prog=command_name(module), description=description, **options)
+        add_shared(self, "--plugin")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses, then loads the plug-ins; see argparse.
+
+        Raises:
+            SystemExit: Status 2 for wrong flags, 1 for a plug-in that cannot be loaded, with a line that says why.
+        """
+        words = with_hyphens(sys.argv[1:] if args is None else args)
+        parsed, rest = super().parse_known_args(words, namespace)
+        load_named_plugins(getattr(parsed, "plugin", ()))
+        return parsed, rest
+
+
+def command_name(module: str) -> str:
+    """How this command was called: `llava NAME`, as `llava.__main__` leaves it in `sys.argv`, or `python -m MODULE`."""
+    return sys.argv[0] if sys.argv[0].startswith(f"{PROGRAM} ") else f"python -m {module}"
+
+
+def with_hyphens(words: Sequence[str]) -> list[str]:
+    """The words, with hyphens for the underscores in names of flags; values, and what follows `--`, stay."""
+    end = words.index("--") if "--" in words else len(words)
+    return [*(_with_hyphens(word) for word in words[:end]), *words[end:]]
+
+
+def _with_hyphens(word: str) -> str:
+    flag = re.match(r"--\w[\w-]*(?==|$)", word)
+    return word if flag is None else flag[0].replace("_", "-") + word[flag.end() :]
+
+
+def load_named_plugins(named: Sequence[str]) -> None:
+    """Loads what `--plugin` names.
+
+    Raises:
+        SystemExit: Status 1, with a line that says which cannot be loaded and why.
+    """
+    try:
+        load_plugins(named)
+    except PluginError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def add_shared(parser: argparse._ActionsContainer, *flags: str, **changes: Any) -> None:
+    """Adds flags of `SHARED_FLAGS` to a parser or to a group of one.
+
+    Args:
+        parser: Where they go.
+        *flags: Their names; old names of the same flag follow it after a comma: `--output-dir,--output`.
+        **changes: What this command has otherwise, a default above all.
+    """
+    for flag in flags:
+        names = flag.split(",")
+        options = {**SHARED_FLAGS[names[0]], **changes}
+        if len(names) > 1:
+            options.setdefault("dest", names[0].removeprefix("--").replace("-", "_"))
+        parser.add_argument(*names, **options)
+
+
+def add_model_flags(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Adds what a command that loads a model for inference takes, but for the compression: one budget or several."""
+    add_shared(parser, "--model-path", required=required)
+    add_shared(parser, "--model-base", "--conv-mode", "--device", "--dtype", "--attn-implementation")
+    add_shared(parser, "--load-4bit", "--load-8bit")
+
+
+def loading_options(args: Any) -> dict[str, Any]:
+    """The keyword arguments for `load_pretrained_model` that the flags, where given, ask for; not the compression."""
+    named = {
+        "device": "device",
+        "dtype": "torch_dtype",
+        "attn_implementation": "attn_implementation",
+        "load_4bit": "load_4bit",
+        "load_8bit": "load_8bit",
+    }
+    return {name: value for flag, name in named.items() if (value := getattr(args, flag, None))}
+
+
+def compression_option(args: Any) -> dict[str, Any]:
+    """`--compression` as a keyword argument; none where it is not given: the checkpoint's config decides."""
+    return {"compression": args.compression} if hasattr(args, "compression") else {}
 
 
 @contextmanager
@@ -19,17 +160,3 @@ def plain_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error
-
-
-def add_compression_flag(parser: argparse.ArgumentParser) -> None:
-    """Adds `--compression`; where it is absent the arguments have no such field."""
-    parser.add_argument(
-        "--compression",
-        default=argparse.SUPPRESS,
-        help="'visionzip:54+10', 'none'...; default: what the model's config says",
-    )
-
-
-def compression_option(args: Any) -> dict[str, Any]:
-    """What a loader is to be told of the compression: nothing unless the arguments say something (None is vanilla)."""
-    return {"compression": args.compression} if hasattr(args, "compression") else {}

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Evaluates a checkpoint; the scripts of v1_5/eval/ and v1_6/eval/ only choose tasks and checkpoint.
+# Evaluates a checkpoint on a task of `llava eval --list`, or on several (pope,gqa); the scripts of v1_5/eval/ and
+# v1_6/eval/ are links to it by LLaVA's names.
 #
-#   CKPT=checkpoints/my-llava TASKS=pope COMPRESSION="none visionzip:54+10" CUDA_VISIBLE_DEVICES=0,1 bash scripts/eval.sh
+#   CKPT=checkpoints/my-llava COMPRESSION="none visionzip:54+10" CUDA_VISIBLE_DEVICES=0,1 bash scripts/eval.sh pope
 #
+# TASKS=... takes the place of the task: mmmu_val_official asks with MMMU's own prompt, seed_image images only, sqa_full
+# all of ScienceQA, textvqa_no_ocr without OCR tokens; vizwiz_val and vqav2_val are scored here, not by a server.
 # Each GPU of CUDA_VISIBLE_DEVICES gets a process, or NPROC says how many. Further flags of llava.eval follow the
 # script's name. Judged tasks are graded where JUDGE_URL and JUDGE_MODEL are set, the key in LLAVA_JUDGE_KEY. Relative
 # paths begin at the repository. DRY_RUN=1 shows the commands.
@@ -10,7 +13,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 CKPT="${CKPT:?a checkpoint, local or of the Hub}"
-TASKS="${TASKS:?names of python -m llava.eval --list, separated by commas}"
+[[ "${1:--}" == -* ]] || { TASKS="${TASKS:-$1}"; shift; }
+TASKS="${TASKS:?a task of llava eval --list, or several separated by commas}"
 OUTPUT="${OUTPUT:-runs/eval/$(basename "$CKPT")}"
 IFS=, read -ra GPUS <<< "${CUDA_VISIBLE_DEVICES:-0}"
 NPROC="${NPROC:-${#GPUS[@]}}"

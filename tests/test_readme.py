@@ -81,6 +81,6 @@ def test_training_is_shown_on_what_prepare_leaves(document: str) -> None:
     """OCR-VQA is never whole: prepare without --drop-missing exits with 1, and the whole JSON ends a run."""
     commands = [line for line in (ROOT / document).read_text().splitlines() if line.startswith("    ")]
     shown = "\n".join(commands)
-    prepares = [line for line in commands if "llava.data.prepare llava-665k" in line]
+    prepares = [line for line in commands if "llava prepare llava-665k" in line]
     assert prepares and all("--drop-missing" in line for line in prepares)
     assert "llava_v1_5_mix665k.reduced.json" in shown and "llava_v1_5_mix665k.json" not in shown

@@ -40,6 +40,7 @@ for program in {programs}:
     else:
         raise AssertionError(f"{{program}} --help did not end")
     assert "usage:" in said.getvalue(), program
+    assert "--plugin" in said.getvalue() or program == "llava" or program.endswith(".py"), program
     heavy = {heavy} & set(sys.modules)
     assert not heavy, f"{{program}} --help imports {{heavy}}"
 """

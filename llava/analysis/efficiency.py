@@ -6,37 +6,39 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from llava.command_line import (
+    SEVERAL_BUDGETS,
+    CommandParser,
+    add_model_flags,
+    add_shared,
+    loading_options,
+    plain_errors,
+)
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m llava.analysis.efficiency", description=__doc__)
-    parser.add_argument("--model-path", required=True)
-    parser.add_argument("--model-base")
-    parser.add_argument("--image-file", nargs="+", required=True)
-    parser.add_argument("--query", default="Describe the image.")
-    parser.add_argument(
-        "--compression",
-        action="append",
-        help="'visionzip:54+10', 'none'...; repeatable; default: what the model's config says",
-    )
+    parser = CommandParser("llava.analysis.efficiency", __doc__)
+    add_model_flags(parser)
+    add_shared(parser, "--compression", **SEVERAL_BUDGETS)
+    parser.add_argument("--image-file", nargs="+", required=True, help="paths or URLs")
+    parser.add_argument("--query", default="Describe the image.", help="the question (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=11, help="the median of so many runs is told (default 11)")
-    parser.add_argument("--device")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
-    from llava.command_line import plain_errors
     from llava.images.source import open_image
     from llava.inference import Inference, Question
     from llava.inference.latency import compare_latency
 
     with plain_errors():
         images = [open_image(source) for source in args.image_file]
-        inference = Inference.load(args.model_path, args.model_base, device=args.device, torch_dtype=args.dtype)
+        loading = loading_options(args)
+        inference = Inference.load(args.model_path, args.model_base, conv_mode=args.conv_mode, **loading)
         budgets = args.compression or [inference.model.compression]
         question = Question(args.query, tuple(images))
         costs = compare_latency(inference, question, budgets, warmup=args.warmup, repeats=args.repeats)

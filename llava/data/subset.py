@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, plain_errors
 from llava.data.records import count_sources, read_entries, source_of, source_table, write_records
 
 
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: Status 1 with a line that says what is wrong; 2 for wrong flags.
     """
-    parser = argparse.ArgumentParser(prog="python -m llava.data.subset", description=__doc__)
+    parser = CommandParser("llava.data.subset", __doc__)
     parser.add_argument("data", type=Path, help="LLaVA's JSON (or JSONL)")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--fraction", type=float, help="how much of it, in (0, 1]")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from llava.command_line import add_compression_flag, compression_option
+from llava.command_line import CommandParser, add_shared, compression_option
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.data.records import read_entries
 from llava.data.templates import PromptTemplate, get_template
@@ -57,22 +57,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m llava.data.validate", description=__doc__)
+    parser = CommandParser("llava.data.validate", __doc__)
     add = parser.add_argument
     add("--data-path", type=Path, required=True, help="LLaVA's JSON (or JSONL)")
     add("--image-folder", type=Path, help="where the paths of the images begin")
     model = parser.add_mutually_exclusive_group()
-    model.add_argument("--model-path", help="LLaVA checkpoint: its tokenizer and token counts; no weights are loaded")
+    add_shared(model, "--model-path", help="LLaVA checkpoint: its tokenizer and token counts; no weights are loaded")
     model.add_argument("--tokenizer", help="tokenizer of a language model that becomes a LLaVA")
     add("--visual-tokens", type=_whole(0), default=576, help="with --tokenizer: of an image (default: %(default)s)")
     add("--image-aspect-ratio", choices=["square", "pad", "anyres"], help="default: the checkpoint's")
-    add("--version", default="v1", help="prompt template, as in training (default: %(default)s)")
+    add_shared(
+        parser,
+        "--conv-mode,--version",
+        dest="version",
+        default="v1",
+        help="conversation template, as in training (default: %(default)s)",
+    )
     add("--model-max-length", type=_whole(1), default=2048, help="tokens a sample is cut to (default: %(default)s)")
     add("--max-pixels", type=_whole(1), default=DEFAULT_MAX_PIXELS, help="of an image (default: %(default)s)")
     workers = os.cpu_count() or 1
     add("--workers", type=_whole(0), default=workers, help="processes; 0: this one alone (default: %(default)s)")
     add("--report", type=Path, help="JSON with everything that was found")
-    add_compression_flag(parser)
+    add_shared(parser, "--compression")
     return parser
 
 

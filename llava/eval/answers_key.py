@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -25,8 +25,10 @@ class AnswersKey:
         conv_mode: Name of the conversation template.
         prompts: Fingerprint of every prompt of the task.
         generation: Generation options.
-        dtype: Data type of the weights.
+        dtype: Data type of the weights, and their bits where they are quantised.
         data: Where the questions and images are from: `local`, or a list of datasets and revisions.
+        plugins: Name and hash of each plug-in that is loaded: any of them may have given the method, the task, the
+            template or the tower, so a plug-in that was edited begins a file of its own.
     """
 
     task: str
@@ -37,10 +39,12 @@ class AnswersKey:
     generation: dict[str, Any]
     dtype: str
     data: str | list[dict[str, str]] = "local"
+    plugins: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """The key as plain JSON values."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        """The key as plain JSON values; without `plugins` where there are none, as files from before have it."""
+        key: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return key if self.plugins else {name: value for name, value in key.items() if name != "plugins"}
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """The fields in which a stored key differs, each with both values."""
@@ -76,10 +80,10 @@ def compression_name(compression: CompressionConfig | None) -> str:
         return "none"
     default = CompressionConfig()
     name = str(compression)
-    for field in ("merge", "seed"):
-        value = getattr(compression, field)
-        if value != getattr(default, field):
-            name += f" {field}={value}"
+    for entry in ("merge", "seed"):
+        value = getattr(compression, entry)
+        if value != getattr(default, entry):
+            name += f" {entry}={value}"
     return name
 
 

@@ -14,6 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.command_line import (
+    SEVERAL_BUDGETS,
+    CommandParser,
+    add_model_flags,
+    add_shared,
+    loading_options,
+    plain_errors,
+)
 from llava.eval.data_place import DataPlace, add_data_flags
 
 if TYPE_CHECKING:
@@ -28,26 +36,17 @@ _SHOWN = 10
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m llava.eval", description="Evaluate a LLaVA under several budgets.")
+    parser = CommandParser("llava.eval", "Evaluate a LLaVA under several budgets.")
     parser.add_argument("--list", action="store_true", help="name the tasks and end")
-    parser.add_argument("--model-path", help="checkpoint, or a folder that holds only a tuned projector")
-    parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
+    add_model_flags(parser, required=False)
     parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
-    parser.add_argument(
-        "--compression",
-        action="append",
-        metavar="METHOD:D+C",
-        help="'none', 'visionzip:54+10', 'random:64'...; repeatable; default: what the model's config says",
-    )
-    parser.add_argument("--output-dir", type=Path, help="where answers/ and results.json go")
+    add_shared(parser, "--compression", **SEVERAL_BUDGETS)
+    add_shared(parser, "--output-dir", type=Path, help="where answers/ and results.json go")
     add_data_flags(parser)
-    parser.add_argument(
-        "--batch-size", type=_batch_size, default=None, help="questions a batch; default 'auto': what the memory takes"
+    add_shared(
+        parser, "--batch-size", type=_batch_size, help="questions a batch; default 'auto': what the memory takes"
     )
     parser.add_argument("--limit", type=_whole_number(1), help="only the first so many questions of each task")
-    parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
-    parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: the model's own")
     parser.add_argument(
         "--compile", action="store_true", help="compile the vision half and decoding; the first batches wait"
     )
@@ -106,7 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     import torch
 
-    from llava.command_line import plain_errors
     from llava.eval.answers import AnswersKeyMismatch
     from llava.eval.locks import InUseError
     from llava.eval.parallel import leave_group
@@ -163,7 +161,6 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 def _check_output(parser: argparse.ArgumentParser, folder: Path) -> None:
     """Tells now what would end the run after hours."""
-    from llava.command_line import plain_errors
     from llava.eval.results import read_results
 
     named_as_folder = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -232,15 +229,13 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
     from llava.eval.parallel import own_device
     from llava.inference import Inference
 
-    device = own_device(args.device)
     inference = Inference.load(
         args.model_path,
         args.model_base,
         conv_mode=args.conv_mode,
-        device=device,
-        torch_dtype=args.dtype,
         compile=args.compile,
         image_workers=args.image_workers,
+        **loading_options(args) | {"device": own_device(args.device)},
     )
     own = inference.model.compression
     for compression in [*compressions, own]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, plain_errors
 from llava.eval.metrics import pope
 from llava.eval.question_files import read_questions
 
@@ -60,7 +59,7 @@ def _check_order(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m llava.eval.eval_pope", description=__doc__)
+    parser = CommandParser("llava.eval.eval_pope", __doc__)
     parser.add_argument("--annotation-dir", type=Path, required=True, help=f"holds {_PREFIX}<split>.json")
     parser.add_argument("--question-file", type=Path, required=True, help="lines with question_id and category")
     parser.add_argument("--result-file", type=Path, required=True, help="LLaVA's answers")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, plain_errors
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.metrics.scienceqa import LETTERS, parse_letter, predicted_index
 from llava.eval.question_files import read_questions
@@ -76,7 +75,7 @@ def _percent(part: int, whole: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m llava.eval.eval_science_qa", description=__doc__)
+    parser = CommandParser("llava.eval.eval_science_qa", __doc__)
     parser.add_argument("--base-dir", type=Path, required=True, help="holds problems.json and pid_splits.json")
     parser.add_argument("--result-file", type=Path, required=True, help="LLaVA's answers")
     parser.add_argument("--output-file", type=Path, required=True, help="gets an analysis of each problem")

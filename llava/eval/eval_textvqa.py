@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, plain_errors
 from llava.eval.metrics.averages import mean
 from llava.eval.metrics.textvqa import textvqa_accuracy
 from llava.eval.question_files import read_questions
@@ -61,7 +60,7 @@ def eval_single(annotation_file: Path, result_file: Path) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m llava.eval.eval_textvqa", description=__doc__)
+    parser = CommandParser("llava.eval.eval_textvqa", __doc__)
     parser.add_argument("--annotation-file", type=Path, required=True, help="TextVQA_0.5.1_val.json")
     parser.add_argument("--result-file", type=Path, help="LLaVA's answers")
     parser.add_argument("--result-dir", type=Path, help="a folder of such files")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, plain_errors
 
 _SHOWN = 5
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m llava.eval.prepare", description=__doc__)
+    parser = CommandParser("llava.eval.prepare", __doc__)
     add = parser.add_argument
     add("tasks", nargs="*", metavar="TASK", help="names of benchmarks, or 'all'")
     add("--list", action="store_true", help="name the benchmarks and where each comes from, and end")

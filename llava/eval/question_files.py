@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llava.command_line import add_compression_flag, compression_option
+from llava.command_line import CommandParser, add_model_flags, add_shared, compression_option, loading_options
 
 Item = TypeVar("Item")
 
@@ -35,21 +35,16 @@ class Asked:
 
 def make_parser(name: str, description: str, *, conv_mode: str = "llava_v1") -> argparse.ArgumentParser:
     """A command line with LLaVA's flags and defaults, and ours beside them."""
-    parser = argparse.ArgumentParser(prog=f"python -m llava.eval.{name}", description=description)
-    parser.add_argument("--model-path", required=True, help="checkpoint, or a folder with a tuned projector only")
-    parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
+    parser = CommandParser(f"llava.eval.{name}", description)
+    add_model_flags(parser)
+    parser.set_defaults(conv_mode=conv_mode)
     parser.add_argument("--image-folder", default="", help="what the images' paths begin at")
     parser.add_argument("--question-file", type=Path, required=True)
     parser.add_argument("--answers-file", type=Path, default=Path("answer.jsonl"))
-    parser.add_argument("--conv-mode", default=conv_mode, help=f"conversation template (default {conv_mode})")
     parser.add_argument("--num-chunks", type=int, default=1, help="in how many parts the questions are asked")
     parser.add_argument("--chunk-idx", type=int, default=0, help="which of them this is")
-    parser.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
-    parser.add_argument("--top_p", type=float)
-    parser.add_argument("--num_beams", type=int, default=1)
-    add_compression_flag(parser)
-    parser.add_argument("--batch-size", type=int, default=1, help="questions a batch (default 1, as in LLaVA)")
-    parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
+    add_shared(parser, "--temperature", "--top-p", "--num-beams", "--compression")
+    add_shared(parser, "--batch-size", type=int, default=1, help="questions a batch (default 1, as in LLaVA)")
     return parser
 
 
@@ -83,7 +78,7 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
     from llava.utils import get_model_name_from_path
 
     options = GenerationOptions(max_new_tokens, args.temperature, args.top_p, args.num_beams)
-    loading = {"device": args.device, **compression_option(args)}
+    loading = loading_options(args) | compression_option(args)
     inference = Inference.load(args.model_path, args.model_base, conv_mode=args.conv_mode, **loading)
     ending = {"model_id": get_model_name_from_path(args.model_path), "metadata": {}}
     questions = [Question(item.text, () if item.image is None else (item.image,)) for item in asked]

@@ -18,6 +18,7 @@ from typing import Any
 
 from llava import __version__
 from llava.eval.answers import AnswersKeyMismatch
+from llava.kinds import plugin_records
 from llava.results.rows import OWN_SCALES, circumstances, comparable, main_value
 
 Row = dict[str, Any]
@@ -57,8 +58,8 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
 
     Args:
         path: The file; it is replaced in one step.
-        rows: New rows, each told which code and packages made it; one takes the place of an old one with the same
-            `identity`.
+        rows: New rows, each told which code, packages and plug-ins made it; one takes the place of an old one with the
+            same `identity`.
         fingerprint: Fingerprint of the model.
         **run: More about the run, kept under `run`.
 
@@ -68,7 +69,9 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
     Raises:
         AnswersKeyMismatch: The file holds another model's rows.
     """
-    made_by = {"versions": package_versions(), "commit": source_commit()}
+    made_by: Row = {"versions": package_versions(), "commit": source_commit()}
+    if plugins := plugin_records():
+        made_by["plugins"] = plugins
     merged = {identity(row): row for row in [*read_results(path, fingerprint), *(row | made_by for row in rows)]}
     done = with_retention(list(merged.values()))
     about = {"model": fingerprint, **made_by, **run}

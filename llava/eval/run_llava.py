@@ -7,7 +7,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llava.command_line import add_compression_flag, compression_option, plain_errors
+from llava.command_line import (
+    CommandParser,
+    add_model_flags,
+    add_shared,
+    compression_option,
+    loading_options,
+    plain_errors,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -18,19 +25,12 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m llava.eval.run_llava", description="Ask a LLaVA one question.")
-    parser.add_argument("--model-path", required=True, help="checkpoint, or a folder with a tuned projector only")
-    parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
+    parser = CommandParser("llava.eval.run_llava", "Ask a LLaVA one question.")
+    add_model_flags(parser)
+    add_shared(parser, "--compression", "--temperature", "--top-p", "--num-beams", "--max-new-tokens")
     parser.add_argument("--image-file", required=True, help="paths or URLs, separated by --sep")
     parser.add_argument("--query", required=True, help="the question; <image-placeholder> marks where an image stands")
-    parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
-    add_compression_flag(parser)
     parser.add_argument("--sep", default=",", help="separates image files (default ',')")
-    parser.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
-    parser.add_argument("--top_p", type=float, help="default: 1")
-    parser.add_argument("--num_beams", type=int, default=1)
-    parser.add_argument("--max_new_tokens", type=int, default=512)
-    parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
     return parser
 
 
@@ -40,8 +40,9 @@ def eval_model(args: Any) -> str:
     Args:
         args: An object with LLaVA's fields: `model_path`, `image_file` (a string split at `sep`, or a list), `query`,
             and optionally `model_base, conv_mode, sep, temperature, top_p, num_beams, max_new_tokens`; beside them
-            `compression` (None: all tokens; no such field: what the config says) and `device`, and an already loaded
-            `tokenizer`, `model` and `image_processor`.
+            `compression` (None: all tokens; no such field: what the config says), `device`, `dtype`,
+            `attn_implementation`, `load_4bit` and `load_8bit`, and an already loaded `tokenizer`, `model` and
+            `image_processor`.
 
     Raises:
         UnreadableImageError: An image cannot be read.
@@ -79,7 +80,7 @@ def _read(args: Any) -> tuple[Inference, list[Image]]:
     conv_mode = _given(args, "conv_mode")
     if all(part is not None for part in parts):
         return Inference(*parts, conv_mode=conv_mode), images
-    options = {"device": _given(args, "device"), **compression_option(args)}
+    options = loading_options(args) | compression_option(args)
     return Inference.load(args.model_path, _given(args, "model_base"), conv_mode=conv_mode, **options), images
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -24,6 +25,7 @@ from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
+from llava.kinds import plugin_records
 from llava.model.configuration import CompressionConfig
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
@@ -294,13 +296,20 @@ class TaskRun:
             conv_mode=self.inference.conv_mode,
             prompts=prompts_fingerprint(self.loaded.samples),
             generation=asdict(self.options),
-            dtype=str(self.inference.model.dtype),
+            dtype=_weights_of(self.inference.model),
             data="local" if self.data is None else self.data,
+            plugins=plugin_records(),
         )
 
 
 def _question(sample: Sample) -> Question:
     return Question(sample.prompt, tuple(sample.images))
+
+
+def _weights_of(model: Any) -> str:
+    """Data type of a model's weights, and the bits of a quantised language model's, which answers otherwise."""
+    bits = [bits for bits in (4, 8) if getattr(model, f"is_loaded_in_{bits}bit", False)]
+    return f"{model.dtype}, {bits[0]} bits" if bits else str(model.dtype)
 
 
 def _exact_or_mean(counts: Sequence[int]) -> int | float:

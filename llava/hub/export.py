@@ -9,14 +9,13 @@ Tensors are read, merged, renamed and written one at a time: no model is built, 
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, add_shared, plain_errors
 
 FORMATS = ("hf", "llava", "projector")
 RUN_RECORDS = ("subset.json",)  # what else a run leaves holds paths of its machine
@@ -189,13 +188,11 @@ def _progress(total: int, shown: bool) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.hub.export", description="Writes a checkpoint for others to load."
-    )
+    parser = CommandParser("llava.hub.export", "Writes a checkpoint for others to load.")
     parser.add_argument("src", metavar="SRC", help="folder or repository: a whole model, a projector, LoRA adapters")
     parser.add_argument("--to", required=True, choices=FORMATS, help="format to write")
-    parser.add_argument("--output", required=True, help="folder to make")
-    parser.add_argument("--model-base", help="what a projector or adapters go on; by default what they name")
+    add_shared(parser, "--output-dir,--output", required=True, help="folder to make")
+    add_shared(parser, "--model-base")
     parser.add_argument("--legacy", action="store_true", help="projector: LLaVA's mm_projector.bin and config too")
     parser.add_argument("--vision-tower", help="llava: what mm_vision_tower is to say")
     parser.add_argument("--max-shard-size", default="5GB", help="limit of a file of weights (default 5GB)")
@@ -205,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = export(
             arguments.src,
             arguments.to,
-            arguments.output,
+            arguments.output_dir,
             model_base=arguments.model_base,
             legacy=arguments.legacy,
             vision_tower=arguments.vision_tower,

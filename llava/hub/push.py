@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, add_shared, plain_errors
 
 if TYPE_CHECKING:
     from llava.hub.publish.release_files import ReleaseFile
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.hub.push",
-        description="Publish a checkpoint on the Hub. The token is taken from HF_TOKEN or from `hf auth login`.",
+    parser = CommandParser(
+        "llava.hub.push", "Publish a checkpoint on the Hub. The token is taken from HF_TOKEN or from `hf auth login`."
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="an export with its card")
     parser.add_argument("--repo", required=True, help="ORG/NAME; made if it is not there")
@@ -30,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--private", action="store_true", help="a new repository is private; a public one is refused")
     parser.add_argument("--revision", default="main", help="branch, made if it is not there (default: main)")
     parser.add_argument("--message", help="of the commit")
-    parser.add_argument("--model-base", help="what a projector or adapters are loaded on; default: what they name")
+    add_shared(parser, "--model-base")
     parser.add_argument(
         "--allow", action="append", default=[], metavar="FILE:LINE", help="a path there is harmless; never for secrets"
     )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, plain_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.hub.refresh",
-        description="Takes the files of an export as they are now into its export.json.",
-    )
+    parser = CommandParser("llava.hub.refresh", "Takes the files of an export as they are now into its export.json.")
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder that llava.hub.export has made")
     folder = parser.parse_args(argv).folder
     with plain_errors():

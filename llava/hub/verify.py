@@ -10,7 +10,6 @@ Each model is let go before the next is loaded, so that memory is needed for one
 
 from __future__ import annotations
 
-import argparse
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, add_shared, plain_errors
 
 _MARKS = {True: "ok", False: "FAILED", None: "skipped"}
 
@@ -243,13 +242,11 @@ def _checked(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; status 1 if a check failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.hub.verify", description="Loads a checkpoint in every way it claims to load."
-    )
+    parser = CommandParser("llava.hub.verify", "Loads a checkpoint in every way it claims to load.")
     parser.add_argument("checkpoint", metavar="REPO_OR_DIR", help="folder, or repository on the Hub")
-    parser.add_argument("--model-base", help="what a projector or adapters go on; by default what they name")
-    parser.add_argument("--device", default="cpu", help="where the models run (default cpu)")
-    parser.add_argument("--dtype", help="float32, float16...; default: as the card's answers were made")
+    add_shared(parser, "--model-base")
+    add_shared(parser, "--device", default="cpu", help="where the models run (default cpu)")
+    add_shared(parser, "--dtype", help="of the models; default: as the card's answers were made")
     arguments = parser.parse_args(argv)
     with plain_errors():
         report = verify(

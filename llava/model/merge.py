@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, add_shared, plain_errors
 
 
 def merge(adapter: str | Path, output: str | Path, base: str | Path | None = None) -> Path:
@@ -28,7 +27,7 @@ def merge(adapter: str | Path, output: str | Path, base: str | Path | None = Non
 
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--output {folder} exists already; choose another, or remove it")
+        raise ValueError(f"--output-dir {folder} exists already; choose another, or remove it")
     tokenizer, model, image_processor, _ = load_pretrained_model(adapter, base, device="cpu", torch_dtype="auto")
     for part in (model, tokenizer, image_processor):
         part.save_pretrained(folder)
@@ -37,13 +36,13 @@ def merge(adapter: str | Path, output: str | Path, base: str | Path | None = Non
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line; takes the flags of LLaVA's `merge_lora_weights.py` too."""
-    parser = argparse.ArgumentParser(description="Merges LoRA adapters, or a projector, into the model they go on.")
-    parser.add_argument("--adapter", "--model-path", required=True, help="folder or repository of what was trained")
-    parser.add_argument("--base", "--model-base", help="what it was trained on; by default what it names")
-    parser.add_argument("--output", "--save-model-path", required=True, help="folder to write")
+    parser = CommandParser("llava.model.merge", "Merges LoRA adapters, or a projector, into the model they go on.")
+    add_shared(parser, "--model-path,--adapter", required=True, help="folder or repository of what was trained")
+    add_shared(parser, "--model-base,--base")
+    add_shared(parser, "--output-dir,--output,--save-model-path", required=True)
     arguments = parser.parse_args(argv)
     with plain_errors():
-        folder = merge(arguments.adapter, arguments.output, arguments.base)
+        folder = merge(arguments.model_path, arguments.output_dir, arguments.model_base)
     print(f"wrote {folder}")
 
 

@@ -9,7 +9,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llava.command_line import add_compression_flag, compression_option, plain_errors
+from llava.command_line import (
+    CommandParser,
+    add_model_flags,
+    add_shared,
+    compression_option,
+    loading_options,
+    plain_errors,
+)
 
 _NEW = "/new"
 _DESCRIPTION = (
@@ -19,18 +26,10 @@ _DESCRIPTION = (
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line; LLaVA's flags, and `--compression`."""
-    parser = argparse.ArgumentParser(prog="python -m llava.serve.cli", description=_DESCRIPTION)
-    parser.add_argument("--model-path", required=True, help="checkpoint, or a folder with a tuned projector only")
-    parser.add_argument("--model-base", help="the checkpoint that a projector belongs to")
+    parser = CommandParser("llava.serve.cli", _DESCRIPTION)
+    add_model_flags(parser)
     parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
-    add_compression_flag(parser)
-    parser.add_argument("--device", help="cpu, cuda...; default: the first GPU, else the CPU")
-    parser.add_argument("--conv-mode", help="conversation template; default: from the model's config")
-    parser.add_argument("--temperature", type=float, default=0.2, help="0 is greedy (default 0.2)")
-    parser.add_argument("--top-p", type=float, help="default: 1")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="default 512")
-    parser.add_argument("--load-8bit", action="store_true")
-    parser.add_argument("--load-4bit", action="store_true")
+    add_shared(parser, "--compression", "--temperature", "--top-p", "--max-new-tokens")
     parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
     return parser
 
@@ -48,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args.model_path,
             args.model_base,
             conv_mode=args.conv_mode,
-            device=args.device,
-            load_8bit=args.load_8bit,
-            load_4bit=args.load_4bit,
+            **loading_options(args),
             **compression_option(args),
         )
         options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)

@@ -15,9 +15,12 @@ import transformers
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import is_torch_tf32_available
 
+from llava.command_line import SHARED_FLAGS, load_named_plugins
+from llava.kinds import plugin_records
 from llava.train.code_version import code_version
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
-from llava.train.recipe import read_recipe
+from llava.train.help import add_recipe_flag
+from llava.train.recipe import find_config, read_recipe
 from llava.train.stages import Stage, stage_of
 
 logger = logging.getLogger(__name__)
@@ -50,7 +53,11 @@ class TrainingArguments(TrainingFlags, transformers.TrainingArguments):
                     f"{self.global_batch_size}, which takes {steps}; change the latter"
                 )
             self.gradient_accumulation_steps = steps
+        named = self.deepspeed
+        if isinstance(named, str) and not named.startswith("{"):
+            self.deepspeed: Any = str(find_config(named, "deepspeed", flag="--deepspeed"))
         super().__post_init__()
+        self.deepspeed = named  # the record of a run holds no path of its machine
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers', with `record`; trackers store it as the config of the run."""
@@ -119,21 +126,25 @@ class Arguments:
 
     def record(self) -> dict[str, Any]:
         """What a run is besides its training flags: stage, recipe, model, data, and the code it was made with."""
+        plugins = plugin_records()
         return {
             "stage": self.stage.name,
             "recipe": list(self.recipe),
             "model": asdict(self.model),
             "data": asdict(self.data),
             "provenance": code_version(),
+            **({"plugins": plugins} if plugins else {}),
         }
 
 
 _HAS_ACTIVATION_CHECKPOINTING = any(
     entry.name == "activation_checkpointing" for entry in fields(transformers.TrainingArguments)
 )
-# Flags that transformers 5 renamed (None: dropped). Their values kept their meaning: a ratio is a number of steps
-# below 1.
+# Flags that other commands call otherwise, and those that transformers 5 renamed (None: dropped). Their values kept
+# their meaning: a ratio is a number of steps below 1.
 _RENAMED: dict[str, str | None] = {
+    "--conv_mode": "--version",
+    "--model_path": "--model_name_or_path",
     "--evaluation_strategy": "--eval_strategy",
     "--warmup_ratio": "--warmup_steps",
     "--no_cuda": "--use_cpu",
@@ -176,16 +187,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
         argv: Without the program's name; by default this process's.
 
     Raises:
-        SystemExit: A flag is unknown.
+        SystemExit: A flag is unknown, or a plug-in cannot be loaded.
         ValueError: A value is impossible; names the flag, and the recipe's line if it stands in one.
     """
     parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False)
-    parser.add_argument(
-        "--recipe", nargs="+", action="extend", default=[], help="YAML files of flags; later ones count more."
-    )
+    add_recipe_flag(parser)
+    parser.add_argument("--plugin", action="append", default=[], help=SHARED_FLAGS["--plugin"]["help"])
     parser.add_argument("--help_all", action="help", help="list these; --help lists the most common ones at once")
     words = translate_flags(sys.argv[1:] if argv is None else argv)
-    recipe = _recipes_named(words)
+    named = _named_in(words)
+    load_named_plugins(named.plugin)
+    recipe = named.recipe
     model, data, training, _ = parser.parse_args_into_dataclasses([*recipe_flags(recipe), *words])
     if data.eval_data_path is not None and training.eval_strategy == IntervalStrategy.NO:
         training.eval_strategy, training.do_eval = IntervalStrategy.EPOCH, True
@@ -194,11 +206,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     return arguments
 
 
-def _recipes_named(words: Sequence[str]) -> list[str]:
+def _named_in(words: Sequence[str]) -> argparse.Namespace:
+    """What is needed before the other flags are read: recipes give flags, plug-ins what flags may name."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", nargs="+", action="extend", default=[])
-    named: list[str] = parser.parse_known_args(words)[0].recipe
-    return named
+    add_recipe_flag(parser)
+    parser.add_argument("--plugin", action="append", default=[])
+    return parser.parse_known_args(words)[0]
 
 
 def recipe_flags(files: Sequence[str]) -> list[str]:

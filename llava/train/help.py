@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import Field, fields
 
+from llava.command_line import add_shared, command_name
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
 
-_USAGE = "python -m llava.train.train --model_name_or_path MODEL --data_path DATA --output_dir FOLDER [--FLAG VALUE]"
+_USAGE = "{program} --model_name_or_path MODEL --data_path DATA --output_dir FOLDER [--FLAG VALUE]"
+_LAUNCHED = "{program} --recipe NAME [--hardware NAME] [--FLAG VALUE]"
 _EPILOG = """Every other flag of transformers' TrainingArguments is taken too: --help_all lists all of them, after some
 seconds, and https://huggingface.co/docs/transformers/main_classes/trainer describes them. A flag may be written with
-dashes in place of underscores. docs/training.md has whole commands, configs/recipes the settings of the paper."""
+dashes in place of underscores. docs/training.md has whole commands, llava/configs/recipes the settings of the paper."""
 
 # Those of transformers' flags that LLaVA's scripts set, or that most runs need.
 COMMON_FLAGS = {
@@ -30,7 +32,7 @@ COMMON_FLAGS = {
     "fp16": "Train in float16.",
     "tf32": "Multiply float32 matrices in TF32, on GPUs that have it.",
     "gradient_checkpointing": "Compute activations anew in the backward pass, to save memory.",
-    "deepspeed": "DeepSpeed's config: configs/deepspeed/*.json, scripts/zero{2,3,3_offload}.json.",
+    "deepspeed": "DeepSpeed's config: zero1, zero2, zero2_offload, zero3, zero3_offload, or a file.",
     "dataloader_num_workers": "Processes that prepare batches, for each process that trains (default: 0).",
     "logging_steps": "Steps between two entries of the log.",
     "report_to": "Trackers: none, tensorboard, wandb...",
@@ -60,18 +62,26 @@ def print_help_if_asked(words: Sequence[str]) -> None:
         SystemExit: Status 0, after the help.
     """
     if {"-h", "--help"} & set(words):
-        make_help().print_help()
+        make_help("llava.train.train").print_help()
         raise SystemExit(0)
 
 
-def make_help() -> argparse.ArgumentParser:
-    """A parser of this project's flags and the most common ones of transformers, for its help only."""
+def make_help(module: str = "llava.train.train", *, with_launcher: bool = False) -> argparse.ArgumentParser:
+    """A parser of this project's flags and the most common ones of transformers, for its help only.
+
+    Args:
+        module: That is asked for its help.
+        with_launcher: Whether it starts training under a launcher.
+    """
+    usage = (_LAUNCHED if with_launcher else _USAGE).format(program=command_name(module))
     shown = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(usage=_USAGE, description="Trains a LLaVA.", epilog=_EPILOG, formatter_class=shown)
-    parser.add_argument("--help_all", action="help", help="list every flag of transformers too")
-    parser.add_argument(
-        "--recipe", nargs="+", default=argparse.SUPPRESS, help="YAML files of flags; later ones count more."
-    )
+    parser = argparse.ArgumentParser(usage=usage, description="Trains a LLaVA.", epilog=_EPILOG, formatter_class=shown)
+    if with_launcher:
+        add_launch_flags(parser)
+    else:
+        parser.add_argument("--help_all", action="help", help="list every flag of transformers too")
+        add_recipe_flag(parser)
+    add_shared(parser, "--plugin")
     for title, kind in (("model", ModelArguments), ("data", DataArguments), ("training", TrainingFlags)):
         group = parser.add_argument_group(title, kind.__doc__)
         for entry in fields(kind):
@@ -80,6 +90,28 @@ def make_help() -> argparse.ArgumentParser:
     for name, text in COMMON_FLAGS.items():
         group.add_argument(f"--{name}", default=argparse.SUPPRESS, help=text)
     return parser
+
+
+def add_recipe_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--recipe`; where it is absent the arguments have an empty list."""
+    parser.add_argument(
+        "--recipe",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME_OR_FILE",
+        help="Flags by the name of llava/configs/recipes or hardware, or from YAML files; later ones count more.",
+    )
+
+
+def add_launch_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `llava train` that are not training's."""
+    add_recipe_flag(parser)
+    parser.add_argument("--hardware", metavar="NAME_OR_FILE", help="The machine: a name of llava/configs/hardware.")
+    parser.add_argument("--launcher", help="deepspeed, torchrun, or python: one process, without DeepSpeed.")
+    parser.add_argument("--launcher-args", "--launcher_args", metavar="WORDS", help="More for it, as '--num_gpus 4'.")
+    parser.add_argument("--dry-run", "--dry_run", action="store_true", help="Print the launcher's command line only.")
+    parser.add_argument("--variables", action="store_true", help="Take the variables of scripts/train.sh too.")
 
 
 def _add(group: argparse._ArgumentGroup, entry: Field[object]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.data.subset import hash_file
+from llava.kinds import plugin_records
 from llava.model.checkpoints.files import projector_file, resolve_checkpoint, weight_files
 from llava.model.checkpoints.lora import adapter_file
 from llava.train.arguments import Arguments
@@ -79,6 +80,8 @@ def run_key(arguments: Arguments, config: Any) -> dict[str, Any]:
         "--global_batch_size": at_once * training.gradient_accumulation_steps,
         **{f"--{name}": getattr(training, name) for name in _flags_of(arguments)},
     }
+    if plugins := plugin_records():  # keys of runs without any stay what they were
+        key["--plugin"] = plugins
     plain: dict[str, Any] = json.loads(json.dumps(key, default=str))  # as it will be read again
     return plain
 

@@ -5,5 +5,5 @@
 set -euo pipefail
 
 SIZE="${SIZE:-7b}"          # 7b, 13b
-export RECIPE="${RECIPE:-configs/recipes/llava-v1.5-$SIZE-finetune${TOKENS:+-visionzip-$TOKENS}.yaml}"
+export RECIPE="${RECIPE:-llava-v1.5-$SIZE-finetune${TOKENS:+-visionzip-$TOKENS}}"
 exec bash "$(dirname "$0")/../train.sh" "$@"

@@ -4,5 +4,5 @@
 set -euo pipefail
 
 SIZE="${SIZE:-7b}"          # 7b, 13b
-export RECIPE="${RECIPE:-configs/recipes/llava-v1.5-$SIZE-lora.yaml}"
+export RECIPE="${RECIPE:-llava-v1.5-$SIZE-lora}"
 exec bash "$(dirname "$0")/../train.sh" "$@"

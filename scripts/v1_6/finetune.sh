@@ -6,5 +6,5 @@
 set -euo pipefail
 
 MODEL="${MODEL:-vicuna-7b}"   # vicuna-7b, mistral-7b, vicuna-13b
-export RECIPE="${RECIPE:-configs/recipes/llava-v1.6-$MODEL-finetune${TOKENS:+-visionzip-$TOKENS}.yaml}"
+export RECIPE="${RECIPE:-llava-v1.6-$MODEL-finetune${TOKENS:+-visionzip-$TOKENS}}"
 exec bash "$(dirname "$0")/../train.sh" "$@"

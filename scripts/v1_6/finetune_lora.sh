@@ -4,5 +4,5 @@
 set -euo pipefail
 
 MODEL="${MODEL:-vicuna-7b}"   # vicuna-7b, mistral-7b, vicuna-13b
-export RECIPE="${RECIPE:-configs/recipes/llava-v1.6-$MODEL-lora.yaml}"
+export RECIPE="${RECIPE:-llava-v1.6-$MODEL-lora}"
 exec bash "$(dirname "$0")/../train.sh" "$@"

@@ -8,6 +8,6 @@ set -euo pipefail
 
 MODEL="${MODEL:-vicuna-7b}"   # vicuna-7b, mistral-7b, vicuna-13b
 TOKENS="${TOKENS:-320}"       # 640, 320, 160; another budget of a tile: COMPRESSION=visionzip:41+8
-export RECIPE="${RECIPE:-configs/recipes/llava-v1.6-$MODEL-visionzip-$TOKENS.yaml}"
-export OUTPUT="${OUTPUT:-${COMPRESSION:+checkpoints/llava-v1.6-$MODEL-${COMPRESSION//[:+]/-}}}"
+export RECIPE="${RECIPE:-llava-v1.6-$MODEL-visionzip-$TOKENS}"
+export OUTPUT="${OUTPUT:-${COMPRESSION:+checkpoints/llava-v1.6-$MODEL-${COMPRESSION//[^A-Za-z0-9_.-]/-}}}"
 exec bash "$(dirname "$0")/../train.sh" "$@"

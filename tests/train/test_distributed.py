@@ -46,7 +46,7 @@ def launcher_words(launcher: str) -> list[str]:
     }[launcher]
 
 
-CONFIGS = ROOT / "configs" / "deepspeed"
+CONFIGS = ROOT / "llava" / "configs" / "deepspeed"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_a_slurm_job_is_queued_again_before_its_time_is_over_and_goes_on(oracle_
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NODELIST": "node1",
         "MASTER_PORT": str(free_port()),
-        "RECIPE": "configs/recipes/llava-v1.5-7b-visionzip-64.yaml",
+        "RECIPE": "llava-v1.5-7b-visionzip-64",
         "CKPT": str(oracle_dir / "tiny-llava-v1.5"),
         "DATA": str(oracle_dir / "train_tiny.json"),
         "IMAGES": str(oracle_dir / "images"),
@@ -141,4 +141,4 @@ def test_a_slurm_job_is_queued_again_before_its_time_is_over_and_goes_on(oracle_
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == list(range(1, 41))
     written = json.loads((tmp_path / "out" / "training_args.json").read_text())
-    assert written["training"]["deepspeed"] == "configs/deepspeed/zero2.json"
+    assert written["training"]["deepspeed"] == "zero2"

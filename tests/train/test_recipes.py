@@ -13,11 +13,13 @@ from transformers import CLIPVisionConfig
 from llava.data.templates import get_template
 from llava.model.configuration import as_compression
 from llava.train.arguments import accumulation_steps, parse_arguments, recipe_flags
+from llava.train.recipe import find_config
 from llava.train.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "configs" / "recipes").glob("*.yaml"))
-HARDWARE = {file.stem: file for file in sorted((ROOT / "configs" / "hardware").glob("*.yaml"))}
+CONFIGS = ROOT / "llava" / "configs"
+RECIPES = sorted((CONFIGS / "recipes").glob("*.yaml"))
+HARDWARE = {file.stem: file for file in sorted((CONFIGS / "hardware").glob("*.yaml"))}
 BUDGETS = {  # tokens: dominant + contextual of a tile (the paper's tables 8 and 9; NeXT counts five tiles)
     "v1.5": {"192": "162+30", "128": "108+20", "64": "54+10"},
     "v1.6": {"640": "108+20", "320": "54+10", "160": "27+5"},
@@ -202,13 +204,14 @@ def memory(recipe: str, hardware: str) -> tuple[float, float]:
     0.55 bytes a weight. Gradient checkpointing keeps 2 bytes a layer and channel of each token; a layer made again
     holds about 8 hidden and 4 feed-forward widths, logits with their gradient 10 bytes. 2 GiB for tower and CUDA.
     """
-    flags = recipe_flags([str(ROOT / "configs/recipes" / f"{recipe}.yaml"), str(HARDWARE[hardware])])
+    flags = recipe_flags([recipe, hardware])
     given = dict(zip(flags[::2], flags[1::2], strict=True))
     size = next(size for name, size in SIZES.items() if name in recipe)
     cards = int(hardware.partition("x")[0])
     zero: dict = {"stage": 0}
     if "--deepspeed" in given:
-        zero = json.loads((ROOT / given["--deepspeed"]).read_text())["zero_optimization"]
+        file = find_config(given["--deepspeed"], "deepspeed", flag="--deepspeed")
+        zero = json.loads(file.read_text())["zero_optimization"]
     stage = given["--stage"]
     projector = size.hidden * (1024 + size.hidden + 2)
     trained = projector + {"finetune": size.parameters, "lora": size.lora, "qlora": size.lora}.get(stage, 0)
@@ -292,7 +295,7 @@ def test_what_is_said_not_to_fit_does_not(recipe, hardware):
 
 @pytest.mark.parametrize("hardware", HARDWARE)
 def test_each_machine_makes_llavas_batches(hardware):
-    tune, align = (ROOT / "configs/recipes" / f"llava-v1.5-7b-{name}.yaml" for name in ("visionzip-64", "align"))
+    tune, align = (CONFIGS / "recipes" / f"llava-v1.5-7b-{name}.yaml" for name in ("visionzip-64", "align"))
     for recipe in (tune, align):
         training = parse(recipe, HARDWARE[hardware]).training
         cards = int(hardware.partition("x")[0])
@@ -302,7 +305,7 @@ def test_each_machine_makes_llavas_batches(hardware):
 
 @pytest.mark.parametrize("name", ["zero1", "zero2", "zero2_offload", "zero3", "zero3_offload"])
 def test_deepspeed_configs_leave_to_the_flags_what_the_flags_say(name):
-    file = ROOT / "configs" / "deepspeed" / f"{name}.json"
+    file = CONFIGS / "deepspeed" / f"{name}.json"
     config = json.loads(file.read_text())
     zero = config.pop("zero_optimization")
     assert zero["stage"] == int(name[4])
@@ -310,6 +313,46 @@ def test_deepspeed_configs_leave_to_the_flags_what_the_flags_say(name):
     assert ("offload_param" in zero) == (name == "zero3_offload")
     assert zero.get("stage3_gather_16bit_weights_on_model_save", False) == (zero["stage"] == 3)
     assert {value["enabled"] if isinstance(value, dict) else value for value in config.values()} == {"auto"}
-    link = ROOT / "scripts" / file.name
-    assert link.exists() == (name in ("zero2", "zero3", "zero3_offload"))  # LLaVA's scripts name these
-    assert not link.exists() or link.samefile(file)
+    assert (ROOT / "scripts" / file.name).exists() == (name in ("zero2", "zero3", "zero3_offload"))
+
+
+def test_the_files_that_readme_and_llavas_scripts_name_are_those_of_the_package():
+    """Links, as git keeps them; a copy without them would need these files with the same bytes."""
+    copies = [*(ROOT / "configs").rglob("*.*"), *(ROOT / "scripts").glob("*.json")]
+    assert len([file for file in copies if file.is_file()]) == len(RECIPES) + 9 + len(HARDWARE) + 5 + 3
+    for file in copies:
+        kind = file.relative_to(ROOT / "configs") if "configs" in file.parts else Path("deepspeed") / file.name
+        assert file.read_bytes() == (CONFIGS / kind).read_bytes(), file
+
+
+# ---- names ----
+
+
+def test_recipes_machines_and_deepspeed_configs_are_found_by_name_from_any_folder(tmp_path, monkeypatch):
+    files = [str(CONFIGS / "recipes" / "llava-v1.5-7b-visionzip-64.yaml"), str(HARDWARE["8x24gb"])]
+    monkeypatch.chdir(tmp_path)
+    names = ["llava-v1.5-7b-visionzip-64", "8x24gb"]
+    assert recipe_flags(names) == recipe_flags(files)
+    assert recipe_flags(names)[-2:] == ["--deepspeed", "zero2"]
+    assert find_config("zero2", "deepspeed", flag="--deepspeed") == CONFIGS / "deepspeed" / "zero2.json"
+    assert len({file.stem for file in RECIPES} | set(HARDWARE)) == len(RECIPES) + len(HARDWARE)
+
+
+def test_a_file_outranks_a_name(write, tmp_path, monkeypatch):
+    write("8x24gb", "seed: 7\n")
+    monkeypatch.chdir(tmp_path)
+    assert recipe_flags(["8x24gb"]) == ["--seed", "7"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe", "llava-v1.5-7b-visonzip-64"], r"--recipe: .* did you mean llava-v1\.5-7b-visionzip-64"),
+        (["--recipe", "xyzzy"], r"--recipe: xyzzy: there is no such file, .*; names are those of the files in "),
+        (["--deepspeed", "zero9"], r"--deepspeed: zero9: there is no such file, .* did you mean "),
+    ],
+)
+def test_an_unknown_name_is_answered_with_near_ones(words, message, tmp_path):
+    given = ["--model_name_or_path", "m", "--data_path", "d", "--output_dir", str(tmp_path), "--use_cpu", "True"]
+    with pytest.raises(ValueError, match=message):
+        parse_arguments([*given, *words])

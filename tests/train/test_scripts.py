@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from llava.train.arguments import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
+HARDWARE = ROOT / "llava" / "configs" / "hardware"
 LAUNCHED = [  # script, stage, template, shape of images, learning rate
     ("v1_5/pretrain.sh", "align", "plain", "square", 1e-3),
     ("v1_5/finetune.sh", "finetune", "v1", "pad", 2e-5),
@@ -29,19 +31,18 @@ LAUNCHED = [  # script, stage, template, shape of images, learning rate
 ]
 
 
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
 @pytest.fixture
 def words_of(tmp_path):
-    """The words with which a script calls a launcher, a stand-in that writes them down."""
-    for name in ("deepspeed", "torchrun", "python"):
-        (tmp_path / name).write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@"\n')
-        (tmp_path / name).chmod(0o755)
+    """The words with which a script calls a launcher, as it shows them."""
 
     def words_of(script, *flags, **environment):
-        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
         command = ["bash", str(SCRIPTS / script), *flags]
-        environment = {"PATH": path, **environment}
+        environment = {"PATH": PATH, "DRY_RUN": "1", **environment}
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
-        return done.stdout.split("\n")[:-1]
+        return shlex.split(done.stdout)
 
     return words_of
 
@@ -50,7 +51,7 @@ def parse(words, monkeypatch):
     """The arguments of the words after the module's name, without the machine, which has DeepSpeed."""
     monkeypatch.chdir(ROOT)
     at = words.index("--recipe")
-    assert words[at + 2].startswith("configs/hardware/") and (ROOT / words[at + 2]).is_file()
+    assert (HARDWARE / f"{words[at + 2]}.yaml").is_file()
     return parse_arguments([*words[at : at + 2], *words[at + 3 :], "--use_cpu", "True"])
 
 
@@ -70,8 +71,8 @@ def test_every_launch_script_is_tested():
 def test_defaults_are_llavas_under_zero2(words_of, monkeypatch, script, stage, version, aspect, rate):
     words = words_of(script)
     assert words[:4] == ["deepspeed", "--module", "llava.train.train_mem", "--recipe"]
-    assert words[5:] == ["configs/hardware/8x80gb.yaml"]
-    assert "deepspeed: configs/deepspeed/zero2.json" in (ROOT / words[5]).read_text()
+    assert words[5:] == ["8x80gb"]
+    assert "deepspeed: zero2\n" in (HARDWARE / "8x80gb.yaml").read_text()
     arguments = parse(words, monkeypatch)
     assert arguments.stage.name == stage
     assert (arguments.model.version, arguments.data.image_aspect_ratio) == (version, aspect)
@@ -109,23 +110,28 @@ def test_the_environment_changes_them(words_of, monkeypatch, script):
         ("python", ["python", "--hostfile", "hosts", "-m", "llava.train.train_mem"], "1x80gb"),
     ],
 )
-def test_each_launcher_is_called_its_way(words_of, launcher, expected, machine):
+def test_each_launcher_is_called_its_way(words_of, launcher, expected, machine, tmp_path):
     words = words_of("v1_5/finetune.sh", LAUNCHER=launcher, LAUNCHER_ARGS="--hostfile hosts")
-    recipe = "configs/recipes/llava-v1.5-7b-finetune.yaml"
-    assert words == [*expected, "--recipe", recipe, f"configs/hardware/{machine}.yaml"]
-    words = words_of("v1_5/finetune.sh", LAUNCHER=launcher, HARDWARE="mine.yaml")
-    assert words[-2:] == [recipe, "mine.yaml"]
+    recipe = "llava-v1.5-7b-finetune"
+    assert words == [*expected, "--recipe", recipe, machine]
+    mine = tmp_path / "mine.yaml"
+    mine.touch()
+    words = words_of("v1_5/finetune.sh", LAUNCHER=launcher, HARDWARE=str(mine))
+    assert words[-2:] == [recipe, str(mine)]
 
 
 def test_an_unknown_launcher_and_a_forgotten_recipe_are_told(tmp_path):
     for variables, message in (
         ({"RECIPE": "r", "LAUNCHER": "mpi"}, "LAUNCHER must be deepspeed, torchrun or python, not 'mpi'"),
-        ({}, "RECIPE: name a file of configs/recipes"),
+        ({}, "RECIPE: name a file of llava/configs/recipes"),
+        ({"RECIPE": "llava-v1.5-7b-fintune"}, "there is no such file, and none of that name in llava/configs; did you"),
+        ({"RECIPE": "llava-v1.5-7b-lora", "HARDWARE": "9x99gb"}, "--hardware: 9x99gb: there is no such file"),
     ):
         command = ["bash", str(SCRIPTS / "train.sh")]
-        environment = {"PATH": os.environ["PATH"], **variables}
+        environment = {"PATH": PATH, **variables}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode and message in done.stderr
+        assert done.returncode == 1 and message in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_models_and_budgets_are_chosen_by_name(words_of):
@@ -136,12 +142,14 @@ def test_models_and_budgets_are_chosen_by_name(words_of):
         ("v1_6/visionzip_tune.sh", "MODEL=mistral-7b"): "llava-v1.6-mistral-7b-visionzip-320",
         ("v1_6/finetune.sh", "TOKENS=640"): "llava-v1.6-vicuna-7b-finetune-visionzip-640",
         ("v1_6/pretrain.sh", "MODEL=vicuna-13b"): "llava-v1.6-vicuna-13b-align",
-        ("train.sh", "RECIPE=configs/recipes/llava-v1.5-7b-finetune-task.yaml"): "llava-v1.5-7b-finetune-task",
+        ("train.sh", "RECIPE=llava-v1.5-7b-finetune-task"): "llava-v1.5-7b-finetune-task",
     }
     for (script, *settings), recipe in recipes.items():
         words = words_of(script, **dict(setting.split("=") for setting in settings))
-        file = words[words.index("--recipe") + 1]
-        assert file == f"configs/recipes/{recipe}.yaml" and (ROOT / file).is_file()
+        assert words[words.index("--recipe") + 1] == recipe
+        assert (HARDWARE.parent / "recipes" / f"{recipe}.yaml").is_file()
+    file = f"configs/recipes/{recipe}.yaml"  # the names that were files' before there were names
+    assert file in words_of("train.sh", RECIPE=file)
 
 
 def test_each_compression_is_trained_in_a_folder_of_its_own(words_of, monkeypatch):
@@ -164,7 +172,7 @@ def test_each_compression_is_trained_in_a_folder_of_its_own(words_of, monkeypatc
 
 
 def test_a_dry_run_shows_the_command(tmp_path):
-    environment = {"PATH": os.environ["PATH"], "DRY_RUN": "1", "LR": "1e-4", "DATA": "my data/a.json"}
+    environment = {"PATH": PATH, "DRY_RUN": "1", "LR": "1e-4", "DATA": "my data/a.json"}
     command = ["bash", str(SCRIPTS / "v1_5" / "finetune_lora.sh"), "--max_steps", "3"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("deepspeed --module llava.train.train_mem --recipe ")
@@ -182,7 +190,9 @@ exit $SRUN_STATUS
 SCONTROL = """#!/bin/sh
 if [ "$1" = show ]; then printf "node7\\nnode8\\n"; else echo "scontrol $*" >> "$CALLS"; fi
 """
-PYTHON = '#!/bin/sh\necho "python $RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $MASTER_PORT $*" >> "$CALLS"\n'
+PYTHON = """#!/bin/sh
+echo "python $RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $MASTER_PORT $LAUNCHER $RECIPE $HARDWARE $*" >> "$CALLS"
+"""
 
 
 @pytest.mark.parametrize(("status", "is_queued_again"), [(0, False), (1, False), (138, True), (143, False)])
@@ -197,11 +207,11 @@ def test_a_slurm_job_starts_a_process_a_gpu_and_is_queued_again_after_usr1(statu
         "SRUN_STATUS": str(status),
         "SLURM_JOB_ID": "60123",
         "SLURM_JOB_NODELIST": "node[7-8]",
-        "RECIPE": "configs/recipes/llava-v1.5-7b-visionzip-64.yaml",
+        "RECIPE": "llava-v1.5-7b-visionzip-64",
     }
     command = ["bash", "scripts/slurm/train.sbatch", "--save_steps", "10"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == status, done.stderr
-    words = f"-m llava.train.train_mem --recipe {environment['RECIPE']} configs/hardware/8x80gb.yaml --save_steps 10"
+    words = f"python {environment['RECIPE']} 8x80gb -m llava.train.launch --variables --save_steps 10"
     expected = ["--wait=300", f"python 9 1 16 node7 20123 {words}", "scontrol requeue 60123"]
     assert calls.read_text().splitlines() == (expected if is_queued_again else expected[:-1])

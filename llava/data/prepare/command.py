@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, plain_errors
 from llava.data.prepare.catalog import DATASETS, DatasetFiles, llava_665k
 from llava.data.prepare.download import Downloader, DownloadError
 from llava.data.prepare.lock import LockFile
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m llava.data.prepare", description=__doc__)
+    parser = CommandParser("llava.data.prepare", __doc__)
     add = parser.add_argument
     add("dataset", nargs="?", choices=sorted(DATASETS), help="what to get")
     add("--list", action="store_true", help="name the data sets and end")

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.command_line import CommandParser, plain_errors
 from llava.eval.data_place import DataPlace, add_data_flags
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.eval.judge",
-        description="Let a judge grade answers of llava.eval. Its key: LLAVA_JUDGE_KEY or OPENAI_API_KEY.",
+    parser = CommandParser(
+        "llava.eval.judge", "Let a judge grade answers of llava.eval. Its key: LLAVA_JUDGE_KEY or OPENAI_API_KEY."
     )
     parser.add_argument("output_dir", type=Path, help="the --output-dir of llava.eval")
     parser.add_argument("--tasks", help="names separated by commas; default: those that have answers there")
@@ -68,7 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(arguments)
-    from llava.command_line import plain_errors
     from llava.eval.judge.cache import JudgeCache
     from llava.eval.judge.client import JudgeClient, key_from_environment
     from llava.eval.judge.run import Judge, answered_tasks, judge_task

@@ -11,17 +11,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.command_line import CommandParser, add_shared, plain_errors
 from llava.eval.data_place import DataPlace, add_data_flags
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m llava.eval.report", description="Report results of llava.eval.")
+    parser = CommandParser("llava.eval.report", "Report results of llava.eval.")
     parser.add_argument(
         "folders", type=Path, nargs="*", help="output folders; the first with results of 'none' gives the vanilla"
     )
     parser.add_argument("--diff", type=Path, nargs=2, metavar=("A", "B"), help="two files of answers of one task")
-    parser.add_argument("--output", type=Path, help="folder of the report; default: the first folder, or that of B")
+    add_shared(
+        parser, "--output-dir,--output", type=Path, help="folder of the report; default: the first folder, or that of B"
+    )
     parser.add_argument("--paper", help="put a table of the paper beside: table1 (7B), table10 (13B), table2 (NeXT)...")
     add_data_flags(parser)
     parser.add_argument("--resamples", type=int, default=2_000, help="of the bootstrap; 0: no intervals (default 2000)")
@@ -36,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if bool(args.folders) == bool(args.diff):
         parser.error("name folders of results, or --diff A B")
-    from llava.command_line import plain_errors
 
     with plain_errors():
         data = DataPlace.of(args)
@@ -56,7 +58,7 @@ def _report(args: argparse.Namespace, data: DataPlace) -> list[Path]:
     table = build_table(args.folders, paper_tables()[args.paper] if args.paper else None)
     if args.resamples > 0:
         add_intervals(table, data, args.resamples)
-    output: Path = args.output or args.folders[0]
+    output: Path = args.output_dir or args.folders[0]
     output.mkdir(parents=True, exist_ok=True)
     markdown = to_markdown(table)
     written = [output / "report.md", output / "report.csv"]
@@ -81,7 +83,7 @@ def _diff(args: argparse.Namespace, data: DataPlace) -> list[Path]:
         raise SystemExit(f"error: {error}") from error
     print(comparison.summary())
     names = "-".join(path.stem for path in args.diff)
-    folder: Path = args.output or args.diff[1].parent
+    folder: Path = args.output_dir or args.diff[1].parent
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"diff-{comparison.task}-{names}.html"
     path.write_text(to_html(comparison, args.pictures), encoding="utf-8")

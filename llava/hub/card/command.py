@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.command_line import plain_errors
+from llava.command_line import CommandParser, add_shared, plain_errors
 
 if TYPE_CHECKING:
     from llava.hub.card.metadata import Publication
@@ -217,9 +217,11 @@ def _inherited(licenses: Sequence[str | None]) -> str | None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m llava.hub.card", description="Write README.md for the Hub.")
+    parser = CommandParser("llava.hub.card", "Write README.md for the Hub.")
     parser.add_argument("run", metavar="RUN", help="folder of a training run, or of a checkpoint")
-    parser.add_argument("--output", type=Path, help="folder that is released, an export of RUN; default: RUN")
+    add_shared(
+        parser, "--output-dir,--output", type=Path, help="folder that is released, an export of RUN; default: RUN"
+    )
     parser.add_argument("--repo", help="ORG/NAME, where it will be published")
     said = parser.add_argument_group("what the run does not know")
     said.add_argument("--license", help="identifier of the Hub's; default: what the base model's card says")
@@ -234,7 +236,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--vanilla-results", type=Path, action="append", default=[], help="results.json of the base model; repeatable"
     )
     scored.add_argument("--paper", metavar="TABLE", help="table1, table2...; default: the one about the base model")
-    scored.add_argument("--model-base", help="what a projector or adapters go on; default: what they name")
+    add_shared(scored, "--model-base")
     sample = parser.add_argument_group("sample", "a question that the checkpoint answers, for card and verify")
     sample.add_argument("--sample-image", type=Path)
     sample.add_argument("--sample-question")
@@ -260,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         file = make_card(
             args.run,
-            args.output,
+            args.output_dir,
             publication,
             Measured(args.results, args.vanilla_results, args.paper, args.model_base),
             sample_image=args.sample_image,

@@ -1,8 +1,3 @@
 #!/usr/bin/env bash
-# MMBench dev, Chinese: circular and vanilla accuracy, and the table that its server takes.
-# All variables (CKPT, COMPRESSION, CUDA_VISIBLE_DEVICES, OUTPUT, DATA...): scripts/eval.sh.
 set -euo pipefail
-
-export CKPT="${CKPT:-liuhaotian/llava-v1.6-vicuna-7b}"
-export TASKS="${TASKS:-mmbench_cn}"
-exec bash "$(dirname "$0")/../../eval.sh" "$@"
+CKPT="${CKPT:-liuhaotian/llava-v1.6-vicuna-7b}" exec bash "$(dirname "$0")/../../eval.sh" mmbench_cn "$@"

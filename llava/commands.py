@@ -1,0 +1,59 @@
+"""The commands of `llava`, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand of `llava`.
+
+    Attributes:
+        name: What follows `llava`.
+        module: Has `main()`; `python -m MODULE` is the same command.
+        help: What it does, in a line.
+    """
+
+    name: str
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, tuple[Command, ...]] = {
+    "ask a model": (
+        Command("ask", "llava.eval.run_llava", "one question about one or more images"),
+        Command("chat", "llava.serve.cli", "a conversation about images in the terminal"),
+    ),
+    "measure": (
+        Command("eval", "llava.eval", "answer and score benchmarks under several budgets"),
+        Command("prepare-eval", "llava.eval.prepare", "download benchmarks into the layout that eval reads"),
+        Command("judge", "llava.eval.judge", "let a judge grade answers to MM-Vet and LLaVA-Bench"),
+        Command("report", "llava.eval.report", "tables and a picture of results; two sets of answers side by side"),
+        Command("bench", "llava.analysis.efficiency", "milliseconds of a question under several budgets, here"),
+    ),
+    "train": (
+        Command("prepare", "llava.data.prepare", "download LLaVA's training data"),
+        Command("validate", "llava.data.validate", "check a data file as training will read it"),
+        Command("subset", "llava.data.subset", "draw a seeded part of a data file"),
+        Command("train", "llava.train.launch", "train a recipe on the GPUs of this machine"),
+    ),
+    "publish": (
+        Command("merge", "llava.model.merge", "write adapters or a projector merged into their base"),
+        Command("export", "llava.hub.export", "write a checkpoint for transformers or for the original LLaVA"),
+        Command("card", "llava.hub.card", "write the model card from what a run's files hold"),
+        Command("verify", "llava.hub.verify", "load a release in every way it claims to load"),
+        Command("refresh", "llava.hub.refresh", "take files of an export that you changed into its hashes"),
+        Command("push", "llava.hub.push", "check a release and publish it on the Hub"),
+    ),
+}
+
+
+def find_command(name: str) -> Command | None:
+    """The command of that name, or None."""
+    return next((command for command in all_commands() if command.name == name), None)
+
+
+def all_commands() -> list[Command]:
+    """All of them, group after group."""
+    return [command for group in COMMANDS.values() for command in group]

@@ -1,0 +1,150 @@
+"""`llava train`: trains a recipe on this machine, under the launcher that starts a process for each GPU.
+
+Recipe and machine are names of `llava/configs`, or files. Flags of training may follow, and count most.
+`scripts/train.sh` has variables for the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llava.train.help import add_launch_flags, make_help
+
+_MODULE = "llava.train.train_mem"
+_LAUNCHERS = {  # what starts the processes, and the machine that it is for where none is named
+    "deepspeed": (["deepspeed", "{more}", "--module", _MODULE], "8x80gb"),
+    "torchrun": (["torchrun", "{more}", "-m", _MODULE], "8x80gb"),
+    "python": (["python", "{more}", "-m", _MODULE], "1x80gb"),
+}
+_TORCHRUN_HERE = ["--standalone", "--nproc_per_node", "gpu"]
+
+# The variables of scripts/train.sh, and the flags of training that they stand for.
+VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "DEEPSPEED_CONFIG": ("deepspeed",),
+    "CKPT": ("model_name_or_path",),
+    "LLM": ("model_name_or_path",),
+    "TOWER": ("vision_tower",),
+    "PROJECTOR": ("pretrain_mm_mlp_adapter",),
+    "COMPRESSION": ("compression",),
+    "VERSION": ("version",),
+    "DATA": ("data_path",),
+    "IMAGES": ("image_folder",),
+    "ASPECT": ("image_aspect_ratio",),
+    "FRACTION": ("data_fraction",),
+    "SEED": ("seed", "data_seed"),
+    "EVAL_DATA": ("eval_data_path",),
+    "OUTPUT": ("output_dir",),
+    "EPOCHS": ("num_train_epochs",),
+    "GLOBAL_BATCH": ("global_batch_size",),
+    "BATCH": ("per_device_train_batch_size",),
+    "LR": ("learning_rate",),
+    "SCHEDULER": ("lr_scheduler_type",),
+    "WARMUP": ("warmup_ratio",),
+    "WEIGHT_DECAY": ("weight_decay",),
+    "MAX_LENGTH": ("model_max_length",),
+    "BF16": ("bf16",),
+    "FP16": ("fp16",),
+    "CPU": ("use_cpu",),
+    "CHECKPOINTING": ("gradient_checkpointing",),
+    "WORKERS": ("dataloader_num_workers",),
+    "SAVE_STEPS": ("save_steps",),
+    "SAVE_LIMIT": ("save_total_limit",),
+    "LOG_STEPS": ("logging_steps",),
+    "REPORT_TO": ("report_to",),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Hands this process over to the launcher, or prints its command line.
+
+    Raises:
+        SystemExit: Status 1 with a line that says what is wrong, 2 for wrong flags.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(words):
+        make_help("llava.train.launch", with_launcher=True).print_help()
+        raise SystemExit(0)
+    try:
+        command, is_dry = read_command(words, os.environ)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
+    if is_dry:
+        print(shlex.join(command))
+        return
+    program = _program(command[0])
+    os.execv(program, [program, *command[1:]])
+
+
+def read_command(words: Sequence[str], variables: Mapping[str, str]) -> tuple[list[str], bool]:
+    """The launcher's command line that flags, and with `--variables` the environment, ask for.
+
+    Args:
+        words: Without the program's name.
+        variables: The environment.
+
+    Returns:
+        The command, and whether it is only to be shown.
+
+    Raises:
+        ValueError: The launcher is unknown, or there is no such recipe or machine.
+    """
+    from llava.train.recipe import find_recipe
+
+    parser = argparse.ArgumentParser(prog="llava train", add_help=False, allow_abbrev=False)
+    add_launch_flags(parser)
+    own, flags = parser.parse_known_args(words)
+    given = variables if own.variables else {}
+    recipes = own.recipe or ([given["RECIPE"]] if given.get("RECIPE") else [])
+    if own.variables and not recipes:
+        raise ValueError("RECIPE: name a file of llava/configs/recipes, as in RECIPE=llava-v1.5-7b-finetune")
+    launcher = own.launcher or given.get("LAUNCHER") or "deepspeed"
+    if launcher not in _LAUNCHERS:
+        raise ValueError(f"--launcher or LAUNCHER must be deepspeed, torchrun or python, not {launcher!r}")
+    template, machine = _LAUNCHERS[launcher]
+    hardware = own.hardware or given.get("HARDWARE") or (machine if recipes else None)
+    files = [*recipes, *([hardware] if hardware else [])]
+    for file in files:  # a mistake is told now, once, and not by every process
+        find_recipe(file, "--hardware" if file == hardware else "--recipe")
+    more = shlex.split(own.launcher_args or given.get("LAUNCHER_ARGS") or "")
+    if launcher == "torchrun" and not more:
+        more = _TORCHRUN_HERE
+    start = [word for part in template for word in (more if part == "{more}" else [part])]
+    command = [*start, *(["--recipe", *files] if files else []), *_flags_of(given, recipes), *flags]
+    return command, own.dry_run or bool(given.get("DRY_RUN"))
+
+
+def _flags_of(given: Mapping[str, str], recipes: Sequence[str]) -> list[str]:
+    """The flags of training that variables stand for; an empty variable stands for nothing."""
+    values = {name: given[name] for name in VARIABLES if given.get(name)}
+    if "COMPRESSION" in values:  # one that is not the recipe's is trained in a folder of its own
+        name = f"{Path(recipes[0]).name.removesuffix('.yaml')}-{values['COMPRESSION']}"
+        values.setdefault("OUTPUT", "checkpoints/" + re.sub(r"[^\w.-]+", "-", name))
+    pairs = [(f"--{flag}", values[name]) for name in VARIABLES if name in values for flag in VARIABLES[name]]
+    return [word for pair in pairs for word in pair]
+
+
+def _program(launcher: str) -> str:
+    """The launcher's file: that of this environment, which need not be activated, else one on the path.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    if launcher == "python":
+        return sys.executable
+    found = shutil.which(launcher, path=str(Path(sys.executable).parent)) or shutil.which(launcher)
+    if found is None:
+        raise SystemExit(
+            f"error: {launcher} is not installed; install the extra `train`, or give --launcher python for one process"
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()
