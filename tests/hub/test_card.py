@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from llava.hub.card.command import Measured, main, make_card
+from llava.hub.card.command import main
+from llava.hub.card.make_card import Measured, make_card
 from llava.hub.card.metadata import Publication, missing_fields
 from llava.hub.card.sample import ask_sample, read_sample
 from llava.model.checkpoints.fingerprint import model_fingerprint
