@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llava.hub.card.base_license import license_of
+from llava.hub.card.facts import facts_of_run, facts_of_scores
 from llava.hub.card.metadata import PLACEHOLDER, Publication, base_models, build_metadata
 from llava.hub.card.sample import README, CardSample, ask_sample, read_sample
 from llava.hub.card.scores import Scores, paper_row, read_scores
-from llava.hub.card.text import CardFacts, card_body
 from llava.hub.formats.export_source import copied_settings
 from llava.hub.manifest import check_made_from
 from llava.hub.run_facts import RunFacts, read_facts
@@ -21,6 +21,7 @@ from llava.model.checkpoints.fingerprint import model_fingerprint
 from llava.model.configuration import as_compression
 from llava.results.paper import PaperRow, PaperTable
 
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 _MARK = "made by llava.hub.card, sha256 "
 
 
@@ -90,31 +91,34 @@ def make_card(
 
 
 def _card_text(
-    facts: RunFacts,
+    run: RunFacts,
     publication: Publication,
     bases: Sequence[str],
     scores: Scores | None,
     paper: tuple[PaperTable, PaperRow] | None,
     sample: CardSample | None,
 ) -> str:
-    base_licenses = _base_licenses(facts, bases)
+    """The card: its template filled with facts, and the hash of all of it in its mark."""
+    from huggingface_hub import ModelCard
+
+    base_licenses = _base_licenses(run, bases)
     license = publication.license or _inherited(list(base_licenses.values()))
-    metadata = build_metadata(facts, publication, license=license, scores=scores, sample=sample)
-    body = card_body(
-        CardFacts(
-            run=facts,
-            repo=publication.repo or PLACEHOLDER,
-            bases=bases,
-            license=license,
-            base_licenses=base_licenses,
-            data_licenses={name: license_of(name, "dataset") for name in publication.datasets},
-            data_note=publication.data_note,
-            scores=scores,
-            paper=paper if scores is not None else None,
-            sample=sample,
-        )
+    card = ModelCard.from_template(
+        build_metadata(run, publication, license=license, scores=scores, sample=sample),
+        template_path=str(TEMPLATE),
+        mark=_MARK,
+        run=run,
+        repo=publication.repo or PLACEHOLDER,
+        bases=bases,
+        license=license,
+        base_licenses=base_licenses,
+        data_licenses={name: license_of(name, "dataset") for name in publication.datasets},
+        data_note=publication.data_note,
+        sample=sample,
+        **facts_of_run(run),
+        **facts_of_scores(scores, paper),
     )
-    text = f"---\n{metadata.to_yaml()}\n---\n<!-- {_MARK} -->\n\n{body}"
+    text = f"{card}\n"
     return text.replace(_MARK, _MARK + _hash(text), 1)
 
 
