@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 
 import llava
 from llava.hub.formats.vocabulary import AddedRows
+from llava.hub.json_file import write_json
 from llava.hub.staging import MANIFEST
 from llava.model.checkpoints.files import CheckpointError, read_json
 
 FORMAT_VERSION = 1
 MADE_FROM = "made_from"
 _CONFIGS = ("config.json", "adapter_config.json")
-_BLOCK = 16 * 2**20
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any], rows: AddedRows | None, known: Mapping[str, str]) -> None:
@@ -41,7 +40,7 @@ def write_manifest(folder: Path, facts: Mapping[str, Any], rows: AddedRows | Non
         "vocabulary_rows": None if rows is None else asdict(rows),
         "files": files,
     }
-    (folder / MANIFEST).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, entries, sort_keys=False)
 
 
 def source_record(folder: Path) -> list[str]:
@@ -102,7 +101,7 @@ def refresh_hashes(folder: Path) -> None:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing, which {MANIFEST} lists; put it back, or export anew")
         entries["files"][name] = {"size": file.stat().st_size, "sha256": sha256(file)}
-    (folder / MANIFEST).write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, entries, sort_keys=False)
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -124,9 +123,6 @@ def damaged_files(folder: Path) -> list[str]:
 
 
 def sha256(file: Path) -> str:
-    """The SHA-256 of a file, read block by block."""
-    digest = hashlib.sha256()
+    """The SHA-256 of a file of any size."""
     with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("weights on the Hub that are not in this list would be deleted in the same commit; the Hub was not asked")
         return 0
     try:
-        done = upload(files, args.repo, private=args.private, revision=args.revision, message=args.message)
+        done = upload(args.folder, files, args.repo, private=args.private, revision=args.revision, message=args.message)
     except PushError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

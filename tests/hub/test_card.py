@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
+import jinja2
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from llava.hub.card.command import Measured, main, make_card
+from llava.hub.card.command import main
+from llava.hub.card.make_card import Measured, make_card
 from llava.hub.card.metadata import Publication, missing_fields
 from llava.hub.card.sample import ask_sample, read_sample
 from llava.model.checkpoints.fingerprint import model_fingerprint
@@ -21,6 +25,12 @@ from tests.hub.conftest import ROOT, row, write_results
 COMPLETE = Publication(
     repo="me/tiny-49", license="apache-2.0", base_models=["me/tiny"], data_note="Four scenes drawn for a test."
 )
+
+
+@pytest.fixture(autouse=True)
+def strict_template(monkeypatch):
+    """A name that the template misspells fails every test here; huggingface_hub alone would leave it out silently."""
+    monkeypatch.setattr("jinja2.Template", partial(jinja2.Template, undefined=jinja2.StrictUndefined))
 
 
 def change(file: Path, **entries) -> None:
@@ -76,7 +86,7 @@ def test_what_was_trained_and_how_is_in_the_files(run):
         "It was not evaluated",
     ):
         assert fact in text, fact
-    assert str(run.parent) not in text and str(ROOT) not in text  # where things lay is nobody's business
+    assert str(run.parent) not in text and str(ROOT) not in text  # a card does not say where things lay
 
 
 def test_what_the_files_do_not_say_is_not_said(run):
@@ -250,6 +260,23 @@ def test_the_sample_is_answered_by_the_checkpoint_and_kept(run, capsys):
     (run / sample.image).unlink()
     with pytest.raises(ValueError, match=r"sample\.image 'card_sample\.png' is no file beside the card"):
         read_sample(run)
+
+
+def test_values_break_no_table_and_are_written_as_they_are(run):
+    change(run / "training_args.json", model__version="v1|v2\n<b>& {{ repo }}")
+    (run / "card_sample.png").write_bytes(b"")
+    answers = {"visionzip:41+8|fastv:4,layer=2": "a | b\n\nc <d> & {{ repo }}", "none": "'e'\r\n"}
+    sample = {"image": "card_sample.png", "question": "<q> & {{ repo }}?", "conv_mode": "v1", "max_new_tokens": 8}
+    front = yaml.safe_dump({"sample": {**sample, "dtype": "float32", "answers": answers}})
+    (run / "README.md").write_text(f"---\n{front}---\n")
+    file = make_card(run, publication=COMPLETE, overwrite=True)
+    lines = file.read_text().splitlines()
+    assert "| `--version` | `v1\\|v2 <b>& {{ repo }}` |" in lines
+    assert "| `visionzip:41+8\\|fastv:4,layer=2` | a \\| b  c <d> & {{ repo }} |" in lines
+    assert "| all | 'e' |" in lines and "*<q> & {{ repo }}?*" in lines
+    kept = read_sample(run)
+    assert kept is not None and kept.answers == answers
+    assert ModelCard.load(file).data.sample["answers"] == answers
 
 
 def test_a_new_picture_takes_the_place_of_the_old(run, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from llava.hub.card.command import make_card
+from llava.hub.card.make_card import make_card
 from llava.hub.card.metadata import Publication
 from llava.hub.publish.checks import find_problems
 from llava.hub.publish.leaks import Leak, find_leaks

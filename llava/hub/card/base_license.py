@@ -35,6 +35,7 @@ def license_of(name: str, kind: Literal["model", "dataset"] = "model") -> str | 
 
 
 def _fetch(name: str, kind: str) -> str:
+    """Asks once; `hf_hub_download` would try again for 23 seconds where there is no network."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 

@@ -15,6 +15,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.conversation import default_conv_mode
 from llava.hub.formats.export_source import HEAD, ExportSource, copied_settings
 from llava.hub.formats.vocabulary import AddedRows, add_image_token
+from llava.hub.json_file import write_json
 from llava.images.processing import load_image_processor
 from llava.kinds.families import family_of
 from llava.kinds.towers import tower_kind
@@ -76,7 +77,7 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
     if source.parts.unused:
         notes.append(f"Tensors that the model does not use were left out: {', '.join(source.parts.unused)}.")
     entries = config_entries(source, notes)
-    _write_json(folder / "config.json", entries)
+    write_json(folder / "config.json", entries)
     write_generation_config(source, folder, tokenizer.pad_token_id)
     template = _chat_template(config, notes)
     _write_tokenizer(tokenizer, source, folder)
@@ -213,7 +214,7 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, source: ExportSource, f
     settings = {name: value for name, value in settings.items() if name not in _NOT_THE_TOKENIZERS}
     settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "left"}
     settings |= {"processor_class": family_of(source.config).transformers_processor}
-    _write_json(file, settings)
+    write_json(file, settings)
     if getattr(source.config, "anyres_rule", None) == "llava":
         text_begins_anew_after_images(folder / "tokenizer.json")
     sentencepiece = source.parts.tokenizer_folder / "tokenizer.model"
@@ -259,7 +260,7 @@ def _write_processor(source: ExportSource, folder: Path) -> None:
         entries |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
     else:
         entries["image_processor_type"] = type(own).__name__.removesuffix("Pil")
-    _write_json(folder / "preprocessor_config.json", entries)
+    write_json(folder / "preprocessor_config.json", entries)
     vision = config.vision_config
     expansion = {
         "processor_class": family_of(config).transformers_processor,
@@ -268,9 +269,4 @@ def _write_processor(source: ExportSource, folder: Path) -> None:
         "vision_feature_select_strategy": config.vision_feature_select_strategy,
         "num_additional_image_tokens": int(tower_has_cls(vision)),
     }
-    _write_json(folder / "processor_config.json", expansion)
-
-
-def _write_json(file: Path, entries: dict[str, Any]) -> None:
-    text = json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "processor_config.json", expansion)

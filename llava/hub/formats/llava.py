@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from llava.hub.formats.hf import Layout, is_local_path, main_dtype
 from llava.hub.formats.llava_entries import known_to_llava, llava_config
 from llava.hub.formats.llava_tokenizer import write_llava_tokenizer
 from llava.hub.formats.vocabulary import drop_image_token
+from llava.hub.json_file import write_json
 from llava.hub.staging import MANIFEST
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
@@ -60,10 +60,10 @@ def write_llava(
         notes.append(
             f"haotian-liu/LLaVA chooses its classes by the folder's name: let it contain {' and '.join(wanted)}."
         )
-    _write_json(folder / "config.json", entries)
+    write_json(folder / "config.json", entries)
     folders = [source.parts.tokenizer_folder, source.folder, *([model_base] if model_base else [])]
     write_llava_tokenizer(tokenizer, folders, folder, rows)
-    _write_json(folder / "generation_config.json", _generation(source, entries))
+    write_json(folder / "generation_config.json", _generation(source, entries))
     own = {name: tensor for name, tensor in source.tensors.items() if inside or not name.startswith(source.tower)}
     own |= source.parts.unused
     return Layout(to_file_names(own, LLAVA_NAMES, source.tower), tuple(notes), rows)
@@ -119,8 +119,3 @@ def _generation(source: ExportSource, entries: dict[str, Any]) -> dict[str, Any]
     sampling = ("do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens")
     ids = {name: entries.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return {**ids, **{name: given[name] for name in sampling if given.get(name) is not None}}
-
-
-def _write_json(file: Path, entries: dict[str, Any]) -> None:
-    text = json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")

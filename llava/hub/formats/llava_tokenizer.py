@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.hub.formats.export_source import copied_settings
 from llava.hub.formats.vocabulary import PAD_TOKEN, AddedRows
+from llava.hub.json_file import write_json
 from llava.model.checkpoints.files import CheckpointError
 
 _SENTENCEPIECE = "tokenizer.model"
@@ -69,8 +70,7 @@ def write_llava_tokenizer(
     }
     special = {name: {"content": token, **_FLAGS} for name, token in sorted(named.items())}
     for name, content in (("tokenizer_config.json", entries), ("special_tokens_map.json", special)):
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-        (output / name).write_text(text + "\n", encoding="utf-8")
+        write_json(output / name, content)
 
 
 def _added_tokens(tokenizer: PreTrainedTokenizerBase, gone: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from llava.hub.formats.export_source import open_source
 from llava.hub.formats.hf import Layout, config_entries, is_local_path, without_local_paths
 from llava.hub.formats.llava import name_tower
 from llava.hub.formats.llava_entries import known_to_llava, llava_config
+from llava.hub.json_file import write_json
 from llava.kinds.families import FAMILIES
 from llava.model.checkpoints.config_adapter import is_transformers_format
 from llava.model.checkpoints.files import projector_file, read_json
@@ -72,7 +72,7 @@ def write_projector(
         raw[_BASE] = str(base)
     for name in [name for name, value in raw.items() if is_local_path(value, src)]:
         notes.append(f"config.json: {name} {raw[name]} is a place on this machine; others cannot use it.")
-    (folder / "config.json").write_text(json.dumps(raw, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", raw)
     named = to_file_names(state, PROJECTOR_NAMES, tower="")
     if legacy:
         torch.save({name: value.clone() for name, value in named.items()}, folder / LEGACY_FILE)

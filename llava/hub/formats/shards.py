@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 
+from llava.hub.json_file import write_json
 from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
 
-WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # Eight-bit floats are read, never released.
 _DTYPES = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items() if not name.startswith("F8")}
@@ -50,17 +51,13 @@ def plan_shards(tensors: Mapping[str, StoredTensor], max_bytes: int) -> dict[str
     Returns:
         The tensors of each file by the file's name, as transformers names them.
     """
-    shards: list[Shard] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + tensor.num_bytes > max_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.num_bytes
-    if len(shards) == 1:
-        return {WEIGHTS: shards[0]}
-    return {f"model-{i:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards, 1)}
+    split = split_state_dict_into_shards_factory(
+        dict(tensors),
+        get_storage_size=lambda tensor: tensor.num_bytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_bytes,
+    )
+    return {file: {name: tensors[name] for name in names} for file, names in split.filename_to_tensors.items()}
 
 
 def write_shards(folder: Path, shards: Mapping[str, Shard], advance: Callable[[int], Any]) -> dict[str, str]:
@@ -79,7 +76,7 @@ def write_shards(folder: Path, shards: Mapping[str, Shard], advance: Callable[[i
         total = sum(tensor.num_bytes for shard in shards.values() for tensor in shard.values())
         where = {name: file for file, shard in shards.items() for name in shard}
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / INDEX, index, sort_keys=False)
     return digests
 
 

@@ -6,20 +6,19 @@ upload is made again by the same call: the store keeps the files that it had got
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from llava.hub.publish.release_files import ReleaseFile, is_weights
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitInfo, HfApi
 
 _MAIN = "main"
-_CHUNK = 2**20
 
 
 class PushError(Exception):
@@ -46,7 +45,13 @@ class Uploaded:
 
 
 def upload(
-    files: Sequence[ReleaseFile], repo: str, *, private: bool = False, revision: str = _MAIN, message: str | None = None
+    folder: Path,
+    files: Sequence[ReleaseFile],
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str = _MAIN,
+    message: str | None = None,
 ) -> Uploaded:
     """Makes the repository and the branch if need be, and sends what differs.
 
@@ -55,7 +60,8 @@ def upload(
     The token is that of `HF_TOKEN` or of `hf auth login`; it is in no message.
 
     Args:
-        files: From `list_files`.
+        folder: That is released.
+        files: Of the folder, from `list_files`.
         repo: ORG/NAME.
         private: A new repository is private; one that is public already is refused.
         revision: Branch.
@@ -64,31 +70,45 @@ def upload(
     Raises:
         PushError: The Hub refuses, cannot be reached, or has other files afterwards than were sent.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import HfApi
 
     api = HfApi()
-    with _told_plainly(repo):
+    with _errors_in_one_line(repo):
         _prepare(api, repo, private=private, revision=revision)
-        there = _files_there(api, repo, revision)
-        new = [file for file in files if not _is_same(file, there.get(file.name))]
+        before = api.verify_repo_checksums(repo, revision=revision, local_dir=folder)
+        changed = {*before.extra_paths, *(each["path"] for each in before.mismatches)}
+        new = [file for file in files if file.name in changed]
         names = {file.name for file in files}
-        kept = sorted(names - {file.name for file in new})
-        stale = _stale_weights(names, there)
-        others = sorted(set(there) - names - set(stale) - {".gitattributes"})
+        kept = sorted(names - changed)
+        stale = _stale_weights(names, before.missing_paths)
+        others = sorted(set(before.missing_paths) - set(stale) - {".gitattributes"})
         if not new and not stale:
             return Uploaded(f"{api.endpoint}/{repo}/tree/{revision}", [], kept, others, [])
-        with ExitStack() as opened:
-            over_lfs = not _has_xet(api, repo, revision)
-            operations: list[Any] = [CommitOperationDelete(name) for name in stale]
-            for file in new:
-                content: Any = file.path
-                if over_lfs:  # huggingface_hub takes Xet wherever its client is installed, except for open files
-                    content = opened.enter_context(io.BufferedReader(io.FileIO(file.path)))
-                operations.append(CommitOperationAdd(file.name, content))
-            title = message or f"Release {repo.rpartition('/')[2]}"
-            commit = api.create_commit(repo, operations, commit_message=title, revision=revision)
-        _compare(files, stale, _files_there(api, repo, revision), repo)
+        commit = _commit(api, repo, new, stale, revision=revision, message=message)
+        tree = api.list_repo_tree(repo, recursive=True, revision=commit.oid)
+        there = {entry.path: getattr(entry, "size", None) for entry in tree}
+        if left := sorted(set(stale) & set(there)):
+            raise PushError(f"{repo} still has weights of an earlier release: {', '.join(left)}; run push again")
+        if wrong := [file.name for file in files if there.get(file.name) != file.size]:
+            raise PushError(f"{repo} has not, or of another size, after the commit: {', '.join(wrong)}; run push again")
     return Uploaded(str(commit.commit_url), sorted(file.name for file in new), kept, others, stale)
+
+
+def _commit(
+    api: HfApi, repo: str, new: Sequence[ReleaseFile], stale: Sequence[str], *, revision: str, message: str | None
+) -> CommitInfo:
+    """Sends files and deletes others in one commit; `upload_folder` makes several of a large folder."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    over_lfs = not _has_xet(api, repo, revision)
+    with ExitStack() as opened:
+        operations: list[Any] = [CommitOperationDelete(name) for name in stale]
+        for file in new:
+            # huggingface_hub takes Xet wherever its client is installed, except for open files.
+            content: Any = opened.enter_context(file.path.open("rb")) if over_lfs else file.path
+            operations.append(CommitOperationAdd(file.name, content))
+        title = message or f"Release {repo.rpartition('/')[2]}"
+        return api.create_commit(repo, operations, commit_message=title, revision=revision)
 
 
 def _stale_weights(names: Set[str], there: Iterable[str]) -> list[str]:
@@ -100,44 +120,16 @@ def _stale_weights(names: Set[str], there: Iterable[str]) -> list[str]:
 
 
 def _prepare(api: HfApi, repo: str, *, private: bool, revision: str) -> None:
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    try:
-        is_private = api.model_info(repo).private
-    except RepositoryNotFoundError:
+    if not api.repo_exists(repo):
         api.create_repo(repo, private=private or None, exist_ok=True)
-        is_private = api.model_info(repo).private
-    if private and not is_private:
+    if private and not api.model_info(repo).private:
         raise PushError(f"{repo} is public, and --private was asked for; make it private on its page first")
     if revision != _MAIN:
         api.create_branch(repo, branch=revision, exist_ok=True)
 
 
-def _files_there(api: HfApi, repo: str, revision: str) -> dict[str, Any]:
-    tree = api.list_repo_tree(repo, recursive=True, revision=revision)
-    return {entry.path: entry for entry in tree if hasattr(entry, "blob_id")}
-
-
-def _is_same(file: ReleaseFile, there: Any) -> bool:
-    """Whether a file on the Hub has the same bytes: by SHA-256 in its store, by git's hash elsewhere."""
-    if there is None or there.size != file.size:
-        return False
-    if there.lfs is not None:
-        return bool(_digest(file, hashlib.sha256()) == there.lfs.sha256)
-    return bool(_digest(file, hashlib.sha1(f"blob {file.size}\0".encode())) == there.blob_id)
-
-
-def _digest(file: ReleaseFile, digest: Any) -> str:
-    with file.path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return str(digest.hexdigest())
-
-
 def _has_xet(api: HfApi, repo: str, revision: str) -> bool:
     """Whether the server gives the Xet token without which huggingface_hub's Xet client cannot send."""
-    from urllib.parse import quote
-
     from huggingface_hub.utils import build_hf_headers, get_session
 
     url = f"{api.endpoint}/api/models/{repo}/xet-write-token/{quote(revision, safe='')}"
@@ -145,16 +137,8 @@ def _has_xet(api: HfApi, repo: str, revision: str) -> bool:
     return bool(response.status_code != 404)
 
 
-def _compare(files: Sequence[ReleaseFile], stale: Sequence[str], there: dict[str, Any], repo: str) -> None:
-    if left := sorted(set(stale) & set(there)):
-        raise PushError(f"{repo} still has weights of an earlier release: {', '.join(left)}; run push again")
-    wrong = [file.name for file in files if file.name not in there or there[file.name].size != file.size]
-    if wrong:
-        raise PushError(f"{repo} has not, or of another size, after the commit: {', '.join(wrong)}; run push again")
-
-
 @contextmanager
-def _told_plainly(repo: str) -> Iterator[None]:
+def _errors_in_one_line(repo: str) -> Iterator[None]:
     """Turns huggingface_hub's errors and those of the network into a `PushError` of one line."""
     try:
         yield
