@@ -18,7 +18,8 @@ from typing import Any
 
 from llava import __version__
 from llava.eval.answers import AnswersKeyMismatch
-from llava.results.rows import OWN_SCALES, circumstances, comparable, main_value
+from llava.results.rows import circumstances, comparable, main_score, main_value
+from llava.results.task_facts import facts_of
 
 Row = dict[str, Any]
 
@@ -154,12 +155,13 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def _cell(column: str, row: Row) -> str:
-    name = row.get("main_score", "accuracy")
     if column == "score":
-        return str(name)
+        return main_score(row)
     value = main_value(row) if column == "value" else row.get(column)
     if value is None:
         return "-"
-    if column == "retention" or (column == "value" and name not in OWN_SCALES):
+    if column == "value":
+        return facts_of(row).show(value)
+    if column == "retention":
         return f"{100 * value:.1f} %"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -25,6 +25,7 @@ from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
 from llava.model.configuration import CompressionConfig
+from llava.results.task_facts import FIELD
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
 
@@ -232,6 +233,7 @@ class TaskRun:
             "compression": compression_name(self.compression),
             "tokens": _exact_or_mean([row["visual_tokens"] for row in rows.values()]),
             "main_score": self.task.main_score,
+            FIELD: self.task.facts().to_json(),
             **self.task.score(samples, texts),
             "n": len(samples),
             "prompts": key.prompts,
@@ -248,10 +250,7 @@ class TaskRun:
             "submission": self._write_submission(texts),
         }
         row |= self._cost(row, samples, efforts)
-        earned = {
-            s.sample_id: self.task.is_correct(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples
-        }
-        return TaskResult(row, earned)
+        return TaskResult(row, self.task.earned(samples, texts))
 
     def _write_submission(self, texts: dict[str, str]) -> str | None:
         """Writes the file for the benchmark's server once all is answered; its path below the output folder."""

@@ -9,7 +9,6 @@ from typing import Any
 
 CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
 JUDGE_SETTINGS = ("model", "served", "runs", "extra")
-OWN_SCALES = ("total", "score")  # MME's sum, and judges' grades in percent; other main scores are shares of 1
 
 
 def circumstances(row: Mapping[str, Any]) -> str:
@@ -34,7 +33,12 @@ def differences(row: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return names if same_judge(row, other) else [*names, "judge"]
 
 
+def main_score(row: Mapping[str, Any]) -> str:
+    """Name of the score that stands for a row's task."""
+    return str(row.get("main_score", "accuracy"))
+
+
 def main_value(row: Mapping[str, Any]) -> float | None:
-    """The score that stands for a row's task (`row["main_score"]` names it); None where there is none."""
-    value = row.get(row.get("main_score", "accuracy"))
+    """The score that stands for a row's task; None where there is none."""
+    value = row.get(main_score(row))
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -20,7 +20,8 @@ from llava.eval.judge.cache import JudgeCache, cache_key
 from llava.eval.judge.client import JudgeClient, JudgeError, JudgeRefused, Message
 from llava.eval.locks import only_one
 from llava.eval.results import Row, identity, read_results, with_retention, write_json
-from llava.eval.tasks import JudgedTask, Sample, available_tasks, get_task
+from llava.eval.tasks import JudgedTask, Sample
+from llava.results.task_facts import facts_of
 
 READ_ATTEMPTS = 3
 """How often a question is put to the judge whose reply holds no grade."""
@@ -135,11 +136,10 @@ def answered_tasks(output_dir: Path) -> list[str]:
         ValueError: It has no results at all.
     """
     path = output_dir / "results.json"
-    answered = {row["task"] for row in read_results(path)}
-    if not answered:
+    rows = read_results(path)
+    if not rows:
         raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {output_dir}")
-    judged = [name for name in available_tasks() if isinstance(get_task(name), JudgedTask)]
-    return [name for name in judged if name in answered]
+    return sorted({row["task"] for row in rows if facts_of(row).judged})
 
 
 def judge_task(task: JudgedTask, output_dir: Path, judge: Judge, data: DataPlace) -> list[Row]:

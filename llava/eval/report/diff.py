@@ -119,13 +119,12 @@ def _earned(task: Task, answers: AnswerSet, samples: Sequence[Sample]) -> Mappin
     """What each answer earned; of a judged task the mean of the judge's runs."""
     if isinstance(task, JudgedTask):
         grades = read_grades(answers.path.parents[2], task.name, answers.path.name)
-        return {s.sample_id: _mean_grade(grades.get(s.sample_id, ())) for s in samples}
+        return {s.sample_id: _mean_grade(task, grades.get(s.sample_id, ())) for s in samples}
     return {s.sample_id: task.is_correct(s, answers.texts.get(s.sample_id, "")) for s in samples}
 
 
-def _mean_grade(grades: Sequence[Any | None]) -> float | None:
-    # Of a pair (reference, model) the model's.
-    known = [float(grade[1] if isinstance(grade, list) else grade) for grade in grades if grade is not None]
+def _mean_grade(task: JudgedTask, grades: Sequence[Any | None]) -> float | None:
+    known = [task.grade_sums(grade)[0] for grade in grades if grade is not None]
     return sum(known) / len(known) if known else None
 
 
