@@ -21,7 +21,7 @@ from llava.eval.locks import InUseError, only_one
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
-from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError
+from llava.eval.tasks import LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
 from llava.model.configuration import CompressionConfig
@@ -276,7 +276,7 @@ class TaskRun:
             rows = read_results(self.settings.results_path, self.settings.fingerprint)
             earlier = next((known for known in rows if identity(known) == identity(row)), {})
             kept = [*cost, "vision_ms", "prefill_ms"]
-            kept += [name for name in earlier if name not in row] if isinstance(self.task, JudgedTask) else []
+            kept += [name for name in earlier if name not in row] if self.task.is_judged else []
             cost |= {name: earlier[name] for name in kept if name in earlier}
         failed = {line.partition(": ")[0] for line in row["errors"]}
         sample = next((sample for sample in samples if sample.images and sample.sample_id not in failed), None)

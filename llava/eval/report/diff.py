@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from llava.eval.answer_sets import AnswerSet, made_alike, read_answers
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.run import read_grades
 from llava.eval.results import read_results
-from llava.eval.tasks import JudgedTask, Sample, Task, get_task
+from llava.eval.tasks import Sample, Task, get_task
 from llava.images.source import UnreadableImageError, open_image
 
 _THUMBNAIL = 256
@@ -116,16 +117,10 @@ def _answered_from(answers: AnswerSet) -> str | None:
 
 
 def _earned(task: Task, answers: AnswerSet, samples: Sequence[Sample]) -> Mapping[str, float | None]:
-    """What each answer earned; of a judged task the mean of the judge's runs."""
-    if isinstance(task, JudgedTask):
-        grades = read_grades(answers.path.parents[2], task.name, answers.path.name)
-        return {s.sample_id: _mean_grade(task, grades.get(s.sample_id, ())) for s in samples}
-    return {s.sample_id: task.is_correct(s, answers.texts.get(s.sample_id, "")) for s in samples}
-
-
-def _mean_grade(task: JudgedTask, grades: Sequence[Any | None]) -> float | None:
-    known = [task.grade_sums(grade)[0] for grade in grades if grade is not None]
-    return sum(known) / len(known) if known else None
+    """What each answer earned; None where the judge of a judged task gave no grade."""
+    grades = read_grades(answers.path.parents[2], task.name, answers.path.name) if task.is_judged else None
+    earned = task.earned(samples, answers.texts, grades)
+    return {key: None if math.isnan(value) else value for key, value in earned.items()}
 
 
 def _flip(sample: Sample, texts: tuple[str, str], earned: tuple[float | None, float | None]) -> Flip:

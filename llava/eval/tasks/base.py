@@ -17,8 +17,7 @@ Scores: TypeAlias = dict[str, float | dict[str, float]]
 Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
 """A judge's grades by sample id, one a run of the judge; None is missing."""
 
-_MODULES = ("gqa", "llava_bench", "mmbench", "mme", "mmmu", "mmvet", "pope", "scienceqa", "seed_bench", "textvqa")
-_MODULES += ("tiny_pope", "tiny_vqa", "vizwiz", "vqav2")
+_MODULES = "gqa llava_bench mmbench mme mmmu mmvet pope scienceqa seed_bench textvqa tiny_pope tiny_vqa vizwiz vqav2"
 
 
 class TaskDataError(Exception):
@@ -132,8 +131,16 @@ class Task(ABC):
         prediction = self.parse(text)
         return float(prediction != "" and prediction == self.parse(sample.answer))
 
-    def earned(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> dict[str, float]:
-        """What each sample's answer earns, by sample id; nothing where there is no answer."""
+    def earned(
+        self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None
+    ) -> dict[str, float]:
+        """What each sample's answer earns, by sample id; nothing where there is no answer.
+
+        Args:
+            samples: The samples.
+            texts: What the model said, by sample id.
+            grades: The judge's; for judged tasks.
+        """
         return {s.sample_id: self.is_correct(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples}
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
@@ -205,7 +212,7 @@ class Task(ABC):
         )
 
 
-TASKS: Registry[type[Task]] = Registry("task", builtin=[f"llava.eval.tasks.{module}" for module in _MODULES])
+TASKS: Registry[type[Task]] = Registry("task", builtin=[f"llava.eval.tasks.{module}" for module in _MODULES.split()])
 TaskClass = TypeVar("TaskClass", bound=type[Task])
 
 

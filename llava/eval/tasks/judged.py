@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from llava.eval.metrics.averages import mean
 from llava.eval.tasks.base import Grades, Sample, Scores, Task
 from llava.results.parts import ScoreParts, Sums
 from llava.results.task_facts import POINTS
@@ -75,6 +76,14 @@ class JudgedTask(Task):
             return np.asarray(100 / self.facts().factor * (sums[:, 0::2] / sums[:, 1::2]).mean(axis=1))
 
         return ScoreParts.collect([sample.image_names for sample in samples], map(sums_of, listed), score)
+
+    def earned(
+        self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None
+    ) -> dict[str, float]:
+        """The mean of what the judge's runs gave; not a number where none gave any."""
+        by_sample = {s.sample_id: (grades or {}).get(s.sample_id, ()) for s in samples}
+        known = {key: [self.grade_sums(g)[0] for g in listed if g is not None] for key, listed in by_sample.items()}
+        return {key: mean(values) if values else math.nan for key, values in known.items()}
 
     def parse(self, text: str) -> str:
         """The text itself."""
