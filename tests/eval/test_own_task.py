@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from llava.eval.report.command import main as report
 from llava.eval.report.intervals import add_intervals
 from llava.eval.report.table import build_table
 from llava.eval.tasks import POINTS, TASKS, LoadedTask, Sample, Scores, Task, TaskDataError, get_task, register_task
-from llava.kinds import load_plugins
+from llava.kinds import load_plugins, plugins
 from llava.results.task_facts import TaskFacts
 from tests.eval.judge_server import judging
 from tests.test_readme import blocks
@@ -34,10 +35,24 @@ def results_of(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_tasks() -> Iterator[None]:
+    """The two files as plug-ins; tests of other files do not see them."""
+    TASKS.names()
+    modules = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TASKS, "_entries", dict(TASKS._entries))
+        patch.setattr(plugins, "_LOADED", dict(plugins._LOADED))
+        load_plugins([str(OWN), str(GRADED)])
+        yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("llava_plugin_"):
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="module")
 def run(oracle_dir: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder with answers of both tasks under two budgets."""
-    load_plugins([str(OWN), str(GRADED)])
     folder = tmp_path_factory.mktemp("own") / "out"
     words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "own_points,own_graded", "--device", "cpu"]
     words += [word for budget in BUDGETS for word in ("--compression", budget)]
@@ -88,7 +103,6 @@ def test_points_are_shown_as_points_and_have_an_interval(
 def test_the_command_shows_points_too(
     oracle_dir: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load_plugins([str(OWN)])
     words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "own_points", "--device", "cpu"]
     words += ["--limit", "2", "--latency-repeats", "0", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
     assert evaluate(words) == 0
@@ -176,13 +190,11 @@ def test_what_cannot_be_registered(unregistered: type[Task]) -> None:
     with pytest.raises(ValueError, match="'percent' is neither 'share' nor 'points'"):
         register_task(unregistered)
     unregistered.name, unregistered.scale = "gqa", POINTS
-    TASKS.names()
     with pytest.raises(ValueError, match="'gqa' is registered already"):
         register_task(unregistered)
 
 
 def test_missing_data_say_where_they_are_published(tmp_path: Path) -> None:
-    load_plugins([str(OWN)])
     with pytest.raises(TaskDataError, match=r"eval_vqa\.json does not exist.*published at https://example\.org/my-"):
         DataPlace(tmp_path).load(get_task("own_points"))
 
