@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from llava.eval.tasks import Sample, Task, get_task
 from llava.images.source import UnreadableImageError, open_image
 
 _THUMBNAIL = 256
+_TEMPLATE = "diff.html.jinja"
 _KINDS = {"lost": "better in A", "gained": "better in B", "reworded": "the same score, other words"}
 
 
@@ -28,13 +29,13 @@ class Flip:
 
     Attributes:
         sample: The question.
-        texts: What A and B said; None is no answer.
+        texts: What A and B said.
         earned: What each earned; None is not graded.
         kind: "lost" (A earned more), "gained" (B did) or "reworded".
     """
 
     sample: Sample
-    texts: tuple[str | None, str | None]
+    texts: tuple[str, str]
     earned: tuple[float | None, float | None]
     kind: str
 
@@ -141,56 +142,24 @@ def to_html(comparison: Comparison, pictures: int = 200) -> str:
         comparison: What was compared.
         pictures: How many flips carry their picture; those that changed the score come first.
     """
-    summary = "".join(f"<li>{html.escape(line)}</li>" for line in comparison.summary().split("\n"))
-    parts = []
-    for kind, meaning in _KINDS.items():
-        flips = [flip for flip in comparison.flips if flip.kind == kind]
-        if flips:
-            parts.append(f'<h2 id="{kind}">{len(flips)} {meaning}</h2>')
-        for flip in flips:
-            parts.append(_card(flip, with_pictures=pictures > 0))
-            pictures -= 1
-    title = html.escape(f"{comparison.task}: A against B")
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-article {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .7rem 0 }}
-img {{ max-width: {_THUMBNAIL}px; display: block; margin-bottom: .3rem }}
-pre {{ white-space: pre-wrap; margin: 0 0 .4rem; font: inherit }}
-th, td {{ padding: 0 .8rem .2rem 0; text-align: left; vertical-align: top }}
-</style>
-<h1>{title}</h1>
-<ul>{summary}</ul>
-{"".join(parts)}
-</html>
-"""
+    from jinja2 import Template
 
-
-def _card(flip: Flip, *, with_pictures: bool) -> str:
-    images = "".join(_picture(image) for image in flip.sample.images) if with_pictures else ""
-    rows = "".join(
-        f"<tr><th>{name}</th><td>{'-' if earned is None else f'{earned:g}'}</td>"
-        f"<td>{html.escape(text if text is not None else '(no answer)')}</td></tr>"
-        for name, earned, text in zip("AB", flip.earned, flip.texts, strict=True)
-    )
-    answer = flip.sample.answer or ", ".join(dict.fromkeys(flip.sample.details.get("answers", [])))
-    truth = f"<tr><th>truth</th><td></td><td>{html.escape(answer)}</td></tr>"
-    name = html.escape(f"{flip.sample.sample_id} {flip.sample.group}".strip())
-    question = html.escape(flip.sample.prompt)
-    return (
-        f'<article class="{flip.kind}"><div>{images}</div><div><small>{name}</small><pre>{question}</pre>'
-        f"<table>{rows}{truth}</table></div></article>\n"
-    )
+    cards = [
+        (flip, [_picture(image) for image in flip.sample.images] if number < pictures else [])
+        for number, flip in enumerate(comparison.flips)
+    ]
+    text = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    page = Template(text, autoescape=True, keep_trailing_newline=True)
+    return page.render(comparison=comparison, cards=cards, kinds=_KINDS, thumbnail=_THUMBNAIL, zip=zip)
 
 
 def _picture(source: Any) -> str:
-    """A small JPEG inside the page, or why there is none."""
+    """A small JPEG as an address that holds it, or why there is none."""
     try:
         image = open_image(source)
     except UnreadableImageError as error:
-        return f"<em>{html.escape(str(error))}</em>"
+        return str(error)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     stream = io.BytesIO()
     image.save(stream, "jpeg", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
