@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
 from llava.eval.tasks import Sample
 from llava.model.configuration import CompressionConfig
+
+_IN_FILE_NAMES = str.maketrans({":": "_", " ": "_", "=": "-", "/": "-", "|": "_"})
 
 
 @dataclass(frozen=True)
@@ -71,23 +73,24 @@ def references_fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def compression_name(compression: CompressionConfig | None) -> str:
-    """A name for a budget in tables: its short form, and what the short form does not say."""
-    if compression is None:
-        return "none"
+    """A name for a budget in results and tables.
+
+    It is the short form. Of a single method without options, merge rule and seed stand behind it (`random:64 seed=1`),
+    as they did before the short form had them: rows and answers of then keep their names.
+    """
+    if compression is None or compression.then is not None or compression.options:
+        return "none" if compression is None else str(compression)
     default = CompressionConfig()
-    name = str(compression)
-    for field in ("merge", "seed"):
-        value = getattr(compression, field)
-        if value != getattr(default, field):
-            name += f" {field}={value}"
-    return name
+    own = {name: getattr(compression, name) for name in ("merge", "seed")}
+    short = str(replace(compression, merge=default.merge, seed=default.seed))
+    return " ".join([short, *(f"{name}={value}" for name, value in own.items() if value != getattr(default, name))])
 
 
 def without_seed(name: str) -> str:
-    """A budget's name, as `compression_name` makes it, without its seed: the same for draws of one method."""
-    return re.sub(r" seed=-?\d+", "", name)
+    """A budget's name, as `compression_name` makes it, without its seeds: the same for draws of one method."""
+    return re.sub(r"[ ,]seed=\d+", "", name)
 
 
 def compression_file_name(compression: CompressionConfig | None) -> str:
     """The same as a file's name."""
-    return compression_name(compression).replace(":", "_").replace(" ", "_").replace("=", "-")
+    return compression_name(compression).translate(_IN_FILE_NAMES)
