@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from llava import __version__
 from llava.eval.answers import AnswersKeyMismatch
+from llava.eval.whole_files import markdown_table, write_whole
 from llava.results.rows import circumstances, comparable, main_score, main_value
 from llava.results.task_facts import facts_of
 
@@ -90,11 +90,7 @@ def with_retention(rows: Sequence[Row]) -> list[Row]:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file in one step; what is not a number is null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:
@@ -146,12 +142,7 @@ def format_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     columns = ["task", "compression", "tokens", "score", "value", "retention"]
     columns += ["vision_ms", "prefill_ms", "n", "encodes_saved", "seconds"]
-    lines = [columns, *([_cell(name, row) for name in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+    return markdown_table([columns, *([_cell(name, row) for name in columns] for row in rows)])
 
 
 def _cell(column: str, row: Row) -> str:

@@ -7,12 +7,12 @@ and written whole or not at all.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.eval.metrics.answer_text import evalai_answer
+from llava.eval.whole_files import write_whole
 from llava.eval.xlsx import workbook
 
 MMBENCH_COLUMNS = ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
@@ -64,8 +64,8 @@ def write_seed_submission(path: Path, question_ids: Sequence[str], answers: Mapp
     missing = [key for key in question_ids if key not in answers]
     if missing:
         raise ValueError(f"{path}: {len(missing)} of {len(question_ids)} have no answer, the first is {missing[0]}")
-    lines = [json.dumps({"question_id": key, "prediction": answers[key]}) for key in question_ids]
-    return _write(path, ("\n".join(lines) + "\n").encode())
+    lines = [json.dumps({"question_id": key, "prediction": answers[key]}) + "\n" for key in question_ids]
+    return write_whole(path, "".join(lines))
 
 
 def write_mmvet_results(path: Path, answers: Mapping[str, str]) -> Path:
@@ -94,7 +94,9 @@ def write_mmbench_submission(path: Path, rows: Sequence[Mapping[str, Any]]) -> P
     if None in indices:
         raise ValueError(f"{path}: row {indices.index(None)} has no index")
     _check_ids(path, indices, {})
-    return _write(path, workbook([MMBENCH_COLUMNS, *([row.get(name) for name in MMBENCH_COLUMNS] for row in rows)]))
+    return write_whole(
+        path, workbook([MMBENCH_COLUMNS, *([row.get(name) for name in MMBENCH_COLUMNS] for row in rows)])
+    )
 
 
 def _check_ids(path: Path, wanted: Sequence[Any], answers: Mapping[Any, str]) -> None:
@@ -109,12 +111,4 @@ def _check_ids(path: Path, wanted: Sequence[Any], answers: Mapping[Any, str]) ->
 
 
 def _write_json(path: Path, content: Any) -> Path:
-    return _write(path, json.dumps(content, ensure_ascii=True).encode())
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
-    return path
+    return write_whole(path, json.dumps(content, ensure_ascii=True))

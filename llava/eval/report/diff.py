@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answer_sets import AnswerSet, made_alike, read_answers
+from llava.eval.answer_sets import AnswerSet, made_alike, read_answer_set
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.run import read_grades
 from llava.eval.results import read_results
@@ -91,7 +91,7 @@ def compare_answers(path_a: Path, path_b: Path, data: DataPlace) -> Comparison:
         ValueError: A file is not one of answers, or the two are of different tasks.
         TaskDataError: The benchmark's files are missing.
     """
-    a, b = read_answers(path_a), read_answers(path_b)
+    a, b = read_answer_set(path_a), read_answer_set(path_b)
     if a.task != b.task:
         raise ValueError(f"{path_a} answers {a.task} and {path_b} answers {b.task}; name two of one task")
     task = get_task(a.task)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from llava.eval.report.settings import paper_lines, settings_lines
 from llava.eval.report.table import Cell, Column, Line, Table
 from llava.eval.tasks import TASKS
+from llava.eval.whole_files import markdown_table
 
 _PAPER = "paper: "
 _PART = "*"
@@ -76,7 +77,7 @@ def _scores(table: Table) -> str:
             figures = (row.scores.get(column.heading) for column in table.columns)
             shown = ("-" if figure is None else f"{figure:.1f}" for figure in figures)
             lines.append([_PAPER + row.method, str(row.tokens), *shown])
-    return _grid([head, *lines])
+    return markdown_table([head, *lines])
 
 
 def _retention(table: Table) -> str:
@@ -93,7 +94,7 @@ def _retention(table: Table) -> str:
             means = [_percent(table.paper.mean(row, headings)) for headings in averaged]
             cells = (_percent(kept.get(column.heading)) for column in table.columns)
             lines.append([_PAPER + row.method, str(row.tokens), *means, *cells])
-    return _grid([head, *lines])
+    return markdown_table([head, *lines])
 
 
 def _score(column: Column, cell: Cell | None) -> str:
@@ -131,13 +132,3 @@ def _counted(headings: Sequence[str]) -> str:
 
 def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _grid(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first row the heading."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    rule = ["-" * width for width in widths]
-    lines = [rows[0], rule, *rows[1:]]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
