@@ -32,11 +32,12 @@ def json_lines(rows: Iterable[Any]) -> str:
 
 
 def read_json_lines(text: str) -> list[Any]:
-    """The values of such lines; empty lines are none. Other ends of lines than "\\n" may stand inside a value.
+    """The values of such lines; empty lines are left out.
 
     Raises:
         ValueError: A line is not JSON.
     """
+    # Not splitlines(): a value may hold what else Unicode takes for the end of a line.
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
@@ -44,7 +45,5 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are as wide as their cells; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * width for width in widths]
-    padded = [
-        [cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (rows[0], rule, *rows[1:])
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+    lines = [map(str.ljust, row, widths) for row in (rows[0], rule, *rows[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
