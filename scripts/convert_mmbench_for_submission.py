@@ -9,8 +9,6 @@ from pathlib import Path
 from llava.command_line import plain_errors
 from llava.eval.question_files import read_questions
 from llava.eval.submissions import write_mmbench_submission
-from llava.eval.tasks import TaskDataError
-from llava.eval.tasks.mmbench import read_table
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--upload-dir", type=Path, required=True)
     parser.add_argument("--experiment", required=True)
     args = parser.parse_args(arguments)
+    from llava.eval.tasks import TaskDataError
+    from llava.eval.tasks.mmbench import read_table
+
     with plain_errors():
         try:
             table = read_table(args.annotation_file)

@@ -11,8 +11,6 @@ from llava.command_line import plain_errors
 from llava.eval.metrics.seed import SeedAnswer, is_correct, seed_scores
 from llava.eval.question_files import read_questions
 from llava.eval.submissions import write_seed_submission
-from llava.eval.tasks import TaskDataError
-from llava.eval.tasks.local_files import read_json
 
 
 def print_scores(data: Mapping[str, Any], texts: Mapping[str, str]) -> None:
@@ -45,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--result-file", type=Path, required=True, help="LLaVA's answers")
     parser.add_argument("--result-upload-file", type=Path, required=True)
     args = parser.parse_args(arguments)
+    from llava.eval.tasks import TaskDataError
+    from llava.eval.tasks.local_files import read_json
+
     with plain_errors():
         try:
             data = read_json(args.annotation_file)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava.eval.answers_key import compression_name
 from llava.eval.results import Row
+from llava.eval.whole_files import read_json_lines
 from llava.model.configuration import as_compression
 
 
@@ -37,19 +37,19 @@ class AnswerSet:
         return compression_name(as_compression(self.key["compression"]))
 
 
-def read_answers(path: Path) -> AnswerSet:
+def read_answer_set(path: Path) -> AnswerSet:
     """Reads a file of answers.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It is not a file of answers; a line that a kill cut short is none either.
     """
-    # Only "\n" ends a line: an answer may hold what else Unicode takes for one.
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    text = path.read_text(encoding="utf-8")
     try:
-        key = json.loads(lines[0])["run_key"]
-        rows = [json.loads(line) for line in lines[1:]]
-        answers = AnswerSet(path, key, {row["question_id"]: row["text"] for row in rows if "error" not in row})
+        header, *rows = read_json_lines(text)
+        answers = AnswerSet(
+            path, header["run_key"], {row["question_id"]: row["text"] for row in rows if "error" not in row}
+        )
         answers.task, answers.compression  # noqa: B018  # both must be there
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a file of answers of llava.eval ({error!r})") from None
@@ -58,7 +58,7 @@ def read_answers(path: Path) -> AnswerSet:
 
 def find_answers(output_dir: Path, task: str) -> list[AnswerSet]:
     """The answer sets of a task in an output folder, in the order of their files' names."""
-    return [read_answers(path) for path in sorted((output_dir / "answers" / task).glob("*.jsonl"))]
+    return [read_answer_set(path) for path in sorted((output_dir / "answers" / task).glob("*.jsonl"))]
 
 
 def made_alike(row: Row, answers: AnswerSet) -> bool:

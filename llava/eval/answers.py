@@ -5,8 +5,6 @@ Several processes write a shard each, beside the one file that they are merged i
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any, TextIO
 
 from llava.eval.answers_key import AnswersKey
 from llava.eval.locks import open_alone
+from llava.eval.whole_files import json_lines, read_json_lines, write_whole
 
 AnswerRow = dict[str, Any]
 
@@ -29,7 +28,7 @@ class AnswerFile:
 
     Attributes:
         answers: The rows, by sample.
-        errors: Why those samples have no answer that could not be asked; only shards keep them.
+        errors: Why a sample has no answer, by sample; only shards keep them.
     """
 
     def __init__(self, path: Path, key: AnswersKey) -> None:
@@ -83,16 +82,12 @@ class AnswerFile:
         rows = [self.answers[i] for i in order if i in self.answers]
         rows += [row for sample_id, row in self.answers.items() if sample_id not in known]
         self.errors = {}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        lines = [{"run_key": self.key.to_json()}, *rows]
-        part.write_text("".join(_line(row) for row in lines), encoding="utf-8")
-        os.replace(part, self.path)
+        write_whole(self.path, json_lines([{"run_key": self.key.to_json()}, *rows]))
 
     def _write(self, row: AnswerRow) -> None:
         if self._stream is None:
             raise RuntimeError(f"{self.path} is not open: append answers inside `with`")
-        self._stream.write(_line(row))
+        self._stream.write(json_lines([row]))
         self._stream.flush()
 
 
@@ -106,11 +101,9 @@ def read_answers(path: Path, key: AnswersKey) -> tuple[dict[str, AnswerRow], dic
     complete = whole[: whole.rfind(b"\n") + 1]
     if not complete:
         return {}, {}
-    # Only "\n" ends a line: an answer may hold what else Unicode takes for one.
-    header, *lines = complete.decode("utf-8").removesuffix("\n").split("\n")
     try:
-        stored = json.loads(header)["run_key"]
-        rows = [json.loads(line) for line in lines]
+        header, *rows = read_json_lines(complete.decode("utf-8"))
+        stored = header["run_key"]
         answers = {row["question_id"]: row for row in rows if "error" not in row}
         errors = {row["question_id"]: row["error"] for row in rows if "error" in row}
     except (ValueError, KeyError, TypeError) as error:
@@ -202,7 +195,3 @@ def _cut_unfinished_line(path: Path) -> None:
     if complete < len(whole):
         with path.open("r+b") as stream:
             stream.truncate(complete)
-
-
-def _line(row: AnswerRow) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

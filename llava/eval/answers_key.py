@@ -13,6 +13,8 @@ from typing import Any
 from llava.eval.tasks import Sample
 from llava.model.configuration import CompressionConfig
 
+_IN_FILE_NAMES = str.maketrans({":": "_", ",": "_", "=": "-", "/": "-", "|": "_"})
+
 
 @dataclass(frozen=True)
 class AnswersKey:
@@ -75,23 +77,15 @@ def references_fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def compression_name(compression: CompressionConfig | None) -> str:
-    """A name for a budget in tables: its short form, and what the short form does not say."""
-    if compression is None:
-        return "none"
-    default = CompressionConfig()
-    name = str(compression)
-    for entry in ("merge", "seed"):
-        value = getattr(compression, entry)
-        if value != getattr(default, entry):
-            name += f" {entry}={value}"
-    return name
+    """A name for a budget in results and tables: its short form."""
+    return "none" if compression is None else str(compression)
 
 
 def without_seed(name: str) -> str:
-    """A budget's name, as `compression_name` makes it, without its seed: the same for draws of one method."""
-    return re.sub(r" seed=-?\d+", "", name)
+    """A budget's name, as `compression_name` makes it, without its seeds: the same for draws of one method."""
+    return re.sub(r",seed=\d+", "", name)
 
 
 def compression_file_name(compression: CompressionConfig | None) -> str:
     """The same as a file's name."""
-    return compression_name(compression).replace(":", "_").replace(" ", "_").replace("=", "-")
+    return compression_name(compression).translate(_IN_FILE_NAMES)

@@ -246,8 +246,8 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
 def _tell(results: Sequence[TaskResult], left_out: Mapping[str, str], settings: RunSettings) -> int:
     """Prints the table, and all that one should know beside it; returns the exit status."""
     from llava.eval.results import format_table
-    from llava.eval.tasks import JudgedTask, get_task
     from llava.results.rows import main_value
+    from llava.results.task_facts import facts_of
 
     rows = [result.row for result in results]
     if rows:
@@ -263,7 +263,7 @@ def _tell(results: Sequence[TaskResult], left_out: Mapping[str, str], settings: 
     for row in (row for row in rows if row["truncated"]):
         cut = f"{len(row['truncated'])} of {row['n']} prompts were cut (the model's tokenizer_model_max_length)"
         print(f"{row['task']} {row['compression']}: {cut}")
-    if any(main_value(row) is None and isinstance(get_task(row["task"]), JudgedTask) for row in rows):
+    if any(main_value(row) is None and facts_of(row).judged for row in rows):
         print(f"not graded yet: python -m llava.eval.judge {settings.output_dir} --judge-url ... --judge-model ...")
     for row in (row for row in rows if row["submission"]):
         print(f"for the benchmark's server: {settings.output_dir / row['submission']}")

@@ -73,9 +73,22 @@ class DataPlace:
             answered_from: The data root that a row of results names; taken where the flags say nothing.
 
         Raises:
-            TaskDataError: Its files are missing.
+            TaskDataError: Its files are missing; the message says where they are published.
         """
-        if self.source is not None and self.source.has(task.name):
-            return task.load(self.source.root_for(task.name)[0])
-        known = Path(answered_from) if answered_from and Path(answered_from).is_dir() else task.default_data_root
-        return task.load(self.root or known)
+        return self.locate(task, answered_from)[0]
+
+    def locate(
+        self, task: Task, answered_from: str | None = None
+    ) -> tuple[LoadedTask, Path, list[dict[str, str]] | None]:
+        """A task's samples, their data root, and the datasets and revisions they are from (None: local files)."""
+        from llava.eval.tasks import TaskDataError
+
+        try:
+            if self.source is not None and self.source.has(task.name):
+                root, data = self.source.root_for(task.name)
+                return task.load(root), root, data
+            known = Path(answered_from) if answered_from and Path(answered_from).is_dir() else task.default_data_root
+            return task.load(self.root or known), self.root or known, None
+        except TaskDataError as error:
+            published = f"; published at {', '.join(task.sources)}" if task.sources else ""
+            raise TaskDataError(f"{error}{published}") from None

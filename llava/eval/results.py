@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -18,8 +17,10 @@ from typing import Any
 
 from llava import __version__
 from llava.eval.answers import AnswersKeyMismatch
+from llava.eval.whole_files import markdown_table, write_whole
 from llava.kinds import plugin_records
-from llava.results.rows import OWN_SCALES, circumstances, comparable, main_value
+from llava.results.rows import circumstances, comparable, main_score, main_value, read_content
+from llava.results.task_facts import facts_of
 
 Row = dict[str, Any]
 
@@ -37,14 +38,9 @@ def read_results(path: Path, fingerprint: str | None = None) -> list[Row]:
     """
     if not path.exists():
         return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows: list[Row] = content["rows"]
-        model = content["run"]["model"]
-        for row in rows:
-            _ = row["task"], row["compression"], row["n"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a results.json ({error!r}); move it away") from None
+    content = read_content(path)
+    rows: list[Row] = content["rows"]
+    model = content["run"]["model"]
     if fingerprint is not None and model != fingerprint:
         raise AnswersKeyMismatch(
             f"{path} holds the results of another model (fingerprint {model}, this one's is {fingerprint}); "
@@ -92,11 +88,7 @@ def with_retention(rows: Sequence[Row]) -> list[Row]:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file in one step; what is not a number is null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    part.write_text(text + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _ratio(value: float | None, base: float | None) -> float | None:
@@ -148,21 +140,17 @@ def format_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     columns = ["task", "compression", "tokens", "score", "value", "retention"]
     columns += ["vision_ms", "prefill_ms", "n", "encodes_saved", "seconds"]
-    lines = [columns, *([_cell(name, row) for name in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+    return markdown_table([columns, *([_cell(name, row) for name in columns] for row in rows)])
 
 
 def _cell(column: str, row: Row) -> str:
-    name = row.get("main_score", "accuracy")
     if column == "score":
-        return str(name)
+        return main_score(row)
     value = main_value(row) if column == "value" else row.get(column)
     if value is None:
         return "-"
-    if column == "retention" or (column == "value" and name not in OWN_SCALES):
+    if column == "value":
+        return facts_of(row).show(value)
+    if column == "retention":
         return f"{100 * value:.1f} %"
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llava.eval.data_place import DataPlace
 from llava.eval.locks import only_one
 from llava.eval.results import identity, read_results, write_results
 from llava.eval.task_run import RunSettings, TaskResult, TaskRun
@@ -63,10 +64,7 @@ def evaluate(
 def _run_task(
     inference: Inference, task: Task, compressions: Sequence[CompressionConfig | None], settings: RunSettings
 ) -> list[TaskResult]:
-    root, data = settings.data_root or task.default_data_root, None
-    if settings.source is not None and settings.source.has(task.name):
-        root, data = settings.source.root_for(task.name)
-    loaded = task.load(root)
+    loaded, root, data = DataPlace(settings.data_root, settings.source).locate(task)
     results = []
     for compression in compressions:
         inference.model.set_compression(compression)

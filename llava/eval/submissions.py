@@ -7,12 +7,12 @@ and written whole or not at all.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.eval.metrics.answer_text import evalai_answer
+from llava.eval.whole_files import write_whole
 from llava.eval.xlsx import workbook
 
 MMBENCH_COLUMNS = ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
@@ -33,7 +33,7 @@ def write_vqa_submission(path: Path, question_ids: Sequence[int], answers: Mappi
     rows = [
         {"question_id": key, "answer": evalai_answer(answers[key]) if key in answers else ""} for key in question_ids
     ]
-    return _write_json(path, rows)
+    return write_whole(path, json.dumps(rows))
 
 
 def write_vizwiz_submission(path: Path, images: Sequence[str], answers: Mapping[str, str]) -> Path:
@@ -47,11 +47,9 @@ def write_vizwiz_submission(path: Path, images: Sequence[str], answers: Mapping[
     Raises:
         ValueError: An image is there twice or has no answer, or an answer belongs to none of them.
     """
-    _check_ids(path, images, answers)
-    missing = [image for image in images if image not in answers]
-    if missing:
-        raise ValueError(f"{path}: {len(missing)} of {len(images)} images have no answer, the first is {missing[0]}")
-    return _write_json(path, [{"image": image, "answer": evalai_answer(answers[image])} for image in images])
+    _check_ids(path, images, answers, all_of="images")
+    rows = [{"image": image, "answer": evalai_answer(answers[image])} for image in images]
+    return write_whole(path, json.dumps(rows))
 
 
 def write_seed_submission(path: Path, question_ids: Sequence[str], answers: Mapping[str, str]) -> Path:
@@ -60,12 +58,9 @@ def write_seed_submission(path: Path, question_ids: Sequence[str], answers: Mapp
     Raises:
         ValueError: A question is there twice or has no answer, or an answer belongs to none of them.
     """
-    _check_ids(path, question_ids, answers)
-    missing = [key for key in question_ids if key not in answers]
-    if missing:
-        raise ValueError(f"{path}: {len(missing)} of {len(question_ids)} have no answer, the first is {missing[0]}")
-    lines = [json.dumps({"question_id": key, "prediction": answers[key]}) for key in question_ids]
-    return _write(path, ("\n".join(lines) + "\n").encode())
+    _check_ids(path, question_ids, answers, all_of="questions")
+    lines = [json.dumps({"question_id": key, "prediction": answers[key]}) + "\n" for key in question_ids]
+    return write_whole(path, "".join(lines))
 
 
 def write_mmvet_results(path: Path, answers: Mapping[str, str]) -> Path:
@@ -77,7 +72,7 @@ def write_mmvet_results(path: Path, answers: Mapping[str, str]) -> Path:
     wrong = [key for key in answers if not (key.startswith("v1_") and key.removeprefix("v1_").isdigit())]
     if wrong:
         raise ValueError(f"{path}: MM-Vet's ids are v1_<number>, got {wrong[0]!r}")
-    return _write_json(path, dict(answers))
+    return write_whole(path, json.dumps(dict(answers)))
 
 
 def write_mmbench_submission(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -94,10 +89,12 @@ def write_mmbench_submission(path: Path, rows: Sequence[Mapping[str, Any]]) -> P
     if None in indices:
         raise ValueError(f"{path}: row {indices.index(None)} has no index")
     _check_ids(path, indices, {})
-    return _write(path, workbook([MMBENCH_COLUMNS, *([row.get(name) for name in MMBENCH_COLUMNS] for row in rows)]))
+    cells = ([row.get(name) for name in MMBENCH_COLUMNS] for row in rows)
+    return write_whole(path, workbook([MMBENCH_COLUMNS, *cells]))
 
 
-def _check_ids(path: Path, wanted: Sequence[Any], answers: Mapping[Any, str]) -> None:
+def _check_ids(path: Path, wanted: Sequence[Any], answers: Mapping[Any, str], all_of: str | None = None) -> None:
+    """Raises a ValueError if ids are there twice or answers belong to none; or, of `all_of`, if some have no answer."""
     known = set()
     for key in wanted:
         if key in known:
@@ -106,15 +103,6 @@ def _check_ids(path: Path, wanted: Sequence[Any], answers: Mapping[Any, str]) ->
     foreign = next((key for key in answers if key not in known), None)
     if foreign is not None:
         raise ValueError(f"{path}: the answer to {foreign!r} belongs to no question of the split")
-
-
-def _write_json(path: Path, content: Any) -> Path:
-    return _write(path, json.dumps(content, ensure_ascii=True).encode())
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
-    return path
+    missing = [key for key in wanted if key not in answers]
+    if missing and all_of is not None:
+        raise ValueError(f"{path}: {len(missing)} of {len(wanted)} {all_of} have no answer, the first is {missing[0]}")

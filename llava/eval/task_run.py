@@ -22,11 +22,12 @@ from llava.eval.locks import InUseError, only_one
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
-from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError
+from llava.eval.tasks import LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
 from llava.kinds import plugin_records
 from llava.model.configuration import CompressionConfig
+from llava.results.task_facts import FIELD
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
 
@@ -234,6 +235,7 @@ class TaskRun:
             "compression": compression_name(self.compression),
             "tokens": _exact_or_mean([row["visual_tokens"] for row in rows.values()]),
             "main_score": self.task.main_score,
+            FIELD: self.task.facts().to_json(),
             **self.task.score(samples, texts),
             "n": len(samples),
             "prompts": key.prompts,
@@ -250,10 +252,7 @@ class TaskRun:
             "submission": self._write_submission(texts),
         }
         row |= self._cost(row, samples, efforts)
-        earned = {
-            s.sample_id: self.task.is_correct(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples
-        }
-        return TaskResult(row, earned)
+        return TaskResult(row, self.task.earned(samples, texts))
 
     def _write_submission(self, texts: dict[str, str]) -> str | None:
         """Writes the file for the benchmark's server once all is answered; its path below the output folder."""
@@ -279,7 +278,7 @@ class TaskRun:
             rows = read_results(self.settings.results_path, self.settings.fingerprint)
             earlier = next((known for known in rows if identity(known) == identity(row)), {})
             kept = [*cost, "vision_ms", "prefill_ms"]
-            kept += [name for name in earlier if name not in row] if isinstance(self.task, JudgedTask) else []
+            kept += [name for name in earlier if name not in row] if self.task.is_judged else []
             cost |= {name: earlier[name] for name in kept if name in earlier}
         failed = {line.partition(": ")[0] for line in row["errors"]}
         sample = next((sample for sample in samples if sample.images and sample.sample_id not in failed), None)

@@ -7,45 +7,14 @@ average is not the mean of its row, `PaperTable.average` gives the mean.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 FILE_NAME = "paper_tables.json"
 VANILLA = "Vanilla"
-
-
-@dataclass(frozen=True)
-class Column:
-    """Which of our scores a column of the paper is.
-
-    Attributes:
-        task: Name of the task.
-        score: Name of the score in the task's results.
-        scale: What our score is multiplied by to be read beside the paper's figure.
-    """
-
-    task: str
-    score: str
-    scale: float = 100.0
-
-
-COLUMNS: Mapping[str, Column] = {
-    "GQA": Column("gqa", "accuracy"),
-    "MMB": Column("mmbench", "circular_accuracy"),
-    "MME": Column("mme", "total", 1.0),
-    "POPE": Column("pope", "f1"),
-    "SQA": Column("sqa_img", "accuracy"),
-    "VQAv2": Column("vqav2_val", "accuracy"),  # the paper's is test-dev: compare retention only
-    "TextVQA": Column("textvqa", "accuracy"),
-    "MMMU": Column("mmmu_val", "accuracy"),
-    "SEED": Column("seed", "accuracy"),
-    "SEED-I": Column("seed_image", "accuracy"),
-    "VizWiz": Column("vizwiz_val", "accuracy"),  # the paper's is test: compare retention only
-    "MMVet": Column("mmvet", "score", 1.0),
-    "LLaVA-B": Column("llava_bench", "score", 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -120,6 +89,10 @@ class PaperTable:
             raise ValueError(f"{self.name} has no vanilla row; name one of another table")
         return {name: 100 * row.scores[name] / vanilla.scores[name] for name in row.scores if name in vanilla.scores}
 
+    def mean(self, row: PaperRow, columns: Sequence[str]) -> float | None:
+        """Mean retention of a row over columns, in percent; None where the table lacks one of them, or vanilla."""
+        return mean_over(self.retention(row), columns) if self.vanilla is not None else None
+
     def average(self, row: PaperRow, vanilla: PaperRow | None = None) -> float:
         """The mean retention over `average_over`, in percent.
 
@@ -130,10 +103,21 @@ class PaperTable:
         return sum(kept[name] for name in self.average_over) / len(self.average_over)
 
 
+def mean_over(kept: Mapping[str, float], columns: Sequence[str]) -> float | None:
+    """Mean retention over columns, in percent; None if there are none, or one of them has no retention."""
+    values = [kept[name] for name in columns if name in kept]
+    return sum(values) / len(values) if values and len(values) == len(columns) else None
+
+
+@cache
+def paper_columns() -> tuple[str, ...]:
+    """The columns of all tables, in the paper's order. Which task a column is, the task says."""
+    return tuple(_content()["columns"])
+
+
 @cache
 def paper_tables() -> Mapping[str, PaperTable]:
     """All tables of scores, by name."""
-    content = json.loads(resources.files("llava.results").joinpath(FILE_NAME).read_text(encoding="utf-8"))
     return {
         name: PaperTable(
             name=name,
@@ -142,5 +126,11 @@ def paper_tables() -> Mapping[str, PaperTable]:
             average_over=tuple(table["average_over"]),
             rows=tuple(PaperRow(**row) for row in table["rows"]),
         )
-        for name, table in content["tables"].items()
+        for name, table in _content()["tables"].items()
     }
+
+
+@cache
+def _content() -> dict[str, Any]:
+    text = resources.files("llava.results").joinpath(FILE_NAME).read_text(encoding="utf-8")
+    return json.loads(text)  # type: ignore[no-any-return]

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
+_BEFORE_COMMAS = re.compile(r" (?=(?:merge|seed)=)")  # version 0.1.0 wrote `random:64 seed=1`
 JUDGE_SETTINGS = ("model", "served", "runs", "extra")
-OWN_SCALES = ("total", "score")  # MME's sum, and judges' grades in percent; other main scores are shares of 1
+
+
+def read_content(file: Path) -> dict[str, Any]:
+    """What a results.json holds: `run`, and `rows`, whose budgets are spelled in the one short form.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not a results.json.
+    """
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        for row in content["rows"]:
+            _ = row["task"], row["n"]
+            row["compression"] = _BEFORE_COMMAS.sub(",", row["compression"])
+        _ = content["run"]["model"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not a results.json ({error!r}); move it away") from None
+    return content
 
 
 def circumstances(row: Mapping[str, Any]) -> str:
@@ -34,7 +54,12 @@ def differences(row: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return names if same_judge(row, other) else [*names, "judge"]
 
 
+def main_score(row: Mapping[str, Any]) -> str:
+    """Name of the score that stands for a row's task."""
+    return str(row.get("main_score", "accuracy"))
+
+
 def main_value(row: Mapping[str, Any]) -> float | None:
-    """The score that stands for a row's task (`row["main_score"]` names it); None where there is none."""
-    value = row.get(row.get("main_score", "accuracy"))
+    """The score that stands for a row's task; None where there is none."""
+    value = row.get(main_score(row))
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -16,7 +16,7 @@ import torch
 
 from llava.eval import results
 from llava.eval.answers import AnswerFile, AnswersKeyMismatch, AnswerStore
-from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name
+from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name, without_seed
 from llava.eval.locks import InUseError
 from llava.eval.results import format_table, read_results, write_results
 from llava.model.configuration import CompressionConfig
@@ -84,6 +84,11 @@ def test_budgets_that_differ_have_names_that_differ() -> None:
     assert len(set(names)) == len(names)
     assert names[:2] == ["none", "visionzip_54+10"]
     assert all("/" not in name and ":" not in name for name in names)
+    assert compression_name(budgets[2]) == "visionzip:54+10,merge=mean"
+    assert compression_name(budgets[3]) == "visionzip:54+10,seed=1"
+    two = CompressionConfig.parse("visionzip:54+10,seed=3|random:9,layers=2/6,seed=2")
+    assert compression_name(two) == str(two) and without_seed(str(two)) == "visionzip:54+10|random:9,layers=2/6"
+    assert compression_file_name(two) == "visionzip_54+10_seed-3_random_9_seed-2_layers-2-6"
 
 
 def row(compression: str, accuracy: float, n: int = 10) -> dict[str, object]:

@@ -125,6 +125,14 @@ def test_a_wrong_request_is_not_repeated_and_a_redirect_not_followed(server: Jud
     assert len(server.requests) == 2
 
 
+def test_a_reply_without_end_is_not_read(server: JudgeServer) -> None:
+    server.troubles = [Misbehaviour(body=b'{"choices": "' + b"x" * 5 * 2**20), Misbehaviour(500, body=b"y" * 5 * 2**20)]
+    for _ in range(2):
+        with pytest.raises(JudgeError, match=r"v1 sends more than 4194304 bytes for one reply"):
+            ask(client(server))
+    assert len(server.requests) == 2
+
+
 def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = JudgeClient("https://user:pass@host/v1?api-key=1", "m", KEY)
     assert KEY not in repr(judge) and judge.shown_url == "https://host/v1"
@@ -306,7 +314,7 @@ def test_nobody_there_is_told_soon(server: JudgeServer, judged_data: Path, tmp_p
 def test_wrong_use_ends_in_a_line(server: JudgeServer, judged_data: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="has no answers of mmvet"):
         run(server, tmp_path, judged_data, "--tasks", "mmvet")
-    with pytest.raises(SystemExit, match="no task 'mmvat'"):
+    with pytest.raises(SystemExit, match="unknown task 'mmvat'"):
         run(server, tmp_path, judged_data, "--tasks", "mmvat")
     runs, extra = "--judge-runs", "--judge-extra"
     for wrong in (["--tasks", "gqa"], ["--tasks", ""], [runs, "0"], [extra, "[1]"], [extra, "{"]):

@@ -71,8 +71,8 @@ def test_the_table_is_the_evaluations_report(quickstart: ModuleType, tiny_data: 
         "none": [1] * 20,
         "visionzip:17+3": [1] * 15 + [0] * 5,
         "random:20": [1] * 10 + [0] * 10,
-        "random:20 seed=1": [0] * 20,
-        "random:20 seed=2": [1] * 10 + [0] * 10,
+        "random:20,seed=1": [0] * 20,
+        "random:20,seed=2": [1] * 10 + [0] * 10,
         "uniform:20": [1] * 9 + [0] * 11,
     }
     measured, tuned = tmp_path / "measured", tmp_path / "tuned"

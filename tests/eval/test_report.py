@@ -17,15 +17,15 @@ from llava.eval.answers_key import AnswersKey, compression_file_name, compressio
 from llava.eval.data_place import DataPlace
 from llava.eval.report.command import main
 from llava.eval.report.intervals import add_intervals
-from llava.eval.report.table import build_table, paper_means
-from llava.eval.score_parts import ScoreParts, mean_of
+from llava.eval.report.table import build_table
 from llava.eval.tasks import JudgedTask, Task, get_task
 from llava.model.configuration import CompressionConfig
 from llava.results.paper import paper_tables
+from llava.results.parts import ScoreParts, mean_of
 from tests.eval import layout
 
 BUDGETS = {"none": (None, 576), "visionzip:54+10": (CompressionConfig("visionzip", 54, 10), 64)}
-BUDGETS |= {f"random:64{f' seed={n}' if n else ''}": (CompressionConfig("random", 64, 0, seed=n), 64) for n in range(3)}
+BUDGETS |= {f"random:64{f',seed={n}' if n else ''}": (CompressionConfig("random", 64, 0, seed=n), 64) for n in range(3)}
 TASKS = ("gqa", "pope", "mme", "mmbench", "mmvet")
 
 
@@ -90,6 +90,7 @@ def write_run(folder: Path, data: Path, skills: dict[str, float], seed: int = 0,
                     file.append(sample_id, text)
             row = {"task": name, "method": budget.split(":")[0], "compression": compression_name(compression)}
             row |= {"tokens": tokens, "n": len(samples), "errors": [], "bad_rows": [], "truncated": []} | setting
+            row["main_score"] = task.main_score
             scores = task.score(samples, texts)
             if isinstance(task, JudgedTask):
                 grades = {sample.sample_id: [float(rng.random() < skill)] for sample in samples}
@@ -174,25 +175,12 @@ def test_files_of_the_report(folder: Path, data: Path, tmp_path: Path, capsys: p
 
 def test_means_of_the_papers_rows_are_over_the_tables_own_tasks() -> None:
     table = paper_tables()["table1"]
-    own = ["gqa", "pope"]
+    row, own = table.row("VisionZip", 64), ["GQA", "POPE"]
     expected = (100 * 55.1 / 61.9 + 100 * 77.0 / 85.9) / 2
-    assert paper_means(table, own)["VisionZip", 64] == pytest.approx(expected)
-    assert paper_means(table, [*own, "tiny_pope"])["VisionZip", 64] is None
-    tasks = [
-        "gqa",
-        "mmbench",
-        "mme",
-        "pope",
-        "sqa_img",
-        "vqav2_val",
-        "textvqa",
-        "mmmu_val",
-        "seed",
-        "mmvet",
-        "llava_bench",
-    ]
-    assert len(tasks) == len(table.average_over)
-    assert paper_means(table, tasks)["VisionZip", 64] == pytest.approx(table.average(table.row("VisionZip", 64)))
+    assert table.mean(row, own) == pytest.approx(expected)
+    assert table.mean(row, [*own, "tiny_pope"]) is None
+    assert len(table.average_over) == 11
+    assert table.mean(row, table.average_over) == pytest.approx(table.average(row))
 
 
 def test_every_difference_in_setting_is_told(folder: Path, data: Path, tmp_path: Path) -> None:
@@ -255,7 +243,8 @@ def test_a_benchmark_counts_once_in_the_means(tmp_path: Path) -> None:
     assert "SEED-I is not in the means: SEED is, another variant of it" in table.notes
     # Beside the paper only what its own means count, so that they are over the same tasks.
     table = build_table([tmp_path], paper_tables()["table1"])
-    assert table.tasks == ["gqa", "seed"] and paper_means(table.paper, table.tasks)["VisionZip", 64] is not None
+    assert table.tasks == ["gqa", "seed"] and table.paper is not None
+    assert table.paper.mean(table.paper.row("VisionZip", 64), table.headings(table.tasks)) is not None
     assert "VizWiz is not in the means: it is not in those of the paper's table1" in table.notes
 
 
@@ -270,7 +259,7 @@ def test_of_rows_over_as_many_questions_the_newest_is_shown(tmp_path: Path) -> N
 
 def test_seeds_of_a_method_that_draws_are_one_row(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    write_run(run, data, {"none": 0.9, "random:64": 0.5, "random:64 seed=1": 0.4, "random:64 seed=2": 0.7})
+    write_run(run, data, {"none": 0.9, "random:64": 0.5, "random:64,seed=1": 0.4, "random:64,seed=2": 0.7})
     rows = json.loads((run / "results.json").read_text())["rows"]
     table = build_table([run])
     assert [line.label for line in table.lines] == ["vanilla", "random:64"]
@@ -288,7 +277,7 @@ def test_seeds_of_a_method_that_draws_are_one_row(data: Path, tmp_path: Path) ->
     assert mean_of(parts).total == (4 * 1 + 4 * 5) / 2
     results = {
         "run": {"model": "fp"},
-        "rows": [row for row in rows if row["compression"] != "random:64 seed=1" or row["task"] != "gqa"],
+        "rows": [row for row in rows if row["compression"] != "random:64,seed=1" or row["task"] != "gqa"],
     }
     layout.write_json(run / "results.json", results)
     table = build_table([run])

@@ -168,7 +168,7 @@ def test_list_and_wrong_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "tiny_pope" in capsys.readouterr().out
     for arguments, message in (
         (["--tasks", "tiny_vqa"], "--model-path, --output-dir: needed"),
-        (["--model-path", "m", "--tasks", "gqua", "--output-dir", "o"], "no task 'gqua'"),
+        (["--model-path", "m", "--tasks", "gqua", "--output-dir", "o"], "unknown task 'gqua'"),
         (
             ["--model-path", "m", "--tasks", "tiny_vqa", "--output-dir", "o", "--compression", "zip"],
             "compression 'zip'",

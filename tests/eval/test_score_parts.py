@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llava.eval.score_parts import take_apart
 from llava.eval.tasks import JudgedTask, get_task
 from llava.results.bootstrap import bootstrap_interval, paired_bootstrap
 from tests.eval import layout
@@ -75,10 +74,10 @@ def test_the_parts_add_up_to_the_tasks_own_score(tmp_path: Path, seed: int) -> N
                 return None if drawn < 0.1 else drawn if kind == "mmvet" else [rng.randint(5, 9), rng.randint(1, 9)]
 
             grades = {s.sample_id: [grade(), grade()] for s in samples}
-            parts, expected = take_apart(task, samples, texts, grades), task.score_grades(samples, grades)["score"]
+            parts, expected = task.parts(samples, texts, grades), task.score_grades(samples, grades)["score"]
             assert parts.total == pytest.approx(expected, abs=0.07)  # LLaVA-Bench's summary is rounded
         else:
-            parts, expected = take_apart(task, samples, texts), task.score(samples, texts)[task.main_score]
+            parts, expected = task.parts(samples, texts), task.score(samples, texts)[task.main_score]
             assert parts.total == pytest.approx(expected), name
         assert len(parts.values) == len(parts.groups) == len(set(parts.groups)) < len(samples) + 1
 
@@ -88,7 +87,7 @@ def test_groups_are_images_and_rotations(tmp_path: Path) -> None:
     sizes = {}
     for name in ("gqa", "pope", "mme", "mmbench"):
         task = get_task(name)
-        sizes[name] = len(take_apart(task, task.load(tmp_path).samples, {}).groups)
+        sizes[name] = len(task.parts(task.load(tmp_path).samples, {}).groups)
     # Of MMBench's 25 rows eight are questions, 16 rotations of them, and one belongs to no question.
     assert sizes == {"gqa": 6, "pope": 6, "mme": 15, "mmbench": 8}
 
@@ -96,10 +95,10 @@ def test_groups_are_images_and_rotations(tmp_path: Path) -> None:
 def test_wrong_use_is_told(tmp_path: Path) -> None:
     write_all(tmp_path)
     mmvet, gqa = get_task("mmvet"), get_task("gqa")
-    with pytest.raises(ValueError, match="mmvet: there are no grades"):
-        take_apart(mmvet, mmvet.load(tmp_path).samples, {})
-    with pytest.raises(ValueError, match="gqa: there is no question"):
-        take_apart(gqa, [], {})
+    with pytest.raises(ValueError, match="there are no grades"):
+        mmvet.parts(mmvet.load(tmp_path).samples, {})
+    with pytest.raises(ValueError, match="there is no question"):
+        gqa.parts([], {})
 
 
 def test_interval_of_a_mean_is_that_of_the_paired_bootstrap() -> None:

@@ -21,7 +21,7 @@ def sample(number: int, answer: str, group: str = "") -> Sample:
 
 def test_known_tasks_and_an_unknown_one() -> None:
     assert {"tiny_vqa", "tiny_pope"} <= set(available_tasks())
-    with pytest.raises(ValueError, match=r"no task 'tiny_vga'.*tiny_vqa"):
+    with pytest.raises(ValueError, match=r"unknown task 'tiny_vga'.*tiny_vqa"):
         get_task("tiny_vga")
 
 

@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from llava.eval.judge.client import Reply
+from llava.eval.whole_files import json_lines, read_json_lines
 
 
 def cache_key(request: Mapping[str, Any], run: int, attempt: int) -> str:
-    """A hash of a whole request (judge, messages, limits), the run of the judge, and the how manieth try it is."""
+    """A hash of a whole request (judge, messages, limits), the run of the judge, and the number of the attempt."""
     content = json.dumps({"request": dict(request), "run": run, "attempt": attempt}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -78,11 +79,11 @@ class JudgeCache:
 
     def put(self, key: str, reply: Reply) -> None:
         """Keeps a reply and flushes it; after the end of `with` it is kept in memory only."""
-        line = json.dumps({"key": key, "model": reply.model, "reply": reply.text}, ensure_ascii=False)
+        line = json_lines([{"key": key, "model": reply.model, "reply": reply.text}])
         with self._lock:
             self._replies[key] = reply
             if self._stream is not None:
-                self._stream.write(line + "\n")
+                self._stream.write(line)
                 self._stream.flush()
 
     def _read(self) -> None:
@@ -92,10 +93,7 @@ class JudgeCache:
             with self.path.open("r+b") as stream:
                 stream.truncate(len(complete))
         try:
-            # Only "\n" ends a line: a reply may hold what else Unicode takes for one.
-            for line in complete.decode("utf-8").split("\n"):
-                if line:
-                    row = json.loads(line)
-                    self._replies[row["key"]] = Reply(row["reply"], row["model"])
+            for row in read_json_lines(complete.decode("utf-8")):
+                self._replies[row["key"]] = Reply(row["reply"], row["model"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} is not a judge's cache ({error!r}); move it away") from None

@@ -1,19 +1,18 @@
-"""A judge behind an OpenAI-compatible endpoint: asks, waits as it is told to, asks again, and never shows the key."""
+"""A judge behind an OpenAI-compatible endpoint: asks, waits and asks again, and never shows the key."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
+from functools import cached_property
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
+
+import httpx
 
 KEY_VARIABLES = ("LLAVA_JUDGE_KEY", "OPENAI_API_KEY")
 
@@ -21,6 +20,7 @@ Message: TypeAlias = dict[str, str]
 
 _PATH = "/chat/completions"
 _SHOWN = 300
+_LONGEST_REPLY = 4 * 2**20  # bytes; a chat completion has thousands
 _REFUSALS = (401, 403, 404, 405)  # no question would be answered
 _PASSING = (408, 409, 425, 429)  # and 5xx
 
@@ -116,17 +116,24 @@ class JudgeClient:
                 time.sleep(min(wait, self.longest_wait))
         raise JudgeError("no attempt is allowed")
 
+    @cached_property
+    def _http(self) -> httpx.Client:
+        # Threads share it. A redirect is not followed: it would carry the key elsewhere.
+        return httpx.Client(timeout=self.timeout, follow_redirects=False)
+
     def _send(self, body: bytes) -> Reply:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(self._address(), data=body, headers=headers, method="POST")
+        content = b""
         try:
-            with _OPENER.open(request, timeout=self.timeout) as response:
-                content = response.read()
-        except urllib.error.HTTPError as error:
-            raise self._failure(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise _Passing(f"no answer of {self.shown_url}: {self._shown(str(reason) or repr(reason))}") from None
+            with self._http.stream("POST", self._address(), content=body, headers=headers) as response:
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > _LONGEST_REPLY:
+                        raise JudgeError(f"{self.shown_url} sends more than {_LONGEST_REPLY} bytes for one reply")
+        except httpx.HTTPError as error:
+            raise _Passing(f"no answer of {self.shown_url}: {self._shown(str(error) or repr(error))}") from None
+        if not response.is_success:
+            raise self._failure(response, content)
         return self._read(content)
 
     def _read(self, content: bytes) -> Reply:
@@ -138,16 +145,14 @@ class JudgeClient:
             raise _Passing(f"the server's answer is no chat completion: {shown!r}") from None
         return Reply(text if isinstance(text, str) else "", str(answer.get("model") or ""))
 
-    def _failure(self, error: urllib.error.HTTPError) -> Exception:
+    def _failure(self, response: httpx.Response, content: bytes) -> Exception:
         """What an HTTP status means for the question, or for the whole run."""
-        try:
-            told = self._shown(error.read(65536).decode(errors="replace"))
-        except (OSError, http.client.HTTPException):
-            told = ""
-        message = f"{self.shown_url} answered {error.code} {error.reason}: {told}"
-        if error.code in _PASSING or error.code >= 500:
-            return _Passing(message, _seconds(error.headers.get("Retry-After")))
-        if error.code in _REFUSALS or error.code < 400:  # a redirect is not followed: it would carry the key elsewhere
+        code = response.status_code
+        words = self._shown(content.decode(errors="replace"))
+        message = f"{self.shown_url} answered {code} {response.reason_phrase}: {words}"
+        if code in _PASSING or code >= 500:
+            return _Passing(message, _seconds(response.headers.get("Retry-After", "")))
+        if code in _REFUSALS or code < 400:
             return JudgeRefused(f"{message}; check --judge-url, --judge-model and {' or '.join(KEY_VARIABLES)}")
         return JudgeError(message)
 
@@ -167,28 +172,10 @@ def key_from_environment() -> str:
     return next((value for name in KEY_VARIABLES if (value := os.environ.get(name, "").strip())), "")
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for: it holds a number or a date."""
-    if retry_after is None:
-        return None
+def _seconds(retry_after: str) -> float | None:
+    """Seconds that a Retry-After header asks for: it holds a number or a date; None where it holds neither."""
+    date = parsedate_tz(retry_after)
     try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(retry_after)
+        return max(0.0, mktime_tz(date) - time.time() if date else float(retry_after))
     except ValueError:
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Makes a redirect an error."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """No other request is made."""
-        return
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)

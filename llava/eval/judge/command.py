@@ -102,16 +102,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 judge = Judge(client, cache, args.judge_runs, args.judge_concurrency, args.judge_again)
                 for task in judged:
                     for row in judge_task(task, args.output_dir, judge, data):
-                        _print_row(row, task.main_score)
+                        _print_row(row)
         except TaskDataError as error:
             raise SystemExit(f"error: {error}") from error
     return 0
 
 
-def _print_row(row: dict[str, Any], main_score: str) -> None:
-    judge = row["judge"]
-    spread = f", spread {judge['std']:.2f} over {judge['runs']} runs" if judge["runs"] > 1 else ""
-    print(f"{row['task']} {row['compression']}: {row[main_score]:.1f}{spread} (n {row['n']}, {judge['model']})")
+def _print_row(row: dict[str, Any]) -> None:
+    from llava.results.rows import main_score
+    from llava.results.task_facts import facts_of
+
+    judge, facts = row["judge"], facts_of(row)
+    spread = f", spread {judge['std'] * facts.factor:.2f} over {judge['runs']} runs" if judge["runs"] > 1 else ""
+    score = facts.show(row[main_score(row)])
+    print(f"{row['task']} {row['compression']}: {score}{spread} (n {row['n']}, {judge['model']})")
     if judge["missing"]:
         print(f"  {len(judge['missing'])} of {row['n'] * judge['runs']} grades are missing:")
         for line in judge["missing"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +18,10 @@ from llava.eval.judge.cache import JudgeCache, cache_key
 from llava.eval.judge.client import JudgeClient, JudgeError, JudgeRefused, Message
 from llava.eval.locks import only_one
 from llava.eval.results import Row, identity, read_results, with_retention, write_json
-from llava.eval.tasks import JudgedTask, Sample, available_tasks, get_task
+from llava.eval.tasks import JudgedTask, Sample
+from llava.eval.whole_files import json_lines, read_json_lines, write_whole
+from llava.results.rows import read_content
+from llava.results.task_facts import facts_of
 
 READ_ATTEMPTS = 3
 """How often a question is put to the judge whose reply holds no grade."""
@@ -135,11 +136,10 @@ def answered_tasks(output_dir: Path) -> list[str]:
         ValueError: It has no results at all.
     """
     path = output_dir / "results.json"
-    answered = {row["task"] for row in read_results(path)}
-    if not answered:
+    rows = read_results(path)
+    if not rows:
         raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {output_dir}")
-    judged = [name for name in available_tasks() if isinstance(get_task(name), JudgedTask)]
-    return [name for name in judged if name in answered]
+    return sorted({row["task"] for row in rows if facts_of(row).judged})
 
 
 def judge_task(task: JudgedTask, output_dir: Path, judge: Judge, data: DataPlace) -> list[Row]:
@@ -195,7 +195,7 @@ def _judge_row(task: JudgedTask, row: Row, answers: AnswerSet, samples: Sequence
     }
     path = answers.path.parents[2] / "grades" / task.name / answers.path.name
     lines = [{"question_id": key, "grades": values} for key, values in grades.values.items()]
-    _write_lines(path, [{"judge": told}, *lines])
+    write_whole(path, json_lines([{"judge": told}, *lines]))
     return row | task.score_grades(samples, grades.values) | {"judge": told}
 
 
@@ -209,7 +209,7 @@ def read_grades(output_dir: Path, task: str, file_name: str) -> dict[str, list[A
     if not path.exists():
         return {}
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[1:] if line]
+        rows = read_json_lines(path.read_text(encoding="utf-8"))[1:]
         return {row["question_id"]: row["grades"] for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a file of grades ({error!r}); move it away") from None
@@ -224,13 +224,6 @@ def _write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Puts judged rows in the place of those that they came from; all else in the file stays as it is."""
     judged = {identity(row): row for row in rows}
     with only_one(path.parent):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_content(path)
         content["rows"] = [judged.get(identity(row), row) for row in content["rows"]]
         write_json(path, content)
-
-
-def _write_lines(path: Path, rows: Sequence[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(part, path)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answer_sets import AnswerSet, made_alike, read_answers
+from llava.eval.answer_sets import AnswerSet, made_alike, read_answer_set
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.run import read_grades
 from llava.eval.results import read_results
-from llava.eval.tasks import JudgedTask, Sample, Task, get_task
+from llava.eval.tasks import Sample, Task, get_task
 from llava.images.source import UnreadableImageError, open_image
 
 _THUMBNAIL = 256
+_TEMPLATE = "diff.html.jinja"
 _KINDS = {"lost": "better in A", "gained": "better in B", "reworded": "the same score, other words"}
 
 
@@ -27,13 +29,13 @@ class Flip:
 
     Attributes:
         sample: The question.
-        texts: What A and B said; None is no answer.
+        texts: What A and B said.
         earned: What each earned; None is not graded.
         kind: "lost" (A earned more), "gained" (B did) or "reworded".
     """
 
     sample: Sample
-    texts: tuple[str | None, str | None]
+    texts: tuple[str, str]
     earned: tuple[float | None, float | None]
     kind: str
 
@@ -89,7 +91,7 @@ def compare_answers(path_a: Path, path_b: Path, data: DataPlace) -> Comparison:
         ValueError: A file is not one of answers, or the two are of different tasks.
         TaskDataError: The benchmark's files are missing.
     """
-    a, b = read_answers(path_a), read_answers(path_b)
+    a, b = read_answer_set(path_a), read_answer_set(path_b)
     if a.task != b.task:
         raise ValueError(f"{path_a} answers {a.task} and {path_b} answers {b.task}; name two of one task")
     task = get_task(a.task)
@@ -116,17 +118,10 @@ def _answered_from(answers: AnswerSet) -> str | None:
 
 
 def _earned(task: Task, answers: AnswerSet, samples: Sequence[Sample]) -> Mapping[str, float | None]:
-    """What each answer earned; of a judged task the mean of the judge's runs."""
-    if isinstance(task, JudgedTask):
-        grades = read_grades(answers.path.parents[2], task.name, answers.path.name)
-        return {s.sample_id: _mean_grade(grades.get(s.sample_id, ())) for s in samples}
-    return {s.sample_id: task.is_correct(s, answers.texts.get(s.sample_id, "")) for s in samples}
-
-
-def _mean_grade(grades: Sequence[Any | None]) -> float | None:
-    # Of a pair (reference, model) the model's.
-    known = [float(grade[1] if isinstance(grade, list) else grade) for grade in grades if grade is not None]
-    return sum(known) / len(known) if known else None
+    """What each answer earned; None where the judge of a judged task gave no grade."""
+    grades = read_grades(answers.path.parents[2], task.name, answers.path.name) if task.is_judged else None
+    earned = task.earned(samples, answers.texts, grades)
+    return {key: None if math.isnan(value) else value for key, value in earned.items()}
 
 
 def _flip(sample: Sample, texts: tuple[str, str], earned: tuple[float | None, float | None]) -> Flip:
@@ -147,56 +142,24 @@ def to_html(comparison: Comparison, pictures: int = 200) -> str:
         comparison: What was compared.
         pictures: How many flips carry their picture; those that changed the score come first.
     """
-    summary = "".join(f"<li>{html.escape(line)}</li>" for line in comparison.summary().split("\n"))
-    parts = []
-    for kind, meaning in _KINDS.items():
-        flips = [flip for flip in comparison.flips if flip.kind == kind]
-        if flips:
-            parts.append(f'<h2 id="{kind}">{len(flips)} {meaning}</h2>')
-        for flip in flips:
-            parts.append(_card(flip, with_pictures=pictures > 0))
-            pictures -= 1
-    title = html.escape(f"{comparison.task}: A against B")
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-article {{ display: flex; gap: 1rem; border-top: 1px solid #ddd; padding: .7rem 0 }}
-img {{ max-width: {_THUMBNAIL}px; display: block; margin-bottom: .3rem }}
-pre {{ white-space: pre-wrap; margin: 0 0 .4rem; font: inherit }}
-th, td {{ padding: 0 .8rem .2rem 0; text-align: left; vertical-align: top }}
-</style>
-<h1>{title}</h1>
-<ul>{summary}</ul>
-{"".join(parts)}
-</html>
-"""
+    from jinja2 import Template
 
-
-def _card(flip: Flip, *, with_pictures: bool) -> str:
-    images = "".join(_picture(image) for image in flip.sample.images) if with_pictures else ""
-    rows = "".join(
-        f"<tr><th>{name}</th><td>{'-' if earned is None else f'{earned:g}'}</td>"
-        f"<td>{html.escape(text if text is not None else '(no answer)')}</td></tr>"
-        for name, earned, text in zip("AB", flip.earned, flip.texts, strict=True)
-    )
-    answer = flip.sample.answer or ", ".join(dict.fromkeys(flip.sample.details.get("answers", [])))
-    truth = f"<tr><th>truth</th><td></td><td>{html.escape(answer)}</td></tr>"
-    name = html.escape(f"{flip.sample.sample_id} {flip.sample.group}".strip())
-    question = html.escape(flip.sample.prompt)
-    return (
-        f'<article class="{flip.kind}"><div>{images}</div><div><small>{name}</small><pre>{question}</pre>'
-        f"<table>{rows}{truth}</table></div></article>\n"
-    )
+    cards = [
+        (flip, [_picture(image) for image in flip.sample.images] if number < pictures else [])
+        for number, flip in enumerate(comparison.flips)
+    ]
+    text = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    page = Template(text, autoescape=True, keep_trailing_newline=True)
+    return page.render(comparison=comparison, cards=cards, kinds=_KINDS, thumbnail=_THUMBNAIL, zip=zip)
 
 
 def _picture(source: Any) -> str:
-    """A small JPEG inside the page, or why there is none."""
+    """A small JPEG as an address that holds it, or why there is none."""
     try:
         image = open_image(source)
     except UnreadableImageError as error:
-        return f"<em>{html.escape(str(error))}</em>"
+        return str(error)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     stream = io.BytesIO()
     image.save(stream, "jpeg", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

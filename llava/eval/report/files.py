@@ -7,8 +7,9 @@ import io
 from collections.abc import Sequence
 
 from llava.eval.report.settings import paper_lines, settings_lines
-from llava.eval.report.table import Cell, Column, Line, Table, paper_means
-from llava.results.paper import COLUMNS
+from llava.eval.report.table import Cell, Column, Line, Table
+from llava.eval.tasks import TASKS
+from llava.eval.whole_files import markdown_table
 
 _PAPER = "paper: "
 _PART = "*"
@@ -16,8 +17,7 @@ _PART = "*"
 
 def to_markdown(table: Table, confidence: int = 95) -> str:
     """The report: scores, retention with intervals and means, and all that is different or missing."""
-    in_means = [column.heading for column in table.columns if column.task in table.tasks]
-    image_means = [column.heading for column in table.columns if column.task in table.high_image_tasks]
+    in_means, image_means = table.headings(table.tasks), table.headings(table.high_image_tasks)
     blocks = [
         "# Results",
         f"Vanilla is `{table.vanilla.compression}` of `{table.vanilla.folder}`.",
@@ -53,16 +53,15 @@ def to_csv(table: Table) -> str:
                 continue
             judge = (cell.row.get("judge") or {}).get("model", "")
             what = [str(line.folder), line.label, line.compression, f"{line.tokens:g}", column.task, column.score]
-            size = [cell.row["n"], column.published_size or ""]
+            size = [cell.row["n"], next(iter(column.facts.published_sizes), "")]
             kept = [_plain(value) for value in (cell.retention, cell.low, cell.high)]
             writer.writerow([*what, f"{cell.score:.4f}", *size, *kept, judge])
     if table.paper is not None:
+        named = {task.paper_column: (task.name, task.main_score) for task in TASKS}
         for row in table.paper.rows:
             own = table.paper.retention(row) if table.paper.vanilla is not None else {}
             for name, score in row.scores.items():
-                column_name = COLUMNS[name].task if name in COLUMNS else name
-                score_name = COLUMNS[name].score if name in COLUMNS else ""
-                left = [f"paper {table.paper.name}", row.method, "", row.tokens, column_name, score_name]
+                left = [f"paper {table.paper.name}", row.method, "", row.tokens, *named.get(name, (name, ""))]
                 writer.writerow([*left, score, "", "", _plain(own.get(name)), "", "", ""])
     return stream.getvalue()
 
@@ -78,7 +77,7 @@ def _scores(table: Table) -> str:
             figures = (row.scores.get(column.heading) for column in table.columns)
             shown = ("-" if figure is None else f"{figure:.1f}" for figure in figures)
             lines.append([_PAPER + row.method, str(row.tokens), *shown])
-    return _grid([head, *lines])
+    return markdown_table([head, *lines])
 
 
 def _retention(table: Table) -> str:
@@ -89,13 +88,13 @@ def _retention(table: Table) -> str:
         cells = (_kept(column, line.cells.get(column.task)) for column in table.columns)
         lines.append([line.label, f"{line.tokens:g}", *means, *cells])
     if table.paper is not None and table.paper.vanilla is not None:
-        every, image = paper_means(table.paper, table.tasks), paper_means(table.paper, table.high_image_tasks)
+        averaged = table.headings(table.tasks), table.headings(table.high_image_tasks)
         for row in table.paper.rows:
             kept = table.paper.retention(row)
-            key = (row.method, row.tokens)
+            means = [_percent(table.paper.mean(row, headings)) for headings in averaged]
             cells = (_percent(kept.get(column.heading)) for column in table.columns)
-            lines.append([_PAPER + row.method, str(row.tokens), _percent(every[key]), _percent(image[key]), *cells])
-    return _grid([head, *lines])
+            lines.append([_PAPER + row.method, str(row.tokens), *means, *cells])
+    return markdown_table([head, *lines])
 
 
 def _score(column: Column, cell: Cell | None) -> str:
@@ -133,13 +132,3 @@ def _counted(headings: Sequence[str]) -> str:
 
 def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _grid(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first row the heading."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    rule = ["-" * width for width in widths]
-    lines = [rows[0], rule, *rows[1:]]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )

@@ -11,9 +11,9 @@ from llava.eval.data_place import DataPlace
 from llava.eval.judge.run import read_grades
 from llava.eval.report.table import Cell, Column, Line, Table
 from llava.eval.results import Row
-from llava.eval.score_parts import ScoreParts, Sums, mean_of, take_apart
-from llava.eval.tasks import Sample, Task, TaskDataError, available_tasks, get_task
+from llava.eval.tasks import TASKS, Sample, Task, TaskDataError
 from llava.results.bootstrap import bootstrap_interval
+from llava.results.parts import ScoreParts, Sums, mean_of
 
 _TOLERANCE = 0.1  # of the table's scale; LLaVA-Bench's summary is rounded to one decimal
 
@@ -27,9 +27,12 @@ def add_intervals(table: Table, data: DataPlace, resamples: int = 2_000) -> None
         resamples: How often to draw.
     """
     for column in table.columns:
-        if column.task not in available_tasks():
+        kind = TASKS.find(column.task)
+        if kind is None:
+            why = "no task of that name is registered; name its plug-in with --plugin MODULE_OR_FILE"
+            table.notes.append(f"{column.heading}: no intervals, {why}")
             continue
-        task = get_task(column.task)
+        task = kind()
         base = table.vanilla.cells.get(column.task)
         try:
             samples = data.load(task, base.row.get("data_root") if base else None).samples
@@ -91,8 +94,8 @@ def _parts_of_row(
     if answers is None:
         raise ValueError(f"its answers are not in {line.folder / 'answers' / task.name}")
     grades = read_grades(line.folder, task.name, answers.path.name)
-    parts = take_apart(task, samples[: row["n"]], answers.texts, grades)
-    found, told = parts.total * column.scale, row[column.score] * column.scale
-    if not abs(found - told) <= _TOLERANCE:
-        raise ValueError(f"the answers on disk score {found:.2f} and results.json says {told:.2f}")
+    parts = task.parts(samples[: row["n"]], answers.texts, grades)
+    found, written = parts.total * column.facts.factor, row[column.score] * column.facts.factor
+    if not abs(found - written) <= _TOLERANCE:
+        raise ValueError(f"the answers on disk score {found:.2f} and results.json says {written:.2f}")
     return parts

@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from llava.eval.report.table import Cell, Line, Table, paper_means
+from llava.eval.report.table import Cell, Line, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,11 +69,10 @@ def _draw_paper(axes: Axes, table: Table, panel: str) -> None:
     """The paper's own figures, hollow."""
     if table.paper is None or table.paper.vanilla is None:
         return
-    means = paper_means(table.paper, table.tasks)
-    heading = next((column.heading for column in table.columns if column.task == panel), "")
+    headings = table.headings(table.tasks if panel == "mean" else [panel])
     by_method: dict[str, list[tuple[int, float]]] = {}
     for row in table.paper.rows:
-        value = means[row.method, row.tokens] if panel == "mean" else table.paper.retention(row).get(heading)
+        value = table.paper.mean(row, headings)
         if value is not None and row is not table.paper.vanilla:
             by_method.setdefault(row.method, []).append((row.tokens, value))
     for method, points in by_method.items():

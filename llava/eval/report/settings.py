@@ -14,11 +14,6 @@ from llava.results.rows import same_judge
 _SETTINGS = ("n", "prompts", "references", "conv_mode", "dtype", "generation", "data", "versions", "commit")
 _CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))
 _PAPER_DTYPE = "torch.float16"
-_PAPER_NOTES = {
-    "vqav2_val": "the paper's figure is test-dev, scored by the server; compare retention only",
-    "vizwiz_val": "the paper's figure is test, scored by the server; compare retention only",
-    "mmbench": "answers that the rules leave open are wrong here; MMBench's server gives them to a GPT",
-}
 
 
 def settings_lines(table: Table) -> list[str]:
@@ -33,7 +28,7 @@ def paper_lines(table: Table, paper: PaperTable) -> list[str]:
     """How the vanilla row's settings differ from those of the paper."""
     about = paper.caption if paper.caption.startswith(paper.model) else f"{paper.model}; {paper.caption}"
     lines = [f"paper: {paper.name} of arXiv 2412.04467, {about}"]
-    in_means = [column.heading for column in table.columns if column.task in table.tasks]
+    in_means = table.headings(table.tasks)
     lacking = [name for name in paper.average_over if name not in in_means]
     if lacking:
         count = len(paper.average_over)
@@ -50,8 +45,8 @@ def paper_lines(table: Table, paper: PaperTable) -> list[str]:
             found.setdefault(f"{row.get('dtype')} here, {_PAPER_DTYPE} in LLaVA's code", []).append(column.heading)
         if note := column.size_note(row["n"]):
             lines.append(note)
-        if column.task in _PAPER_NOTES:
-            lines.append(f"{column.heading}: {_PAPER_NOTES[column.task]}")
+        if column.facts.paper_note:
+            lines.append(f"{column.heading}: {column.facts.paper_note}")
         if "judge" in row:
             what = f"graded here by {_judge_name(row['judge'])}; the judge of the paper's figure is not known"
             found.setdefault(what, []).append(column.heading)

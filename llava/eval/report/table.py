@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from llava.eval.answers_key import without_seed
 from llava.eval.results import Row, read_results
-from llava.eval.tasks import Sample, available_tasks, get_task
-from llava.results.paper import COLUMNS, PaperTable
-from llava.results.rows import differences
+from llava.results.paper import PaperTable, mean_over, paper_columns
+from llava.results.rows import differences, main_score, main_value
+from llava.results.task_facts import TaskFacts, facts_of
 
 VANILLA = "none"
-HIGH_IMAGE = ("gqa", "pope", "textvqa", "vqav2_val", "mme")
-"""Benchmarks that cannot be answered without the image: of ScienceQA and MMMU 82 % and 92 % remain without one."""
-
-_ALTERNATIVES = (
-    ("mmbench", "mmbench_cn"),
-    ("sqa_img", "sqa_full"),
-    ("textvqa", "textvqa_no_ocr"),
-    ("mmmu_val", "mmmu_val_official"),
-    ("seed", "seed_image", "seed_video"),
-)
-"""Variants of a benchmark: the first that is there counts in the means."""
-
-_OWN_SCALES = ("mme", "mmvet", "llava_bench")  # points and percent; all other scores are shares of 1
 
 
 @dataclass(frozen=True)
@@ -38,23 +24,27 @@ class Column:
 
     Attributes:
         task: Its task.
-        heading: The paper's name of it, where the paper has it.
         score: Which of the task's scores stands here.
-        scale: What the score is multiplied by.
-        published_size: Rows of the published split, or None.
+        facts: What the rows say of the task.
     """
 
     task: str
-    heading: str
     score: str
-    scale: float
-    published_size: int | None
+    facts: TaskFacts
+
+    @property
+    def heading(self) -> str:
+        """The paper's name of it, where the paper has it."""
+        return self.facts.paper_column or self.task
+
+    @property
+    def benchmark(self) -> str:
+        """What its variants share."""
+        return self.facts.benchmark or self.task
 
     def size_note(self, n: int) -> str | None:
         """A line if the published split has another number of questions than n."""
-        if self.task not in available_tasks():
-            return None
-        return get_task(self.task).size_note(cast("Sequence[Sample]", range(n)))  # only their number counts
+        return self.facts.size_note(self.task, n)
 
 
 @dataclass
@@ -101,9 +91,8 @@ class Line:
 
     def mean(self, tasks: Sequence[str]) -> float | None:
         """Mean retention over tasks, in percent; None if one of them lacks."""
-        values = [self.cells[task].retention if task in self.cells else None for task in tasks]
-        known = [value for value in values if value is not None]
-        return sum(known) / len(known) if values and len(known) == len(values) else None
+        kept = {task: cell.retention for task, cell in self.cells.items() if cell.retention is not None}
+        return mean_over(kept, tasks)
 
 
 @dataclass
@@ -133,8 +122,12 @@ class Table:
 
     @property
     def high_image_tasks(self) -> list[str]:
-        """Those of `tasks` that need the image, whichever variant of a benchmark stands there."""
-        return [task for task in self.tasks if any(name in HIGH_IMAGE for name in _variants(task))]
+        """Those of `tasks` that need the image."""
+        return [column.task for column in self.columns if column.task in self.tasks and column.facts.needs_image]
+
+    def headings(self, tasks: Sequence[str]) -> list[str]:
+        """The headings of tasks, in the order of the columns."""
+        return [column.heading for column in self.columns if column.task in tasks]
 
 
 def build_table(folders: Sequence[Path], paper: PaperTable | None = None) -> Table:
@@ -165,23 +158,18 @@ def build_table(folders: Sequence[Path], paper: PaperTable | None = None) -> Tab
     columns = _columns(lines)
     for line in lines:
         _compare(line, vanilla, notes)
-    tasks: list[str] = []
+    counted: list[Column] = []
     for column in columns:
-        if reason := _why_not_in_means(column, lines, tasks, paper):
+        if reason := _why_not_in_means(column, lines, counted, paper):
             notes.append(f"{column.heading} is not in the means: {reason}")
         else:
-            tasks.append(column.task)
-    return Table(columns, lines, runs, tasks, notes, paper)
+            counted.append(column)
+    return Table(columns, lines, runs, [column.task for column in counted], notes, paper)
 
 
-def column_of(task_name: str) -> Column:
-    """How a task stands in the table."""
-    published = get_task(task_name).published_size if task_name in available_tasks() else None
-    for heading, column in COLUMNS.items():
-        if column.task == task_name:
-            return Column(task_name, heading, column.score, column.scale, published)
-    score = get_task(task_name).main_score if task_name in available_tasks() else "accuracy"
-    return Column(task_name, task_name, score, 1.0 if task_name in _OWN_SCALES else 100.0, published)
+def column_of(row: Row) -> Column:
+    """How the task of a row stands in the table."""
+    return Column(row["task"], main_score(row), facts_of(row))
 
 
 def _lines(folder: Path, rows: Sequence[Row], notes: list[str], *, name_folder: bool) -> list[Line]:
@@ -194,17 +182,17 @@ def _lines(folder: Path, rows: Sequence[Row], notes: list[str], *, name_folder: 
         label = f"{folder.name} {label}" if name_folder else label
         line = Line(folder, label, compression, _tokens(own))
         for task in dict.fromkeys(row["task"] for row in own):
-            column = column_of(task)
             found = [row for row in own if row["task"] == task]
-            scored = [row for row in found if _number(row.get(column.score)) is not None]
+            column = column_of(found[-1])
+            scored = [(row, value) for row in found if (value := main_value(row)) is not None]
             if not scored:
-                notes.append(f"{label}, {column.heading}: not scored ({_why_not(task)})")
+                notes.append(f"{label}, {column.heading}: not scored ({_why_not(column.facts)})")
                 continue
-            fullest = max(reversed(scored), key=lambda row: row["n"])  # the newest of those
+            fullest, value = max(reversed(scored), key=lambda pair: pair[0]["n"])  # the newest of those
             if len(scored) > 1:
-                others = ", ".join(str(row["n"]) for row in scored if row is not fullest)
+                others = ", ".join(str(row["n"]) for row, _ in scored if row is not fullest)
                 notes.append(f"{label}, {column.heading}: shown is the row over {fullest['n']}; others: {others}")
-            line.cells[task] = Cell([fullest], float(fullest[column.score]) * column.scale)
+            line.cells[task] = Cell([fullest], value * column.facts.factor)
         lines.append(line)
     return lines
 
@@ -228,19 +216,14 @@ def _over_seeds(lines: Sequence[Line], notes: list[str]) -> list[Line]:
                 score = sum(cell.score for cell in cells) / len(cells)
                 line.cells[task] = Cell([cell.row for cell in cells], score)
             else:
-                heading = column_of(task).heading
+                heading = column_of(cells[0].row).heading
                 notes.append(f"{line.label}, {heading}: not shown, not all seeds were asked the same questions")
         done.append(line)
     return done
 
 
-def _why_not(task: str) -> str:
-    judged = task in ("mmvet", "llava_bench")
-    return "python -m llava.eval.judge has not graded it" if judged else "its answers are not public"
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def _why_not(facts: TaskFacts) -> str:
+    return "python -m llava.eval.judge has not graded it" if facts.judged else "its answers are not public"
 
 
 def _tokens(rows: Sequence[Row]) -> float:
@@ -250,9 +233,9 @@ def _tokens(rows: Sequence[Row]) -> float:
 
 
 def _columns(lines: Sequence[Line]) -> list[Column]:
-    present = {task for line in lines for task in line.cells}
-    known = [column.task for column in COLUMNS.values() if column.task in present]
-    return [column_of(task) for task in (*known, *sorted(present - set(known)))]
+    present = {task: column_of(cell.row) for line in reversed(lines) for task, cell in line.cells.items()}
+    order = {heading: place for place, heading in enumerate(paper_columns())}
+    return sorted(present.values(), key=lambda column: (order.get(column.heading, len(order)), column.task))
 
 
 def _compare(line: Line, vanilla: Line, notes: list[str]) -> None:
@@ -263,41 +246,25 @@ def _compare(line: Line, vanilla: Line, notes: list[str]) -> None:
             continue
         otherwise = dict.fromkeys(name for row in cell.rows for name in differences(row, base.row))
         if otherwise:
-            where = f"{line.label}, {column_of(task).heading}"
+            where = f"{line.label}, {column_of(base.row).heading}"
             notes.append(f"{where}: no retention, vanilla differs in {', '.join(otherwise)}")
         elif base.score > 0:
             cell.retention = 100 * cell.score / base.score
 
 
 def _why_not_in_means(
-    column: Column, lines: Sequence[Line], counted: Sequence[str], paper: PaperTable | None
+    column: Column, lines: Sequence[Line], counted: Sequence[Column], paper: PaperTable | None
 ) -> str | None:
     """Why a benchmark does not count in the means beside those that do; None if it does."""
     if lacking := _lacking(column, lines):
         return f"{', '.join(lacking)} cannot be compared there"
     if paper is not None and column.heading not in paper.average_over:
         return f"it is not in those of the paper's {paper.name}"
-    other = next((task for task in _variants(column.task) if task in counted), None)
-    return f"{column_of(other).heading} is, another variant of it" if other is not None else None
-
-
-def _variants(task: str) -> tuple[str, ...]:
-    """The benchmark's variants, this one among them."""
-    return next((group for group in _ALTERNATIVES if task in group), (task,))
+    other = next((other for other in counted if other.benchmark == column.benchmark), None)
+    return f"{other.heading} is, another variant of it" if other is not None else None
 
 
 def _lacking(column: Column, lines: Sequence[Line]) -> list[str]:
     """Labels of the lines that have no retention of a benchmark."""
     cells = ((line.label, line.cells.get(column.task)) for line in lines)
     return [label for label, cell in cells if cell is None or cell.retention is None]
-
-
-def paper_means(table: PaperTable, tasks: Sequence[str]) -> Mapping[tuple[str, int], float | None]:
-    """Mean retention of the paper's rows over the columns that are these tasks; None where it lacks one of them."""
-    names = [name for name, column in COLUMNS.items() if column.task in tasks]
-    complete = bool(names) and len(names) == len(tasks) and all(name in table.columns for name in names)
-    means: dict[tuple[str, int], float | None] = {}
-    for row in table.rows:
-        kept = table.retention(row) if table.vanilla is not None else {}
-        means[row.method, row.tokens] = sum(kept[n] for n in names) / len(names) if complete and kept else None
-    return means

@@ -1,4 +1,4 @@
-"""What a benchmark is to the runner, and the registry that knows them by name."""
+"""What a benchmark is: all that is known of it, in one class. And the registry that knows the classes by name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from llava.eval.metrics.averages import mean, mean_by_group
+from llava.kinds import Registry
+from llava.results.parts import ScoreParts, mean_of_sums
+from llava.results.task_facts import SHARE, TaskFacts
 
 Scores: TypeAlias = dict[str, float | dict[str, float]]
+Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
+"""A judge's grades by sample id, one a run of the judge; None is missing."""
+
+_MODULES = "gqa llava_bench mmbench mme mmmu mmvet pope scienceqa seed_bench textvqa tiny_pope tiny_vqa vizwiz vqav2"
 
 
 class TaskDataError(Exception):
@@ -53,6 +60,12 @@ class Sample:
     group: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def image_names(self) -> str:
+        """What its images are called: equal for questions about the same images. One without images stands alone."""
+        names = [image.name if isinstance(image, EmbeddedImage) else str(image) for image in self.images]
+        return "\n".join(names) or f"question {self.sample_id}"
+
 
 @dataclass(frozen=True)
 class LoadedTask:
@@ -65,21 +78,40 @@ class LoadedTask:
 class Task(ABC):
     """A benchmark: load, prompt, generation limits, parse, score.
 
+    A task of one's own sets the first attributes and defines `load` and `parse`; docs/add_a_task.md has one.
+
     Attributes:
         name: What it is called on the command line.
         description: A line for `--list`.
         max_new_tokens: Limit of an answer's length.
         main_score: Which of its scores stands for the task in tables and retention.
-        published_size: Rows of the published split; another number is worth a word in the report.
+        scale: `SHARE`, a main score between 0 and 1 that is shown in percent; or `POINTS`, shown as it is.
         has_answers: Whether the split's answers are public; if not, answers are only written for the server.
+        needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
+        benchmark: What its variants share: only one of them counts in means. "" is the task's own name.
+        sources: Where its data are published.
+        published_size: Questions of the published split; another number is noted in results and report.
+        other_sizes: Further numbers of questions that are complete, as of other releases.
+        paper_column: The VisionZip paper's name of the benchmark, "" where it has none.
+        paper_note: How the paper's figure is made otherwise, or "".
+        is_judged: Whether only a judge can score its answers (`JudgedTask`).
+        default_data_root: Where its files are if no flag says otherwise.
     """
 
     name: ClassVar[str] = ""
     description: ClassVar[str] = ""
     max_new_tokens: ClassVar[int] = 64
     main_score: ClassVar[str] = "accuracy"
-    published_size: ClassVar[int | None] = None
+    scale: ClassVar[str] = SHARE
     has_answers: ClassVar[bool] = True
+    needs_image: ClassVar[bool] = False
+    benchmark: ClassVar[str] = ""
+    sources: ClassVar[tuple[str, ...]] = ()
+    published_size: ClassVar[int | None] = None
+    other_sizes: ClassVar[tuple[int, ...]] = ()
+    paper_column: ClassVar[str] = ""
+    paper_note: ClassVar[str] = ""
+    is_judged: ClassVar[bool] = False
     default_data_root: ClassVar[Path] = Path("playground/data/eval")
 
     @abstractmethod
@@ -95,15 +127,64 @@ class Task(ABC):
         """The prediction that a model's text stands for, in the form in which it is scored."""
 
     def is_correct(self, sample: Sample, text: str) -> float:
-        """What an answer earns, between 0 and 1; one that cannot be parsed earns nothing."""
+        """What an answer earns: between 0 and 1, or points. One that cannot be parsed earns nothing."""
         prediction = self.parse(text)
         return float(prediction != "" and prediction == self.parse(sample.answer))
 
+    def earned(
+        self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None
+    ) -> dict[str, float]:
+        """What each sample's answer earns, by sample id; nothing where there is no answer.
+
+        Args:
+            samples: The samples.
+            texts: What the model said, by sample id.
+            grades: The judge's; for judged tasks.
+        """
+        return {s.sample_id: self.is_correct(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples}
+
+    def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
+        """Scores of a run. A task that overrides this with another main score than a mean overrides `parts` too.
+
+        Args:
+            samples: Every sample that counts in the denominator.
+            texts: What the model said, by sample id; a sample without an answer earns nothing.
+
+        Returns:
+            The main score, the mean of what the answers earn; and `<main score>_by_group` where samples have groups.
+        """
+        earned = self.earned(samples, texts)
+        scores: Scores = {self.main_score: mean(earned.values())}
+        by_group = mean_by_group((sample.group, earned[sample.sample_id]) for sample in samples if sample.group)
+        if by_group:
+            scores[f"{self.main_score}_by_group"] = by_group
+        return scores
+
+    def parts(self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None) -> ScoreParts:
+        """The main score as a function of sums over questions, for intervals.
+
+        Args:
+            samples: Every sample that counts.
+            texts: What the model said, by sample id.
+            grades: The judge's; for judged tasks.
+
+        Raises:
+            ValueError: There are no samples; or `score` is no mean, and the task has no `parts` of its own.
+        """
+        earned = self.earned(samples, texts)
+        groups = [sample.image_names for sample in samples]
+        parts = ScoreParts.collect(groups, ([earned[sample.sample_id], 1.0] for sample in samples), mean_of_sums)
+        own = self.score(samples, texts).get(self.main_score)
+        if not isinstance(own, float | int) or abs(parts.total - own) > 1e-6 * max(1.0, abs(own)):
+            raise ValueError(
+                f"the {self.main_score} of {self.name} is {own}, and its answers earn {parts.total} in the mean: "
+                f"give {type(self).__name__} a method `parts` that takes this score apart"
+            )
+        return parts
+
     def size_note(self, samples: Sequence[Sample]) -> str | None:
         """A line that says how many rows are there and should be, or None if that is right or not known."""
-        if self.published_size in (None, len(samples)):
-            return None
-        return f"{self.name}: {len(samples)} questions, the published split has {self.published_size}"
+        return self.facts().size_note(self.name, len(samples))
 
     def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path | None:
         """Writes the file that the benchmark's server takes.
@@ -113,25 +194,25 @@ class Task(ABC):
         """
         return None
 
-    def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
-        """Scores of a run.
+    @classmethod
+    def facts(cls) -> TaskFacts:
+        """What rows of results say of the task.
 
-        Args:
-            samples: Every sample that counts in the denominator.
-            texts: What the model said, by sample id; a sample without an answer earns nothing.
-
-        Returns:
-            `accuracy`, and `accuracy_by_group` where the samples have groups, between 0 and 1.
+        Raises:
+            ValueError: Its scale is none that is known.
         """
-        earned = {s.sample_id: self.is_correct(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples}
-        scores: Scores = {"accuracy": mean(earned.values())}
-        by_group = mean_by_group((sample.group, earned[sample.sample_id]) for sample in samples if sample.group)
-        if by_group:
-            scores["accuracy_by_group"] = by_group
-        return scores
+        return TaskFacts(
+            scale=cls.scale,
+            paper_column=cls.paper_column,
+            paper_note=cls.paper_note,
+            benchmark=cls.benchmark,
+            needs_image=cls.needs_image,
+            judged=cls.is_judged,
+            published_sizes=(cls.published_size, *cls.other_sizes) if cls.published_size is not None else (),
+        )
 
 
-_TASKS: dict[str, type[Task]] = {}
+TASKS: Registry[type[Task]] = Registry("task", builtin=[f"llava.eval.tasks.{module}" for module in _MODULES.split()])
 TaskClass = TypeVar("TaskClass", bound=type[Task])
 
 
@@ -139,11 +220,12 @@ def register_task(task: TaskClass) -> TaskClass:
     """Class decorator: makes a task known under its `name`.
 
     Raises:
-        ValueError: The name is empty or taken.
+        ValueError: The name is empty or taken, or the scale is none that is known.
     """
-    if not task.name or task.name in _TASKS:
-        raise ValueError(f"task name {task.name!r} is empty or taken; taken: {', '.join(sorted(_TASKS))}")
-    _TASKS[task.name] = task
+    if not task.name:
+        raise ValueError(f"{task.__name__} has no name; set its attribute `name`")
+    task.facts()
+    TASKS.register(task.name, task, depth=2)
     return task
 
 
@@ -153,11 +235,9 @@ def get_task(name: str) -> Task:
     Raises:
         ValueError: There is none.
     """
-    if name not in _TASKS:
-        raise ValueError(f"no task {name!r}; there are: {', '.join(available_tasks())}")
-    return _TASKS[name]()
+    return TASKS.get(name)()
 
 
 def available_tasks() -> list[str]:
     """Names of all tasks, sorted."""
-    return sorted(_TASKS)
+    return TASKS.names()

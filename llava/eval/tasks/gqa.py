@@ -22,7 +22,10 @@ class Gqa(Task):
     name = "gqa"
     description = "GQA testdev-balanced; exact match"
     max_new_tokens = 128
+    needs_image = True
+    sources = ("https://cs.stanford.edu/people/dorarad/gqa/download.html",)
     published_size = 12_578
+    paper_column = "GQA"
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the questions."""

@@ -25,8 +25,9 @@ class LlavaBench(JudgedTask):
     name = "llava_bench"
     description = "LLaVA-Bench (In-the-Wild); a judge's grade relative to GPT-4's answers"
     max_new_tokens = 1024
-    main_score = "score"
+    sources = ("https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild",)
     published_size = 60
+    paper_column = "LLaVA-B"
     system_prompt = llava_bench.SYSTEM_PROMPT
 
     def load(self, data_root: Path) -> LoadedTask:
@@ -65,6 +66,11 @@ class LlavaBench(JudgedTask):
         """Two numbers: the reference's and the model's."""
         grades = llava_bench.parse_review(reply)
         return [grades.reference, grades.model] if grades else None
+
+    def grade_sums(self, grade: Any) -> tuple[float, float]:
+        """The model's grade and the reference's."""
+        reference, model = grade
+        return model, reference
 
     def score_grades(self, samples: Sequence[Sample], grades: Mapping[str, Sequence[list[float] | None]]) -> Scores:
         """Relative score, overall and by category: means over the judge's runs, each summarised as LLaVA does."""

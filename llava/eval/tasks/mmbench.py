@@ -15,8 +15,9 @@ from typing import ClassVar
 
 from llava.eval.metrics import mmbench
 from llava.eval.submissions import write_mmbench_submission
-from llava.eval.tasks.base import EmbeddedImage, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
+from llava.eval.tasks.base import EmbeddedImage, Grades, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import OPTION_LETTER, collect, existing, options_below, with_tail
+from llava.results.parts import ScoreParts, mean_of_sums
 
 OPTION_LETTER_CN = "请直接回答选项字母。"
 _OPTIONS = ("A", "B", "C", "D")
@@ -31,7 +32,11 @@ class MmBench(Task):
     description = "MMBench dev (English); circular and vanilla accuracy"
     max_new_tokens = 1024
     main_score = "circular_accuracy"
+    benchmark = "mmbench"
+    sources = ("https://github.com/open-compass/MMBench",)
     published_size = 4_377
+    paper_column = "MMB"
+    paper_note = "answers that the rules leave open are wrong here; MMBench's server gives them to a GPT"
     file_name: ClassVar[str] = "mmbench_dev_20230712.tsv"
     tail: ClassVar[str] = OPTION_LETTER
 
@@ -88,6 +93,17 @@ class MmBench(Task):
             for sample in samples
         )
 
+    def parts(self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None) -> ScoreParts:
+        """Circular accuracy: a question and its rotations are one; rotations without their question do not count."""
+        right: dict[int, bool] = {}
+        for sample in samples:
+            index = int(sample.sample_id) % mmbench.ROTATION
+            hit = self.is_correct(sample, texts.get(sample.sample_id, "")) == 1.0
+            right[index] = right.get(index, True) and hit
+        asked = {int(sample.sample_id) for sample in samples}
+        known = [index for index in right if index in asked]
+        return ScoreParts.collect(list(map(str, known)), ([right[index], 1.0] for index in known), mean_of_sums)
+
     def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path:
         """Writes the table that MMBench's server takes."""
         rows = [
@@ -106,6 +122,7 @@ class MmBenchCn(MmBench):
     name = "mmbench_cn"
     description = "MMBench dev (Chinese); circular and vanilla accuracy"
     published_size = 4_329
+    paper_column = paper_note = ""
     file_name = "mmbench_dev_cn_20231003.tsv"
     tail = OPTION_LETTER_CN
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from llava.eval.metrics import mme
-from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, TaskDataError, register_task
+from llava.eval.tasks.base import Grades, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import SHORT_ANSWER, collect, existing, read_text, with_tail
+from llava.results.parts import ScoreParts, Sums
+from llava.results.task_facts import POINTS
 
 _ASKED_FOR = "Please answer yes or no."
 _IMAGE_TYPES = (".jpg", ".png", ".jpeg")
@@ -26,7 +30,11 @@ class Mme(Task):
     description = "MME; perception + cognition (2800 at most), and each"
     max_new_tokens = 128
     main_score = "total"
+    scale = POINTS
+    needs_image = True
+    sources = ("https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/tree/Evaluation",)
     published_size = 2_374
+    paper_column = "MME"
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the categories' text files."""
@@ -50,6 +58,25 @@ class Mme(Task):
             mme.MmeAnswer(sample.group, sample.details["image"], sample.answer, texts.get(sample.sample_id, ""))
             for sample in samples
         )
+
+    def parts(self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None) -> ScoreParts:
+        """The total: of each category right answers, questions, images with both right, images."""
+        categories = sorted({sample.group for sample in samples})
+        by_image: dict[str, list[Sample]] = {}
+        for sample in samples:
+            by_image.setdefault(sample.details["image"], []).append(sample)
+
+        def sums_of(pair: Sequence[Sample]) -> list[float]:
+            right = [self.is_correct(sample, texts.get(sample.sample_id, "")) for sample in pair]
+            own = [sum(right), len(right), float(right == [1.0, 1.0]), 1.0]
+            return [value * (category == pair[0].group) for category in categories for value in own]
+
+        def total(sums: Sums) -> Sums:
+            right, asked, both, images = (sums[:, start::4] for start in range(4))
+            # A draw may have left a small category out.
+            return np.asarray(100 * (right / np.maximum(asked, 1) + both / np.maximum(images, 1)).sum(axis=1))
+
+        return ScoreParts.collect(list(by_image), map(sums_of, by_image.values()), total)
 
 
 def _rows(folder: Path, category: str) -> Iterator[tuple[str, Path, int, str]]:

@@ -32,7 +32,10 @@ class MmmuVal(Task):
     name = "mmmu_val"
     description = "MMMU validation, lmms-eval's prompt, all images; micro accuracy"
     max_new_tokens = 128
+    benchmark = "mmmu"
+    sources = ("https://huggingface.co/datasets/MMMU/MMMU", "https://huggingface.co/datasets/lmms-lab/MMMU")
     published_size = 900
+    paper_column = "MMMU"
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the parquet files."""
@@ -103,6 +106,7 @@ class MmmuValOfficial(MmmuVal):
 
     name = "mmmu_val_official"
     description = "MMMU validation, MMMU's own LLaVA prompt, first image; micro accuracy"
+    paper_column = ""
 
     def prompt(self, question: str, options: Sequence[str]) -> str:
         """The question as MMMU's `configs/llava1.5.yaml` puts it."""

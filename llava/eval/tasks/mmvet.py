@@ -24,8 +24,9 @@ class MmVet(JudgedTask):
     name = "mmvet"
     description = "MM-Vet; a judge's mean grade, overall and per capability"
     max_new_tokens = 1024
-    main_score = "score"
+    sources = ("https://github.com/yuweihao/MM-Vet",)
     published_size = 218
+    paper_column = "MMVet"
     judge_max_tokens = 3
     retry_suffix = mmvet.RETRY_SUFFIX
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.metrics import pope
-from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, TaskDataError, register_task
-from llava.eval.tasks.local_files import SHORT_ANSWER, collect, read_jsonl, with_tail
+import numpy as np
 
-_SIZES = (8_910, 9_000)
+from llava.eval.metrics import pope
+from llava.eval.tasks.base import Grades, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
+from llava.eval.tasks.local_files import SHORT_ANSWER, collect, read_jsonl, with_tail
+from llava.results.parts import ScoreParts, Sums
 
 
 @register_task
@@ -26,7 +27,11 @@ class Pope(Task):
     description = "POPE on COCO, three splits; mean F1, accuracy, yes ratio"
     max_new_tokens = 128
     main_score = "f1"
-    published_size = _SIZES[1]
+    needs_image = True
+    sources = ("https://github.com/AoiDragon/POPE/tree/main/output/coco",)
+    published_size = 9_000
+    other_sizes = (8_910,)
+    paper_column = "POPE"
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the three splits."""
@@ -53,10 +58,6 @@ class Pope(Task):
 
         return collect(path, read_jsonl(path), build)
 
-    def size_note(self, samples: Sequence[Sample]) -> str | None:
-        """Both releases are complete."""
-        return None if len(samples) in _SIZES else super().size_note(samples)
-
     def parse(self, text: str) -> str:
         """`yes` or `no`."""
         return "yes" if pope.says_yes(text) else "no"
@@ -78,3 +79,22 @@ class Pope(Task):
         if not by_split:
             raise TaskDataError("pope: there is no question to score")
         return pope.pope_scores(by_split)
+
+    def parts(self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None) -> ScoreParts:
+        """The mean F1: of each split true positives, false positives and false negatives."""
+        splits = sorted({sample.group for sample in samples})
+
+        def sums_of(sample: Sample) -> list[float]:
+            is_yes = sample.answer == "yes"
+            text = texts.get(sample.sample_id)
+            says_yes = pope.says_yes(text) if text is not None else not is_yes
+            own = [float(says_yes and is_yes), float(says_yes and not is_yes), float(is_yes and not says_yes)]
+            return [value * (sample.group == split) for split in splits for value in own]
+
+        def mean_f1(sums: Sums) -> Sums:
+            hits, false_yes, false_no = (sums[:, start::3] for start in range(3))
+            # Without a hit F1 is 0, as the scorer has it.
+            f1 = np.where(hits > 0, 2 * hits / np.maximum(2 * hits + false_yes + false_no, 1), 0.0)
+            return np.asarray(f1.mean(axis=1))
+
+        return ScoreParts.collect([sample.image_names for sample in samples], map(sums_of, samples), mean_f1)

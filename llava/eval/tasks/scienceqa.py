@@ -23,7 +23,10 @@ class ScienceQaImages(Task):
     name = "sqa_img"
     description = "ScienceQA test, questions with an image; accuracy"
     max_new_tokens = 1024
+    benchmark = "scienceqa"
+    sources = ("https://github.com/lupantech/ScienceQA/tree/main/data/scienceqa",)
     published_size = 2_017
+    paper_column = "SQA"
     images_only: ClassVar[bool] = True
 
     def load(self, data_root: Path) -> LoadedTask:
@@ -90,4 +93,5 @@ class ScienceQaFull(ScienceQaImages):
     name = "sqa_full"
     description = "ScienceQA test, all questions; accuracy"
     published_size = 4_241
+    paper_column = ""
     images_only = False

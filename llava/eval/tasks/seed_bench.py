@@ -28,7 +28,10 @@ class SeedBench(Task):
     name = "seed"
     description = "SEED-Bench, images and middle frames of videos; accuracy"
     max_new_tokens = 128
+    benchmark = "seed"
+    sources = ("https://huggingface.co/datasets/AILab-CVC/SEED-Bench",)
     published_size = 17_990
+    paper_column = "SEED"
     data_types: ClassVar[tuple[str, ...]] = _DATA_TYPES
 
     def load(self, data_root: Path) -> LoadedTask:
@@ -91,6 +94,7 @@ class SeedBenchImages(SeedBench):
     name = "seed_image"
     description = "SEED-Bench, images only; accuracy"
     published_size = 14_233
+    paper_column = "SEED-I"
     data_types = ("image",)
 
 
@@ -101,4 +105,5 @@ class SeedBenchVideos(SeedBench):
     name = "seed_video"
     description = "SEED-Bench, middle frames of videos only; accuracy"
     published_size = 3_757
+    paper_column = ""
     data_types = ("video",)

@@ -27,7 +27,11 @@ class TextVqa(Task):
     name = "textvqa"
     description = "TextVQA val, OCR tokens in the question; M4C accuracy"
     max_new_tokens = 128
+    needs_image = True
+    benchmark = "textvqa"
+    sources = ("https://textvqa.org/dataset/",)
     published_size = 5_000
+    paper_column = "TextVQA"
     with_ocr: ClassVar[bool] = True
 
     def load(self, data_root: Path) -> LoadedTask:
@@ -68,6 +72,7 @@ class TextVqaNoOcr(TextVqa):
 
     name = "textvqa_no_ocr"
     description = "TextVQA val, the question alone; M4C accuracy"
+    paper_column = ""
     with_ocr = False
 
 

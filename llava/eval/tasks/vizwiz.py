@@ -27,6 +27,7 @@ class VizWiz(Task):
     name = "vizwiz"
     description = "VizWiz test; answers written for EvalAI, not scored here"
     max_new_tokens = 128
+    sources = ("https://vizwiz.org/tasks-and-datasets/vqa/",)
     published_size = 8_000
     has_answers = False
     split: ClassVar[str] = "test"
@@ -74,5 +75,7 @@ class VizWizVal(VizWiz):
     name = "vizwiz_val"
     description = "VizWiz val; soft accuracy after the M4C evaluator's processing"
     published_size = 4_319
+    paper_column = "VizWiz"
+    paper_note = "the paper's figure is test, scored by the server; compare retention only"
     has_answers = True
     split = "val"

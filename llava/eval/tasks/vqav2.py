@@ -25,6 +25,8 @@ class _Vqav2(Task):
     """What val and test-dev share."""
 
     max_new_tokens = 128
+    needs_image = True
+    sources = ("https://visualqa.org/download.html",)
 
     def parse(self, text: str) -> str:
         """The answer as it is compared."""
@@ -42,6 +44,8 @@ class Vqav2Val(_Vqav2):
     name = "vqav2_val"
     description = "VQAv2 val; official soft accuracy (the paper's figure is test-dev)"
     published_size = 214_354
+    paper_column = "VQAv2"
+    paper_note = "the paper's figure is test-dev, scored by the server; compare retention only"
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads questions and annotations."""

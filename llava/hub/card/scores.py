@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava.hub.run_facts import NEXT_TILES, RunFacts
-from llava.results.paper import COLUMNS, PaperRow, PaperTable, paper_tables
-from llava.results.rows import OWN_SCALES, comparable, main_value
+from llava.results.paper import PaperRow, PaperTable, paper_columns, paper_tables
+from llava.results.rows import comparable, main_score, main_value, read_content
+from llava.results.task_facts import SHARE, facts_of
 
 _PAPER_METHODS = {None: "VisionZip", "projector": "VisionZip_ft", "finetune": "VisionZip_train"}  # by stage
 
@@ -126,7 +126,7 @@ def read_scores(
         return next((base for base in rows if comparable(row, base) and main_value(base) is not None), None)
 
     own = [_score(row, vanilla_of(row)) for row in scored]
-    own.sort(key=lambda score: (_place(score.task), score.compression != "none", -score.tokens))
+    own.sort(key=lambda score: (_place(score), score.compression != "none", -score.tokens))
     has_vanilla = any(score.vanilla is not None for score in own)
     unscored = sorted({str(row["task"]) for row in own_rows if main_value(row) is None})
     return Scores(own, said if has_vanilla else None, unscored, run)
@@ -157,11 +157,6 @@ def paper_row(facts: RunFacts, base: str | None, asked: str | None) -> tuple[Pap
     return (tables[name], rows[0]) if rows else None
 
 
-def paper_heading(task: str) -> str | None:
-    """The paper's name of a task's benchmark."""
-    return next((heading for heading, column in COLUMNS.items() if column.task == task), None)
-
-
 def _read_of(file: Path, known: set[str] | None, whose: str, advice: str) -> dict[str, Any]:
     """The content of a results.json, which must be of a known model; None does not check."""
     content = _read(file)
@@ -176,38 +171,33 @@ def _read_of(file: Path, known: set[str] | None, whose: str, advice: str) -> dic
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        for row in content["rows"]:
-            _ = row["task"], row["compression"], row["n"], row["tokens"]
-        _ = content["run"]["model"]
+        content = read_content(file)
     except OSError as error:
-        raise ValueError(f"{file}: {error.strerror}; run python -m llava.eval first") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not a results.json of llava.eval ({error!r})") from error
+        raise ValueError(f"{file}: {error.strerror}; run llava eval first") from error
+    if any("tokens" not in row for row in content["rows"]):
+        raise ValueError(f"{file} is not a results.json of llava eval: a row has no tokens")
     return content
 
 
-def _place(task: str) -> tuple[int, str]:
-    tasks = [column.task for column in COLUMNS.values()]
-    return (tasks.index(task) if task in tasks else len(tasks), task)
+def _place(score: Score) -> tuple[int, str]:
+    columns = paper_columns()
+    return (columns.index(score.heading) if score.heading in columns else len(columns), score.task)
 
 
 def _score(row: Mapping[str, Any], vanilla: Mapping[str, Any] | None) -> Score:
-    metric = str(row.get("main_score", "accuracy"))
-    column = next((column for column in COLUMNS.values() if (column.task, column.score) == (row["task"], metric)), None)
-    scale = column.scale if column is not None else 1.0 if metric in OWN_SCALES else 100.0
+    facts = facts_of(row)
     value, base = main_value(row), None if vanilla is None else main_value(vanilla)
     assert value is not None  # rows without a score are sorted out before
     return Score(
         task=row["task"],
-        heading=paper_heading(row["task"]) or row["task"],
-        metric=metric,
-        value=value * scale,
-        is_percent=scale == 100.0,
+        heading=facts.paper_column or row["task"],
+        metric=main_score(row),
+        value=value * facts.factor,
+        is_percent=facts.scale == SHARE,
         compression=row["compression"],
         tokens=row["tokens"],
         n=row["n"],
-        vanilla=None if base is None else base * scale,
+        vanilla=None if base is None else base * facts.factor,
         retention=None if base is None or base <= 0 else 100 * value / base,
         row=row,
     )

@@ -1,0 +1,99 @@
+"""What a row of results.json says of its task, so that a report needs neither the task nor its plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+SHARE = "share"
+POINTS = "points"
+FIELD = "task_facts"
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """Facts about a task that its name does not tell.
+
+    Attributes:
+        scale: `share`, a main score between 0 and 1 that is shown in percent; or `points`, shown as it is.
+        paper_column: The paper's name of the benchmark, "" where it has none.
+        paper_note: How the paper's figure is made otherwise, or "".
+        benchmark: What the variants of one benchmark share: only one of them counts in means. "" is the task's name.
+        needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
+        judged: Whether a judge scores it.
+        published_sizes: Numbers of questions that its published split may have, the usual one first.
+    """
+
+    scale: str = SHARE
+    paper_column: str = ""
+    paper_note: str = ""
+    benchmark: str = ""
+    needs_image: bool = False
+    judged: bool = False
+    published_sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses a scale that nothing knows how to show.
+
+        Raises:
+            ValueError: The scale is none of the two.
+        """
+        if self.scale not in (SHARE, POINTS):
+            raise ValueError(f"scale {self.scale!r} is neither {SHARE!r} nor {POINTS!r}")
+
+    @property
+    def factor(self) -> float:
+        """What a main score is multiplied by where it is shown."""
+        return 100.0 if self.scale == SHARE else 1.0
+
+    def show(self, value: float) -> str:
+        """A main score as text: `61.9 %` of a share, `1862.0` of points."""
+        return f"{value * self.factor:.1f}" + " %" * (self.scale == SHARE)
+
+    def size_note(self, task: str, n: int) -> str | None:
+        """A line if the published split has another number of questions than n; None if not, or if it is not known."""
+        if not self.published_sizes or n in self.published_sizes:
+            return None
+        return f"{task}: {n} questions, the published split has {self.published_sizes[0]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as plain JSON values."""
+        return asdict(self) | {"published_sizes": list(self.published_sizes)}
+
+
+def facts_of(row: Mapping[str, Any]) -> TaskFacts:
+    """The facts that a row holds; of a row that was written before rows held any, those of that time."""
+    held = row.get(FIELD)
+    if not isinstance(held, Mapping):
+        return _BEFORE.get(row["task"], TaskFacts())
+    known = {name: held[name] for name in (field.name for field in fields(TaskFacts)) if name in held}
+    return TaskFacts(**known | {"published_sizes": tuple(known.get("published_sizes", ()))})
+
+
+# Rows of version 0.1.0 hold no facts. This list is about those rows only: a new task does not come here.
+_TESTDEV = "the paper's figure is test-dev, scored by the server; compare retention only"
+_TEST = "the paper's figure is test, scored by the server; compare retention only"
+_LEFT_OPEN = "answers that the rules leave open are wrong here; MMBench's server gives them to a GPT"
+_BEFORE = {
+    "gqa": TaskFacts(paper_column="GQA", needs_image=True, published_sizes=(12_578,)),
+    "llava_bench": TaskFacts(POINTS, "LLaVA-B", judged=True, published_sizes=(60,)),
+    "mmbench": TaskFacts(SHARE, "MMB", _LEFT_OPEN, "mmbench", published_sizes=(4_377,)),
+    "mmbench_cn": TaskFacts(benchmark="mmbench", published_sizes=(4_329,)),
+    "mme": TaskFacts(POINTS, "MME", needs_image=True, published_sizes=(2_374,)),
+    "mmmu_val": TaskFacts(SHARE, "MMMU", benchmark="mmmu", published_sizes=(900,)),
+    "mmmu_val_official": TaskFacts(benchmark="mmmu", published_sizes=(900,)),
+    "mmvet": TaskFacts(POINTS, "MMVet", judged=True, published_sizes=(218,)),
+    "pope": TaskFacts(SHARE, "POPE", needs_image=True, published_sizes=(9_000, 8_910)),
+    "seed": TaskFacts(SHARE, "SEED", benchmark="seed", published_sizes=(17_990,)),
+    "seed_image": TaskFacts(SHARE, "SEED-I", benchmark="seed", published_sizes=(14_233,)),
+    "seed_video": TaskFacts(benchmark="seed", published_sizes=(3_757,)),
+    "sqa_full": TaskFacts(benchmark="scienceqa", published_sizes=(4_241,)),
+    "sqa_img": TaskFacts(SHARE, "SQA", benchmark="scienceqa", published_sizes=(2_017,)),
+    "textvqa": TaskFacts(SHARE, "TextVQA", "", "textvqa", needs_image=True, published_sizes=(5_000,)),
+    "textvqa_no_ocr": TaskFacts(benchmark="textvqa", needs_image=True, published_sizes=(5_000,)),
+    "vizwiz": TaskFacts(published_sizes=(8_000,)),
+    "vizwiz_val": TaskFacts(SHARE, "VizWiz", _TEST, published_sizes=(4_319,)),
+    "vqav2_testdev": TaskFacts(needs_image=True, published_sizes=(107_394,)),
+    "vqav2_val": TaskFacts(SHARE, "VQAv2", _TESTDEV, needs_image=True, published_sizes=(214_354,)),
+}
