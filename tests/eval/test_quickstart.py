@@ -108,9 +108,11 @@ def settings_for(quickstart: ModuleType, folder: Path) -> Any:
 
 
 def test_no_variable_of_the_tuning_script_is_left_to_the_user(quickstart: ModuleType, tmp_path: Path) -> None:
-    scripts = quickstart.REPOSITORY / "scripts"
-    text = (scripts / "v1_5/visionzip_tune.sh").read_text() + (scripts / "train.sh").read_text()
-    variables = set(re.findall(r"\$\{([A-Z0-9_]+):[-+?]", text))
+    text = (quickstart.REPOSITORY / "scripts/v1_5/visionzip_tune.sh").read_text()
+    variables = set(re.findall(r"\$\{([A-Z0-9_]+):[-+?]", text)) | set(launch.VARIABLES)
+    read = re.findall(r'given(?:\.get)?[(\[]"([A-Z0-9_]+)"', Path(launch.__file__).read_text())
+    assert len(read) > 4
+    variables |= set(read)
     environment = quickstart.tuning_environment(
         settings_for(quickstart, tmp_path), CompressionConfig("visionzip", 17, 3), tmp_path
     )
