@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("judge", "llava.eval.judge", "let a judge grade answers to MM-Vet and LLaVA-Bench"),
         Command("report", "llava.eval.report", "tables and a picture of results; two sets of answers side by side"),
         Command("bench", "llava.analysis.efficiency", "milliseconds of a question under several budgets, here"),
+        Command("kept-tokens", "llava.analysis.draw_kept", "draw which patches of an image each budget keeps"),
     ),
     "train": (
         Command("prepare", "llava.data.prepare", "download LLaVA's training data"),

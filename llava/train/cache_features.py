@@ -28,6 +28,7 @@ from llava.data.dataset import LlavaDataset, SampleError
 from llava.data.feature_cache import FeatureCache, FeatureReader, FeatureWriter, FileStamp, TokenFormat
 from llava.data.records import image_names
 from llava.images.processing import ImageDecodeError, ImageTooLargeError, load_image, process_images
+from llava.kinds import plugin_records
 from llava.model.anyres import TileLayout
 from llava.model.multimodal_encoder import selected_depth
 from llava.model.vision_tokens import VisionTokens
@@ -112,7 +113,7 @@ def cache_key(model: Any, dataset: LlavaDataset, layout: TokenFormat) -> dict[st
     """
     device = next(model.vision_tower.parameters()).device.type
     vision, compression = model.config.vision_config, model.compression
-    config = dataset.image_config
+    config, plugins = dataset.image_config, plugin_records()
     return {
         "format": _FORMAT,
         "tower": _fingerprint(model),
@@ -126,6 +127,7 @@ def cache_key(model: Any, dataset: LlavaDataset, layout: TokenFormat) -> dict[st
         "image_aspect_ratio": getattr(config, "image_aspect_ratio", None),
         "pinpoints": [list(pair) for pair in TileLayout.from_config(config).pinpoints],
         "max pixels": dataset.max_pixels,
+        **({"plugins": plugins} if plugins else {}),  # one of them may be the method
     }
 
 

@@ -13,19 +13,38 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from llava.train.help import add_launch_flags, make_help
 
 _MODULE = "llava.train.train_mem"
-_LAUNCHERS = {  # what starts the processes, and the machine that it is for where none is named
-    "deepspeed": (["deepspeed", "{more}", "--module", _MODULE], "8x80gb"),
-    "torchrun": (["torchrun", "{more}", "-m", _MODULE], "8x80gb"),
-    "python": (["python", "{more}", "-m", _MODULE], "1x80gb"),
-}
-_TORCHRUN_HERE = ["--standalone", "--nproc_per_node", "gpu"]
 
-# The variables of scripts/train.sh, and the flags of training that they stand for.
+
+@dataclass(frozen=True)
+class _Launcher:
+    """A program that starts the processes of a run.
+
+    Attributes:
+        module_flag: Says that a module's name follows.
+        machine: Of `llava/configs/hardware`, where none is named.
+        words: Handed to it where the user names none.
+    """
+
+    module_flag: str
+    machine: str
+    words: tuple[str, ...] = ()
+
+
+_LAUNCHERS = {
+    "deepspeed": _Launcher("--module", "8x80gb"),
+    "torchrun": _Launcher("-m", "8x80gb", ("--standalone", "--nproc_per_node", "gpu")),
+    "python": _Launcher("-m", "1x80gb"),  # one process, without DeepSpeed
+}
+
+# The variables of scripts/train.sh that stand for flags of the launch.
+LAUNCH_VARIABLES = ("RECIPE", "HARDWARE", "LAUNCHER", "LAUNCHER_ARGS", "DRY_RUN")
+# Its others, and the flags of training that they stand for.
 VARIABLES: Mapping[str, tuple[str, ...]] = {
     "DEEPSPEED_CONFIG": ("deepspeed",),
     "CKPT": ("model_name_or_path",),
@@ -87,7 +106,7 @@ def read_command(words: Sequence[str], variables: Mapping[str, str]) -> tuple[li
 
     Args:
         words: Without the program's name.
-        variables: The environment.
+        variables: The environment; an empty variable asks for nothing.
 
     Returns:
         The command, and whether it is only to be shown.
@@ -100,29 +119,28 @@ def read_command(words: Sequence[str], variables: Mapping[str, str]) -> tuple[li
     parser = argparse.ArgumentParser(prog="llava train", add_help=False, allow_abbrev=False)
     add_launch_flags(parser)
     own, flags = parser.parse_known_args(words)
-    given = variables if own.variables else {}
-    recipes = own.recipe or ([given["RECIPE"]] if given.get("RECIPE") else [])
+    known = {*LAUNCH_VARIABLES, *VARIABLES} if own.variables else ()
+    given = {name: value for name, value in variables.items() if name in known and value}
+    recipes = own.recipe or ([given["RECIPE"]] if "RECIPE" in given else [])
     if own.variables and not recipes:
         raise ValueError("RECIPE: name a file of llava/configs/recipes, as in RECIPE=llava-v1.5-7b-finetune")
-    launcher = own.launcher or given.get("LAUNCHER") or "deepspeed"
-    if launcher not in _LAUNCHERS:
-        raise ValueError(f"--launcher or LAUNCHER must be deepspeed, torchrun or python, not {launcher!r}")
-    template, machine = _LAUNCHERS[launcher]
-    hardware = own.hardware or given.get("HARDWARE") or (machine if recipes else None)
+    name = own.launcher or given.get("LAUNCHER") or "deepspeed"
+    if name not in _LAUNCHERS:
+        raise ValueError(f"--launcher or LAUNCHER must be deepspeed, torchrun or python, not {name!r}")
+    launcher = _LAUNCHERS[name]
+    hardware = own.hardware or given.get("HARDWARE") or (launcher.machine if recipes else None)
     files = [*recipes, *([hardware] if hardware else [])]
     for file in files:  # a mistake is told now, once, and not by every process
         find_recipe(file, "--hardware" if file == hardware else "--recipe")
-    more = shlex.split(own.launcher_args or given.get("LAUNCHER_ARGS") or "")
-    if launcher == "torchrun" and not more:
-        more = _TORCHRUN_HERE
-    start = [word for part in template for word in (more if part == "{more}" else [part])]
+    more = shlex.split(own.launcher_args or given.get("LAUNCHER_ARGS") or "") or launcher.words
+    start = [name, *more, launcher.module_flag, _MODULE]
     command = [*start, *(["--recipe", *files] if files else []), *_flags_of(given, recipes), *flags]
-    return command, own.dry_run or bool(given.get("DRY_RUN"))
+    return command, own.dry_run or "DRY_RUN" in given
 
 
 def _flags_of(given: Mapping[str, str], recipes: Sequence[str]) -> list[str]:
-    """The flags of training that variables stand for; an empty variable stands for nothing."""
-    values = {name: given[name] for name in VARIABLES if given.get(name)}
+    """The flags of training that variables stand for."""
+    values = {name: given[name] for name in VARIABLES if name in given}
     if "COMPRESSION" in values:  # one that is not the recipe's is trained in a folder of its own
         name = f"{Path(recipes[0]).name.removesuffix('.yaml')}-{values['COMPRESSION']}"
         values.setdefault("OUTPUT", "checkpoints/" + re.sub(r"[^\w.-]+", "-", name))

@@ -96,3 +96,18 @@ def test_efficiency_measures_what_the_checkpoint_says(
     for wrong in (("--repeats", "0"), ("--warmup", "-5"), ("--compression", "nonsense")):
         with pytest.raises(SystemExit, match=r"^error: "):
             main([*command, *wrong])
+
+
+def test_kept_tokens_are_told_and_drawn(oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from llava.analysis.draw_kept import main
+
+    model = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--device", "cpu"]
+    image = ["--image-file", str(oracle_dir / "images" / "square.png"), "--output", str(tmp_path / "new" / "kept.png")]
+    assert main([*model, *image, "--compression", "visionzip:54+10", "--compression", "random:5"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "visionzip:54+10: 64 tokens: CLS + 53 patches + 10 merged" in said and "random:5: 5 tokens: 5 patches" in said
+    )
+    assert (tmp_path / "new" / "kept.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="error: without compression every patch is kept: name a budget"):
+        main([*model, *image, "--compression", "none"])
