@@ -29,7 +29,7 @@ class ExportReport:
         folder: Where.
         format: `hf`, `llava` or `projector`.
         compression: Of the model, in its short form.
-        notes: Sentences that whoever uses the checkpoint should know; for the screen and the card.
+        notes: Sentences that users of the checkpoint should know; for the screen and the card.
         added_rows: First and end of the vocabulary's rows that no training has made (`hf`).
         num_bytes: Of all files.
         files: Their names.
@@ -77,11 +77,14 @@ def export(
         CheckpointError: The source cannot be loaded, or the format cannot hold it.
         ValueError: `output` holds something already, the disk is full, or an argument is wrong.
     """
+    from tqdm import tqdm
+
     from llava.hub.formats.export_source import folders_read
-    from llava.hub.formats.shards import parse_size, write_shards
+    from llava.hub.formats.shards import parse_size, plan_shards, write_shards
     from llava.hub.manifest import write_manifest
     from llava.hub.staging import MANIFEST, check_space, staged
     from llava.model.checkpoints.files import resolve_checkpoint
+    from llava.model.multimodal_projector import PROJECTOR_FILE
 
     if to not in FORMATS:
         raise ValueError(f"--to {to!r}: choose one of {', '.join(FORMATS)}")
@@ -92,8 +95,9 @@ def export(
         layout, compression, facts = _write_small_files(request, work)
         needed = sum(tensor.num_bytes for tensor in layout.tensors.values())
         check_space(work, needed)
-        with _progress(needed, progress) as bar:
-            digests = write_shards(work, _shards(layout.tensors, to, max_bytes), bar.update)
+        shards = {PROJECTOR_FILE: layout.tensors} if to == "projector" else plan_shards(layout.tensors, max_bytes)
+        with tqdm(total=needed, unit="B", unit_scale=True, desc="export", disable=not progress, leave=False) as bar:
+            digests = write_shards(work, shards, bar.update)
         for name in RUN_RECORDS:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, work / name)
@@ -167,23 +171,10 @@ def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[st
     return layout, compression, facts
 
 
-def _shards(tensors: Any, to: str, max_bytes: int) -> Any:
-    from llava.hub.formats.shards import plan_shards
-    from llava.model.multimodal_projector import PROJECTOR_FILE
-
-    return {PROJECTOR_FILE: tensors} if to == "projector" else plan_shards(tensors, max_bytes)
-
-
 def public_name(path_or_repo: str | Path) -> str:
     """A repository's name as it is; of a folder its last part, which says nothing about this machine."""
     path = Path(path_or_repo).expanduser()
     return path.absolute().name if path.exists() else str(path_or_repo)
-
-
-def _progress(total: int, shown: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="B", unit_scale=True, desc="export", disable=not shown, leave=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How JSON files of a release are written."""
+"""How JSON files of a release are read and written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from llava.model.checkpoints.files import read_json
+
+
+def optional_json(folder: Path, name: str) -> dict[str, Any]:
+    """The entries of a folder's file; none if it is not there.
+
+    Raises:
+        CheckpointError: It is there and damaged.
+    """
+    return read_json(folder / name) if (folder / name).is_file() else {}
 
 
 def write_json(file: Path, entries: Mapping[str, Any], *, sort_keys: bool = True) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import llava
 from llava.hub.formats.vocabulary import AddedRows
-from llava.hub.json_file import write_json
+from llava.hub.json_file import optional_json, write_json
 from llava.hub.staging import MANIFEST
 from llava.model.checkpoints.files import CheckpointError, read_json
 
@@ -53,17 +53,17 @@ def source_record(folder: Path) -> list[str]:
     for file in sorted(folder.iterdir()):
         if file.is_file() and (file.suffix in (".safetensors", ".bin") or file.name in _CONFIGS):
             digest.update(f"{file.name}:{sha256(file)}\n".encode())
-    earlier = read_json(folder / MANIFEST).get(MADE_FROM) if (folder / MANIFEST).is_file() else None
+    earlier = optional_json(folder, MANIFEST).get(MADE_FROM)
     return [digest.hexdigest()[:16], *(earlier if isinstance(earlier, list) else ())]
 
 
 def check_made_from(folder: Path, run: Path) -> None:
-    """Tells whether a folder is an export of a run.
+    """Checks that a folder is an export of a run as it is now.
 
     Raises:
-        CheckpointError: It is not, or of the run as it was before.
+        CheckpointError: It is not, or the run has changed since.
     """
-    if not (folder / MANIFEST).is_file() or not read_json(folder / MANIFEST).get(MADE_FROM):
+    if not optional_json(folder, MANIFEST).get(MADE_FROM):
         raise CheckpointError(
             f"{folder}: no {MANIFEST} says what it was made from; make it with python -m llava.hub.export {run}"
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from llava.hub.json_file import optional_json
+from llava.hub.staging import MANIFEST
 from llava.kinds.families import FAMILIES
 from llava.model.checkpoints.files import CheckpointError, projector_file, read_json, weight_files
 from llava.model.checkpoints.lora import adapter_base, is_adapter
@@ -24,7 +25,7 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the files say; None is what they do not.
+    """What the files hold; an attribute is None where they hold nothing.
 
     Attributes:
         run: Folder of the training run, or the released folder itself.
@@ -115,7 +116,7 @@ def read_facts(run: str | Path, folder: str | Path | None = None) -> RunFacts:
         arguments=optional("training_args.json"),
         subset=optional("subset.json"),
         state=optional("trainer_state.json"),
-        export=read_json(folder / "export.json") if (folder / "export.json").is_file() else None,
+        export=optional_json(folder, MANIFEST) or None,
     )
 
 
@@ -133,11 +134,6 @@ def is_repository_name(text: str, run: Path | None = None) -> bool:
     """
     places = [Path()] if run is None else [Path(), run.resolve(), *run.resolve().parents]
     return is_repository_form(text) and not any((place / text).exists() for place in places)
-
-
-def short_json(value: Any) -> str:
-    """A value in a line, as JSON."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 def _format(folder: Path, config: Mapping[str, Any]) -> Format:

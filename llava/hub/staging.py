@@ -33,7 +33,7 @@ def staged(output: str | Path, overwrite: bool, sources: Sequence[Path] = ()) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     try:
-        work.chmod(0o777 & ~_umask())
+        work.chmod(0o777 & ~_umask())  # mkdtemp lets nobody else read it
         yield work
         _check_output(target, overwrite, sources)  # again: the work may have taken an hour
         _put_in_place(work, target)
@@ -103,6 +103,7 @@ def _put_in_place(work: Path, target: Path) -> None:
 
 
 def _umask() -> int:
+    """The process's mask, which can be read only by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -5,7 +5,7 @@
     transformers   plain transformers and AutoProcessor load it, with no code of this package in the way
     answers        each gives the answers of the card's sample question, if the card has one
 
-Each model is let go before the next is loaded, so that memory is needed for one.
+Each model is freed before the next is loaded: memory for one is enough.
 """
 
 from __future__ import annotations
@@ -111,15 +111,16 @@ class _Subject:
     """A folder under test, with what its files say of it."""
 
     def __init__(self, folder: Path, model_base: str | Path | None, device: str, dtype: str | None) -> None:
-        from llava.hub.formats.export_source import copied_settings, holds_transformers_format
+        from llava.hub.json_file import optional_json
+        from llava.model.checkpoints.config_adapter import is_transformers_format
         from llava.model.checkpoints.files import weight_files
 
         self.folder, self.model_base, self.device = folder, model_base, device
         self.sample: Any = None
         self.asked_dtype = dtype
-        self.config = copied_settings(folder, "config.json")
+        self.config = optional_json(folder, "config.json")
         has_processor = any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
-        self.is_plain = holds_transformers_format(folder) and bool(weight_files(folder)) and has_processor
+        self.is_plain = is_transformers_format(self.config) and bool(weight_files(folder)) and has_processor
 
     @property
     def dtype(self) -> str:

@@ -122,7 +122,7 @@ def test_a_run_that_was_stopped_or_whose_code_was_changed_says_so(run):
 
 def test_retention_is_of_the_base_and_the_papers_row_stands_beside(run, tmp_path):
     as_of_the_paper(run)
-    # The base cannot be had here, so that the fingerprint is told as that of a run on a base of this machine.
+    # The base cannot be had here, so that the fingerprint given is that of a run on a base of this machine.
     base = Path(shutil.copytree(ROOT / "playground" / "tiny" / "model", tmp_path / "base"))
     own = write_results(
         tmp_path / "own.json",

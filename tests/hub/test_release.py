@@ -54,16 +54,16 @@ def test_the_walk(tmp_path: Path) -> None:
 
 def test_the_script_hands_every_variable_on(tmp_path: Path) -> None:
     """`python` is replaced by a program that prints its words: what would be run, and in which order."""
-    told = tmp_path / "bin" / "python"
-    told.parent.mkdir()
-    told.write_text('#!/bin/sh\necho "$@"\n')
-    told.chmod(0o755)
+    stand_in = tmp_path / "bin" / "python"
+    stand_in.parent.mkdir()
+    stand_in.write_text('#!/bin/sh\necho "$@"\n')
+    stand_in.chmod(0o755)
     given = {"FORMAT": "projector", "BASE": "b", "EXPORT_BASE": "e", "TASKS": "gqa", "LIMIT": "7", "DATA": "d"}
     given |= {"COMPRESSION": "none visionzip:54+10", "VANILLA": "v.json", "PAPER": "table1", "LICENSE": "mit"}
     given |= {"BASE_MODEL": "o/b", "DATASET": "o/d", "DATA_NOTE": "two words", "PRIVATE": "1", "REVISION": "r"}
     given |= {"SAMPLE_IMAGE": "i.png", "SAMPLE_QUESTION": "What is it?", "MESSAGE": "m", "DRY_RUN": "1", "FOLDER": "f"}
     given |= {"OVERWRITE": "1"}
-    path = f"{told.parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}"
     said = run("bash", "bash scripts/release.sh my/run me/name", **given, PATH=path, NPROC="1")
     assert said.splitlines() == [
         "-m llava.hub.export my/run --to projector --output f/export --overwrite --model-base b",

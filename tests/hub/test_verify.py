@@ -1,4 +1,4 @@
-"""`verify` tells a whole release from a broken one, and asks the card's question of every loader."""
+"""`verify` passes a whole release and fails a broken one, and asks the card's question of every loader."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _SECONDS = 10.0
 
 
 def license_of(name: str, kind: Literal["model", "dataset"] = "model") -> str | None:
-    """Reads it from a folder's card or from the Hub's; None if there is none, or it cannot be had.
+    """Reads it from a folder's card or from the Hub's; None if it names none, or cannot be read.
 
     The Hub is asked once: a card can be written without it, and then says that the licence is not known.
 

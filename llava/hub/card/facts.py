@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from llava.hub.card.scores import Score, Scores
-from llava.hub.run_facts import RunFacts, short_json
+from llava.hub.run_facts import RunFacts
 from llava.kinds.families import FAMILIES
 from llava.results.paper import PaperRow, PaperTable
 
@@ -98,7 +99,8 @@ def _flag_rows(run: RunFacts, training: Mapping[str, Any]) -> Iterable[tuple[str
         value = training.get(name)
         if value is None or value is False or name == ("num_train_epochs" if limited else "max_steps"):
             continue
-        yield f"`--{name}`", f"`{value if isinstance(value, str) else short_json(value)}`"
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+        yield f"`--{name}`", f"`{shown}`"
 
 
 def _outcome_rows(state: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -13,7 +13,7 @@ from llava.hub.card.facts import facts_of_run, facts_of_scores
 from llava.hub.card.metadata import PLACEHOLDER, Publication, base_models, build_metadata
 from llava.hub.card.sample import README, CardSample, ask_sample, read_sample
 from llava.hub.card.scores import Scores, paper_row, read_scores
-from llava.hub.formats.export_source import copied_settings
+from llava.hub.json_file import optional_json
 from llava.hub.manifest import check_made_from
 from llava.hub.run_facts import RunFacts, read_facts
 from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
@@ -133,11 +133,15 @@ def _is_as_written(text: str) -> bool:
 
 
 def _check_export(facts: RunFacts) -> None:
-    """Tells whether the released folder is an export of the run, with the run's compression."""
+    """Checks that the released folder is an export of the run and has the run's compression.
+
+    Raises:
+        ValueError: It is not, or has another.
+    """
     if facts.folder.resolve() == facts.run.resolve():
         return
     check_made_from(facts.folder, facts.run)
-    config = copied_settings(facts.run, "config.json")
+    config = optional_json(facts.run, "config.json")
     if "compression" in config and (own := as_compression(config["compression"])) != facts.compression:
         raise ValueError(
             f"{facts.folder / 'config.json'}: compression {facts.compression or 'none'} is not that of {facts.run}, "
@@ -169,7 +173,7 @@ def _base_prints(facts: RunFacts, measured: Measured) -> set[str]:
     for named in (measured.model_base, facts.base) if measured.vanilla else ():
         folder = None if named is None else Path(named).expanduser()
         if folder is not None and folder.is_dir():
-            config = copied_settings(folder, "config.json")
+            config = optional_json(folder, "config.json")
             if is_llava_format(config) or is_transformers_format(config):
                 prints.add(model_fingerprint(folder))
     return prints

@@ -26,7 +26,7 @@ class CardSample:
         image: Name of a file in the folder of the card.
         question: As a user would type it.
         conv_mode: Template of `llava.conversation`.
-        max_new_tokens: Where the answer ends at the latest; it is greedy.
+        max_new_tokens: Most tokens of an answer; decoding is greedy.
         dtype: Of the model that answered.
         answers: By compression in its short form; `none` is the answer with all visual tokens.
     """
@@ -112,7 +112,7 @@ def ask_sample(
         image: Any picture.
         question: About it.
         model_base: What a projector or adapters go on; by default what they name.
-        max_new_tokens: Where the answer ends at the latest.
+        max_new_tokens: Most tokens of an answer.
 
     Raises:
         ValueError: Checkpoint or picture cannot be read.

@@ -10,9 +10,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.hub.json_file import optional_json
 from llava.kinds.families import family_of
-from llava.model.checkpoints.config_adapter import is_transformers_format
-from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
+from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
 from llava.model.checkpoints.names import tower_root
 from llava.model.checkpoints.parts import ModelParts, check_tensors, parts_of_checkpoint
 from llava.model.checkpoints.stored_tensor import StoredTensor
@@ -32,7 +32,7 @@ class ExportSource:
     """A checkpoint that is about to be exported.
 
     Attributes:
-        folder: It, on this machine.
+        folder: Where it lies on this machine.
         parts: What it is made of.
         tensors: Its tensors by the module's names; adapters are merged as a tensor is read.
     """
@@ -68,10 +68,10 @@ class ExportSource:
         wanted = [DEFAULT_IMAGE_PATCH_TOKEN] if self.config.mm_use_im_patch_token else []
         wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if self.config.mm_use_im_start_end else []
         tokenizer.add_tokens(wanted, special_tokens=True)
-        homeless = [name for name in wanted if tokenizer.convert_tokens_to_ids(name) >= self.config.vocab_size]
-        if homeless:
+        without_row = [name for name in wanted if tokenizer.convert_tokens_to_ids(name) >= self.config.vocab_size]
+        if without_row:
             raise CheckpointError(
-                f"{self.folder}: config.json asks for the tokens {', '.join(homeless)}, but the vocabulary of "
+                f"{self.folder}: config.json asks for the tokens {', '.join(without_row)}, but the vocabulary of "
                 f"{self.config.vocab_size} rows has none for them; set mm_use_im_patch_token and mm_use_im_start_end "
                 "to false, or export a model that was trained with them"
             )
@@ -106,9 +106,9 @@ def folders_read(src: str | Path, model_base: str | Path | None = None) -> list[
     named = [Path(path).expanduser() for path in (src, model_base) if path is not None]
     folders = [folder for folder in named if folder.is_dir()]
     for folder in folders:  # which grows
-        entries = copied_settings(folder, "config.json")
+        entries = optional_json(folder, "config.json")
         names = [entries.get(name) for name in ("mm_vision_tower", "vision_tower", "base_model_name_or_path")]
-        names.append(copied_settings(folder, "adapter_config.json").get("base_model_name_or_path"))
+        names.append(optional_json(folder, "adapter_config.json").get("base_model_name_or_path"))
         for name in [name for name in names if isinstance(name, str) and name]:
             places = (folder / name, Path(name).expanduser())
             folders += [place for place in places if place.is_dir() and place not in folders]
@@ -124,13 +124,3 @@ def _refuse_quantised(parts: ModelParts) -> None:
                 f"{parts.source}: config.json: {where}quantization_config ({method or 'unknown method'}): a quantised "
                 "model is not exported; export the model it was made of"
             )
-
-
-def copied_settings(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a folder, empty where it is absent."""
-    return read_json(folder / name) if (folder / name).is_file() else {}
-
-
-def holds_transformers_format(folder: Path) -> bool:
-    """Whether a folder's config is transformers' own."""
-    return is_transformers_format(copied_settings(folder, "config.json"))

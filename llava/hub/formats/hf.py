@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import default_conv_mode
-from llava.hub.formats.export_source import HEAD, ExportSource, copied_settings
+from llava.hub.formats.export_source import HEAD, ExportSource
 from llava.hub.formats.vocabulary import AddedRows, add_image_token
-from llava.hub.json_file import write_json
+from llava.hub.json_file import optional_json, write_json
 from llava.images.processing import load_image_processor
 from llava.kinds.families import family_of
 from llava.kinds.towers import tower_kind
@@ -29,8 +29,8 @@ _PIXEL_SETTINGS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
     *("do_normalize", "image_mean", "image_std", "do_convert_rgb"),
 )
-# What transformers 5 notes in a tokenizer's config about the machine it was loaded on.
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as SentencePiece spells it
+# What transformers 5 notes in a tokenizer's config about the machine it was loaded on.
 _NOT_THE_TOKENIZERS = ("backend", "is_local", "local_files_only", "name_or_path", "vocab_file", "_commit_hash")
 
 
@@ -40,7 +40,7 @@ class Layout:
 
     Attributes:
         tensors: By the names they have in the files.
-        notes: Sentences for whoever releases it.
+        notes: Sentences that a user who releases it should know.
         rows: Rows of the vocabulary that were added (hf) or dropped (llava).
     """
 
@@ -184,7 +184,7 @@ def write_generation_config(source: ExportSource, folder: Path, pad_token_id: in
     from transformers import GenerationConfig
 
     text = source.config.text_config
-    entries = copied_settings(source.parts.tokenizer_folder, "generation_config.json")
+    entries = optional_json(source.parts.tokenizer_folder, "generation_config.json")
     entries = entries or {"bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id}
     if not entries.get("do_sample"):  # LLaVA's say temperature and top_p but not do_sample; saving that is an error
         entries = {name: value for name, value in entries.items() if name not in ("temperature", "top_p", "top_k")}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llava.hub.formats.export_source import ExportSource, copied_settings
+from llava.hub.formats.export_source import ExportSource
 from llava.hub.formats.hf import Layout, is_local_path, main_dtype
 from llava.hub.formats.llava_entries import known_to_llava, llava_config
 from llava.hub.formats.llava_tokenizer import write_llava_tokenizer
 from llava.hub.formats.vocabulary import drop_image_token
-from llava.hub.json_file import write_json
+from llava.hub.json_file import optional_json, write_json
 from llava.hub.staging import MANIFEST
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
@@ -82,7 +82,7 @@ def tower_goes_inside(source: ExportSource) -> bool:
 
 def _recorded_inside(source: ExportSource) -> bool | None:
     """What the export noted that made the source of a LLaVA checkpoint."""
-    recorded = copied_settings(source.folder, MANIFEST).get("tower_inside")
+    recorded = optional_json(source.folder, MANIFEST).get("tower_inside")
     return recorded if isinstance(recorded, bool) else None
 
 
@@ -113,7 +113,7 @@ def name_tower(entries: dict[str, Any], vision: Any, given: str | None, where: s
 
 
 def _generation(source: ExportSource, entries: dict[str, Any]) -> dict[str, Any]:
-    given = copied_settings(source.parts.tokenizer_folder, "generation_config.json")
+    given = optional_json(source.parts.tokenizer_folder, "generation_config.json")
     if source.parts.is_llava_format and given:
         return given
     sampling = ("do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens")

@@ -10,9 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llava.hub.formats.export_source import copied_settings
 from llava.hub.formats.vocabulary import PAD_TOKEN, AddedRows
-from llava.hub.json_file import write_json
+from llava.hub.json_file import optional_json, write_json
 from llava.model.checkpoints.files import CheckpointError
 
 _SENTENCEPIECE = "tokenizer.model"
@@ -42,7 +41,7 @@ def write_llava_tokenizer(
             f"{folders[0]}: there is no {_SENTENCEPIECE}, which haotian-liu/LLaVA's tokenizer is read from; put that "
             "of the language model there, or name a folder that has it with --model-base"
         )
-    settings = copied_settings(folders[0], "tokenizer_config.json")
+    settings = optional_json(folders[0], "tokenizer_config.json")
     if dropped is None and beside == folders[0] and settings.get("tokenizer_class") in _SLOW_CLASSES:
         for name in _FILES:
             if (beside / name).is_file():

@@ -88,7 +88,7 @@ def drop_image_token(
     Args:
         tensors: By the module's names; embedding and head are replaced.
         config: transformers' config; its vocabulary is set.
-        tokenizer: Tells which rows are whose.
+        tokenizer: Its tokens decide which rows go.
 
     Returns:
         What was dropped; None where the image token is an own word of the vocabulary, and stays.

@@ -1,4 +1,4 @@
-"""Everything that speaks against publishing a folder, found before the first byte is sent."""
+"""Finds every reason not to publish a folder, before the first byte is sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llava.hub.publish.leaks import Leak, find_leaks
 from llava.hub.publish.release_files import ReleaseFile, forbidden_content
 from llava.hub.run_facts import is_repository_name, read_facts
 
-_COMMANDS = (  # of the cards that llava.hub.card writes
+_COMMANDS = (  # that the cards of llava.hub.card show
     r"\bload_pretrained_model\(\"([^\"]+)\"",
     r"\b(?:Llava\w*ForConditionalGeneration|AutoProcessor)\.from_pretrained\(\"([^\"]+)\"",
     r"\bllava\.hub\.(?:verify|export) ([\w./-]*\w)",
@@ -48,25 +48,25 @@ def find_problems(
             problems.append(f"{file.name}: {reason}")
         else:
             leaks += find_leaks(file)
-    problems += _not_allowed(leaks, allowed)
+    problems += _leaks_not_allowed(leaks, allowed)
     try:
         problems += missing_fields(folder)
-        problems += _of_the_name(folder, repo)
+        problems += _wrong_commands(folder, repo)
     except ValueError as error:
         problems.append(str(error))
-    problems += _of_the_parts(folder)
-    return problems or _of_loading(folder, model_base)
+    problems += _parts_of_this_machine(folder)
+    return problems or _loading_error(folder, model_base)
 
 
-def _not_allowed(leaks: Sequence[Leak], allowed: Collection[str]) -> list[str]:
-    """The leaks that stand, and permissions that fit no path: the file has changed since they were given."""
+def _leaks_not_allowed(leaks: Sequence[Leak], allowed: Collection[str]) -> list[str]:
+    """Leaks without a permission, and permissions without a path: the file has changed since they were given."""
     paths = {leak.place for leak in leaks if not leak.is_secret}
     unused = [f"--allow {place}: no absolute path is there" for place in allowed if place not in paths]
     return [str(leak) for leak in leaks if leak.is_secret or leak.place not in allowed] + unused
 
 
-def _of_the_name(folder: Path, repo: str | None) -> list[str]:
-    """A card whose commands load another repository than the one it goes to."""
+def _wrong_commands(folder: Path, repo: str | None) -> list[str]:
+    """Commands of the card that load another repository than the one it goes to."""
     file = folder / README
     if repo is None or not file.is_file():
         return []
@@ -83,14 +83,14 @@ def _of_the_name(folder: Path, repo: str | None) -> list[str]:
     return problems
 
 
-def _of_the_parts(folder: Path) -> list[str]:
-    """A model that names a part of it by a folder of this machine is of no use to others."""
+def _parts_of_this_machine(folder: Path) -> list[str]:
+    """Bases and towers that the model names by a folder of this machine: others could not load it."""
     try:
         facts = read_facts(folder)
     except ValueError as error:
         return [str(error)]
     if facts.format == "llava":
-        return _of_the_tower(folder, facts.config)
+        return _tower_of_this_machine(folder, facts.config)
     if facts.format not in ("projector", "adapter"):
         return []
     name = "adapter_config.json" if facts.format == "adapter" else "config.json"
@@ -100,7 +100,7 @@ def _of_the_parts(folder: Path) -> list[str]:
     return []
 
 
-def _of_the_tower(folder: Path, config: Mapping[str, Any]) -> list[str]:
+def _tower_of_this_machine(folder: Path, config: Mapping[str, Any]) -> list[str]:
     """LLaVA's format takes the vision tower's settings from the place it names, even where the weights hold it."""
     named = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
     inside = (folder / named).resolve()
@@ -112,7 +112,7 @@ def _of_the_tower(folder: Path, config: Mapping[str, Any]) -> list[str]:
     return [f"config.json: mm_vision_tower {named!r} is no name on the Hub; others could not load this: {advice}"]
 
 
-def _of_loading(folder: Path, model_base: str | None) -> list[str]:
+def _loading_error(folder: Path, model_base: str | None) -> list[str]:
     from llava.model.builder import load_pretrained_model
 
     try:

@@ -1,6 +1,6 @@
 """The files of a folder that is to be published, and what they must not be: pickles, optimizer states, archives.
 
-What a file is follows from its bytes; a name only adds to it.
+A file is judged by its bytes; its name can only add a reason.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ReleaseFile:
 
 
 def is_weights(name: str) -> bool:
-    """Whether a loader takes a file for weights, their index or adapters' settings, by its name, as loaders do."""
+    """Whether loaders take a file, by its name, for weights, their index or adapters' settings."""
     name = name.rpartition("/")[2].lower()
     return name.endswith((".safetensors", ".bin", ".index.json")) or name == "adapter_config.json"
 
@@ -91,7 +91,7 @@ def list_files(folder: Path) -> list[ReleaseFile]:
 
 
 def forbidden_content(file: ReleaseFile) -> str | None:
-    """Why a file may not be published; None if nothing speaks against what it is."""
+    """Why a file may not be published, by what it is; None if it may."""
     *folders, name = file.name.split("/")
     if _STATE_FILES.search(name) or any(_STATE_FOLDERS.fullmatch(folder) for folder in folders):
         return "state of an optimizer or of a run, not of the model"
