@@ -42,7 +42,7 @@ def read_answer_set(path: Path) -> AnswerSet:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is not a file of answers; a line that a kill cut short is none either.
+        ValueError: It is not a file of answers, or a kill cut its last line short.
     """
     text = path.read_text(encoding="utf-8")
     try:

@@ -72,7 +72,7 @@ class AnswerFile:
         self._write(row)
 
     def append_error(self, sample_id: str, reason: str) -> None:
-        """Writes that a sample could not be asked."""
+        """Writes why a sample could not be asked."""
         self.errors[sample_id] = reason
         self._write({"question_id": sample_id, "error": reason})
 
@@ -95,7 +95,7 @@ def read_answers(path: Path, key: AnswersKey) -> tuple[dict[str, AnswerRow], dic
     """Answers and errors of a file, which another process may be writing; a line without its end is not read.
 
     Raises:
-        AnswersKeyMismatch: The file's answers were made with something else, or it is no file of answers.
+        AnswersKeyMismatch: The file's answers were made with something else, or it is not a file of answers.
     """
     whole = path.read_bytes() if path.exists() else b""
     complete = whole[: whole.rfind(b"\n") + 1]
@@ -135,7 +135,7 @@ class AnswerStore:
         return sorted(self.path.with_suffix(".shards").glob("*.jsonl"))
 
     def shard(self, rank: int, count: int) -> AnswerFile:
-        """The shard of one of several processes; its errors are forgotten, they are tried again.
+        """The shard of one of several processes; its errors are dropped, so that they are tried again.
 
         Raises:
             InUseError: Another process has it open.

@@ -156,11 +156,11 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         return 130
     finally:
         leave_group()
-    return _tell(results, left_out or {}, settings) if workers.is_first else 0
+    return _report(results, left_out or {}, settings) if workers.is_first else 0
 
 
 def _check_output(parser: argparse.ArgumentParser, folder: Path) -> None:
-    """Tells now what would end the run after hours."""
+    """Fails now where the run would fail after hours."""
     from llava.eval.results import read_results
 
     named_as_folder = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -180,7 +180,7 @@ def _task_names(text: str) -> list[str]:
 
     given = [name.strip() for name in text.split(",") if name.strip()]
     if not given:
-        raise ValueError("--tasks names no task; --list tells which there are")
+        raise ValueError("--tasks names no task; --list shows them")
     return available_tasks() if given == ["all"] else list(dict.fromkeys(given))
 
 
@@ -204,7 +204,7 @@ def _workers(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Worke
 
 
 def _check_first(args: argparse.Namespace, workers: Workers, place: DataPlace, tasks: Sequence[Task]) -> str:
-    """What can be told before a large model is loaded; one process looks for all.
+    """Checks what can be checked before a large model is loaded; one process does it for all.
 
     Returns:
         The model's fingerprint.
@@ -243,8 +243,8 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
     return inference
 
 
-def _tell(results: Sequence[TaskResult], left_out: Mapping[str, str], settings: RunSettings) -> int:
-    """Prints the table, and all that one should know beside it; returns the exit status."""
+def _report(results: Sequence[TaskResult], left_out: Mapping[str, str], settings: RunSettings) -> int:
+    """Prints the table and the notes that belong to it; returns the exit status."""
     from llava.eval.results import format_table
     from llava.results.rows import main_value
     from llava.results.task_facts import facts_of

@@ -32,7 +32,7 @@ def prompt_processor(prompt: str) -> str:
         return lines[1 if prompt.startswith("Reference OCR token:") else 0].lower()
     if len(lines) == 2:
         return lines[0].lower()
-    raise ValueError(f"the question cannot be told in the prompt {prompt!r}")
+    raise ValueError(f"cannot find the question in the prompt {prompt!r}")
 
 
 def eval_single(annotation_file: Path, result_file: Path) -> float:

@@ -137,7 +137,7 @@ def read_questions(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def check_fields(path: Path, rows: Sequence[Any], fields: Sequence[str]) -> None:
-    """Names the first row that lacks a field, or has something in it that is no text or id.
+    """Refuses rows that lack a field, or hold something else than text or an id in it.
 
     Raises:
         ValueError: There is one.

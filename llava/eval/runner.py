@@ -28,7 +28,7 @@ def evaluate(
     Args:
         inference: The model; its compression is set to each budget in turn and put back at the end.
         tasks: The tasks.
-        compressions: The budgets; None is vanilla. Retention is told where vanilla is among the results.
+        compressions: The budgets; None is vanilla. Rows have a retention where vanilla is among the results.
         settings: Where and how.
         left_out: Where it is given, a task whose data are missing is noted here, with the reason, and the others go on.
 
@@ -41,7 +41,7 @@ def evaluate(
         InUseError: Another process is answering one of the tasks there.
         ValueError: `results.json` in the output folder is something else.
     """
-    read_results(settings.results_path, settings.fingerprint)  # a file that cannot be added to is told now
+    read_results(settings.results_path, settings.fingerprint)  # fails now if the file cannot be added to
     before = inference.model.compression
     results: list[TaskResult] = []
     try:

@@ -1,10 +1,23 @@
-"""One task under one budget: ask what has no answer yet, score, and make the row of results."""
+"""One task under one budget: ask what has no answer yet, score, and make the row of results.
+
+What one question is called on its way:
+
+- a *row* (or line) of the benchmark's file, as its publisher wrote it;
+- a `Sample`, which a task's `load` makes of it: id, the user's text (`prompt`), images, reference answer;
+- a `Question`, the text and images of a sample, which is all that `Inference.ask` gets to see;
+- the *prompt* proper, the question in its conversation template (`Inference.prompt`), then its token ids
+  (`llava.inference.order.Prepared`), then these with the features of its images (`llava.inference.generation.Prompt`);
+- an `Answer`, and its line in `answers/<task>/<compression>.jsonl`.
+
+A *row* of results.json (`Row`) is about a task and a budget, not about a question.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -126,14 +139,13 @@ class TaskRun:
 
         Raises:
             TaskDataError: Not one question could be asked.
-            LostAnswersError: The answers of another process are not to be seen here.
+            LostAnswersError: Answers of another process are not in the output folder.
             AnswersKeyMismatch: The answers on disk were made otherwise.
             InUseError: Another process is answering this.
         """
         workers = self.settings.workers
-        key = self._key()
         file_name = f"{compression_file_name(self.compression)}.jsonl"
-        store = AnswerStore(self.settings.output_dir / "answers" / self.task.name / file_name, key)
+        store = AnswerStore(self.settings.output_dir / "answers" / self.task.name / file_name, self._key)
         order = [sample.sample_id for sample in self.loaded.samples]
         known: dict[str, AnswerRow] = {}
         if workers.is_first:
@@ -213,7 +225,7 @@ class TaskRun:
         return effort
 
     def _check_asked(self, known: dict[str, AnswerRow], efforts: Sequence[Effort]) -> None:
-        """Raises if all that was asked failed and nothing else is known; every process of a group comes to the same."""
+        """Raises if all that was asked failed and nothing else is known; all processes of a group decide the same."""
         asked = sum(effort.asked for effort in efforts)
         errors = [reason for effort in efforts for reason in effort.errors.values()]
         if asked and not known and len(errors) == asked:
@@ -228,7 +240,7 @@ class TaskRun:
         errors = {s.sample_id: errors[s.sample_id] for s in samples if s.sample_id in errors}
         rows = {s.sample_id: answers[s.sample_id] for s in samples if s.sample_id in answers}
         texts = {sample_id: row["text"] for sample_id, row in rows.items()}
-        key = self._key()
+        key = self._key
         row: Row = {
             "task": self.task.name,
             "method": self.compression.method if self.compression else "none",
@@ -287,6 +299,7 @@ class TaskRun:
         latency = measure_latency(self.inference, _question(sample), repeats=self.settings.latency_repeats)
         return cost | {"vision_ms": round(latency.vision_ms, 3), "prefill_ms": round(latency.prefill_ms, 3)}
 
+    @cached_property
     def _key(self) -> AnswersKey:
         return AnswersKey(
             task=self.task.name,

@@ -87,8 +87,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Draws groups of questions with replacement, and takes the percentiles of a statistic of their sums.
 
-    F1 or a ratio of two means is no mean of what single questions earn, but all of them follow from sums over the
-    questions. What is compared pairwise has both sides' sums in `parts`, side by side.
+    F1 or a ratio of two means is not a mean of what questions earn, but each follows from sums over the questions. To
+    compare two sides pairwise, put both sides' sums side by side in `parts`.
 
     Args:
         parts: (G, V), a row a group: V quantities, summed over its questions.

@@ -13,7 +13,7 @@ FIELD = "task_facts"
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """Facts about a task that its name does not tell.
+    """What a report must know of a task beside its name.
 
     Attributes:
         scale: `share`, a main score between 0 and 1 that is shown in percent; or `points`, shown as it is.
@@ -37,7 +37,7 @@ class TaskFacts:
         """Refuses a scale that nothing knows how to show.
 
         Raises:
-            ValueError: The scale is none of the two.
+            ValueError: The scale is neither of the two.
         """
         if self.scale not in (SHARE, POINTS):
             raise ValueError(f"scale {self.scale!r} is neither {SHARE!r} nor {POINTS!r}")

@@ -142,7 +142,7 @@ class JudgeClient:
             text = answer["choices"][0]["message"]["content"]
         except (ValueError, KeyError, IndexError, TypeError):
             shown = self._shown(content.decode(errors="replace"))
-            raise _Passing(f"the server's answer is no chat completion: {shown!r}") from None
+            raise _Passing(f"the server's answer is not a chat completion: {shown!r}") from None
         return Reply(text if isinstance(text, str) else "", str(answer.get("model") or ""))
 
     def _failure(self, response: httpx.Response, content: bytes) -> Exception:

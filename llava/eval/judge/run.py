@@ -26,7 +26,7 @@ from llava.results.task_facts import facts_of
 READ_ATTEMPTS = 3
 """How often a question is put to the judge whose reply holds no grade."""
 
-_GIVE_UP = 8  # questions without any reply, after which nobody is taken to be there
+_GIVE_UP = 8  # questions without any reply, after which the endpoint is taken to be down
 
 
 @dataclass
@@ -183,7 +183,7 @@ def _judge_row(task: JudgedTask, row: Row, answers: AnswerSet, samples: Sequence
         for run in range(judge.runs)
     ]
     scores = [score for score in by_run if isinstance(score, float)]
-    told = {
+    about = {
         "model": judge.client.model,
         "served": sorted(grades.served),
         "url": judge.client.shown_url,
@@ -195,8 +195,8 @@ def _judge_row(task: JudgedTask, row: Row, answers: AnswerSet, samples: Sequence
     }
     path = answers.path.parents[2] / "grades" / task.name / answers.path.name
     lines = [{"question_id": key, "grades": values} for key, values in grades.values.items()]
-    write_whole(path, json_lines([{"judge": told}, *lines]))
-    return row | task.score_grades(samples, grades.values) | {"judge": told}
+    write_whole(path, json_lines([{"judge": about}, *lines]))
+    return row | task.score_grades(samples, grades.values) | {"judge": about}
 
 
 def read_grades(output_dir: Path, task: str, file_name: str) -> dict[str, list[Any | None]]:

@@ -1,4 +1,4 @@
-"""What a kit's generation settings mean here: every one is followed or refused, none is passed over."""
+"""What a kit's generation settings mean here: each is followed or refused."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class _Scored:
 def likelihoods(
     inference: Inference, answers: Sequence[tuple[Question, str]], *, batch_size: int | None = 8
 ) -> Iterator[tuple[int, Likelihood]]:
-    """Tells how likely each answer is after its question.
+    """Yields how likely each answer is after its question.
 
     Args:
         inference: The model; its conversation template puts the answer where it has learned to give one.

@@ -49,7 +49,7 @@ class Request:
             docs: The data sets.
 
         Raises:
-            ValueError: The text is none.
+            ValueError: The prompt is not a text.
         """
         to_visual, number, task, split = place
         name = f"task {task}, split {split}, document {number}"
@@ -111,7 +111,7 @@ class RequestAnswerer:
             Answers in the order of the requests, texts cut at `until`.
 
         Raises:
-            ValueError: A setting cannot be followed, or a text does not fit its images; told before any is answered.
+            ValueError: A setting cannot be followed, or a text does not fit its images; raised before any is answered.
             UnreadableImageError: An image cannot be read; the message names the document.
         """
         requests = [Request.of(request[0], request[2:], docs) for request in arguments]

@@ -180,7 +180,7 @@ def mmmu_scores(answers: Iterable[MmmuAnswer]) -> dict[str, float | dict[str, fl
 
 
 def _key_parts(text: str) -> list[str]:
-    """The ends of sentences that tell the answer; the whole text if there are none.
+    """The ends of sentences that hold the answer; the whole text if there are none.
 
     The text is lower case before it is cut, so that in effect only line breaks cut it, as in the official code.
     """

@@ -199,7 +199,7 @@ class Task(ABC):
         """What rows of results say of the task.
 
         Raises:
-            ValueError: Its scale is none that is known.
+            ValueError: Its scale is neither `SHARE` nor `POINTS`.
         """
         return TaskFacts(
             scale=cls.scale,
@@ -220,7 +220,7 @@ def register_task(task: TaskClass) -> TaskClass:
     """Class decorator: makes a task known under its `name`.
 
     Raises:
-        ValueError: The name is empty or taken, or the scale is none that is known.
+        ValueError: The name is empty or taken, or the scale is neither `SHARE` nor `POINTS`.
     """
     if not task.name:
         raise ValueError(f"{task.__name__} has no name; set its attribute `name`")

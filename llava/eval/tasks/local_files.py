@@ -1,7 +1,7 @@
 """Reading benchmarks' files from LLaVA's local layout, `playground/data/eval/<name>/...`.
 
-Each loader names the published file that it reads; a file that is missing or is something else is told with its path, a
-row that cannot be used is left out and named.
+Each loader names the published file that it reads. A missing or wrong file is an error that names its path; a row that
+cannot be used is left out and named.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample | Non
     Args:
         path: The file that the rows are from, for messages.
         rows: The rows.
-        build: Makes a sample; a row that it fails on, or of which a text is no text, is left out and named, and so is
-            one whose id is there already. None is a row of another task.
+        build: Makes a sample. A row is left out and named if this fails, if a value that must be text is not, or if
+            its id was there before. None is a row of another task.
 
     Raises:
         TaskDataError: There is not one good row.
@@ -132,7 +132,7 @@ def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample | Non
 
 
 def keyed(rows: Iterable[Any], key: Callable[[Any], Any], value: Callable[[Any], Any]) -> dict[Any, Any]:
-    """What a second file says of each question or image; a row that cannot be used says nothing."""
+    """What a second file says of each question or image; a row that cannot be used is skipped."""
     found = {}
     for row in rows:
         with suppress(*WRONG_ROW):
@@ -144,7 +144,7 @@ def _check_texts(sample: Sample) -> None:
     """Finds a wrong type here, and not when the sample is asked or scored.
 
     Raises:
-        TypeError: What must be a text is none; an empty cell of a table is one.
+        TypeError: A value that must be text is not; an empty cell of a table counts as text.
     """
     fields = {"id": sample.sample_id, "question": sample.prompt, "answer": sample.answer, "group": sample.group}
     texts = list(fields.items())
