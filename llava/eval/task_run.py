@@ -4,7 +4,7 @@ What one question is called on its way:
 
 - a *row* (or line) of the benchmark's file, as its publisher wrote it;
 - a `Sample`, which a task's `load` makes of it: id, the user's text (`prompt`), images, reference answer;
-- a `Question`, the text and images of a sample, which is all that `Inference.ask` gets to see;
+- a `Question`, the text and images of a sample, which is all that `Inference.ask` takes;
 - the *prompt* proper, the question in its conversation template (`Inference.prompt`), then its token ids
   (`llava.inference.order.Prepared`), then these with the features of its images (`llava.inference.generation.Prompt`);
 - an `Answer`, and its line in `answers/<task>/<compression>.jsonl`.

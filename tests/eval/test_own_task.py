@@ -87,7 +87,8 @@ def test_the_page_shows_these_files() -> None:
 def test_points_are_shown_as_points_and_have_an_interval(
     run: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report([str(run), "--output", str(tmp_path), "--data-root", str(tiny_data), "--no-picture"]) == 0
+    words = ["--output-dir", str(tmp_path), "--data-root", str(tiny_data), "--no-picture", "--plugin", str(OWN)]
+    assert report([str(run), *words]) == 0
     text = capsys.readouterr().out
     vanilla, compressed = (row for row in results_of(run) if row["task"] == "own_points")
     assert vanilla["answered"] == 1.0 and vanilla["points"] == pytest.approx((3 * 4 + 7 * 10) / 12)
@@ -105,6 +106,7 @@ def test_the_command_shows_points_too(
 ) -> None:
     words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "own_points", "--device", "cpu"]
     words += ["--limit", "2", "--latency-repeats", "0", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
+    words += ["--plugin", str(OWN)]
     assert evaluate(words) == 0
     [row] = results_of(tmp_path)
     assert TaskFacts(POINTS, needs_image=True, published_sizes=(20,)).to_json() == row["task_facts"]
