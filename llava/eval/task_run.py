@@ -40,6 +40,7 @@ from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
 from llava.kinds import plugin_records
 from llava.model.configuration import CompressionConfig
+from llava.results.rows import main_value
 from llava.results.task_facts import FIELD
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
@@ -263,6 +264,10 @@ class TaskRun:
             "truncated": [sample_id for sample_id, answer in rows.items() if answer.get("truncated")],
             "submission": self._write_submission(texts),
         }
+        try:
+            self.task.facts().check(f"{self.task.name}: {self.task.main_score}", main_value(row))
+        except ValueError as error:
+            raise TaskDataError(str(error)) from None
         row |= self._cost(row, samples, efforts)
         return TaskResult(row, self.task.earned(samples, texts))
 
