@@ -4,7 +4,7 @@ What one question is called on its way:
 
 - a *row* (or line) of the benchmark's file, as its publisher wrote it;
 - a `Sample`, which a task's `load` makes of it: id, the user's text (`prompt`), images, reference answer;
-- a `Question`, the text and images of a sample, which is all that `Inference.ask` gets to see;
+- a `Question`, the text and images of a sample, which is all that `Inference.ask` takes;
 - the *prompt* proper, the question in its conversation template (`Inference.prompt`), then its token ids
   (`llava.inference.order.Prepared`), then these with the features of its images (`llava.inference.generation.Prompt`);
 - an `Answer`, and its line in `answers/<task>/<compression>.jsonl`.
@@ -40,6 +40,7 @@ from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
 from llava.kinds import plugin_records
 from llava.model.configuration import CompressionConfig
+from llava.results.rows import main_value
 from llava.results.task_facts import FIELD
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
@@ -263,6 +264,10 @@ class TaskRun:
             "truncated": [sample_id for sample_id, answer in rows.items() if answer.get("truncated")],
             "submission": self._write_submission(texts),
         }
+        try:
+            self.task.facts().check(f"{self.task.name}: {self.task.main_score}", main_value(row))
+        except ValueError as error:
+            raise TaskDataError(str(error)) from None
         row |= self._cost(row, samples, efforts)
         return TaskResult(row, self.task.earned(samples, texts))
 

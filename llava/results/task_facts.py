@@ -51,6 +51,19 @@ class TaskFacts:
         """A main score as text: `61.9 %` of a share, `1862.0` of points."""
         return f"{value * self.factor:.1f}" + " %" * (self.scale == SHARE)
 
+    def check(self, name: str, value: float | None) -> None:
+        """Refuses a main score that is not on the scale, before it is written as 5800 %.
+
+        Args:
+            name: Of task and score, for the message.
+            value: The main score, or None.
+
+        Raises:
+            ValueError: It is said to be a share and is not between 0 and 1.
+        """
+        if self.scale == SHARE and value is not None and not -1e-9 <= value <= 1 + 1e-9:
+            raise ValueError(f"{name} is {value:g}, which is not between 0 and 1; set the task's `scale` to POINTS")
+
     def size_note(self, task: str, n: int) -> str | None:
         """A line if the published split has another number of questions than n; None if not, or if it is not known."""
         if not self.published_sizes or n in self.published_sizes:

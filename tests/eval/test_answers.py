@@ -247,7 +247,7 @@ def test_answers_do_not_go_into_a_file_that_was_replaced_meanwhile(
     assert opened and list(store.known()[0]) == ["0"]
 
 
-def test_a_disk_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_locks_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(stream: Any, how: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 

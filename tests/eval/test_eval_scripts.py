@@ -40,7 +40,7 @@ def test_every_benchmark_has_a_script() -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: "/".join(path.parts[-3::2]))
-def test_script_hands_on_what_it_is_told(script: Path) -> None:
+def test_script_hands_on_its_variables_and_flags(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert len(script.read_text().splitlines()) == 3 and os.access(script, os.X_OK)  # a link, of one line
     words = shlex.split(run(script, DRY_RUN="1"))

@@ -178,7 +178,7 @@ def test_a_batch_that_is_too_large_is_halved_and_nothing_is_lost(
     )  # the last of the fixed size
 
 
-def test_one_question_that_does_not_fit_is_told(inference: Inference) -> None:
+def test_one_question_that_does_not_fit_is_an_error(inference: Inference) -> None:
     size = BatchSize(inference.model, None)
     error = torch.OutOfMemoryError("CUDA out of memory")
     assert size.for_next([10] * 50, 8) == 8, "on a CPU a fixed size"

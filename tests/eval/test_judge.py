@@ -301,7 +301,7 @@ def test_no_grade_at_all_is_an_error_and_leaves_the_results(
     assert (out / "results.json").read_bytes() == before
 
 
-def test_nobody_there_is_told_soon(server: JudgeServer, judged_data: Path, tmp_path: Path) -> None:
+def test_an_endpoint_that_is_down_is_reported_soon(server: JudgeServer, judged_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     answered(out, "mmvet", {"v1_0": "a"})
     server.troubles = [Misbehaviour(500, body=b"down")] * 999

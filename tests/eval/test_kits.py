@@ -234,7 +234,7 @@ def test_answers_end_where_until_says() -> None:
     assert generation.cut("two\nthree") == "two\nthree"
 
 
-def test_wrong_requests_are_told_before_any_is_answered(plain: Inference, docs: dict[str, Any]) -> None:
+def test_wrong_requests_raise_before_any_is_answered(plain: Inference, docs: dict[str, Any]) -> None:
     answerer = RequestAnswerer(plain, 2)
     good = requests_of({"two": docs["two"]}, SHORT)
     told: list[int] = []

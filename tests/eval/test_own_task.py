@@ -18,7 +18,18 @@ from llava.eval.judge.command import main as judge
 from llava.eval.report.command import main as report
 from llava.eval.report.intervals import add_intervals
 from llava.eval.report.table import build_table
-from llava.eval.tasks import POINTS, TASKS, LoadedTask, Sample, Scores, Task, TaskDataError, get_task, register_task
+from llava.eval.tasks import (
+    POINTS,
+    SHARE,
+    TASKS,
+    LoadedTask,
+    Sample,
+    Scores,
+    Task,
+    TaskDataError,
+    get_task,
+    register_task,
+)
 from llava.kinds import load_plugins, plugins
 from llava.results.task_facts import TaskFacts
 from tests.eval.judge_server import judging
@@ -87,7 +98,8 @@ def test_the_page_shows_these_files() -> None:
 def test_points_are_shown_as_points_and_have_an_interval(
     run: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report([str(run), "--output", str(tmp_path), "--data-root", str(tiny_data), "--no-picture"]) == 0
+    words = ["--output-dir", str(tmp_path), "--data-root", str(tiny_data), "--no-picture", "--plugin", str(OWN)]
+    assert report([str(run), *words]) == 0
     text = capsys.readouterr().out
     vanilla, compressed = (row for row in results_of(run) if row["task"] == "own_points")
     assert vanilla["answered"] == 1.0 and vanilla["points"] == pytest.approx((3 * 4 + 7 * 10) / 12)
@@ -105,6 +117,7 @@ def test_the_command_shows_points_too(
 ) -> None:
     words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "own_points", "--device", "cpu"]
     words += ["--limit", "2", "--latency-repeats", "0", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
+    words += ["--plugin", str(OWN)]
     assert evaluate(words) == 0
     [row] = results_of(tmp_path)
     assert TaskFacts(POINTS, needs_image=True, published_sizes=(20,)).to_json() == row["task_facts"]
@@ -192,6 +205,23 @@ def test_what_cannot_be_registered(unregistered: type[Task]) -> None:
     unregistered.name, unregistered.scale = "gqa", POINTS
     with pytest.raises(ValueError, match="'gqa' is registered already"):
         register_task(unregistered)
+
+
+def test_points_that_are_called_a_share_are_refused(
+    oracle_dir: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = TASKS.get("own_points")
+    monkeypatch.setattr(kind, "scale", SHARE)
+    monkeypatch.setattr(kind, "is_correct", lambda self, sample, text: 10.0)
+    words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "own_points", "--device", "cpu"]
+    words += ["--limit", "1", "--latency-repeats", "0", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
+    assert evaluate(words) == 1
+    assert "own_points: points is 10, which is not between 0 and 1; set the task's `scale`" in capsys.readouterr().err
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_missing_data_say_where_they_are_published(tmp_path: Path) -> None:

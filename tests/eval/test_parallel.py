@@ -227,7 +227,7 @@ def test_exit_statuses_of_chunks(
         (["--num-chunks", "2", "--chunk-idx", "2"], "--chunk-idx must be below --num-chunks, got 2 of 2"),
     ],
 )
-def test_wrong_chunks_are_told(
+def test_wrong_chunks_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit):
@@ -307,7 +307,7 @@ def test_all_goes_on_for_every_process_where_images_are_missing(
 
 
 @pytest.mark.slow
-def test_a_failure_is_told_by_every_process(oracle_dir: Path, tmp_path: Path) -> None:
+def test_every_process_reports_a_failure(oracle_dir: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [*torchrun(2), *command(oracle_dir, tmp_path / "nowhere", tmp_path / "out")],
         capture_output=True,

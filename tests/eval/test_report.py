@@ -183,7 +183,7 @@ def test_means_of_the_papers_rows_are_over_the_tables_own_tasks() -> None:
     assert table.mean(row, table.average_over) == pytest.approx(table.average(row))
 
 
-def test_every_difference_in_setting_is_told(folder: Path, data: Path, tmp_path: Path) -> None:
+def test_every_difference_in_setting_is_reported(folder: Path, data: Path, tmp_path: Path) -> None:
     other = tmp_path / "tuned"
     write_run(other, data, {"visionzip:54+10": 0.8}, seed=3)
     results = json.loads((other / "results.json").read_text())
@@ -305,7 +305,7 @@ def test_no_interval_where_the_answers_are_others(folder: Path, data: Path, tmp_
     assert "GQA: no intervals, its data are not here" in (run / "report.md").read_text()
 
 
-def test_unscored_rows_and_missing_vanilla_are_told(folder: Path, data: Path, tmp_path: Path) -> None:
+def test_unscored_rows_and_missing_vanilla_are_reported(folder: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_run(run, data, {"none": 0.9})
     results = json.loads((run / "results.json").read_text())

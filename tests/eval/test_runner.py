@@ -191,7 +191,7 @@ def test_list_and_wrong_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["--output-dir", "{file}/inside"], "file is not a folder"),
     ],
 )
-def test_wrong_values_are_told_before_anything_is_loaded(
+def test_wrong_values_are_refused_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: list[str], message: str
 ) -> None:
     (tmp_path / "file").touch()
@@ -201,7 +201,7 @@ def test_wrong_values_are_told_before_anything_is_loaded(
     assert message in capsys.readouterr().err
 
 
-def test_results_that_cannot_be_added_to_are_told_first(
+def test_results_that_cannot_be_added_to_are_refused_first(
     inference: Inference, oracle_dir: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "results.json"
@@ -245,7 +245,7 @@ def test_cut_prompts_are_listed(
     assert again.row["truncated"] == ["0", "1", "2"], "known from the answers on disk too"
 
 
-def test_missing_data_is_told_without_a_traceback(
+def test_missing_data_is_an_error_without_a_traceback(
     oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAVA_EVAL_DATA", str(tmp_path / "nowhere"))

@@ -92,7 +92,7 @@ def test_groups_are_images_and_rotations(tmp_path: Path) -> None:
     assert sizes == {"gqa": 6, "pope": 6, "mme": 15, "mmbench": 8}
 
 
-def test_wrong_use_is_told(tmp_path: Path) -> None:
+def test_no_questions_and_no_grades_are_errors(tmp_path: Path) -> None:
     write_all(tmp_path)
     mmvet, gqa = get_task("mmvet"), get_task("gqa")
     with pytest.raises(ValueError, match="there are no grades"):

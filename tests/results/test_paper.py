@@ -24,7 +24,7 @@ def test_every_column_is_one_task() -> None:
     assert sorted(task.paper_column for task in TASKS if task.paper_column) == sorted(paper_columns())
 
 
-def test_rows_from_before_rows_had_facts_are_told_apart_as_then() -> None:
+def test_rows_from_before_rows_had_facts_are_shown_as_then() -> None:
     # These tasks stood in lists of names, so that their old results can still be reported.
     for task in TASKS:
         if not task.name.startswith("tiny_"):

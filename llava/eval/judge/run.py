@@ -183,6 +183,8 @@ def _judge_row(task: JudgedTask, row: Row, answers: AnswerSet, samples: Sequence
         for run in range(judge.runs)
     ]
     scores = [score for score in by_run if isinstance(score, float)]
+    for score in scores:
+        task.facts().check(f"{task.name}: {task.main_score}", score)
     about = {
         "model": judge.client.model,
         "served": sorted(grades.served),

@@ -11,7 +11,7 @@ from llava.eval.results import Row
 from llava.results.paper import PaperTable
 from llava.results.rows import same_judge
 
-_SETTINGS = ("n", "prompts", "references", "conv_mode", "dtype", "generation", "data", "versions", "commit")
+_SETTINGS = ("n", "prompts", "references", "conv_mode", "dtype", "generation", "data", "plugins", "versions", "commit")
 _CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))
 _PAPER_DTYPE = "torch.float16"
 

@@ -20,7 +20,7 @@ LETTERS = ("A", "B", "C", "D", "E")
 WRONG_ROW = (LookupError, AttributeError, TypeError, ValueError)
 """What reading a row of another shape raises."""
 
-_WHERE = "docs/benchmarks.md says where it comes from; --data-root names another folder"
+_WHERE = "--data-root names another folder; the files of this package's benchmarks are listed in docs/benchmarks.md"
 
 
 def existing(candidates: Sequence[Path]) -> Path:
