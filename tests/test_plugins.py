@@ -93,7 +93,7 @@ def test_a_method_of_ones_own_works_in_every_command(
 ) -> None:
     own, model = ["--plugin", plugin], ["--model-path", oracle_dir / "tiny-llava-v1.5", "--device", "cpu"]
     picture = oracle_dir / "images" / "square.png"
-    tuned, exported, results = tmp_path / "tuned", tmp_path / "exported", tmp_path / "results"
+    tuned, exported, results, cache = (tmp_path / name for name in ("tuned", "exported", "results", "cache"))
     evaluation = ["--tasks", "tiny_vqa", "--limit", 2, "--latency-repeats", 0, "--data-root", questions]
     evaluation += ["--output-dir", results, "--compression", "none", "--compression", "first:32"]
     short = ["--temperature", 0, "--max-new-tokens", 3]
@@ -103,7 +103,7 @@ def test_a_method_of_ones_own_works_in_every_command(
         ["ask", *own, *model, "--compression", "first:32", "--image-file", picture, "--query", "What?", *short],
         ["chat", *own, *model, "--compression", "first:32", "--image-file", picture, *short],
         ["bench", *own, *model, "--compression", "first:32", "--image-file", picture, "--repeats", 1, "--warmup", 0],
-        ["train", *own, *training(oracle_dir, tuned)],
+        ["train", *own, *training(oracle_dir, tuned), "--feature-cache", cache],
         ["export", *own, tuned, "--to", "hf", "--output-dir", exported],
         ["verify", *own, exported],
     )
@@ -121,6 +121,7 @@ def test_a_method_of_ones_own_works_in_every_command(
     assert json.loads(written[0])["run_key"]["plugins"] == [record]
     assert json.loads((tuned / "training_args.json").read_text())["plugins"] == [record]
     assert json.loads((exported / "config.json").read_text())["compression"]["method"] == "first"
+    assert any(record["sha256"] in file.read_text() for file in cache.glob("*.json"))  # the key of the cached tokens
 
     # The variable does as much; an edited plug-in does not mix its answers with those that there are.
     plugin.write_text(f"{PLUGIN}\n# edited\n")
