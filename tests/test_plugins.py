@@ -93,7 +93,7 @@ def test_a_method_of_ones_own_works_in_every_command(
 ) -> None:
     own, model = ["--plugin", plugin], ["--model-path", oracle_dir / "tiny-llava-v1.5", "--device", "cpu"]
     picture = oracle_dir / "images" / "square.png"
-    tuned, exported, results = tmp_path / "tuned", tmp_path / "exported", tmp_path / "results"
+    tuned, exported, results, cache = (tmp_path / name for name in ("tuned", "exported", "results", "cache"))
     evaluation = ["--tasks", "tiny_vqa", "--limit", 2, "--latency-repeats", 0, "--data-root", questions]
     evaluation += ["--output-dir", results, "--compression", "none", "--compression", "first:32"]
     short = ["--temperature", 0, "--max-new-tokens", 3]
@@ -103,7 +103,7 @@ def test_a_method_of_ones_own_works_in_every_command(
         ["ask", *own, *model, "--compression", "first:32", "--image-file", picture, "--query", "What?", *short],
         ["chat", *own, *model, "--compression", "first:32", "--image-file", picture, *short],
         ["bench", *own, *model, "--compression", "first:32", "--image-file", picture, "--repeats", 1, "--warmup", 0],
-        ["train", *own, *training(oracle_dir, tuned)],
+        ["train", *own, *training(oracle_dir, tuned), "--feature-cache", cache],
         ["export", *own, tuned, "--to", "hf", "--output-dir", exported],
         ["verify", *own, exported],
     )
@@ -121,12 +121,21 @@ def test_a_method_of_ones_own_works_in_every_command(
     assert json.loads(written[0])["run_key"]["plugins"] == [record]
     assert json.loads((tuned / "training_args.json").read_text())["plugins"] == [record]
     assert json.loads((exported / "config.json").read_text())["compression"]["method"] == "first"
+    assert any(record["sha256"] in file.read_text() for file in cache.glob("*.json"))  # the key of the cached tokens
 
-    # The variable does as much; an edited plug-in does not mix its answers with those that there are.
+
+@pytest.mark.slow
+def test_the_variable_names_plugins_too_and_an_edited_one_does_not_mix_its_answers(
+    plugin: Path, oracle_dir: Path, questions: Path, tmp_path: Path
+) -> None:
+    words = ["--model-path", oracle_dir / "tiny-llava-v1.5", "--device", "cpu", "--tasks", "tiny_vqa"]
+    words += ["--latency-repeats", 0, "--data-root", questions, "--output-dir", tmp_path / "results"]
+    words += ["--compression", "first:32"]
+    run(["eval", "--plugin", plugin, *words])
     plugin.write_text(f"{PLUGIN}\n# edited\n")
-    words = [sys.executable, "-m", "llava.eval", *map(str, [*model, *evaluation])]
+    command = [sys.executable, "-m", "llava.eval", *map(str, words)]
     variables = launch_environment(LLAVA_PLUGINS=plugin)
-    done = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "plugins: " in done.stderr and "Traceback" not in done.stderr
 
 
@@ -173,3 +182,6 @@ def test_training_names_a_plugin_that_cannot_be_loaded_before_anything_else(tmp_
 
     with pytest.raises(SystemExit, match=r"error: plug-in .*gone\.py: there is no such file"):
         parse_arguments(["--plugin", str(tmp_path / "gone.py"), "--output_dir", str(tmp_path)])
+    (tmp_path / "mine.yaml").write_text(f"plugin: {tmp_path / 'lost.py'}\ncompression: mine:64\n")
+    with pytest.raises(SystemExit, match=r"error: plug-in .*lost\.py: there is no such file"):
+        parse_arguments(["--recipe", str(tmp_path / "mine.yaml"), "--output_dir", str(tmp_path)])

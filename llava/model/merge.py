@@ -27,7 +27,7 @@ def merge(adapter: str | Path, output: str | Path, base: str | Path | None = Non
 
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--output-dir {folder} exists already; choose another, or remove it")
+        raise ValueError(f"--output {folder} exists already; choose another, or remove it")
     tokenizer, model, image_processor, _ = load_pretrained_model(adapter, base, device="cpu", torch_dtype="auto")
     for part in (model, tokenizer, image_processor):
         part.save_pretrained(folder)

@@ -192,13 +192,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     """
     parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False)
     add_recipe_flag(parser)
-    parser.add_argument("--plugin", action="append", default=[], help=SHARED_FLAGS["--plugin"]["help"])
+    _add_plugin_flag(parser)
     parser.add_argument("--help_all", action="help", help="list these; --help lists the most common ones at once")
     words = translate_flags(sys.argv[1:] if argv is None else argv)
-    named = _named_in(words)
-    load_named_plugins(named.plugin)
-    recipe = named.recipe
-    model, data, training, _ = parser.parse_args_into_dataclasses([*recipe_flags(recipe), *words])
+    recipe = _named_in(words).recipe
+    words = [*recipe_flags(recipe), *words]
+    load_named_plugins(_named_in(words).plugin)
+    model, data, training, _ = parser.parse_args_into_dataclasses(words)
     if data.eval_data_path is not None and training.eval_strategy == IntervalStrategy.NO:
         training.eval_strategy, training.do_eval = IntervalStrategy.EPOCH, True
     arguments = Arguments(model, data, training, tuple(recipe))
@@ -210,14 +210,20 @@ def _named_in(words: Sequence[str]) -> argparse.Namespace:
     """What is needed before the other flags are read: recipes give flags, plug-ins what flags may name."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_recipe_flag(parser)
-    parser.add_argument("--plugin", action="append", default=[])
+    _add_plugin_flag(parser)
     return parser.parse_known_args(words)[0]
+
+
+def _add_plugin_flag(parser: argparse.ArgumentParser) -> None:
+    """As the other commands have it; in a recipe it may be a list."""
+    parser.add_argument("--plugin", nargs="+", action="extend", default=[], help=SHARED_FLAGS["--plugin"]["help"])
 
 
 def recipe_flags(files: Sequence[str]) -> list[str]:
     """The flags that recipes set, each checked by itself so that a mistake is told with its file and line."""
     parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False, exit_on_error=False)
-    known = [entry.name for one in _CLASSES for entry in fields(one) if entry.init]
+    _add_plugin_flag(parser)
+    known = ["plugin", *(entry.name for one in _CLASSES for entry in fields(one) if entry.init)]
     flags: dict[str, list[str]] = {}
     for setting in (setting for file in files for setting in read_recipe(file)):
         words = translate_flags([f"--{setting.key}", *setting.values])

@@ -115,8 +115,9 @@ def test_what_the_files_do_not_say_is_not_said(run):
 
 def test_a_run_that_was_stopped_or_whose_code_was_changed_says_so(run):
     change(run / "trainer_state.json", max_steps=10)
-    change(run / "training_args.json", provenance__modified=True)
+    change(run / "training_args.json", provenance__modified=True, plugins=[{"name": "mine.py", "sha256": "0a1b"}])
     text = make_card(run).read_text()
+    assert "| plug-in | `mine.py` (SHA-256 begins with `0a1b`) |" in text
     assert "2 of 10: the run was stopped before its end" in text and "with changes that are not in it" in text
 
 

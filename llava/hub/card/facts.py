@@ -78,6 +78,8 @@ def _training_rows(run: RunFacts) -> Iterable[tuple[str, str]]:
         yield from _flag_rows(run, run.arguments.get("training", {}))
         yield from _outcome_rows(run.state or {})
         yield from _code_rows(run.arguments.get("provenance", {}))
+        for plugin in run.arguments.get("plugins", []):
+            yield "plug-in", f"`{plugin['name']}` (SHA-256 begins with `{plugin['sha256']}`)"
 
 
 def _model_rows(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
