@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from dataclasses import fields
@@ -22,6 +23,12 @@ PACKAGE = sorted(
 )
 SCRIPTS = [*sorted((ROOT / "scripts").glob("*.py")), ROOT / "playground/tiny/quickstart.py"]
 RECIPE = [file for file in sorted((ROOT / "playground/tiny").glob("*.py")) if "ArgumentParser(" in file.read_text()]
+LATE = {
+    "eval/data_place",  # flags that commands share, and what they stand for
+    "eval/question_files",  # of LLaVA's modules that write answers
+    "hub/card/sample",  # its names are read by what starts at once; only asking needs a model
+    "data/prepare/images",  # the commands of data name its jobs; only a check of pixels needs Pillow
+}
 HEAVY = {"torch", "transformers", "deepspeed", "datasets"}
 
 # One process for all of them, so that the first to import something heavy is named.
@@ -96,3 +103,19 @@ def test_every_flag_of_transformers_can_be_listed(capsys):
     assert end.value.code == 0
     shown = capsys.readouterr().out
     assert [entry.name for entry in fields(TrainingArguments) if entry.init and f"--{entry.name}" not in shown] == []
+
+
+def test_only_commands_import_this_package_inside_functions() -> None:
+    """So that `--help` waits for nothing; all other modules say at their top what they need."""
+    late = {}
+    for file in sorted((ROOT / "llava").rglob("*.py")):
+        name = str(file.relative_to(ROOT / "llava").with_suffix(""))
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        is_command = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body)
+        if is_command or name in LATE:
+            continue
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("llava"):
+                    late.setdefault(name, []).append(node.module)
+    assert late == {}

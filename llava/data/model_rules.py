@@ -8,6 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from llava.images.processing import aspect_ratio_of
+from llava.kinds.families import FAMILIES
+from llava.model.checkpoints.config_adapter import (
+    adapt_config,
+    is_llava_format,
+    is_transformers_format,
+    vision_config_from,
+)
+from llava.model.checkpoints.files import CheckpointError, read_json
+from llava.model.configuration import as_compression
+from llava.model.image_rules import ImageRules
+from llava.prompts.tokenization import load_tokenizer
 
 ImageSize = tuple[int, int]
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -38,8 +49,6 @@ def check_aspect_ratio(config: Any) -> None:
 
 def rules_of_tokenizer(path: str | Path, num_visual_tokens: int) -> ModelRules:
     """The rules of a model that is not made yet: a language model's tokenizer, and as many tokens for every image."""
-    from llava.prompts.tokenization import load_tokenizer
-
     return ModelRules(load_tokenizer(path), lambda sizes: [num_visual_tokens] * len(sizes))
 
 
@@ -55,18 +64,6 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
         CheckpointError: It is no LLaVA checkpoint.
         ValueError: The compression does not fit the tower, or the aspect ratio the checkpoint.
     """
-    from llava.kinds.families import FAMILIES
-    from llava.model.checkpoints.config_adapter import (
-        adapt_config,
-        is_llava_format,
-        is_transformers_format,
-        vision_config_from,
-    )
-    from llava.model.checkpoints.files import CheckpointError, read_json
-    from llava.model.configuration import as_compression
-    from llava.model.image_rules import ImageRules
-    from llava.prompts.tokenization import load_tokenizer
-
     folder = _small_files(path)
     raw = read_json(folder / "config.json")
     config: Any
@@ -99,8 +96,6 @@ def _small_files(path: str | Path) -> Path:
     Raises:
         CheckpointError: It is neither a folder nor a repository that can be had.
     """
-    from llava.model.checkpoints.files import CheckpointError
-
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder

@@ -241,14 +241,14 @@ def process_anyres_image(
     Returns:
         Pixels, (1 + tiles, 3, side, side): the whole image squeezed into one tile, then the tiles row by row.
     """
-    tile_side, base_side = input_sides(processor)
+    tile_side, base_side = _input_sides(processor)
     resolution = select_best_resolution(image.size, parse_pinpoints(grid_pinpoints))
     tiles = divide_to_patches(resize_and_pad_image(image, resolution), tile_side)
     views = [image.resize((base_side, base_side)), *tiles]
     return tile_pixels(views, processor)
 
 
-def input_sides(processor: Any) -> tuple[int, int]:
+def _input_sides(processor: Any) -> tuple[int, int]:
     """Return a tile's side and the side that the base view is squeezed to; SigLIP's processor crops nothing."""
     size, crop = processor.size, getattr(processor, "crop_size", None)
     base = size.get("shortest_edge") or size["height"]

@@ -28,6 +28,7 @@ from llava.inference.order import Prepared, by_length, same_images_together, wit
 from llava.inference.prefix import supports_prefixes
 from llava.inference.question import Answer, GenerationOptions, Question, Usage
 from llava.inference.window import Call, Window, window_size
+from llava.model.builder import load_pretrained_model
 from llava.prompts.around import end_token_ids, place_images, stop_string
 from llava.prompts.tokens import tokenizer_image_token
 
@@ -100,8 +101,6 @@ class Inference:
         Raises:
             ValueError: The checkpoint, the budget or the device is not what it should be.
         """
-        from llava.model.builder import load_pretrained_model
-
         _check_device(options.get("device"))
         if compile and options.get("attn_implementation") is None:
             options["attn_implementation"] = "sdpa"  # flash attention breaks the graph of a step

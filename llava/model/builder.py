@@ -18,10 +18,10 @@ from llava.constants import (
     DEFAULT_IMAGE_PATCH_TOKEN,
     DEFAULT_IMAGE_TOKEN,
 )
-from llava.images.processing import input_sides, load_image_processor
+from llava.images.processing import load_image_processor
 from llava.kinds.families import family_of
 from llava.model.attention import default_attention
-from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
+from llava.model.checkpoints.files import resolve_checkpoint
 from llava.model.checkpoints.parts import (
     ModelParts,
     check_tensors,
@@ -117,7 +117,7 @@ def load_pretrained_model(
     tokenizer = load_tokenizer(parts.tokenizer_folder)
     if parts.is_llava_format:
         _add_image_tokens(tokenizer, model)
-    image_processor = _image_processor(parts)
+    image_processor = load_image_processor(parts.processor_folder)
     model.image_processor = image_processor
     if compile:
         model.compile_vision()
@@ -192,7 +192,7 @@ def build_from_parts(
         attn_implementation=attn_implementation,
         quantization=quantization_config,
     )
-    image_processor = _image_processor(parts)
+    image_processor = load_image_processor(parts.processor_folder)
     model.image_processor = image_processor
     return tokenizer, model.train(), image_processor
 
@@ -227,22 +227,6 @@ def instantiate(
     model: Llava = model_class.from_state(parts.config, parts.state, **options)
     set_generation_config(model, parts)
     return model
-
-
-def _image_processor(parts: ModelParts) -> Any:
-    """The image processor, of pixels that the tower takes.
-
-    Raises:
-        CheckpointError: It makes pictures of another size.
-    """
-    image_processor = load_image_processor(parts.processor_folder)
-    side, wanted = input_sides(image_processor)[0], parts.config.vision_config.image_size
-    if side != wanted:
-        raise CheckpointError(
-            f"{parts.processor_folder}: preprocessor_config.json makes pictures of {side} pixels a side, and the "
-            f"tower's image_size is {wanted}; set size and crop_size to {wanted} there"
-        )
-    return image_processor
 
 
 def _default_device() -> torch.device:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from llava.model.multimodal_projector import save_projector
 from llava.prompts.tokenization import sentencepiece_file
 from llava.train.adapters import save_adapter, write_adapter_config
 from llava.train.arguments import Arguments
@@ -51,8 +52,6 @@ def save_result(
         tokenizer: Saved with a whole checkpoint.
         image_processor: Saved with a whole checkpoint.
     """
-    from llava.model.multimodal_projector import save_projector
-
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     base = arguments.model.model_name_or_path

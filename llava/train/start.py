@@ -10,8 +10,12 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.conversation import SeparatorStyle, conversation_template
 from llava.kinds.languages import find_language
+from llava.model.builder import build_from_parts, load_pretrained_model
 from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
 from llava.model.checkpoints.files import read_json, resolve_checkpoint
+from llava.model.multimodal_projector import read_projector
+from llava.model.quantization import bitsandbytes_config
+from llava.train.adapters import add_adapters
 from llava.train.arguments import Arguments
 from llava.train.stages import Stage, apply_stage
 
@@ -79,9 +83,6 @@ def record_template(config: Any, version: str) -> None:
 
 
 def _from_checkpoint(arguments: Arguments, attention: str | None) -> tuple[Any, Any, Any]:
-    from llava.model.builder import load_pretrained_model
-    from llava.model.multimodal_projector import read_projector
-
     given = arguments.model
     if given.vision_tower is not None:
         logger.warning("--vision_tower %s is ignored: the checkpoint names its own tower", given.vision_tower)
@@ -102,8 +103,6 @@ def _from_checkpoint(arguments: Arguments, attention: str | None) -> tuple[Any, 
 
 
 def _from_parts(arguments: Arguments, attention: str | None) -> tuple[Any, Any, Any]:
-    from llava.model.builder import build_from_parts
-
     given = arguments.model
     if given.vision_tower is None:
         raise ValueError(
@@ -140,8 +139,6 @@ def run_dtype(arguments: Arguments) -> torch.dtype:
 
 
 def _add_adapters(model: Any, arguments: Arguments) -> None:
-    from llava.train.adapters import add_adapters
-
     given = arguments.training
     if given.lora_weight_path:
         logger.warning("--lora_weight_path %s has no effect, as in LLaVA", given.lora_weight_path)
@@ -156,7 +153,6 @@ def _placement(arguments: Arguments) -> dict[str, Any]:
         return {"torch_dtype": dtype, "device": "cpu"}
     if is_deepspeed_zero3_enabled():
         raise ValueError("--stage qlora does not go with ZeRO-3, which cannot split quantised weights; use ZeRO-2")
-    from llava.model.quantization import bitsandbytes_config
 
     quantization = bitsandbytes_config(
         given.bits, run_dtype(arguments), quant_type=given.quant_type, double_quant=given.double_quant

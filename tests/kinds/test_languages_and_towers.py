@@ -86,12 +86,10 @@ def test_dinov2_is_read_as_transformers_computes_it(tmp_path):
 
 
 def test_pixels_of_another_size_than_the_towers_are_refused(tmp_path):
-    llm, vision = save_language_model("llama", tmp_path / "llm"), save_tower("dinov2", tmp_path / "tower")
-    file = vision / "preprocessor_config.json"
-    settings = json.loads(file.read_text()) | {"crop_size": {"height": 14, "width": 14}}
-    file.write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=r"tower.*makes pictures of 14 pixels.*image_size is 28"):
-        build_from_parts(llm, vision)
+    tower = Dinov2Model.from_pretrained(save_tower("dinov2", tmp_path)).eval()
+    assert tower(random_pixels(1, 3, 14, 14)).last_hidden_state.shape[1] == 5  # it would take them
+    with pytest.raises(ValueError, match=r"pixels are 14 x 14, .* image_size is 28; .*preprocessor_config\.json"):
+        extract_features(tower, random_pixels(1, 3, 14, 14), -2)
 
 
 def test_an_unknown_language_model_or_tower_is_named_with_those_there_are(tmp_path):

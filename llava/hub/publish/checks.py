@@ -12,6 +12,7 @@ from llava.hub.card.sample import README, read_front_matter
 from llava.hub.publish.leaks import Leak, find_leaks
 from llava.hub.publish.release_files import ReleaseFile, forbidden_content
 from llava.hub.run_facts import is_repository_name, read_facts
+from llava.model.builder import load_pretrained_model
 
 _COMMANDS = (  # that the cards of llava.hub.card show
     r"\bload_pretrained_model\(\"([^\"]+)\"",
@@ -113,8 +114,6 @@ def _tower_of_this_machine(folder: Path, config: Mapping[str, Any]) -> list[str]
 
 
 def _loading_error(folder: Path, model_base: str | None) -> list[str]:
-    from llava.model.builder import load_pretrained_model
-
     try:
         load_pretrained_model(folder, model_base, device="cpu", torch_dtype="auto")
     except Exception as error:  # whatever it is, others would meet it too

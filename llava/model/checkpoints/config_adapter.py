@@ -36,9 +36,10 @@ def is_transformers_format(raw: Mapping[str, Any]) -> bool:
 
 def not_a_llava(raw: Mapping[str, Any], folder: Path) -> CheckpointError:
     """What to raise where a config.json is of neither format."""
+    families = " or ".join(FAMILIES.names())
     return CheckpointError(
         f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
-        f"mm_vision_tower (LLaVA's format) nor vision_config with model_type {' or '.join(FAMILIES.names())} (transformers')"
+        f"mm_vision_tower (LLaVA's format) nor vision_config with model_type {families} (transformers')"
     )
 
 

@@ -56,7 +56,9 @@ def transformers_names(file_prefix: str) -> Table:
         file_prefix: Of the tower, see `TowerKind`.
     """
     tower = ("vision_tower.vision_model.", "{tower}")
-    return tuple((f"vision_tower.{file_prefix}", new) if (old, new) == tower else (old, new) for old, new in _PUBLISHED_NAMES)
+    return tuple(
+        (f"vision_tower.{file_prefix}", new) if (old, new) == tower else (old, new) for old, new in _PUBLISHED_NAMES
+    )
 
 
 def tower_root(module_names: Iterable[str]) -> str:

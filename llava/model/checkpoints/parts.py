@@ -17,15 +17,6 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from llava.model.checkpoints.files import (
-    TRAINED_FILE,
-    CheckpointError,
-    open_tensors,
-    projector_file,
-    read_json,
-    resolve_checkpoint,
-    weight_files,
-)
 from llava.kinds.families import family_of
 from llava.kinds.languages import LANGUAGES, language_named
 from llava.kinds.towers import tower_kind
@@ -38,9 +29,15 @@ from llava.model.checkpoints.config_adapter import (
     tower_folder,
     vision_config_from,
 )
-from llava.model.configuration import as_compression
-from llava.model.image_rules import ImageRules
-from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+from llava.model.checkpoints.files import (
+    TRAINED_FILE,
+    CheckpointError,
+    open_tensors,
+    projector_file,
+    read_json,
+    resolve_checkpoint,
+    weight_files,
+)
 from llava.model.checkpoints.lora import (
     adapter_base,
     is_adapter,
@@ -48,8 +45,6 @@ from llava.model.checkpoints.lora import (
     read_adapter,
     read_trained_beside,
 )
-from llava.model.multimodal_encoder import selected_depth
-from llava.model.multimodal_projector import read_projector
 from llava.model.checkpoints.names import (
     LANGUAGE_MODEL_NAMES,
     LLAVA_NAMES,
@@ -60,6 +55,11 @@ from llava.model.checkpoints.names import (
     tower_root,
 )
 from llava.model.checkpoints.stored_tensor import StoredTensor
+from llava.model.configuration import as_compression
+from llava.model.image_rules import ImageRules
+from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+from llava.model.multimodal_encoder import selected_depth
+from llava.model.multimodal_projector import read_projector
 from llava.model.zero3 import without_zero3
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class ModelParts:
     may_start_at_random: tuple[str, ...] = ()
     has_tower: bool = True
     unused: dict[str, StoredTensor] = field(default_factory=dict)
+
 
 def parts_of_checkpoint(
     folder: Path,
@@ -168,7 +169,11 @@ def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     """A whole model of either format."""
     config, processor_folder = read_config(folder)
     root, is_llava = _module_root(config), is_llava_format(raw)
-    state = (to_module_names(_weights(files), LLAVA_NAMES, root) if is_llava else from_transformers_names(_weights(files), root))
+    state = (
+        to_module_names(_weights(files), LLAVA_NAMES, root)
+        if is_llava
+        else from_transformers_names(_weights(files), root)
+    )
     has_tower = not is_llava or any(name.startswith("model.vision_tower.") for name in state)
     if not has_tower:
         state.update(_tower_state(tower_folder(raw, folder, weights=True), config, root))

@@ -9,10 +9,10 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
-from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
-from llava.model.checkpoints.parts import check_tensors, parts_of_checkpoint, set_generation_config
 from llava.model.checkpoints.names import to_file_names, tower_root, transformers_names
+from llava.model.checkpoints.parts import check_tensors, parts_of_checkpoint, set_generation_config
 from llava.model.checkpoints.stored_tensor import StoredTensor
+from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
@@ -51,10 +51,10 @@ class StrictCheckpoints:
         hub = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
         folder = resolve_checkpoint(pretrained_model_name_or_path, **hub) / kwargs.pop("subfolder", "")
         parts = parts_of_checkpoint(folder)
-        wanted = cls.config_class.model_type  # type: ignore[attr-defined]
-        if parts.config.model_type != wanted:
+        found, wanted = parts.config.model_type, cls.config_class.model_type  # type: ignore[attr-defined]
+        if found != wanted:
             raise CheckpointError(
-                f"{pretrained_model_name_or_path}: holds a {parts.config.model_type}, and a {cls.__name__} is a {wanted}"
+                f"{pretrained_model_name_or_path}: holds a {found}, and a {cls.__name__} is a {wanted}"
             )
         parts.config = kwargs.pop("config", None) or parts.config
         store_compression(parts.config, compression)

@@ -73,7 +73,8 @@ def extract_features(
         Features of the B tiles.
 
     Raises:
-        ValueError: Keys or saliency are asked of the embeddings, which no attention made.
+        ValueError: Keys or saliency are asked of the embeddings, which no attention made; or the pixels are of another
+            size than the tower's, which some towers would take without a word.
     """
     core: Any = getattr(tower, "vision_model", tower)  # transformers before 5.20 nests the tower once more
     kind = tower_kind(core.config)
@@ -82,6 +83,13 @@ def extract_features(
     if depth == 0 and not needs.isdisjoint({"keys", "saliency"}):
         raise ValueError("vision_feature_layer selects the embeddings, before any attention; compression needs a layer")
 
+    side = core.config.image_size
+    if pixel_values.shape[-2:] != (side, side):
+        height, width = pixel_values.shape[-2:]
+        raise ValueError(
+            f"pixels are {height} x {width}, and the tower's image_size is {side}; size and crop_size in "
+            "preprocessor_config.json say what the image processor makes"
+        )
     hidden = core.embeddings(pixel_values)  # (B, N, C)
     if kind.embedding_norm is not None:
         hidden = attrgetter(kind.embedding_norm)(core)(hidden)
