@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class Checked:
 class Checks(Dataset[Checked]):
     """The check of one entry at a time."""
 
-    def __init__(self, dataset: LlavaDataset, entries: list[Any], template: PromptTemplate) -> None:
+    def __init__(self, dataset: LlavaDataset, entries: Sequence[Any], template: PromptTemplate) -> None:
         """Keeps what is needed.
 
         Args:
