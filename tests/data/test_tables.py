@@ -202,6 +202,20 @@ def test_several_images_and_none(make, tmp_path):
     assert images_of(dataset.records[0])[1].name.endswith("a.parquet, row 0, image 1")
 
 
+@pytest.mark.parametrize("kind", [pyarrow.binary(), pyarrow.struct([("bytes", pyarrow.binary())])])
+def test_images_without_a_path_beside_them(kind, make, tmp_path):
+    schema = tables.SCHEMA.set(1, pyarrow.field("image", kind))
+    images = [png("red"), None, png("blue", (5, 9))]
+    rows = [
+        row(f"{number}", image and (image["bytes"] if kind == pyarrow.binary() else {"bytes": image["bytes"]}))
+        for number, image in enumerate(images)
+    ]
+    dataset = make(open_records(tables.write_parquet(tmp_path / "a.parquet", rows, schema), V1))
+    assert [dataset[index].image_sizes for index in range(3)] == [[(12, 8)], [], [(5, 9)]]
+    with pytest.raises(ValueError, match="holds no rows"):
+        open_records(tables.write_parquet(tmp_path / "a.parquet", [], schema), V1)
+
+
 def test_what_is_wrong_with_an_image_names_file_and_row(make, tmp_path):
     cut = png("red", (64, 64))
     rows = [

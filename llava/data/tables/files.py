@@ -90,11 +90,13 @@ def parquet_file(path: Path) -> TableFile:
         leaves = [file.schema.column(number).path for number in range(len(file.schema))]
         wanted = [leaf for leaf in leaves if leaf.split(".")[0] in (_CONVERSATIONS, *_OTHER_COLUMNS)]
         own = [leaf for leaf in leaves if leaf.split(".")[0] == column]
-        light = [leaf for leaf in own if not leaf.endswith(".bytes")] or own  # enough to count images
-        parts = [
-            _text(file.read_row_group(group, columns=[*wanted, *light]), column) for group in range(file.num_row_groups)
-        ]
-        text = concat_tables(parts) if parts else _text(file.schema_arrow.empty_table(), column)
+        light = [leaf for leaf in own if not leaf.endswith(".bytes")]  # enough to count images
+        groups = list(range(file.num_row_groups))
+        if own and not light:  # their bytes must be read to count them: not all at once
+            parts = [_text(file.read_row_groups([group], columns=[*wanted, *own]), column) for group in groups]
+        else:
+            parts = [_text(file.read_row_groups(groups, columns=[*wanted, *light]), column)]
+        text = concat_tables(parts)
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a readable parquet file ({error})") from error
     status = path.stat()
