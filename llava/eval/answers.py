@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from llava.eval.answers_key import AnswersKey
-from llava.eval.locks import open_alone
+from llava.locks import open_alone
 
 AnswerRow = dict[str, Any]
 

@@ -108,11 +108,11 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
     from llava.command_line import plain_errors
     from llava.eval.answers import AnswersKeyMismatch
-    from llava.eval.locks import InUseError
     from llava.eval.parallel import leave_group
     from llava.eval.runner import evaluate
     from llava.eval.task_run import LostAnswersError, RunSettings
     from llava.eval.tasks import TaskDataError, get_task
+    from llava.locks import InUseError
     from llava.model.configuration import CompressionConfig
 
     try:

@@ -17,13 +17,13 @@ from llava.eval.answers_key import (
     prompts_fingerprint,
     references_fingerprint,
 )
-from llava.eval.locks import InUseError, only_one
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
+from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all

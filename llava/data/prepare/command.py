@@ -12,8 +12,9 @@ from llava.data.prepare.catalog import DATASETS, DatasetFiles, llava_665k
 from llava.data.prepare.download import Downloader, DownloadError
 from llava.data.prepare.lock import LockFile
 from llava.data.prepare.missing import is_complete, write_reduced, write_report
-from llava.data.prepare.preparation import Preparation, alone_in
+from llava.data.prepare.preparation import Preparation
 from llava.data.records import count_sources, printable, source_table
+from llava.locks import alone_in
 
 _SHOWN = 10
 

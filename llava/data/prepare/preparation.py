@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -265,24 +264,6 @@ class Preparation:
         self.lock.save()
         if self.delete_archives:
             archive.unlink()
-
-
-@contextmanager
-def alone_in(root: Path) -> Iterator[None]:
-    """Keeps a second preparation out of a root.
-
-    Raises:
-        ValueError: One is at work there.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".prepare").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{root}: another preparation is at work there") from None
-        except OSError:  # a network disk without locks
-            pass
-        yield
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from llava.eval.answer_sets import AnswerSet, find_answers, made_alike
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.cache import JudgeCache, cache_key
 from llava.eval.judge.client import JudgeClient, JudgeError, JudgeRefused, Message
-from llava.eval.locks import only_one
 from llava.eval.results import Row, identity, read_results, with_retention, write_json
 from llava.eval.tasks import JudgedTask, Sample, available_tasks, get_task
+from llava.locks import only_one
 
 READ_ATTEMPTS = 3
 """How often a question is put to the judge whose reply holds no grade."""

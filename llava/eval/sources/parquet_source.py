@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from llava.eval.locks import only_one
 from llava.eval.sources.layout import WRITERS
 from llava.eval.sources.parquet import TableFiles, in_folder, on_the_hub
 from llava.eval.sources.table import TABLES
+from llava.locks import only_one
 
 CACHE_VARIABLE = "LLAVA_EVAL_CACHE"
 _DONE = "written.json"
