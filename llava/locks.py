@@ -40,7 +40,7 @@ def alone_in(root: Path) -> Iterator[None]:
 
 
 def open_alone(path: Path) -> TextIO:
-    """Opens a file for appending, which no other process can do in this way until it is closed.
+    """Opens a file for appending and locks it until it is closed.
 
     Raises:
         InUseError: Another process has it open.
@@ -60,7 +60,7 @@ def open_alone(path: Path) -> TextIO:
 
 
 def _lock(stream: TextIO, *, wait: bool) -> bool:
-    """Locks an open file, where the disk can; False if another process has it, and is not to be waited for."""
+    """Locks an open file if the disk has locks; False if another process holds it and `wait` is False."""
     try:
         return lock_descriptor(stream.fileno(), blocking=wait)
     except OSError as error:  # a network disk, say

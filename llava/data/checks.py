@@ -44,7 +44,7 @@ class Checks(Dataset[Checked]):
 
         Args:
             dataset: Of the same entries; without a tokenizer (None) only form and images are checked.
-            entries: As read, of whatever form.
+            entries: As read, valid or not.
             template: What the conversations must fit.
         """
         self.dataset = dataset

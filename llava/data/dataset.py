@@ -143,7 +143,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
                 would make more; None for no limit.
 
         Raises:
-            ValueError: The records name image files but there is no folder, or the config's aspect ratio cannot be had.
+            ValueError: The records name image files but there is no folder, or the config's aspect ratio is unknown.
         """
         check_aspect_ratio(image_config)
         _warn_of_separator(template, tokenizer)
@@ -294,13 +294,13 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
 
 
 def _warn_of_separator(template: PromptTemplate, tokenizer: Any) -> None:
-    """Warns if the model would learn an answer's end letter by letter, and so never the token that ends an answer."""
+    """Warns if the tokenizer splits the separator that ends an answer: the model would not learn to stop."""
     separator = closing_separator(template)
     if tokenizer is None or not separator:
         return
     if tokenizer.convert_tokens_to_ids(separator) in (None, tokenizer.unk_token_id):
         warnings.warn(
             f"{separator!r}, which closes an answer, is no token of this tokenizer: the model would learn its letters "
-            "and never to stop; choose the --version that fits the language model",
+            "and not to stop; choose the --version that fits the language model",
             stacklevel=3,
         )

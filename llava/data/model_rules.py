@@ -97,7 +97,7 @@ def _small_files(path: str | Path) -> Path:
     """The folder of a checkpoint; of one on the Hub, without its weights.
 
     Raises:
-        CheckpointError: It is neither a folder nor a repository that can be had.
+        CheckpointError: It is neither a folder nor a repository that can be downloaded.
     """
     from llava.model.checkpoints.files import CheckpointError
 

@@ -92,7 +92,7 @@ def check_records(records: Iterable[Any], place: Callable[[int], str], template:
 
 
 def read_entries(path: str | Path, *, keep_bad_lines: bool = False) -> list[tuple[str, Any]]:
-    """Reads a JSON list or a JSONL file, whatever its entries are: (place, entry) pairs.
+    """Reads a JSON list or a JSONL file as (place, entry) pairs, and checks no entry.
 
     Args:
         path: JSONL if it ends so.

@@ -34,7 +34,7 @@ def open_records(data_path: str | Path, template: PromptTemplate, cache: str | P
 def open_entries(
     data_path: str | Path, cache: str | Path | None = None, *, keep_bad_lines: bool = False
 ) -> tuple[Sequence[Any], Callable[[int], str]]:
-    """Opens the data, whatever its entries are.
+    """Opens the data and checks no entry.
 
     Args:
         data_path: As for `open_records`.

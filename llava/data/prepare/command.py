@@ -124,9 +124,7 @@ def _prepare(preparation: Preparation, *, drop_missing: bool) -> int:
     report = annotations.with_suffix(".missing.json")
     write_report(report, missing, failed)
     if failed or missing:
-        print(
-            f"could not be had: {len(failed)} files, {len(missing):,} images; all of them in {report}", file=sys.stderr
-        )
+        print(f"missing: {len(failed)} files, {len(missing):,} images; {report} lists them", file=sys.stderr)
         for name, reason in [*failed.items(), *missing.items()][:_SHOWN]:
             print(printable(f"  {name}: {reason}"), file=sys.stderr)
     if drop_missing:

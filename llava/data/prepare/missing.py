@@ -45,7 +45,7 @@ def is_complete(record: Any, missing: Mapping[str, str]) -> bool:
 
 
 def write_report(path: Path, missing: Mapping[str, str], failed: Mapping[str, str]) -> None:
-    """Writes what could not be had: `{"images": {path: reason}, "files": {path: reason}}`; nothing removes the file."""
+    """Writes what is missing: `{"images": {path: reason}, "files": {path: reason}}`; removes the file if nothing is."""
     if not missing and not failed:
         path.unlink(missing_ok=True)
         return
