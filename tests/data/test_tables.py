@@ -26,6 +26,7 @@ from llava.data.templates import get_template
 from llava.data.validate import main as validate
 from llava.model.builder import load_pretrained_model
 from tests.data import tables
+from tests.data.hub_server import COMMIT, NAME, serving_dataset
 
 V1 = get_template("v1")
 KINDS = ["parquet", "shards", "pattern", "arrow", "saved", "copied", "several", "several saved", "paths"]
@@ -329,35 +330,77 @@ def test_names_on_the_hub():
         open_records("a/b", V1)
 
 
-def test_what_the_hubs_cache_holds_is_trained_on_offline(records, oracle_dir, tmp_path):
-    """The Hub's cache as `hf download` leaves it; a config is a folder that the README names."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "home/hub/datasets--owner--name"
-    snapshot = repository / "snapshots" / commit
+OPEN = """
+import json, sys
+from llava.data.source import open_records
+from llava.data.templates import get_template
+
+for name in sys.argv[1:]:
+    try:
+        records = open_records(name, get_template("v1"))
+        print(json.dumps([[record["id"] for record in records], records.place(0)]))
+    except ValueError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def ask_hub(folder: Path, *names: str, **changes: str) -> list:
+    """What a process with its own cache opens by these names: the ids and the place of the first row, or why not."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_CACHE", "HF_TOKEN")}
+    environment |= {"HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://0.0.0.0", **changes}
+    command = [sys.executable, "-c", OPEN, *names]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_datasets_of_the_hub(records, oracle_dir, tmp_path):
     rows = tables.rows_of(records, oracle_dir / "images")
-    tables.write_parquet(snapshot / "one/train-00000-of-00001.parquet", rows[:2])
-    tables.write_parquet(snapshot / "two/train-00000-of-00001.parquet", rows[2:])
-    entry = "- config_name: {0}\n  data_files:\n  - split: train\n    path: {0}/train-*\n"
-    readme = "---\nconfigs:\n" + entry.format("one") + entry.format("two") + "---\n"
-    (snapshot / "README.md").write_text(readme)
-    (repository / "refs").mkdir()
-    (repository / "refs/main").write_text(commit)
-    code = "import sys, json; from llava.data.source import open_records\n"
-    code += "from llava.data.templates import get_template\n"
-    code += "records = open_records(sys.argv[1], get_template('v1'))\n"
-    code += "print(json.dumps([[record['id'] for record in records], records.place(0)]))"
-    offline = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    offline.pop("HF_HUB_CACHE", None)
+    repository = tmp_path / "repository"
+    tables.write_parquet(repository / "first/part.parquet", rows[:2])
+    tables.write_shards(repository / "second", rows[2:])
+    tables.write_parquet(repository / "second/data/test-00000-of-00001.parquet", rows[:1])
+    (repository / "README.md").write_text(
+        "---\nconfigs:\n- config_name: first\n  data_files: first/*\n"
+        "- config_name: second\n  data_files:\n"
+        "  - split: train\n    path: second/data/train-*\n  - split: test\n    path: second/data/test-*\n---\n"
+    )
 
-    def ask(name: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, name], capture_output=True, text=True, env=offline, check=False
+    def ask(*names: str, **changes: str) -> list:
+        return ask_hub(tmp_path, *names, **changes)
+
+    with serving_dataset(repository) as hub:
+        name = f"hf:{NAME}/second"
+        found, pinned, no_config, no_split, gone = ask(
+            name, f"{name}:train@{COMMIT}", f"hf:{NAME}", f"{name}:dev", "hf:owner/gone", HF_ENDPOINT=hub.url
         )
+    assert found == pinned and found[0] == [record["id"] for record in records[2:]]
+    assert f"snapshots/{COMMIT}/second/data/train-00000-of-00002.parquet, row 0" in found[1]
+    assert {file for file in hub.sent if file != "README.md"} == {
+        f"second/data/train-{number:05d}-of-00002.parquet" for number in range(2)
+    }
+    assert "Config name is missing" in no_config and "'first', 'second'" in no_config
+    assert f"{NAME} has no split 'dev', but: train, test. Name one as hf:OWNER/NAME" in no_split
+    assert "owner/gone" in gone and "doesn't exist on the Hub" in gone
+    assert not list((tmp_path / "home").rglob("*.arrow"))
 
-    for name in ("hf:owner/name/two", f"hf:owner/name/two:train@{commit}"):
-        done = ask(name)
-        assert done.returncode == 0, done.stderr
-        ids, place = json.loads(done.stdout)
-        assert ids == [record["id"] for record in records[2:]] and f"snapshots/{commit}/two/train-" in place
-    assert "ValueError: hf:owner/gone: " in ask("hf:owner/gone").stderr
-    assert "'one', 'two'" in ask("hf:owner/name").stderr
+    snapshot = next((tmp_path / "home").rglob(COMMIT))
+    other_config, by_path = ask(name, f"{snapshot}/second/data/*.parquet", HF_HUB_OFFLINE="1")
+    assert f"offline, name the files themselves, such as {snapshot}/**/*.parquet" in other_config
+    assert by_path == found
+
+
+def test_a_dataset_in_the_hubs_cache_needs_no_hub(records, oracle_dir, tmp_path):
+    repository = tables.write_shards(tmp_path / "repository", tables.rows_of(records, oracle_dir / "images"))
+    name = f"hf:{NAME}"
+    with serving_dataset(repository) as hub:
+        (found,) = ask_hub(tmp_path, name, HF_ENDPOINT=hub.url)
+    assert ask_hub(tmp_path, name, f"{name}@{COMMIT}", HF_HUB_OFFLINE="1") == [found, found]
+    next((tmp_path / "home").rglob("train-00001-of-00002.parquet")).unlink()
+    assert "train-00001-of-00002.parquet is missing" in ask_hub(tmp_path, name, HF_HUB_OFFLINE="1")[0]
+
+
+@pytest.mark.slow
+def test_a_hub_out_of_reach_is_told_in_a_line(tmp_path):
+    (unreachable,) = ask_hub(tmp_path, f"hf:{NAME}")  # the client tries for half a minute
+    assert "HF_HUB_OFFLINE=1 takes what is in the Hub's cache" in unreachable and "\n" not in unreachable

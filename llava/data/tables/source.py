@@ -20,6 +20,7 @@ _HUB_PREFIX = "hf:"
 _HUB_NAME = re.compile(
     r"hf:(?P<name>[^/:@]+/[^/:@]+)(?:/(?P<config>[^:@]+))?(?::(?P<split>[^:@]+))?(?:@(?P<revision>[^:@]+))?"
 )
+_README = "README.md"  # names configs and splits
 _SUFFIXES = (".parquet", ".arrow")
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 
@@ -125,18 +126,32 @@ def _files_on_hub(wanted: HubName) -> list[Path]:
 
     try:
         if constants.HF_HUB_OFFLINE:
-            return _files_in_folder(snapshot(wanted.revision), wanted.config, wanted.split)
+            return _files_in_cache(snapshot(wanted.revision, allow_patterns=[_README]), wanted)
         found = _data_files(wanted.name, wanted.config, wanted.split, wanted.revision)
         _suffix_of(wanted.name, found)  # before anything large is downloaded
         resolved: list[Any] = [HfFileSystem().resolve_path(name) for name in found]
         names = [file.path_in_repo for file in resolved]
-        patterns = ["README.md", *(glob.escape(name) for name in names)]  # the README names the splits, also offline
+        patterns = [_README, *(glob.escape(name) for name in names)]
         folder = snapshot(resolved[0].revision, allow_patterns=patterns)
-    except OSError as error:  # of the disk, the connection, and huggingface_hub
+    except ValueError:  # says already what is wrong
+        raise
+    except Exception as error:  # of the disk, huggingface_hub, and its HTTP library
         reason = str(error).splitlines()[0]
         raise ValueError(f"hf:{wanted.name}: {reason} (HF_HUB_OFFLINE=1 takes what is in the Hub's cache)") from error
     logger.info("%s: %d files of revision %s", wanted.name, len(names), folder.name)
     return [folder / name for name in names]
+
+
+def _files_in_cache(snapshot: Path, wanted: HubName) -> list[Path]:
+    """A split's files of a dataset whose files are all in the Hub's cache.
+
+    Raises:
+        ValueError: Some are missing: those of another config suffice that `datasets` finds none.
+    """
+    try:
+        return _files_in_folder(snapshot, wanted.config, wanted.split)
+    except ValueError as error:
+        raise ValueError(f"{error}; offline, name the files themselves, such as {snapshot}/**/*.parquet") from error
 
 
 def _data_files(place: str, config: str | None, split: str, revision: str | None = None) -> list[str]:
@@ -152,7 +167,8 @@ def _data_files(place: str, config: str | None, split: str, revision: str | None
         with tempfile.TemporaryDirectory() as locks:  # the builder only leaves an empty lock file there
             builder = load_dataset_builder(place, config, revision=revision, cache_dir=locks)
     except (DatasetNotFoundError, ValueError, FileNotFoundError) as error:
-        raise ValueError(f"{place}: {str(error).splitlines()[0]}") from error
+        reason = " ".join(str(error).splitlines()[:2])  # the second line lists the configs
+        raise ValueError(f"{place}: {reason}") from error
     splits: dict[str, list[str]] = dict(builder.config.data_files or {})
     if split not in splits:
         there = ", ".join(splits) or "none"
