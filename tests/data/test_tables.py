@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,17 @@ def test_samples_are_those_of_the_json_in_its_order(kind, write, make, records, 
         assert list(cache.rglob("*.arrow"))
     elif "saved" not in kind and kind != "arrow":
         assert not list(tmp_path.rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("kind", ["shards", "several", "saved", "arrow"])
+def test_what_is_sent_to_another_process_holds_no_images(kind, write, tmp_path):
+    records = open_records(write(kind)[0], V1)
+    images = [image for record in records for image in images_of(record)]
+    content = [image.read() for image in images]
+    sent = pickle.dumps(records)  # as to the workers where processes are not forked
+    assert content and not any(part[-40:] in sent for part in content)
+    again = [image for record in pickle.loads(sent) for image in images_of(record)]
+    assert again == images and [image.read() for image in again] == content
 
 
 def test_no_copy_lands_in_the_cache_of_datasets(write, tmp_path):

@@ -31,6 +31,7 @@ class TableRecords(Sequence[Record]):
         """
         self.files = list(files)
         self._ends = list(accumulate(len(file) for file in files))
+        self._whole = self
         self._indices: Sequence[int] = range(self._ends[-1]) if indices is None else indices
         if not self._ends[-1]:
             raise ValueError(f"{files[0].name} holds no rows")
@@ -56,7 +57,9 @@ class TableRecords(Sequence[Record]):
 
     def select(self, indices: Sequence[int]) -> TableRecords:
         """Some of these rows; nothing is copied."""
-        return TableRecords(self.files, [self._indices[index] for index in indices])
+        part = TableRecords(self.files, [self._indices[index] for index in indices])
+        part._whole = self._whole
+        return part
 
     def place(self, index: int) -> str:
         """File and row of an entry, for messages."""
@@ -68,9 +71,13 @@ class TableRecords(Sequence[Record]):
         """Whether images lie beside the table, in `--image_folder`."""
         return any("image" in file.text.column_names for file in self.files)
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """A hash of ids, conversations and numbers of images of the whole table, and of the sizes of its files."""
+        return self._whole._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256(json.dumps([size for file in self.files for size in file.sizes]).encode())
         for file in self.files:
             for batch in file.text.to_batches(max_chunksize=_ROWS_AT_A_TIME):

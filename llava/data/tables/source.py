@@ -7,10 +7,11 @@ import logging
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from llava.data.tables.records import TableRecords
+from llava.data.tables.arrow import arrow_file, copied_parquet, saved_dataset
+from llava.data.tables.parquet import RecentGroups, parquet_file
+from llava.data.tables.records import TableRecords
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,6 @@ def open_table(data_path: str | Path, cache: str | Path | None = None) -> TableR
     Raises:
         ValueError: There is no such table, or it has no conversations; the message names the file.
     """
-    from llava.data.tables.files import arrow_file, copied_parquet, parquet_file, saved_dataset
-    from llava.data.tables.records import TableRecords
-
     text = str(data_path)
     if text.startswith(_HUB_PREFIX):
         files = _files_on_hub(HubName.parse(text))
@@ -91,7 +89,8 @@ def open_table(data_path: str | Path, cache: str | Path | None = None) -> TableR
         return TableRecords([arrow_file(file) for file in files])
     if cache is not None:
         return TableRecords([copied_parquet(files, Path(cache))])
-    return TableRecords([parquet_file(file) for file in files])
+    recent = RecentGroups()
+    return TableRecords([parquet_file(file, recent) for file in files])
 
 
 def _suffix_of(place: str, names: list[str]) -> str:
