@@ -9,7 +9,7 @@ import torch
 
 from llava.data.dataset import ImageSize, LlavaDataset, Skipped, TrainingSample
 from llava.data.feature_cache import FeatureReader
-from llava.data.records import image_names
+from llava.data.records import images_of
 from llava.model.vision_tokens import VisionTokens
 
 
@@ -65,13 +65,10 @@ class CachedDataset(LlavaDataset):
     def load_images(self, record: dict[str, Any]) -> list[Any] | Skipped:
         """What the cache knows of the images of an entry."""
         images = []
-        for name in image_names(record):
+        for image in images_of(record):
+            name = image if isinstance(image, str) else image.name
             entry = self.features.entry(name)
-            if entry.problem:
-                assert self.image_folder is not None
-                return Skipped(entry.problem, str(self.image_folder / name))
-            if self.is_too_large(entry.size):
-                assert self.image_folder is not None
-                return Skipped("image too large", str(self.image_folder / name))
+            if entry.problem or self.is_too_large(entry.size):
+                return Skipped(entry.problem or "image too large", self.name_of(image))
             images.append(CachedImage(name, entry.size))
         return images

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +39,12 @@ class Checked:
 class Checks(Dataset[Checked]):
     """The check of one entry at a time."""
 
-    def __init__(self, dataset: LlavaDataset, entries: list[Any], template: PromptTemplate) -> None:
+    def __init__(self, dataset: LlavaDataset, entries: Sequence[Any], template: PromptTemplate) -> None:
         """Keeps what is needed.
 
         Args:
             dataset: Of the same entries; without a tokenizer (None) only form and images are checked.
-            entries: As read, of whatever form.
+            entries: As read, valid or not.
             template: What the conversations must fit.
         """
         self.dataset = dataset

@@ -1,4 +1,4 @@
-"""LLaVA's instruction JSON as a lazy map-style dataset."""
+"""Conversations and images, from JSON or a table, as a lazy map-style dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.model_rules import check_aspect_ratio
-from llava.data.records import image_names, printable, read_records, turns_of
+from llava.data.records import ImageRef, StoredImage, images_of, printable, read_records, turns_of
+from llava.data.source import names_files
 from llava.data.templates import PromptTemplate, closing_separator, encode_spans
 from llava.images.processing import (
     DEFAULT_MAX_PIXELS,
@@ -37,7 +38,7 @@ __all__ = [
     "TrainingSample",
     "SampleError",
     "Skipped",
-    "image_names",
+    "images_of",
     "read_records",
     "turns_of",
 ]
@@ -89,7 +90,7 @@ class Skipped:
     Attributes:
         reason: `undecodable image`, `image too large` (more pixels than the limit, by its header or once it is padded
             or scaled), or `NO_TARGETS` after truncation.
-        name: The image's path, or the sample's id.
+        name: The image's path or its row in a table, or the sample's id.
     """
 
     reason: str
@@ -130,7 +131,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         """Keeps what is needed; opens nothing.
 
         Args:
-            records: Of `read_records`.
+            records: Of `llava.data.source.open_records`.
             tokenizer: Of `llava.prompts.tokenization.load_tokenizer`.
             template: Of `llava.data.templates.get_template`.
             image_processor: Of `load_pretrained_model`.
@@ -142,11 +143,11 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
                 would make more; None for no limit.
 
         Raises:
-            ValueError: There are images but no folder, or the config's aspect ratio cannot be had.
+            ValueError: The records name image files but there is no folder, or the config's aspect ratio is unknown.
         """
         check_aspect_ratio(image_config)
         _warn_of_separator(template, tokenizer)
-        if image_folder is None and any(image_names(record) for record in records):
+        if image_folder is None and names_files(records):
             raise ValueError("the data name images, so --image_folder must be given")
         self.records = records
         self.tokenizer = tokenizer
@@ -167,7 +168,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         lengths = []
         for record in self.records:
             words = sum(len(turn["value"].split()) for turn in record["conversations"])
-            lengths.append(max(words, 1) if image_names(record) else -max(words, 1))
+            lengths.append(max(words, 1) if images_of(record) else -max(words, 1))
         return lengths
 
     def __getitem__(self, index: int) -> TrainingSample | Skipped:
@@ -208,23 +209,47 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
             SampleError: An image is missing or leaves the folder.
         """
         images: list[Image] = []
-        for name in image_names(record):
-            path = self.path_of(name)
-            where = f"image {path} of sample {record.get('id')!r}"
+        for reference in images_of(record):
+            name = self.name_of(reference)
             try:
-                if not path.is_file():
-                    raise SampleError(f"{where} does not exist", "missing image")
-                image = load_image(path, self.max_pixels)
+                image = load_image(self.encoded(reference, record.get("id")), self.max_pixels)
             except OSError as error:
-                raise SampleError(f"{where} cannot be read: {error.strerror}", "missing image") from error
+                where = f"image {name} of sample {record.get('id')!r}"
+                raise SampleError(f"{where} cannot be read: {error.strerror or error}", "missing image") from error
             except ImageTooLargeError:
-                return Skipped("image too large", str(path))
+                return Skipped("image too large", name)
             except ImageDecodeError:
-                return Skipped("undecodable image", str(path))
+                return Skipped("undecodable image", name)
             if self.is_too_large(image.size):
-                return Skipped("image too large", str(path))
+                return Skipped("image too large", name)
             images.append(image)
         return images
+
+    def encoded(self, image: ImageRef, sample_id: Any) -> Path | bytes:
+        """What an image is decoded from: its file, or its bytes in a table.
+
+        Args:
+            image: Of `images_of`.
+            sample_id: For messages.
+
+        Raises:
+            SampleError: It is missing or leaves the folder.
+            OSError: It cannot be read.
+        """
+        if isinstance(image, StoredImage):
+            content = image.read()
+            if content is None:
+                message = f"image {image.name} of sample {sample_id!r} is not in the table, which only names it"
+                raise SampleError(f"{message}; save the table with its images embedded", "missing image")
+            return content
+        path = self.path_of(image)
+        if not path.is_file():
+            raise SampleError(f"image {path} of sample {sample_id!r} does not exist", "missing image")
+        return path
+
+    def name_of(self, image: ImageRef) -> str:
+        """An image's path, or its row in a table, for messages."""
+        return image.name if isinstance(image, StoredImage) else str(Path(self.image_folder or "", image))
 
     def is_too_large(self, size: ImageSize) -> bool:
         """Whether more pixels than the limit would be made of an image of this size (w, h)."""
@@ -239,7 +264,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
             ValueError: The conversation does not fit the template.
         """
         spans = self.template.spans(turns_of(record))
-        return encode_spans(spans, self.tokenizer, has_image=bool(image_names(record)))
+        return encode_spans(spans, self.tokenizer, has_image=bool(images_of(record)))
 
     def _cut(self, ids: Sequence[int], sizes: list[ImageSize]) -> tuple[int, int]:
         """How many of the ids fit, and the tokens of all; an image that starts in time is kept, the model cuts it."""
@@ -269,13 +294,13 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
 
 
 def _warn_of_separator(template: PromptTemplate, tokenizer: Any) -> None:
-    """Warns if the model would learn an answer's end letter by letter, and so never the token that ends an answer."""
+    """Warns if the tokenizer splits the separator that ends an answer: the model would not learn to stop."""
     separator = closing_separator(template)
     if tokenizer is None or not separator:
         return
     if tokenizer.convert_tokens_to_ids(separator) in (None, tokenizer.unk_token_id):
         warnings.warn(
             f"{separator!r}, which closes an answer, is no token of this tokenizer: the model would learn its letters "
-            "and never to stop; choose the --version that fits the language model",
+            "and not to stop; choose the --version that fits the language model",
             stacklevel=3,
         )

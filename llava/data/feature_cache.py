@@ -1,6 +1,6 @@
 """Vision tokens on disk: what a frozen tower and compressor make of an image is computed once.
 
-A folder holds `key.json`, which says what made the tokens, and for each process that ever wrote a pair of files: raw
+A folder holds `key.json`, which says what made the tokens, and a pair of files for each process that wrote: raw
 numbers in `*.bin`, and `*.jsonl`, whose lines say what lies where. No file is written by two processes, and none is
 written again later. A line is written after its numbers are on the disk; what a crash leaves of a line is ignored.
 
@@ -33,11 +33,11 @@ class CacheKeyError(ValueError):
 
 
 class FileStamp(NamedTuple):
-    """By which an unchanged file is recognised without opening it.
+    """What recognises an unchanged image without opening it.
 
     Attributes:
-        path: Absolute, since folders of different data sets name different images alike.
-        num_bytes: -1 for a file that is gone.
+        path: Absolute, since folders of different data sets name different images alike; in a table, file and row.
+        num_bytes: Of the file or table; -1 if it is missing.
         mtime_ns: Time of change.
     """
 
@@ -193,7 +193,7 @@ class FeatureCache:
         """The names of files that are not in the cache, or have changed since.
 
         Args:
-            stamps: By name; a file that is gone is known if it never had but one content.
+            stamps: By name; a missing file is known if only one content was ever seen at its path.
         """
         return [name for name, stamp in stamps.items() if not self._holds(stamp)]
 

@@ -94,7 +94,7 @@ def _small_files(path: str | Path) -> Path:
     """The folder of a checkpoint; of one on the Hub, without its weights.
 
     Raises:
-        CheckpointError: It is neither a folder nor a repository that can be had.
+        CheckpointError: It is neither a folder nor a repository that can be downloaded.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():

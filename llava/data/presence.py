@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from tqdm.auto import tqdm
 
 from llava.data.dataset import LlavaDataset, SampleError
-from llava.data.records import image_names
+from llava.data.records import images_of
+from llava.data.source import names_files
 
 _THREADS = 16  # a look-up waits for the file system
 
 
 def check_images_exist(dataset: LlavaDataset, *, is_quiet: bool = False) -> None:
-    """Looks at every image file, without opening it.
+    """Looks at every image file, without opening it. Images that lie in a table are there.
 
     Args:
         dataset: Any number of entries.
@@ -22,7 +23,11 @@ def check_images_exist(dataset: LlavaDataset, *, is_quiet: bool = False) -> None
     Raises:
         SampleError: One is missing or leaves the folder; the first one is named, and how many are missing.
     """
-    first_user = {name: record for record in reversed(dataset.records) for name in image_names(record)}
+    if not names_files(dataset.records):
+        return
+    first_user = {
+        name: record for record in reversed(dataset.records) for name in images_of(record) if isinstance(name, str)
+    }
     names = list(first_user)
     with ThreadPoolExecutor(_THREADS) as threads:
         there = threads.map(lambda name: _is_there(dataset, name), names)

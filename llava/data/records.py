@@ -1,9 +1,14 @@
-"""LLaVA's instruction JSON: reading it, and what an entry must be to be trained on. Opens no image, needs no torch."""
+"""Entries of LLaVA's form: reading them from JSON, and what one must be to be trained on. Needs no torch.
+
+A sequence of entries comes from JSON (here) or from a table (`llava.data.tables`). Both name their images in `image`:
+JSON by paths, a table by `StoredImage`; either is opened when its sample is made.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +17,26 @@ from llava.data.templates import PromptTemplate, Turn, move_images_to_front
 Record = dict[str, Any]
 TEXT_ONLY = "text"
 _ROLES = ("human", "gpt")
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image that lies in a table.
+
+    Attributes:
+        name: File and row, for messages; no two images have the same.
+        num_bytes: Size of the table's files.
+        mtime_ns: Their time of change.
+        read: Gives the encoded image; None if the table holds only a name in its place.
+    """
+
+    name: str
+    num_bytes: int
+    mtime_ns: int
+    read: Callable[[], bytes | None] = field(repr=False, compare=False)
+
+
+ImageRef = str | StoredImage
 
 
 class Problem(NamedTuple):
@@ -42,18 +67,32 @@ def read_records(path: str | Path, template: PromptTemplate) -> list[Record]:
     Raises:
         ValueError: The file or one of its entries is not of this form; names it.
     """
-    path = Path(path)
     entries = read_entries(path)
-    for place, record in entries:
+    records = [record for _, record in entries]
+    check_records(records, lambda index: f"{path}, {entries[index][0]}", template)
+    return records
+
+
+def check_records(records: Iterable[Any], place: Callable[[int], str], template: PromptTemplate) -> None:
+    """Refuses data of which an entry cannot be trained on.
+
+    Args:
+        records: The entries.
+        place: Where an entry stands, by its index.
+        template: What the conversations must fit.
+
+    Raises:
+        ValueError: Names the first such entry and what is wrong.
+    """
+    for index, record in enumerate(records):
         problem = problem_of(record, template)
         if problem:
             name = record.get("id") if isinstance(record, dict) else None
-            raise ValueError(f"{path}, {place} (id {name!r}): {problem.message}")
-    return [record for _, record in entries]
+            raise ValueError(f"{place(index)} (id {name!r}): {problem.message}")
 
 
 def read_entries(path: str | Path, *, keep_bad_lines: bool = False) -> list[tuple[str, Any]]:
-    """Reads a JSON list or a JSONL file, whatever its entries are: (place, entry) pairs.
+    """Reads a JSON list or a JSONL file as (place, entry) pairs, and checks no entry.
 
     Args:
         path: JSONL if it ends so.
@@ -64,7 +103,7 @@ def read_entries(path: str | Path, *, keep_bad_lines: bool = False) -> list[tupl
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file")
+        raise FileNotFoundError(f"{path} is not a file; docs/data.md says how tables and datasets of the Hub are named")
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark in front
         entries = _json_lines(text, keep_bad_lines) if path.suffix == ".jsonl" else json.loads(text)
@@ -121,7 +160,9 @@ def problem_of(record: Any, template: PromptTemplate | None) -> Problem | None:
             return Problem("schema", f"a turn must be {{'from': 'human' or 'gpt', 'value': text}}, got {turn!r:.200}")
         if not is_text(turn["value"]):
             return Problem("schema", f"a turn holds half of a surrogate pair, which is no character: {turn!r:.200}")
-    for name in image_names(record):
+    for name in images_of(record):
+        if isinstance(name, StoredImage):
+            continue
         if not isinstance(name, str) or not name or "\0" in name or not is_text(name) or _leaves_folder(Path(name)):
             return Problem("image path", f"image {name!r} must be a path inside --image_folder")
     try:
@@ -157,8 +198,8 @@ def _leaves_folder(path: Path) -> bool:
     return path.is_absolute() or ".." in path.parts
 
 
-def image_names(record: Record) -> list[str]:
-    """The images of an entry: `image` is absent, null, a path, or a list of paths."""
+def images_of(record: Record) -> list[ImageRef]:
+    """The images of an entry: `image` is absent, null, one, or a list; a path or what a table holds."""
     image = record.get("image")
     if image is None:
         return []
@@ -174,16 +215,21 @@ def turns_of(record: Record) -> list[Turn]:
     turns = [Turn(turn["from"], turn["value"]) for turn in record["conversations"]]
     if turns and turns[0].role == "gpt":
         turns = turns[1:]
-    num_images = len(image_names(record))
+    num_images = len(images_of(record))
     return move_images_to_front(turns, num_images) if num_images else turns
 
 
 def source_of(record: Any) -> str:
-    """Where an entry comes from: the first folder of its (first) image's path, `text` if it has no image."""
-    names = image_names(record) if isinstance(record, dict) else []
-    if not names:
+    """Where an entry comes from: the first folder of its (first) image's path, `text` if it has no image.
+
+    A table says it in the column `data_source`, where it has one.
+    """
+    images = images_of(record) if isinstance(record, dict) else []
+    if not images:
         return TEXT_ONLY
-    folders = Path(str(names[0])).parts[:-1]
+    if isinstance(images[0], StoredImage):
+        return str(record.get("data_source", "(table)"))
+    folders = Path(str(images[0])).parts[:-1]
     return folders[0] if folders else "(no folder)"
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from llava.command_line import CommandParser, plain_errors
 from llava.data.records import count_sources, read_entries, source_of, source_table, write_records
+from llava.data.tables.records import TableRecords
+from llava.data.tables.source import is_table
 
 
 def subset_indices(num_samples: int, fraction: float, seed: int) -> list[int]:
@@ -83,7 +85,7 @@ def subset_manifest(
     drawn = count_sources(records[index] for index in indices)
     return {
         "data_path": Path(data_path).name,
-        "sha256": hash_file(Path(data_path)),
+        "sha256": content_hash(data_path, records),
         "num_samples": len(records),
         "fraction": fraction,
         "seed": seed,
@@ -109,6 +111,11 @@ def hash_file(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(data_path: str | Path, records: Sequence[Any]) -> str:
+    """What a data set is known by: the SHA-256 of its JSON file, or that of a table (`TableRecords.sha256`)."""
+    return records.sha256 if isinstance(records, TableRecords) else hash_file(Path(data_path))
 
 
 def remake(data_path: str | Path, records: Sequence[Any], manifest: Any) -> list[Any]:
@@ -175,6 +182,10 @@ def _write_subset(arguments: argparse.Namespace) -> None:
     """
     data, output = arguments.data, arguments.output
     manifest_path = arguments.manifest or output.with_suffix(".manifest.json")
+    if is_table(data):
+        raise ValueError(
+            f"{data} is a table, and a subset is written as JSON; --data_fraction of training draws from it"
+        )
     _refuse_overwriting(data, output, manifest_path, arguments.from_manifest)
     records = [record for _, record in read_entries(data)]
     if any(not isinstance(record, dict) for record in records):

@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from llava.command_line import CommandParser, add_shared, compression_option
 from llava.constants import DEFAULT_MAX_PIXELS
-from llava.data.records import read_entries
+from llava.data.source import open_entries
+from llava.data.subset import content_hash
+from llava.data.tables.source import is_table
 from llava.data.templates import PromptTemplate, get_template
 from llava.data.validation_report import Findings, summary
 
@@ -43,13 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.report.resolve() == arguments.data_path.resolve():
                 raise ValueError(f"--report {arguments.report} would overwrite the data; choose another name")
             arguments.report.open("a").close()  # fails before the work, not after it
-        entries = _read(arguments.data_path, findings)
-        checks = _make_checks(arguments, [entry for _, entry in entries], template)
+        entries, place = _read(arguments, findings)
+        checks = _make_checks(arguments, entries, template)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _BAD_COMMAND
-    _check(checks, [place for place, _ in entries], findings, arguments.workers)
-    report = findings.report(arguments.data_path, _options(arguments))
+    _check(checks, place, findings, arguments.workers)
+    sha256 = content_hash(arguments.data_path, entries)
+    report = findings.report(arguments.data_path, sha256, _options(arguments))
     if arguments.report is not None:
         arguments.report.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(summary(report))
@@ -59,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser("llava.data.validate", __doc__)
     add = parser.add_argument
-    add("--data-path", type=Path, required=True, help="LLaVA's JSON (or JSONL)")
+    add("--data-path", type=Path, required=True, help="LLaVA's JSON (or JSONL), or a table, as docs/data.md says")
+    add("--data-cache", type=Path, help="folder for an Arrow copy of parquet files; default: they are read in place")
     add("--image-folder", type=Path, help="where the paths of the images begin")
     model = parser.add_mutually_exclusive_group()
     add_shared(model, "--model-path", help="LLaVA checkpoint: its tokenizer and token counts; no weights are loaded")
@@ -94,7 +98,7 @@ def _whole(least: int) -> Callable[[str], int]:
     return whole
 
 
-def _make_checks(arguments: argparse.Namespace, entries: list[Any], template: PromptTemplate) -> Checks:
+def _make_checks(arguments: argparse.Namespace, entries: Sequence[Any], template: PromptTemplate) -> Checks:
     """The checks that the flags ask for.
 
     Raises:
@@ -117,7 +121,7 @@ def _make_checks(arguments: argparse.Namespace, entries: list[Any], template: Pr
     else:
         rules = ModelRules(None, lambda sizes: [arguments.visual_tokens] * len(sizes))
     dataset = LlavaDataset(
-        [entry if isinstance(entry, dict) else {} for entry in entries],
+        entries if is_table(arguments.data_path) else [entry if isinstance(entry, dict) else {} for entry in entries],
         tokenizer=rules.tokenizer,
         template=template,
         image_processor=None,
@@ -130,25 +134,28 @@ def _make_checks(arguments: argparse.Namespace, entries: list[Any], template: Pr
     return Checks(dataset, entries, template)
 
 
-def _read(data_path: Path, findings: Findings) -> list[tuple[str, Any]]:
-    """The entries; none, and a finding, if the file is no data file.
+def _read(arguments: argparse.Namespace, findings: Findings) -> tuple[Sequence[Any], Callable[[int], str]]:
+    """The entries and their places; none, and a finding, if the file is no data file.
 
     Raises:
         OSError: There is no such file.
+        ValueError: There is no such table.
     """
     try:
-        return read_entries(data_path, keep_bad_lines=True)
+        return open_entries(arguments.data_path, arguments.data_cache, keep_bad_lines=True)
     except ValueError as error:
-        findings.add_unreadable(data_path, str(error))
-        return []
+        if is_table(arguments.data_path):
+            raise
+        findings.add_unreadable(arguments.data_path, str(error))
+        return [], str
 
 
-def _check(checks: Checks, places: list[str], findings: Findings, num_workers: int) -> None:
+def _check(checks: Checks, place: Callable[[int], str], findings: Findings, num_workers: int) -> None:
     from llava.data.checks import check_all
 
     results = check_all(checks, num_workers)
     for result in tqdm(results, total=len(checks), desc="validating", unit=" entries", mininterval=1.0):
-        findings.add(places[result.index], checks.entries[result.index], result)
+        findings.add(place(result.index), checks.entries[result.index], result)
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

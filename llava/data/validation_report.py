@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.data.records import printable, source_of, source_table
-from llava.data.subset import hash_file
 
 if TYPE_CHECKING:
     from llava.data.checks import Checked
@@ -58,14 +57,20 @@ class Findings:
         self.bad[str(data_path)] += 1
         self.problems["file"] = [{"place": str(data_path), "id": None, "message": message}]
 
-    def report(self, data_path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+    def report(self, data_path: Path, sha256: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything, ready for JSON.
+
+        Args:
+            data_path: As the command line has it.
+            sha256: Of `content_hash`.
+            options: The other flags.
+        """
         duplicates = {identity: count for identity, count in self.ids.items() if count > 1}
         widths, heights = [width for width, _ in self.pixels], [height for _, height in self.pixels]
         return {
             "version": 1,
             "data_path": str(data_path),
-            "sha256": hash_file(data_path),
+            "sha256": sha256,
             "options": dict(options),
             "num_entries": sum(self.samples.values()),
             "num_bad": sum(self.bad.values()),

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from llava.eval.answers_key import AnswersKey
-from llava.eval.locks import open_alone
 from llava.eval.whole_files import json_lines, read_json_lines, write_whole
+from llava.locks import open_alone
 
 AnswerRow = dict[str, Any]
 

@@ -106,11 +106,11 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     import torch
 
     from llava.eval.answers import AnswersKeyMismatch
-    from llava.eval.locks import InUseError
     from llava.eval.parallel import leave_group
     from llava.eval.runner import evaluate
     from llava.eval.task_run import LostAnswersError, RunSettings
     from llava.eval.tasks import TaskDataError, get_task
+    from llava.locks import InUseError
     from llava.model.configuration import CompressionConfig
 
     try:

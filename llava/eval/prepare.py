@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         return _print_plan(names, args)
     with plain_errors():
-        from llava.data.prepare.preparation import alone_in
+        from llava.locks import alone_in
 
         try:
             with alone_in(args.root):

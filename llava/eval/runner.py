@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llava.eval.data_place import DataPlace
-from llava.eval.locks import only_one
 from llava.eval.results import identity, read_results, write_results
 from llava.eval.task_run import RunSettings, TaskResult, TaskRun
 from llava.eval.tasks import Task, TaskDataError
 from llava.inference import Inference
+from llava.locks import only_one
 from llava.model.configuration import CompressionConfig
 
 __all__ = ["RunSettings", "TaskResult", "evaluate"]

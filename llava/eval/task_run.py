@@ -31,7 +31,6 @@ from llava.eval.answers_key import (
     prompts_fingerprint,
     references_fingerprint,
 )
-from llava.eval.locks import InUseError, only_one
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
@@ -39,6 +38,7 @@ from llava.eval.tasks import LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
 from llava.kinds import plugin_records
+from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
 from llava.results.rows import main_value
 from llava.results.task_facts import FIELD

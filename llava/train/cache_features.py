@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from llava.data.cached_dataset import CachedDataset
 from llava.data.dataset import LlavaDataset, SampleError
 from llava.data.feature_cache import FeatureCache, FeatureReader, FeatureWriter, FileStamp, TokenFormat
-from llava.data.records import image_names
+from llava.data.records import ImageRef, images_of
 from llava.images.processing import ImageDecodeError, ImageTooLargeError, load_image, process_images
 from llava.kinds import plugin_records
 from llava.model.anyres import TileLayout
@@ -163,12 +163,21 @@ def _whole_tower(tower: torch.nn.Module, device: torch.device) -> Iterator[None]
 # ---- what is missing ----
 
 
-def stamps_of(dataset: LlavaDataset) -> dict[str, FileStamp]:
-    """The image files of a dataset by name, unopened."""
-    names = list(dict.fromkeys(name for record in dataset.records for name in image_names(record)))
+def stamps_of(dataset: LlavaDataset, images: Mapping[str, ImageRef]) -> dict[str, FileStamp]:
+    """By which images are recognised, by name, unopened; those of a table by its own size and time of change."""
+
+    def stamp(image: ImageRef) -> FileStamp:
+        if isinstance(image, str):
+            return FileStamp.of(dataset.path_of(image))
+        return FileStamp(image.name, image.num_bytes, image.mtime_ns)
 
     with ThreadPoolExecutor(_STAT_THREADS) as threads:
-        return dict(zip(names, threads.map(lambda name: FileStamp.of(dataset.path_of(name)), names), strict=True))
+        return dict(zip(images, threads.map(stamp, images.values()), strict=True))
+
+
+def _images_by_name(dataset: LlavaDataset) -> dict[str, ImageRef]:
+    images = (image for record in dataset.records for image in images_of(record))
+    return {image if isinstance(image, str) else image.name: image for image in images}
 
 
 @dataclass(frozen=True)
@@ -186,11 +195,11 @@ def _plan(cache: FeatureCache, dataset: LlavaDataset) -> _Plan:
         SampleError: One is missing that the cache does not know either.
         ValueError: The disk is too small.
     """
-    stamps = stamps_of(dataset)
+    stamps = stamps_of(dataset, _images_by_name(dataset))
     unknown = cache.lacks(stamps)
     missing = next((name for name in unknown if stamps[name].is_gone), None)
     if missing is not None:
-        record = next(record for record in dataset.records if missing in image_names(record))
+        record = next(record for record in dataset.records if missing in images_of(record))
         message = f"image {dataset.path_of(missing)} of sample {record.get('id')!r} does not exist"
         raise SampleError(message, "missing image")
     gone = [name for name, stamp in stamps.items() if stamp.is_gone]
@@ -223,8 +232,9 @@ def _fill(cache: FeatureCache, dataset: LlavaDataset, model: Any, trainer: Any) 
     plan = _agree(accelerator, lambda: _plan(cache, dataset))
     if plan.unknown:
         share = plan.unknown[accelerator.process_index :: accelerator.num_processes]
+        images = _images_by_name(dataset)
         loader = DataLoader(
-            _Unseen([plan.stamps[name] for name in share], dataset, frozenset(cache.contents)),
+            _Unseen([(images[name], plan.stamps[name]) for name in share], dataset, frozenset(cache.contents)),
             batch_size=_BATCH,
             num_workers=trainer.args.dataloader_num_workers,
             collate_fn=list,
@@ -297,32 +307,35 @@ class _Opened:
 
 
 class _Unseen(Dataset[_Opened]):
-    """Reads, hashes and decodes the files that a cache does not know."""
+    """Reads, hashes and decodes the images that a cache does not know."""
 
-    def __init__(self, stamps: Sequence[FileStamp], dataset: LlavaDataset, known: frozenset[str]) -> None:
-        self.stamps = stamps
+    def __init__(
+        self, images: Sequence[tuple[ImageRef, FileStamp]], dataset: LlavaDataset, known: frozenset[str]
+    ) -> None:
+        self.images = images
         self.dataset = dataset
         self.known = known
 
     def __len__(self) -> int:
-        return len(self.stamps)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> _Opened:
-        stamp, dataset = self.stamps[index], self.dataset
-        file = Path(stamp.path).read_bytes()
+        (image, stamp), dataset = self.images[index], self.dataset
+        found = dataset.encoded(image, None)
+        file = found.read_bytes() if isinstance(found, Path) else found
         content = hashlib.sha256(file).hexdigest()
         if content in self.known:
             return _Opened(stamp, content)
         try:
-            image = load_image(file, dataset.max_pixels)
+            decoded = load_image(file, dataset.max_pixels)
         except ImageTooLargeError:
             return _Opened(stamp, content, problem="image too large")
         except ImageDecodeError:
             return _Opened(stamp, content, problem="undecodable image")
-        if dataset.is_too_large(image.size):  # a long thin one, once it is padded
+        if dataset.is_too_large(decoded.size):  # a long thin one, once it is padded
             return _Opened(stamp, content, problem="image too large")
-        pixels = process_images([image], dataset.image_processor, dataset.image_config)[0]
-        return _Opened(stamp, content, image.size, pixels)
+        pixels = process_images([decoded], dataset.image_processor, dataset.image_config)[0]
+        return _Opened(stamp, content, decoded.size, pixels)
 
 
 @torch.no_grad()

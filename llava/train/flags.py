@@ -58,8 +58,15 @@ class ModelArguments:
 class DataArguments:
     """What it is trained on."""
 
-    data_path: str = _flag(None, "LLaVA's JSON (or JSONL).")
-    image_folder: str | None = _flag(None, "Where the paths of the images begin.")
+    data_path: str = _flag(
+        None,
+        "LLaVA's JSON (or JSONL); or a table: hf:OWNER/NAME[/CONFIG][:SPLIT][@REVISION], a folder or 'pattern' of "
+        "parquet or Arrow files, a save_to_disk folder.",
+    )
+    data_cache: str | None = _flag(
+        None, "Folder for an Arrow copy of parquet tables, written once; by default they are read in place."
+    )
+    image_folder: str | None = _flag(None, "Where the paths of the images begin; tables may hold their images.")
     image_aspect_ratio: str | None = _flag(
         None, "square, pad or anyres; by default the checkpoint's, and square for a plain language model, as in LLaVA."
     )
@@ -72,7 +79,7 @@ class DataArguments:
         0.001, "The run stops, with a list, when more than this part of the images cannot be decoded."
     )
     eval_data_path: str | None = _flag(
-        None, "Held-out JSON (or JSONL) of the same form, evaluated as --eval_strategy says; by default each epoch."
+        None, "Held-out data, named as in --data_path, evaluated as --eval_strategy says; by default each epoch."
     )
     eval_generate: int = _flag(0, "Held-out questions that are also answered by generation at each evaluation.")
     lazy_preprocess: bool = _flag(True, "Accepted for LLaVA's scripts; preprocessing is always lazy.")
@@ -80,7 +87,7 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         if not self.data_path:
-            raise ValueError("--data_path must be given: a JSON file of conversations")
+            raise ValueError("--data_path must be given: a JSON file or a table of conversations")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"--max_bad_fraction {self.max_bad_fraction} must be between 0 and 1")
         if self.eval_generate < 0:

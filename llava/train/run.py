@@ -13,8 +13,10 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.command_line import plain_errors
 from llava.data.collator import Collator
-from llava.data.dataset import LlavaDataset, SampleError, read_records
+from llava.data.dataset import LlavaDataset, SampleError
 from llava.data.presence import check_images_exist
+from llava.data.records import Record
+from llava.data.source import open_records, select_records
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import get_template
 from llava.inference import Inference
@@ -77,12 +79,12 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
     if is_deepspeed_zero3_enabled():
         _join_processes(training)
     stage = arguments.stage
-    records, subset = select_records(arguments)  # before the model: a mistake is told in seconds
+    records, subset = read_training_data(arguments)  # before the model: a mistake is told in seconds
     held_out = read_held_out(arguments)
     tokenizer, model, image_processor = start_model(arguments, stage, attn_implementation)
     if training.packing:
         attend_by_sample(model)
-    key = run_key(arguments, model.config)
+    key = run_key(arguments, model.config, records)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
     trainer = LlavaTrainer(
         stage=stage,
@@ -166,23 +168,25 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
             raise SystemExit(f"error: {message}") from error
 
 
-def select_records(arguments: Arguments) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+def read_training_data(arguments: Arguments) -> tuple[Sequence[Record], dict[str, Any] | None]:
     """The data that the flags name, or the part of it with its manifest."""
     data, training = arguments.data, arguments.training
-    records = read_records(data.data_path, get_template(arguments.model.version))
+    records = open_records(data.data_path, get_template(arguments.model.version), data.data_cache)
     if data.data_fraction == 1:
         return records, None
     seed = training.seed if training.data_seed is None else training.data_seed
     indices = subset_indices(len(records), data.data_fraction, seed)
     logger.info("training on %d of %d samples (seed %d)", len(indices), len(records), seed)
     manifest = subset_manifest(data.data_path, records, indices, data.data_fraction, seed)
-    return [records[index] for index in indices], manifest
+    return select_records(records, indices), manifest
 
 
-def read_held_out(arguments: Arguments) -> list[dict[str, Any]] | None:
+def read_held_out(arguments: Arguments) -> Sequence[Record] | None:
     """The data that `--eval_data_path` names; None without it."""
-    path = arguments.data.eval_data_path
-    return None if path is None else read_records(path, get_template(arguments.model.version))
+    data = arguments.data
+    if data.eval_data_path is None:
+        return None
+    return open_records(data.eval_data_path, get_template(arguments.model.version), data.data_cache)
 
 
 def make_inference(arguments: Arguments, tokenizer: Any, model: Any, image_processor: Any) -> Inference | None:
@@ -199,7 +203,7 @@ def make_inference(arguments: Arguments, tokenizer: Any, model: Any, image_proce
 
 
 def make_dataset(
-    arguments: Arguments, records: list[dict[str, Any]], tokenizer: Any, model: Any, image_processor: Any
+    arguments: Arguments, records: Sequence[Record], tokenizer: Any, model: Any, image_processor: Any
 ) -> LlavaDataset:
     """The records as this model takes them."""
     return LlavaDataset(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.data.subset import hash_file
+from llava.data.subset import content_hash, hash_file
 from llava.kinds import plugin_records
 from llava.model.checkpoints.files import projector_file, resolve_checkpoint, weight_files
 from llava.model.checkpoints.lora import adapter_file
@@ -47,7 +47,7 @@ _ADAPTER_FLAGS = ("lora_r", "lora_alpha", "lora_dropout", "lora_bias", "bits")
 _4_BIT_FLAGS = ("double_quant", "quant_type")
 
 
-def run_key(arguments: Arguments, config: Any) -> dict[str, Any]:
+def run_key(arguments: Arguments, config: Any, records: Sequence[Any]) -> dict[str, Any]:
     """The key of a run: flat, ready for JSON, each entry by the flag it comes from.
 
     Files are known by their content, those of the model by its config and the sizes of its weights.
@@ -55,6 +55,7 @@ def run_key(arguments: Arguments, config: Any) -> dict[str, Any]:
     Args:
         arguments: Of the run.
         config: Of the model as it will be trained; it knows what the flags leave to the checkpoint.
+        records: What is trained on, of `open_records`; a part of a table knows the whole.
     """
     model, data, training = arguments.model, arguments.data, arguments.training
     adapter = model.pretrain_mm_mlp_adapter
@@ -75,7 +76,7 @@ def run_key(arguments: Arguments, config: Any) -> dict[str, Any]:
         "--compression": getattr(config, "compression", None),
         "--version": model.version,
         "--image_aspect_ratio": getattr(config, "image_aspect_ratio", None),
-        "content of --data_path": hash_file(Path(data.data_path)),
+        "content of --data_path": content_hash(data.data_path, records),
         "--data_fraction": data.data_fraction,
         "--global_batch_size": at_once * training.gradient_accumulation_steps,
         **{f"--{name}": getattr(training, name) for name in _flags_of(arguments)},

@@ -55,7 +55,7 @@ class LlavaTrainer(ResumableTrainer):
         Args:
             stage: What is trained; checkpoints of a projector stage hold the projector only.
             inference: Around the model, to answer `questions` at each evaluation.
-            questions: Entries of LLaVA's JSON.
+            questions: Entries of `eval_dataset`.
             **kwargs: For `ResumableTrainer`.
         """
         super().__init__(**kwargs)
@@ -152,8 +152,7 @@ class LlavaTrainer(ResumableTrainer):
         found = validation_loss(dataset, self.data_collator, self._loss_sum, self.accelerator, size)
         if self.inference is not None:
             with self.accelerator.autocast():
-                folder = dataset.image_folder
-                found |= answer_accuracy(self.inference, self.questions, folder, self.accelerator, size)
+                found |= answer_accuracy(self.inference, self.questions, dataset, self.accelerator, size)
         seconds = time.perf_counter() - start
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in (found | {"seconds": seconds}).items()}
         self.log(dict(metrics))

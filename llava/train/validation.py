@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from llava.data.collator import Collator
-from llava.data.dataset import LlavaDataset, TrainingSample, image_names, turns_of
+from llava.data.dataset import LlavaDataset, TrainingSample
+from llava.data.records import Record, StoredImage, images_of, turns_of
 from llava.inference import Inference
 from llava.inference.question import GenerationOptions, Question
 
@@ -57,8 +57,8 @@ def validation_loss(
 
 def answer_accuracy(
     inference: Inference,
-    records: Sequence[Mapping[str, Any]],
-    image_folder: str | Path | None,
+    records: Sequence[Record],
+    dataset: LlavaDataset,
     accelerator: Any,
     batch_size: int,
 ) -> dict[str, float]:
@@ -66,8 +66,8 @@ def answer_accuracy(
 
     Args:
         inference: Around the model, with the template of the run.
-        records: Entries of LLaVA's JSON.
-        image_folder: Where the paths of their images begin.
+        records: Some of those of `dataset`.
+        dataset: What is held out; it finds the images.
         accelerator: Of the trainer; each process answers its share.
         batch_size: Questions of a process at a time.
 
@@ -77,9 +77,12 @@ def answer_accuracy(
     own = records[accelerator.process_index :: accelerator.num_processes]
     questions, expected = [], []
     for record in own:
-        question, answer = turns_of(dict(record))[:2]
-        paths = tuple(str(Path(image_folder or "") / name) for name in image_names(dict(record)))
-        questions.append(Question(question.text, paths))
+        question, answer = turns_of(record)[:2]
+        images = [
+            image.read() or b"" if isinstance(image, StoredImage) else dataset.name_of(image)
+            for image in images_of(record)
+        ]
+        questions.append(Question(question.text, tuple(images)))
         expected.append(answer.text)
     options = GenerationOptions(max_new_tokens=MAX_ANSWER_TOKENS)
     right = sum(

@@ -6,7 +6,7 @@ import pytest
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Span, conv_templates
-from llava.data.dataset import image_names, turns_of
+from llava.data.records import images_of, turns_of
 from llava.data.templates import (
     ConversationTemplate,
     PlainTemplate,
@@ -36,7 +36,7 @@ def legacy_tokenizer(oracle_dir, tmp_path_factory):
 
 def _encode(record, version, tokenizer):
     turns = turns_of(record)
-    num_images = len(image_names(record))
+    num_images = len(images_of(record))
     if num_images:
         turns = move_images_to_front(turns, num_images)
     return encode_spans(get_template(version).spans(turns), tokenizer, has_image=num_images > 0)

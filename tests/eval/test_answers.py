@@ -17,8 +17,8 @@ import torch
 from llava.eval import results
 from llava.eval.answers import AnswerFile, AnswersKeyMismatch, AnswerStore
 from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name, without_seed
-from llava.eval.locks import InUseError
 from llava.eval.results import format_table, read_results, write_results
+from llava.locks import InUseError
 from llava.model.configuration import CompressionConfig
 
 KEY = AnswersKey("tiny_vqa", "abc", CompressionConfig().to_dict(), "v1", "p", {"max_new_tokens": 16}, "torch.float32")

@@ -120,7 +120,7 @@ def test_the_hubs_cache_is_enough_offline(tmp_path: Path) -> None:
     pope, mmmu, mme = (json.loads(line) for line in said.splitlines() if line.startswith("["))
     assert pope == ["pope", [{"dataset": "lmms-lab-encoder/POPE", "revision": REVISION}], 6]
     assert mmmu == ["mmmu_val", [{"dataset": "MMMU/MMMU", "revision": REVISION}], 1]
-    assert "not to be had from the Hub: lmms-lab/MME: " in mme[1] and "lmms-lab-encoder/MME: " in mme[1]
+    assert "the Hub does not give it: lmms-lab/MME: " in mme[1] and "lmms-lab-encoder/MME: " in mme[1]
 
 
 def test_the_command_line_takes_a_folder_and_says_what_was_used(

@@ -1,4 +1,4 @@
-"""Unpacks zip archives: nothing leaves the folder, what is there is skipped, the disk's room is asked for first."""
+"""Unpacks zip archives: nothing is written outside the folder, present files are skipped, the room is checked first."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from llava.data.prepare.catalog import DATASETS, DatasetFiles, llava_665k
 from llava.data.prepare.download import Downloader, DownloadError
 from llava.data.prepare.lock import LockFile
 from llava.data.prepare.missing import is_complete, write_reduced, write_report
-from llava.data.prepare.preparation import Preparation, alone_in
+from llava.data.prepare.preparation import Preparation
 from llava.data.records import count_sources, printable, source_table
+from llava.locks import alone_in
 
 _SHOWN = 10
 
@@ -123,9 +124,7 @@ def _prepare(preparation: Preparation, *, drop_missing: bool) -> int:
     report = annotations.with_suffix(".missing.json")
     write_report(report, missing, failed)
     if failed or missing:
-        print(
-            f"could not be had: {len(failed)} files, {len(missing):,} images; all of them in {report}", file=sys.stderr
-        )
+        print(f"missing: {len(failed)} files, {len(missing):,} images; {report} lists them", file=sys.stderr)
         for name, reason in [*failed.items(), *missing.items()][:_SHOWN]:
             print(printable(f"  {name}: {reason}"), file=sys.stderr)
     if drop_missing:

@@ -25,7 +25,7 @@ Progress = Callable[[int], None]
 
 
 class DownloadError(Exception):
-    """A file cannot be had; the message says why, without the URL.
+    """A file cannot be downloaded; the message says why, without the URL.
 
     Attributes:
         url: Where it was looked for.
@@ -71,7 +71,7 @@ class _NothingMore(Exception):
 
 @dataclass(frozen=True)
 class Remote:
-    """What a server says of a file; kept beside the part of it that is here, so that two versions are never joined.
+    """What a server says of a file. It is kept beside the downloaded part, so that two versions are not joined.
 
     Attributes:
         url: As asked for.
@@ -130,7 +130,7 @@ class Downloader:
             progress: Called with the bytes that are there, then those that come (negative where some are thrown away).
 
         Raises:
-            DownloadError: It cannot be had.
+            DownloadError: The server does not give it.
             Stopped: `stopped` was set.
         """
         part.parent.mkdir(parents=True, exist_ok=True)

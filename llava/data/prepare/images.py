@@ -55,12 +55,12 @@ def image_jobs(names: Iterable[str], folder: str, index: Path | None, base_url: 
 
 
 def _is_usable(name: str) -> bool:
-    """Whether a file can be called so, while it is a part too."""
+    """Whether a disk takes this name, and that of its part."""
     return is_text(name) and len(PurePosixPath(name).name.encode()) <= _LONGEST_NAME
 
 
 def adopt_other_suffix(target: Path) -> bool:
-    """Gives an image that lies there under another suffix (as in its URL) the name that the annotations use."""
+    """Gives an image that was saved with another suffix (as in its URL) the name that the annotations use."""
     for suffix in _OTHER_SUFFIXES:
         other = target.with_suffix(suffix)
         if target.exists() or not other.is_file():
@@ -78,7 +78,7 @@ def adopt_other_suffix(target: Path) -> bool:
 
 
 def check_image(file: Path) -> None:
-    """Raises ValueError unless a file is a whole image; a single pixel is what shops send for a cover that is gone."""
+    """Raises ValueError unless a file is a whole image; shops send a single pixel in place of a cover that is gone."""
     from llava.images.processing import (  # Pillow, which the command line's help can do without
         ImageDecodeError,
         load_image,

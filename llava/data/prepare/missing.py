@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.data.records import Record, count_sources, image_names, source_table, write_records
+from llava.data.records import Record, count_sources, images_of, source_table, write_records
 
 
 class PresentImages:
@@ -33,7 +33,7 @@ def names_of(records: Iterable[Any]) -> list[str]:
     """Every image that the annotations name, once, in order; what is no relative path is left out."""
     names: dict[str, None] = {}
     for record in records:
-        for name in image_names(record) if isinstance(record, dict) else []:
+        for name in images_of(record) if isinstance(record, dict) else []:
             if isinstance(name, str) and name and not name.startswith("/") and ".." not in name.split("/"):
                 names[name] = None
     return list(names)
@@ -41,11 +41,11 @@ def names_of(records: Iterable[Any]) -> list[str]:
 
 def is_complete(record: Any, missing: Mapping[str, str]) -> bool:
     """Whether no image of an entry is missing."""
-    return not any(name in missing for name in image_names(record) if isinstance(name, str))
+    return not any(name in missing for name in images_of(record) if isinstance(name, str))
 
 
 def write_report(path: Path, missing: Mapping[str, str], failed: Mapping[str, str]) -> None:
-    """Writes what could not be had: `{"images": {path: reason}, "files": {path: reason}}`; nothing removes the file."""
+    """Writes what is missing: `{"images": {path: reason}, "files": {path: reason}}`; removes the file if nothing is."""
     if not missing and not failed:
         path.unlink(missing_ok=True)
         return

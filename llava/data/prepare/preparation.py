@@ -1,8 +1,7 @@
-"""The work of `python -m llava.data.prepare`: download, check, unpack, and say what could not be had."""
+"""The work of `python -m llava.data.prepare`: download, check, unpack, and say what is missing."""
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ _SILENCES = 30  # after so many images in a row without an answer, the rest of a
 
 @dataclass
 class Outcome:
-    """What could not be had.
+    """What is missing.
 
     Attributes:
         files: Path to reason.
@@ -71,13 +70,13 @@ class Preparation:
         return self.root / self.files.image_folder
 
     def run(self) -> list[Any]:
-        """Gets everything that can be had; what cannot is in `outcome`.
+        """Gets all files; those that could not be downloaded are in `outcome`.
 
         Returns:
             The annotations.
 
         Raises:
-            DownloadError: The annotations cannot be had.
+            DownloadError: The annotations cannot be downloaded.
             ValueError: A file differs from its record, or the annotations are no list.
             OSError: The disk is full or not writable.
         """
@@ -107,7 +106,7 @@ class Preparation:
         return [] if self.base_url else [images.index for images in self.files.image_lists]
 
     def plan(self, files: Sequence[RemoteFile]) -> list[tuple[RemoteFile, str, int | None]]:
-        """Each file, `present`, `part`, `absent` or why it cannot be had, and its size as the server says."""
+        """Each file, `present`, `part`, `absent` or why it cannot be downloaded, and its size as the server says."""
 
         def look(file: RemoteFile) -> tuple[RemoteFile, str, int | None]:
             target = self.root / file.path
@@ -183,7 +182,7 @@ class Preparation:
             self._in_parallel(jobs, get, lambda job: (self.outcome.images, job.path))
 
     def _in_parallel(self, jobs: list, get: Callable, place: Callable) -> None:
-        """Does the jobs; what cannot be had is noted at its place, other errors stop all."""
+        """Does the jobs; a download that fails is noted at its place, other errors stop all."""
         with ThreadPoolExecutor(self.workers) as pool:
             running = {pool.submit(get, job): job for job in jobs}
             try:
@@ -219,10 +218,10 @@ class Preparation:
             file: Which.
             check: Raises if what has come is not of the file's kind.
             progress: Of the bytes.
-            keep_changed: What comes and differs from its record is an error; else it only cannot be had.
+            keep_changed: What comes and differs from its record is an error; else it counts as missing.
 
         Raises:
-            DownloadError: It cannot be had, or what comes is not what it should be.
+            DownloadError: It cannot be downloaded, or what comes is another file.
             ChangedFileError: It differs from its record.
         """
         target = self.root / file.path
@@ -265,24 +264,6 @@ class Preparation:
         self.lock.save()
         if self.delete_archives:
             archive.unlink()
-
-
-@contextmanager
-def alone_in(root: Path) -> Iterator[None]:
-    """Keeps a second preparation out of a root.
-
-    Raises:
-        ValueError: One is at work there.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".prepare").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{root}: another preparation is at work there") from None
-        except OSError:  # a network disk without locks
-            pass
-        yield
 
 
 @contextmanager

@@ -16,10 +16,10 @@ from llava.eval.answer_sets import AnswerSet, find_answers, made_alike
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.cache import JudgeCache, cache_key
 from llava.eval.judge.client import JudgeClient, JudgeError, JudgeRefused, Message
-from llava.eval.locks import only_one
 from llava.eval.results import Row, identity, read_results, with_retention, write_json
 from llava.eval.tasks import JudgedTask, Sample
 from llava.eval.whole_files import json_lines, read_json_lines, write_whole
+from llava.locks import only_one
 from llava.results.rows import read_content
 from llava.results.task_facts import facts_of
 

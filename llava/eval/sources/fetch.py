@@ -39,7 +39,7 @@ class Fetcher:
         """Gets all files of a benchmark, and puts them where its task reads them.
 
         Raises:
-            DownloadError: A file cannot be had, or what comes is not what it should be.
+            DownloadError: A file cannot be downloaded, or what comes is another file.
             ChangedFileError: A file differs from its record.
             ArchiveError: An archive is damaged.
             OSError: The disk is full or not writable.
@@ -82,7 +82,7 @@ class Fetcher:
         part.replace(target)
 
     def _unpack(self, file: RemoteFile) -> None:
-        """Unpacks an archive; what is there stays, and what `_bring_up` has moved does not come back."""
+        """Unpacks an archive; present files stay, and those that `_bring_up` moved are not written again."""
         archive = self.root / file.path
         assert file.extract_to is not None
         folder = self.root / file.extract_to

@@ -9,11 +9,11 @@ import base64
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.sources.parquet import Row, TableFiles, require_columns
+from llava.eval.sources.parquet import Row, TableFiles
 
 Writer = Callable[[Path, Sequence[TableFiles]], None]
 
@@ -30,9 +30,9 @@ def write_gqa(root: Path, tables: Sequence[TableFiles]) -> None:
     """`testdev_balanced_questions.json` and the images."""
     folder = root / "gqa" / "data"
     questions = {
-        row["id"]: row for row in _rows(tables[0], "id", "imageId", "question", "answer", "types", without_image=True)
+        row["id"]: row for row in tables[0].rows("id", "imageId", "question", "answer", "types", without=["image"])
     }
-    for row in _rows(tables[1], "id", "image"):
+    for row in tables[1].rows("id", "image"):
         _write_image(folder / "images" / f"{row['id']}.jpg", row["image"])
     _write_json(folder / "testdev_balanced_questions.json", questions)
 
@@ -40,7 +40,7 @@ def write_gqa(root: Path, tables: Sequence[TableFiles]) -> None:
 def write_pope(root: Path, tables: Sequence[TableFiles]) -> None:
     """A file of lines a split, and the images."""
     splits: dict[str, list[Row]] = {}
-    for row in _rows(tables[0], "question_id", "question", "answer", "image_source", "image", "category"):
+    for row in tables[0].rows("question_id", "question", "answer", "image_source", "image", "category"):
         name = f"{row['image_source']}.jpg"
         _write_image(root / "pope" / "val2014" / name, row["image"])
         asked = {"image": name, "text": row["question"], "label": row["answer"]}
@@ -52,7 +52,7 @@ def write_pope(root: Path, tables: Sequence[TableFiles]) -> None:
 def write_mme(root: Path, tables: Sequence[TableFiles]) -> None:
     """A text file an image, both in the category's folder."""
     lines: dict[Path, list[str]] = {}
-    for row in _rows(tables[0], "question_id", "image", "question", "answer", "category"):
+    for row in tables[0].rows("question_id", "image", "question", "answer", "category"):
         image = root / "MME" / "MME_Benchmark_release_version" / row["category"] / Path(row["question_id"]).name
         _write_image(image, row["image"])
         lines.setdefault(image.with_suffix(".txt"), []).append(f"{row['question']}\t{row['answer']}\n")
@@ -76,7 +76,7 @@ def _write_tsv(path: Path, table: TableFiles) -> None:
     with part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _TSV, delimiter="\t", extrasaction="ignore")
         writer.writeheader()
-        for row in _rows(table, "index", "question", "hint", "answer", "A", "B", "C", "D", "category", "image"):
+        for row in table.rows("index", "question", "hint", "answer", "A", "B", "C", "D", "category", "image"):
             more = {"l2-category": row.get("L2-category", row.get("l2-category"))}
             writer.writerow(row | more | {"image": base64.b64encode(_content(row["image"])).decode()})
     os.replace(part, path)
@@ -86,7 +86,7 @@ def write_scienceqa(root: Path, tables: Sequence[TableFiles]) -> None:
     """Problems by number of the row: the Hub's table has no ids."""
     folder, problems = root / "scienceqa", {}
     wanted = ("image", "question", "choices", "answer", "hint", "subject", "grade")
-    for number, row in enumerate(_rows(tables[0], *wanted)):
+    for number, row in enumerate(tables[0].rows(*wanted)):
         name = "image.png" if row["image"] else None
         if name:
             _write_image(folder / "images" / "test" / str(number) / name, row["image"])
@@ -98,7 +98,7 @@ def write_scienceqa(root: Path, tables: Sequence[TableFiles]) -> None:
 def write_textvqa(root: Path, tables: Sequence[TableFiles]) -> None:
     """Questions, OCR tokens and images."""
     folder, questions, tokens = root / "textvqa", [], {}
-    for row in _rows(tables[0], "question_id", "image_id", "question", "answers", "ocr_tokens", "image"):
+    for row in tables[0].rows("question_id", "image_id", "question", "answers", "ocr_tokens", "image"):
         _write_image(folder / "train_images" / f"{row['image_id']}.jpg", row.pop("image"))
         tokens[row["image_id"]] = row.pop("ocr_tokens")
         questions.append(row)
@@ -111,7 +111,7 @@ def write_seed(root: Path, tables: Sequence[TableFiles]) -> None:
     """Questions, images, and of a video the middle one of the frames that the table has."""
     folder, questions = root / "seed_bench", []
     names = ("question_id", "question_type_id", "question", "answer", "data_type", "data_id", "image")
-    for row in _rows(tables[0], *names, *(f"choice_{letter}" for letter in "abcd")):
+    for row in tables[0].rows(*names, *(f"choice_{letter}" for letter in "abcd")):
         frames = row.pop("image") or [None]
         if row["data_type"] == "video":
             path = folder / "SEED-Bench-video-image" / f"{row['question_type_id']}_{row['question_id']}.png"
@@ -136,7 +136,7 @@ def write_vqav2_val(root: Path, tables: Sequence[TableFiles]) -> None:
     """Questions, annotations and images of val."""
     folder, questions, annotations = root / "vqav2", [], []
     names = ("question_id", "image_id", "question", "answers", "answer_type", "multiple_choice_answer", "image")
-    for row in _rows(tables[0], *names):
+    for row in tables[0].rows(*names):
         _write_image(folder / "val2014" / f"COCO_val2014_{int(row['image_id']):012d}.jpg", row["image"])
         questions.append(_vqa_question(row))
         kept = ("answers", "answer_type", "multiple_choice_answer")
@@ -148,7 +148,7 @@ def write_vqav2_val(root: Path, tables: Sequence[TableFiles]) -> None:
 def write_vqav2_testdev(root: Path, tables: Sequence[TableFiles]) -> None:
     """Questions and images of test-dev."""
     folder, questions = root / "vqav2", []
-    for row in _rows(tables[0], "question_id", "image_id", "question", "image"):
+    for row in tables[0].rows("question_id", "image_id", "question", "image"):
         _write_image(folder / "test2015" / f"COCO_test2015_{int(row['image_id']):012d}.jpg", row["image"])
         questions.append(_vqa_question(row))
     _write_json(folder / "v2_OpenEnded_mscoco_test-dev2015_questions.json", {"questions": questions})
@@ -156,14 +156,14 @@ def write_vqav2_testdev(root: Path, tables: Sequence[TableFiles]) -> None:
 
 def write_vizwiz(root: Path, tables: Sequence[TableFiles]) -> None:
     """Questions and images of test."""
-    rows = [_vizwiz_row(root, "test", row) for row in _rows(tables[0], "question_id", "question", "image")]
+    rows = [_vizwiz_row(root, "test", row) for row in tables[0].rows("question_id", "question", "image")]
     _write_json(root / "vizwiz" / "test.json", rows)
 
 
 def write_vizwiz_val(root: Path, tables: Sequence[TableFiles]) -> None:
     """Questions, answers and images of val."""
     questions = []
-    for row in _rows(tables[0], "question_id", "question", "answers", "category", "image"):
+    for row in tables[0].rows("question_id", "question", "answers", "category", "image"):
         answers = [{"answer": answer} for answer in row["answers"]]
         questions.append(_vizwiz_row(root, "val", row) | {"answers": answers, "answer_type": row["category"] or ""})
     _write_json(root / "vizwiz" / "val.json", questions)
@@ -172,7 +172,7 @@ def write_vizwiz_val(root: Path, tables: Sequence[TableFiles]) -> None:
 def write_mmvet(root: Path, tables: Sequence[TableFiles]) -> None:
     """Questions and images."""
     folder, questions = root / "mm-vet", {}
-    for row in _rows(tables[0], "question_id", "question", "answer", "capability", "image"):
+    for row in tables[0].rows("question_id", "question", "answer", "capability", "image"):
         capability = row["capability"]
         listed = [part.strip() for part in capability.split(",")] if isinstance(capability, str) else list(capability)
         name = f"{row['question_id']}.png"
@@ -187,7 +187,7 @@ def write_llava_bench(root: Path, tables: Sequence[TableFiles]) -> None:
     folder, questions, references = root / "llava-bench-in-the-wild", [], []
     captions: dict[str, str] = {}
     names = ("question_id", "question", "image", "caption", "gpt_answer", "category", "image_id")
-    for row in _rows(tables[0], *names):
+    for row in tables[0].rows(*names):
         name = row["image_id"] if Path(row["image_id"]).suffix else f"{row['image_id']}.jpg"
         number = _number(row["question_id"])
         _write_image(folder / "images" / name, row["image"])
@@ -219,14 +219,6 @@ WRITERS: dict[str, Writer] = {
 }
 
 
-def _rows(table: TableFiles, *columns: str, without_image: bool = False) -> Iterator[Row]:
-    require_columns(table, columns)
-    for row in table.rows():
-        if without_image:
-            row.pop("image", None)
-        yield row
-
-
 def _vqa_question(row: Row) -> Row:
     return {"question_id": _number(row["question_id"]), "image_id": int(row["image_id"]), "question": row["question"]}
 
@@ -238,12 +230,12 @@ def _vizwiz_row(root: Path, split: str, row: Row) -> Row:
 
 
 def _number(value: Any) -> Any:
-    """An id as the published files have it: a number where it is one."""
+    """An id as the published files have it: a number if it is one."""
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def _content(image: Any) -> bytes:
-    """The encoded bytes of an image; none of one that is empty, which is then told as unreadable."""
+    """The encoded bytes of an image; none of an empty one, which the evaluation then reports as unreadable."""
     return (image or {}).get("bytes") or b""
 
 

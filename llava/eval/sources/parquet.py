@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from llava.eval.sources.table import HubTable
 from llava.eval.tasks import TaskDataError
 
 Row = dict[str, Any]
+_ROWS_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
@@ -28,19 +30,31 @@ class TableFiles:
     revision: str
     files: tuple[Path, ...]
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, *columns: str, without: Sequence[str] = ()) -> Iterator[Row]:
         """Every row; an image is `{"bytes", "path"}`, as it was stored.
 
+        Not by `datasets`: it would write a copy of the whole table first, or stream as this does, with the image
+        columns of each table spelled out to keep them encoded.
+
+        Args:
+            *columns: Those that every file must have; others come too.
+            without: Those that are not read.
+
         Raises:
-            TaskDataError: A file is no parquet file.
+            TaskDataError: A file is no parquet file, or lacks a column; before the first row if it can be known then.
         """
         from pyarrow import ArrowException  # comes with datasets
-        from pyarrow.parquet import ParquetFile
+        from pyarrow.parquet import ParquetFile, read_schema
 
-        for path in self.files:
+        for is_checked, path in product((False, True), self.files):  # all are checked before the first row is given
             try:
-                for batch in ParquetFile(path).iter_batches(batch_size=64):
-                    yield from batch.to_pylist()
+                names = read_schema(path).names
+                if missing := [name for name in columns if name not in names]:
+                    raise TaskDataError(f"{path} has no column {missing[0]!r}; docs/benchmarks.md has the schema")
+                if is_checked:
+                    wanted = [name for name in names if name not in without]
+                    for batch in ParquetFile(path).iter_batches(_ROWS_AT_A_TIME, columns=wanted):
+                        yield from batch.to_pylist()
             except (ArrowException, OSError) as error:
                 raise TaskDataError(f"{path} is not a readable parquet file ({error})") from None
 
@@ -67,7 +81,7 @@ def on_the_hub(table: HubTable) -> TableFiles:
     """A table from the Hub, or its cache; `HF_HUB_OFFLINE` and the like are huggingface_hub's.
 
     Raises:
-        TaskDataError: None of the datasets that have it can be had; says why.
+        TaskDataError: None of the datasets that have it can be downloaded; says why.
     """
     from huggingface_hub import snapshot_download
 
@@ -84,7 +98,7 @@ def on_the_hub(table: HubTable) -> TableFiles:
         if files := _files(folder, table.split, config):
             return TableFiles(dataset, folder.name, files)
         reasons.append(f"{dataset}: has no {pattern}")
-    raise TaskDataError(f"not to be had from the Hub: {'; '.join(reasons)}")
+    raise TaskDataError(f"the Hub does not give it: {'; '.join(reasons)}")
 
 
 def _files(folder: Path, split: str, config: str | None) -> tuple[Path, ...]:
@@ -94,21 +108,3 @@ def _files(folder: Path, split: str, config: str | None) -> tuple[Path, ...]:
 
 def _is_split(path: Path, split: str) -> bool:
     return path.stem == split or path.name.startswith(f"{split}-")
-
-
-def require_columns(files: TableFiles, names: Sequence[str]) -> None:
-    """Refuses a table of another schema.
-
-    Raises:
-        TaskDataError: A column is missing, or a file is no parquet file.
-    """
-    from pyarrow import ArrowException
-    from pyarrow.parquet import read_schema
-
-    for path in files.files:
-        try:
-            missing = [name for name in names if name not in read_schema(path).names]
-        except (ArrowException, OSError) as error:
-            raise TaskDataError(f"{path} is not a readable parquet file ({error})") from None
-        if missing:
-            raise TaskDataError(f"{path} has no column {missing[0]!r}; docs/benchmarks.md has the schema")

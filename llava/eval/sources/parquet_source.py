@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from llava.eval.locks import only_one
 from llava.eval.sources.layout import WRITERS
 from llava.eval.sources.parquet import TableFiles, in_folder, on_the_hub
 from llava.eval.sources.table import TABLES
+from llava.locks import only_one
 
 CACHE_VARIABLE = "LLAVA_EVAL_CACHE"
 _DONE = "written.json"
@@ -51,14 +51,14 @@ class ParquetSource:
         return cls(None if text == "hub" else Path(text), default_cache())
 
     def has(self, task: str) -> bool:
-        """Whether a task can be had in this way; the embedded ones are only local."""
+        """Whether a task has tables on the Hub; the embedded ones are only local."""
         return task in TABLES
 
     def root_for(self, task: str) -> tuple[Path, list[dict[str, str]]]:
         """Data root of a task in the local layout, and which datasets and revisions it is from.
 
         Raises:
-            TaskDataError: The tables cannot be had, or have another schema.
+            TaskDataError: The tables are missing, or have another schema.
         """
         writer, tables = self._tables(task)
         about = [{"dataset": table.dataset, "revision": table.revision} for table in tables]
@@ -75,7 +75,7 @@ class ParquetSource:
         """Writes a task's files below a data root.
 
         Raises:
-            TaskDataError: The tables cannot be had, or have another schema.
+            TaskDataError: The tables are missing, or have another schema.
         """
         writer, tables = self._tables(task)
         tqdm.write(f"{task}: writing {tables[0].dataset} to {root}")

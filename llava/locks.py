@@ -1,4 +1,4 @@
-"""Locks among processes that share a disk. A process that ends, even killed, holds none any more."""
+"""Locks among processes that share a disk, by `filelock`. A process that ends, even killed, holds none any more."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-try:
-    import fcntl
-except ImportError:  # a system without them
-    fcntl = None  # type: ignore[assignment]
+from filelock import lock_descriptor
 
 
 class InUseError(Exception):
@@ -28,8 +25,22 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone_in(root: Path) -> Iterator[None]:
+    """Keeps a second preparation out of a root.
+
+    Raises:
+        ValueError: One is at work there.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".prepare").open("w") as file:
+        if not _lock(file, wait=False):
+            raise ValueError(f"{root}: another preparation is at work there")
+        yield
+
+
 def open_alone(path: Path) -> TextIO:
-    """Opens a file for appending, which no other process can do in this way until it is closed.
+    """Opens a file for appending and locks it until it is closed.
 
     Raises:
         InUseError: Another process has it open.
@@ -38,7 +49,8 @@ def open_alone(path: Path) -> TextIO:
     while True:
         stream = path.open("a", encoding="utf-8")
         try:
-            _lock(stream, wait=False)
+            if not _lock(stream, wait=False):
+                raise InUseError(f"{path}: another process is answering this; let it end, or stop it")
             if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
                 return stream
         except BaseException:
@@ -47,17 +59,10 @@ def open_alone(path: Path) -> TextIO:
         stream.close()  # between opening and locking it was replaced or removed: this is the old one
 
 
-def _lock(stream: TextIO, *, wait: bool) -> None:
-    """Locks an open file, where the disk can.
-
-    Raises:
-        InUseError: Another process has it locked, and is not to be waited for.
-    """
+def _lock(stream: TextIO, *, wait: bool) -> bool:
+    """Locks an open file if the disk has locks; False if another process holds it and `wait` is False."""
     try:
-        if fcntl is None:
-            raise OSError("this system has no file locks")
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        raise InUseError(f"{stream.name}: another process is answering this; let it end, or stop it") from None
+        return lock_descriptor(stream.fileno(), blocking=wait)
     except OSError as error:  # a network disk, say
         warnings.warn(f"{stream.name} cannot be locked ({error}): start no second command on it", stacklevel=3)
+        return True
