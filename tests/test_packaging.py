@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
     *("llava", "scripts", "playground", "configs", "docs", "tests", "benchmarks"),
     *("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"),
+    *("CONTRIBUTING.md", "CITATION.cff", "SECURITY.md"),
 }
 EXTRAS = ("deepspeed", "wandb", "flash_attn", "bitsandbytes", "sklearn", "matplotlib", "gradio")
 

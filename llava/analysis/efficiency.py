@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-file", nargs="+", required=True, help="paths or URLs")
     parser.add_argument("--query", default="Describe the image.", help="the question (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=11, help="the median of so many runs is told (default 11)")
+    parser.add_argument("--repeats", type=int, default=11, help="runs that a median stands on (default 11)")
     return parser
 
 

@@ -24,7 +24,7 @@ _LONGEST_ANSWER = 36
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """One tile as the vision tower sees it, and what is left of it.
+    """One tile as the vision tower takes it, and what is left of it.
 
     Attributes:
         picture: (H, W, 3), between 0 and 1: the preprocessed tile.
@@ -63,7 +63,7 @@ class Scene:
 
 
 def find_kept_tokens(inference: Inference, image: ImageSource, compression: CompressionLike) -> KeptTokens:
-    """Compresses an image and tells what was kept of its first tile.
+    """Compresses an image and reports what was kept of its first tile.
 
     Args:
         inference: The model; its own compression is put back afterwards.

@@ -253,7 +253,7 @@ def _processes() -> int:
 
 
 def _fitting(image_processor: Any, config: Any) -> int | None:
-    """How many prepared images the shared memory has room for; None where there is none of limited size."""
+    """How many prepared images fit into shared memory; None where the system has no limit to it."""
     if not _SHARED_MEMORY.is_dir():
         return None
     sizes = grid_pinpoints(config) if aspect_ratio_of(config) == "anyres" else [(1, 1)]

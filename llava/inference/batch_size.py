@@ -38,7 +38,7 @@ class BatchSize:
         Args:
             lengths: For each number of prompts, from 1 on, the longest of them in tokens, visual ones included.
             max_new_tokens: How much longer each can become.
-            to_be_freed: Bytes of the device that are taken and will not be.
+            to_be_freed: Bytes that are in use now and will be freed before the batch begins.
         """
         if self.is_fixed or self.model.device.type != "cuda":
             return self.largest

@@ -91,7 +91,7 @@ def prefix_length(input_ids: Sequence[int]) -> int:
 
 
 def supports_prefixes(model: Any) -> bool:
-    """Whether the keys and values of a prefix can be laid side by side: no layer forgets what is long ago."""
+    """Whether the keys and values of a prefix can be laid side by side: no layer has a sliding window."""
     return not any(layer.is_sliding for layer in DynamicCache(config=model.config.get_text_config()).layers)
 
 

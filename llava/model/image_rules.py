@@ -1,4 +1,4 @@
-"""What a config says of images: how one is cut into tiles, and how many visual tokens it will be, before it is seen."""
+"""What a config says of images: how one is cut into tiles, and how many visual tokens it becomes."""
 
 from __future__ import annotations
 

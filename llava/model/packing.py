@@ -46,7 +46,7 @@ def packing_layout(attn_implementation: str) -> PackingLayout:
     """The layout that keeps samples apart under an attention of transformers.
 
     Raises:
-        ValueError: It is not known how this attention is told where samples end.
+        ValueError: This attention has no known way to mark where samples end.
     """
     if attn_implementation in _MASKED_ATTENTION:
         return "rows"

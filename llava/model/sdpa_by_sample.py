@@ -72,7 +72,7 @@ def _mask(
     allow_is_causal_skip: bool = True,
     **kwargs: Any,
 ) -> Tensor | None:
-    """An empty one for packed samples, which transformers tells by positions that restart; else PyTorch's own mask.
+    """An empty one for packed samples, which transformers knows by positions that restart; else PyTorch's own mask.
 
     None would mean a row that is one sample. While a graph is traced, transformers takes every row for packed.
     """

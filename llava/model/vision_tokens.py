@@ -34,7 +34,7 @@ class VisionTokens:
 
     @classmethod
     def join(cls, parts: Sequence[VisionTokens]) -> VisionTokens:
-        """Puts images, seen by the same tower and compressor, into one."""
+        """Joins images that the same tower and compressor encoded."""
         counts = [part.counts for part in parts if part.counts is not None]
         positions = [part.positions for part in parts if part.positions is not None]
         return cls(

@@ -158,7 +158,7 @@ _RENAMED: dict[str, str | None] = {
 
 
 def translate_flags(argv: Sequence[str]) -> list[str]:
-    """Writes flags of LLaVA's time in the words of transformers 5; those without a meaning today are dropped, and told.
+    """Writes flags of LLaVA's time in the words of transformers 5; what has no meaning today is dropped with a warning.
 
     Args:
         argv: Without the program's name.
@@ -220,7 +220,7 @@ def _add_plugin_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_flags(files: Sequence[str]) -> list[str]:
-    """The flags that recipes set, each checked by itself so that a mistake is told with its file and line."""
+    """The flags that recipes set, each checked by itself so that an error names file and line."""
     parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False, exit_on_error=False)
     _add_plugin_flag(parser)
     known = ["plugin", *(entry.name for one in _CLASSES for entry in fields(one) if entry.init)]

@@ -36,7 +36,7 @@ from llava.model.vision_tokens import VisionTokens
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1  # raised when the same key would give other tokens or other bytes
-_BATCH = 16  # images that the tower sees at a time
+_BATCH = 16  # images that the tower encodes at a time
 _STAT_THREADS = 16
 _PATIENCE_S = 90  # longer than network file systems keep listings
 _GB = 1e9
@@ -84,21 +84,21 @@ def use_feature_cache(trainer: Any, folder: str | Path) -> None:
 
 
 def token_format(model: Any) -> TokenFormat:
-    """How the tokens of a tile will be stored: one tile is seen to find out.
+    """How the tokens of a tile will be stored; one tile is encoded to find out.
 
     Args:
         model: `LlavaModel` or `LlavaNextModel`.
     """
     side = model.config.vision_config.image_size
     with torch.no_grad():
-        seen = model.encode(torch.zeros(1, 3, side, side))
+        encoded = model.encode(torch.zeros(1, 3, side, side))
     dtype = next(model.vision_tower.parameters()).dtype
     aspect_ratio = getattr(model.config, "image_aspect_ratio", None) or "anyres"
     return TokenFormat(
-        num_tokens=seen.tokens.shape[1],
-        channels=seen.tokens.shape[2],
+        num_tokens=encoded.tokens.shape[1],
+        channels=encoded.tokens.shape[2],
         dtype=str(dtype).removeprefix("torch."),
-        num_dominant=seen.num_dominant,
+        num_dominant=encoded.num_dominant,
         several_tiles=bool(TileLayout.from_config(model.config).pinpoints) and aspect_ratio.startswith("anyres"),
     )
 

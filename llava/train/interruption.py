@@ -1,4 +1,4 @@
-"""A run that is told to stop saves what it has and leaves: SIGTERM of a scheduler, SIGUSR1 of Slurm."""
+"""A run that gets a signal saves what it has and ends: SIGTERM of a scheduler, SIGUSR1 of Slurm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OutlivesSigterm:
 
 
 class Interrupted(Exception):
-    """A run was told to stop, and its checkpoint is written.
+    """A run got a signal to stop, and its checkpoint is written.
 
     Attributes:
         exit_status: 128 and the signal's number, as a shell would say.

@@ -130,7 +130,7 @@ def read_command(words: Sequence[str], variables: Mapping[str, str]) -> tuple[li
     launcher = _LAUNCHERS[name]
     hardware = own.hardware or given.get("HARDWARE") or (launcher.machine if recipes else None)
     files = [*recipes, *([hardware] if hardware else [])]
-    for file in files:  # a mistake is told now, once, and not by every process
+    for file in files:  # a mistake is reported here, once, and not by every process
         find_recipe(file, "--hardware" if file == hardware else "--recipe")
     more = shlex.split(own.launcher_args or given.get("LAUNCHER_ARGS") or "") or launcher.words
     start = [name, *more, launcher.module_flag, _MODULE]

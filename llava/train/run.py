@@ -79,7 +79,7 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
     if is_deepspeed_zero3_enabled():
         _join_processes(training)
     stage = arguments.stage
-    records, subset = read_training_data(arguments)  # before the model: a mistake is told in seconds
+    records, subset = read_training_data(arguments)  # before the model, so that a mistake shows within seconds
     held_out = read_held_out(arguments)
     tokenizer, model, image_processor = start_model(arguments, stage, attn_implementation)
     if training.packing:

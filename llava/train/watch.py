@@ -29,7 +29,7 @@ class DivergedError(ValueError):
 
 @dataclass
 class StepReport:
-    """What one process has to tell of the step under way.
+    """What one process reports of the step under way.
 
     Attributes:
         bad_images: Paths of all images so far that could not be used.

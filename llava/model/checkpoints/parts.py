@@ -292,7 +292,7 @@ def _expected_shapes(config: LlavaConfig | LlavaNextConfig, model_class: type[An
 
 
 def _module_root(config: LlavaConfig | LlavaNextConfig) -> str:
-    """Where the tower's tensors are in the model: a tower of one layer tells, and is made faster than the model."""
+    """Where the tower's tensors are in the model, read off a tower of one layer, which is soon made."""
     shallow = copy.deepcopy(config.vision_config)
     shallow.num_hidden_layers = 1
     with without_zero3(), torch.device("meta"):

@@ -28,7 +28,7 @@ def _mix(state: Tensor) -> Tensor:
 
 @register_compressor("random", needs={"digest"})
 def keep_random(features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
-    """Keeps patches drawn at random, seeded by the pixels and `budget.seed`: the batch around a tile plays no part."""
+    """Keeps patches drawn at random, seeded by its pixels and `budget.seed`: the same ones in any batch."""
     assert features.digest is not None
     patch = torch.arange(features.patches.shape[1], device=features.hidden_states.device)
     stream = _mix(features.digest + _mix(torch.full_like(features.digest, budget.seed) * _GOLDEN))  # (B,)

@@ -148,7 +148,7 @@ def received_attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
 
 
 def _digest(pixel_values: Tensor) -> Tensor:
-    """(B,), int64: a hash of each tile's pixels; sums of integers are exact, so the batch around it plays no part."""
+    """(B,), int64: a hash of each tile's pixels; sums of integers are exact, so it is the same in any batch."""
     bits = pixel_values.detach().float().flatten(1).view(torch.int32).to(torch.int64)
     weights = torch.arange(1, bits.shape[1] + 1, device=bits.device) * 0x9E3779B1
     return (bits * weights).sum(dim=1)
