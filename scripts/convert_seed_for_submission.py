@@ -43,14 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--result-file", type=Path, required=True, help="LLaVA's answers")
     parser.add_argument("--result-upload-file", type=Path, required=True)
     args = parser.parse_args(arguments)
-    from llava.eval.tasks import TaskDataError
     from llava.eval.tasks.local_files import read_json
 
     with plain_errors():
-        try:
-            data = read_json(args.annotation_file)
-        except TaskDataError as error:
-            raise ValueError(str(error)) from None
+        data = read_json(args.annotation_file)
         rows = read_questions(args.result_file, ("question_id", "text"))
         texts = {str(row["question_id"]): row["text"] for row in rows}
         print_scores(data, texts)

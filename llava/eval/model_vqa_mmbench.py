@@ -20,13 +20,9 @@ def eval_model(args: argparse.Namespace) -> None:
         UnreadableImageError: An image cannot be read.
         ValueError: The table, a flag or the checkpoint is not what it should be.
     """
-    from llava.eval.tasks import TaskDataError
     from llava.eval.tasks.mmbench import read_table
 
-    try:
-        rows = read_table(args.question_file.expanduser())
-    except TaskDataError as error:
-        raise ValueError(str(error)) from None
+    rows = read_table(args.question_file.expanduser())
     check_fields(args.question_file, rows, _FIELDS)
     chunk = get_chunk(rows, args.num_chunks, args.chunk_idx)
     asked = [item for row in chunk for item in _rounds(row, args)]

@@ -278,7 +278,7 @@ class TaskRun:
         folder = self.settings.output_dir / "submissions" / compression_file_name(self.compression)
         try:
             path = self.task.write_submission(self.samples, texts, folder)
-        except (TaskDataError, LookupError, TypeError, ValueError) as error:  # answers or files of the server's lack
+        except (LookupError, TypeError, ValueError) as error:  # answers or files of the server's lack
             tqdm.write(f"{self.name}: no submission is written: {error}")
             return None
         return None if path is None else str(path.relative_to(self.settings.output_dir))

@@ -250,8 +250,8 @@ def test_missing_data_is_an_error_without_a_traceback(
 ) -> None:
     monkeypatch.setenv("LLAVA_EVAL_DATA", str(tmp_path / "nowhere"))
     arguments = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "tiny_vqa", "--device", "cpu"]
-    assert main([*arguments, "--output-dir", str(tmp_path)]) == 1
-    assert "nowhere" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"^error: .*nowhere"):
+        main([*arguments, "--output-dir", str(tmp_path)])
 
 
 def write_small_benchmarks(root: Path) -> None:

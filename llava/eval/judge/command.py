@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.eval.judge.cache import JudgeCache
     from llava.eval.judge.client import JudgeClient, key_from_environment
     from llava.eval.judge.run import Judge, answered_tasks, judge_task
-    from llava.eval.tasks import JudgedTask, TaskDataError, get_task
+    from llava.eval.tasks import JudgedTask, get_task
 
     with plain_errors():
         data = DataPlace.of(args)
@@ -97,14 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timeout=args.judge_timeout,
             attempts=args.judge_attempts,
         )
-        try:
-            with JudgeCache(args.output_dir / "judge_cache.jsonl") as cache:
-                judge = Judge(client, cache, args.judge_runs, args.judge_concurrency, args.judge_again)
-                for task in judged:
-                    for row in judge_task(task, args.output_dir, judge, data):
-                        _print_row(row)
-        except TaskDataError as error:
-            raise SystemExit(f"error: {error}") from error
+        with JudgeCache(args.output_dir / "judge_cache.jsonl") as cache:
+            judge = Judge(client, cache, args.judge_runs, args.judge_concurrency, args.judge_again)
+            for task in judged:
+                for row in judge_task(task, args.output_dir, judge, data):
+                    _print_row(row)
     return 0
 
 

@@ -75,12 +75,8 @@ def _report(args: argparse.Namespace, data: DataPlace) -> list[Path]:
 
 def _diff(args: argparse.Namespace, data: DataPlace) -> list[Path]:
     from llava.eval.report.diff import compare_answers, to_html
-    from llava.eval.tasks import TaskDataError
 
-    try:
-        comparison = compare_answers(args.diff[0], args.diff[1], data)
-    except TaskDataError as error:
-        raise SystemExit(f"error: {error}") from error
+    comparison = compare_answers(args.diff[0], args.diff[1], data)
     print(comparison.summary())
     names = "-".join(path.stem for path in args.diff)
     folder: Path = args.output_dir or args.diff[1].parent

@@ -20,7 +20,7 @@ Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
 _MODULES = "gqa llava_bench mmbench mme mmmu mmvet pope scienceqa seed_bench textvqa tiny_pope tiny_vqa vizwiz vqav2"
 
 
-class TaskDataError(Exception):
+class TaskDataError(ValueError):
     """A task's files are missing or are not what they should be; the message names the file and what to do."""
 
 

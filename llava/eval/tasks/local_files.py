@@ -58,8 +58,9 @@ def read_json(path: Path, kind: type = dict) -> Any:
     Raises:
         TaskDataError: It is missing, not JSON, or holds something else.
     """
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(text)
     except ValueError as error:
         raise TaskDataError(f"{path} is not JSON ({error}); {_WHERE}") from None
     if not isinstance(content, kind):
