@@ -38,11 +38,6 @@ class TableFile:
         rows: int = self.text.num_rows
         return rows
 
-    @property
-    def holds_images(self) -> bool:
-        """Whether images lie in the table; else it may name files."""
-        return self.image_of is not None
-
     def image_bytes(self, row: int, number: int) -> bytes | None:
         """An encoded image; None if the row has only a name in its place.
 
