@@ -157,9 +157,9 @@ class FeatureCache:
         found = json.loads(file.read_text(encoding="utf-8"))
         differing = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
         if differing:
-            told = "; ".join(f"{name} was {found.get(name)}, is {wanted.get(name)}" for name in differing)
+            differences = "; ".join(f"{name} was {found.get(name)}, is {wanted.get(name)}" for name in differing)
             raise CacheKeyError(
-                f"--feature_cache {self.folder} holds tokens made otherwise ({told}); use another folder"
+                f"--feature_cache {self.folder} holds tokens made otherwise ({differences}); use another folder"
             )
 
     def refresh(self) -> None:

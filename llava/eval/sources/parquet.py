@@ -78,7 +78,7 @@ def in_folder(table: HubTable, root: Path) -> TableFiles:
 
 
 def on_the_hub(table: HubTable) -> TableFiles:
-    """A table from the Hub, or its cache; `HF_HUB_OFFLINE` and the like are huggingface_hub's.
+    """A table from the Hub, or its cache; `HF_HUB_OFFLINE` and other such variables are huggingface_hub's.
 
     Raises:
         TaskDataError: None of the datasets that have it can be downloaded; says why.
