@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -43,7 +43,8 @@ class Plugin:
 
 
 _LOADED: dict[str, Plugin] = {}
-_DISCOVERED: list[str] = []  # what has been looked through: the variable's text, then the entry points
+_IMPORTING: set[str] = set()
+_DISCOVERED: list[str] = []  # what has been looked through: the variable's text, the entry points
 
 
 def load_plugins(named: Iterable[str]) -> list[Plugin]:
@@ -55,7 +56,8 @@ def load_plugins(named: Iterable[str]) -> list[Plugin]:
     Raises:
         PluginError: One does not exist, or fails while it is imported.
     """
-    return [_load(text.strip()) for text in named if text.strip()]
+    found = [_load(text.strip()) for text in named if text.strip()]
+    return [plugin for plugin in found if plugin is not None]
 
 
 def loaded_plugins() -> list[Plugin]:
@@ -86,25 +88,39 @@ def discover_plugins() -> bool:
     """
     before = len(_LOADED)
     given = os.environ.get(VARIABLE, "")
-    if given not in _DISCOVERED:
-        _DISCOVERED.append(given)
-        load_plugins(given.replace(os.pathsep, ",").split(","))
-    if ENTRY_POINTS not in _DISCOVERED:
-        _DISCOVERED.append(ENTRY_POINTS)
-        load_plugins(point.value.partition(":")[0] for point in entry_points(group=ENTRY_POINTS))
+    _once(given, lambda: given.replace(os.pathsep, ",").split(","))
+    _once(ENTRY_POINTS, lambda: [point.value.partition(":")[0] for point in entry_points(group=ENTRY_POINTS)])
     return len(_LOADED) > before
 
 
-def _load(text: str) -> Plugin:
+def _once(source: str, named: Callable[[], Iterable[str]]) -> None:
+    """Loads what a source names, unless that is done or under way; what fails is tried again next time."""
+    if source in _DISCOVERED:
+        return
+    _DISCOVERED.append(source)
+    try:
+        load_plugins(named())
+    except BaseException:
+        _DISCOVERED.remove(source)
+        raise
+
+
+def _load(text: str) -> Plugin | None:
+    """The plug-in; None while it is being imported, for its own code may look names up."""
     is_file = text.endswith(".py") or os.sep in text
     key = str(Path(text).expanduser().resolve()) if is_file else text
+    if key in _IMPORTING:
+        return None
     if key not in _LOADED:
+        _IMPORTING.add(key)
         try:
             module = _import_file(Path(key)) if is_file else importlib.import_module(text)
         except PluginError:
             raise
         except Exception as error:  # whatever the plug-in's own code raises
             raise PluginError(f"plug-in {text}: {type(error).__name__}: {error}") from error
+        finally:
+            _IMPORTING.discard(key)
         _LOADED[key] = Plugin(Path(key).name if is_file else text, module.__name__, _digest(module))
     return _LOADED[key]
 

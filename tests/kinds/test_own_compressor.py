@@ -100,6 +100,22 @@ def test_the_variable_and_a_file_named_twice(plugin, tmp_path, monkeypatch):
     assert COMPRESSORS.plugin_name("from_variable") == "from_the_variable.py"
 
 
+def test_a_plugin_may_look_names_up_while_it_is_imported(tmp_path, monkeypatch):
+    file = tmp_path / "looks_up.py"
+    look_up = "from llava.model.multimodal_compressor import available_compressors\navailable_compressors()\n"
+    file.write_text(look_up + PLUGIN.read_text().replace('"corner_first"', '"looks_up"'))
+    monkeypatch.setenv("LLAVA_PLUGINS", str(file))
+    assert load_plugins([str(file)])[0].name == "looks_up.py"
+    assert COMPRESSORS.plugin_name("looks_up") == "looks_up.py"
+
+
+def test_a_plugin_of_the_variable_that_fails_fails_each_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAVA_PLUGINS", str(tmp_path / "not_there.py"))
+    for _ in range(2):
+        with pytest.raises(PluginError, match=r"not_there\.py: there is no such file"):
+            get_compressor("no_such_method")
+
+
 @pytest.mark.parametrize(
     ("page", "file"),
     [
