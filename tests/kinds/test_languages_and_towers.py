@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import Dinov2Model
 from llava.hub.export import export
 from llava.hub.verify import verify
 from llava.inference import Inference
+from llava.kinds import load_plugins
 from llava.kinds.languages import LANGUAGES, find_language
 from llava.kinds.towers import TOWERS
 from llava.model.builder import build_from_parts, load_pretrained_model
@@ -22,17 +24,20 @@ from tests.kinds.folders import save_language_model, save_tower
 from tests.model.folders import image
 from tests.model.tiny import random_pixels
 
-PAIRS = [("qwen2", "clip"), ("llama3", "clip"), ("llama", "dinov2")]
-TEMPLATES = {"qwen2": "qwen_1_5", "llama3": "llava_llama_3", "llama": "vicuna_v1"}
+PAIRS = [("qwen2", "clip"), ("llama3", "clip"), ("llama", "dinov2"), ("qwen3", "vit")]
+PLUGINS = [str(Path(__file__).parents[1] / "fixtures" / "plugins" / f"own_{name}.py") for name in ("tower", "language")]
+TEMPLATES = {"qwen2": "qwen_1_5", "qwen3": "qwen_1_5", "llama3": "llava_llama_3", "llama": "vicuna_v1"}
 LLAVA_HAS_NONE = {
     ("qwen2", "clip"): "language model 'qwen2'",
     ("llama3", "clip"): "language model 'llama3'",
     ("llama", "dinov2"): "vision_config.model_type 'dinov2'",
+    ("qwen3", "vit"): "language model 'qwen3'",
 }
 
 
 def build(folder, language, tower):
-    """A LLaVA of both, and where it is saved."""
+    """A LLaVA of both, and where it is saved; Qwen3 and ViT are known by plug-ins only."""
+    load_plugins(PLUGINS if tower == "vit" else [])
     llm, vision = save_language_model(language, folder / "llm"), save_tower(tower, folder / "tower")
     parts = build_from_parts(llm, vision, compression="visionzip:5+2")
     for part in parts:

@@ -7,28 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from llava.conversation import Conversation, SeparatorStyle, conv_templates, conversation_template, register_template
+from llava.conversation import Conversation, SeparatorStyle, conversation_template, register_template
 from llava.inference import Inference
 from llava.kinds import load_plugins
 from llava.model.builder import load_pretrained_model
 from llava.train.train import train
 
 ROOT = Path(__file__).parents[2]
-PLUGIN = """
-from llava.conversation import Conversation, SeparatorStyle, register_template
-
-MINE = Conversation("Be brief.", ("Q", "A"), (), 0, SeparatorStyle.TWO, " ", "</s>", "mine")
-register_template("mine", MINE)
-"""
+PLUGIN = ROOT / "tests" / "fixtures" / "plugins" / "own_template.py"
 
 
 @pytest.fixture
-def mine(tmp_path):
-    file = tmp_path / "own_template.py"
-    file.write_text(PLUGIN)
-    load_plugins([str(file)])
-    yield "mine"
-    del conv_templates["mine"]
+def mine():
+    load_plugins([str(PLUGIN)])
+    return "mine"
 
 
 def run(folder: Path, version: str, model: Path = ROOT / "playground" / "tiny" / "model") -> Path:
