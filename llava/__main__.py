@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -38,7 +39,11 @@ def run(command: Command, words: Sequence[str]) -> int:
     module = import_module(command.module)
     if hasattr(module, "__path__"):  # a package is started by its __main__
         module = import_module(f"{command.module}.__main__")
-    return module.main() or 0
+    try:
+        return module.main() or 0
+    except BrokenPipeError:  # as in `llava eval --list | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's end would fail to write too
+        return 1
 
 
 def overview() -> str:
