@@ -7,9 +7,11 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from llava.kinds import PluginError, load_plugins
+from llava.kinds.plugins import discover_plugins
 
 PROGRAM = "llava"
 
@@ -98,13 +100,16 @@ def _with_hyphens(word: str) -> str:
 
 
 def load_named_plugins(named: Sequence[str]) -> None:
-    """Loads what `--plugin` names.
+    """Loads what `--plugin` names, then what `LLAVA_PLUGINS` and installed packages do.
 
     Raises:
         SystemExit: Status 1, with a line that says which cannot be loaded and why.
     """
+    if str(Path.cwd()) not in sys.path:  # where `python -m` finds modules too
+        sys.path.append(str(Path.cwd()))
     try:
         load_plugins(named)
+        discover_plugins()
     except PluginError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -23,6 +23,7 @@ from llava.conversation_texts import (
 )
 from llava.kinds.languages import find_language
 from llava.kinds.plugins import discover_plugins
+from llava.kinds.registry import Registry
 
 
 class SeparatorStyle(Enum):
@@ -258,30 +259,41 @@ conv_templates: dict[str, Conversation] = {
     "qwen_1_5": conv_qwen,
 }
 _OWN_TEMPLATES = frozenset(conv_templates)
+TEMPLATES: Registry[Conversation] = Registry("conversation template")  # those of plug-ins
 
 
 def register_template(name: str, conversation: Conversation) -> Conversation:
     """Makes a template of one's own known by a name, on every command and in training.
 
     Raises:
-        ValueError: The name stands for another template already.
+        ValueError: The name is LLaVA's, or another module's.
     """
-    if conv_templates.get(name, conversation) != conversation and name in _OWN_TEMPLATES:
+    if name in _OWN_TEMPLATES:
         raise ValueError(f"the conversation template {name!r} is LLaVA's; choose another name")
-    conv_templates[name] = conversation
+    conv_templates[name] = TEMPLATES.register(name, conversation, depth=2)
     return conversation
 
 
-def conversation_template(name: str) -> Conversation:
+def conversation_template(name: str, plugin: str | None = None) -> Conversation:
     """The template of that name; shared, so work on a `copy()`.
+
+    Args:
+        name: In `conv_templates`.
+        plugin: The plug-in that a config names beside it, for the message.
 
     Raises:
         ValueError: There is none; the message lists those there are.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"conv_mode must be the name of a conversation template, got {name!r}")
     if name not in conv_templates:
         discover_plugins()
     if name not in conv_templates:
-        raise ValueError(f"no conversation template {name!r}; there are: {', '.join(conv_templates)}")
+        where = f"it comes from the plug-in {plugin}: give it with" if plugin else "one of your own comes with"
+        raise ValueError(
+            f"no conversation template {name!r}; there are: {', '.join(conv_templates)}; {where} --plugin, or in "
+            "LLAVA_PLUGINS"
+        )
     return conv_templates[name]
 
 
@@ -301,7 +313,7 @@ def default_conv_mode(config: Any) -> str:
     chosen = getattr(config, "conv_mode", None)
     if chosen is not None:
         try:
-            conversation_template(chosen)
+            conversation_template(chosen, getattr(config, "conv_mode_plugin", None))
         except ValueError as error:
             raise ValueError(f"config.json: conv_mode: {error}") from error
         return str(chosen)

@@ -346,12 +346,12 @@ def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
 
     fields, _ = ImageProcessingMixin.get_image_processor_dict(path)
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
-    classes = {name: pillow for tower in TOWERS for name, pillow in tower.image_processors.items()} | _WHOLE_MODELS
-    name = classes.get(kind.removesuffix("Fast").removesuffix("Pil"))
+    plain = kind.removesuffix("Fast").removesuffix("Pil")
+    tower = TOWERS.first(lambda tower: plain in tower.image_processors)
+    name = _WHOLE_MODELS.get(plain) if tower is None else tower.image_processors[plain]
     if name is None:
-        raise ValueError(
-            f"{path}: image_processor_type={kind!r} is not supported; known are {', '.join(sorted(classes))}."
-        )
+        types = sorted({*_WHOLE_MODELS, *(entry for each in TOWERS for entry in each.image_processors)})
+        raise ValueError(f"{path}: image_processor_type={kind!r} is not supported; known are {', '.join(types)}.")
     processor_class = getattr(transformers, name)
     known = set(processor_class.valid_kwargs.__annotations__) if "Next" in kind else set(fields)
     return processor_class.from_dict({key: value for key, value in fields.items() if key in known})

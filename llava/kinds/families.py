@@ -58,6 +58,8 @@ class Family:
         return _imported(self.processor_class)
 
 
+_ALL_OTHERS = "llava"  # LLaVA-1.5
+
 FAMILIES: Registry[Family] = Registry(
     "family of models", builtin=("llava.model.families.llava_1_5", "llava.model.families.llava_next")
 )
@@ -67,8 +69,11 @@ def register_family(family: Family) -> Family:
     """Makes a family known by its `model_type`.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: The name is taken, or it says of no config of LLaVA's format whether that is of the family, which
+            one family of this package may do only.
     """
+    if family.fits_llava is None and family.model_type != _ALL_OTHERS:
+        raise ValueError(f"family {family.name!r}: fits_llava must say which config.json of LLaVA's format is of it")
     return FAMILIES.register(family.model_type, family, depth=2)
 
 
@@ -88,10 +93,15 @@ def find_family(config: Any) -> Family | None:
 
 
 def family_of_llava(raw: Mapping[str, Any]) -> Family:
-    """The family of a config.json of LLaVA's format."""
-    families = list(FAMILIES)
-    found = [family for family in families if family.fits_llava is not None and family.fits_llava(raw)]
-    return found[0] if found else next(family for family in families if family.fits_llava is None)
+    """The family of a config.json of LLaVA's format.
+
+    Raises:
+        ValueError: Several say that it is theirs.
+    """
+    found = [family for family in FAMILIES if family.fits_llava is not None and family.fits_llava(raw)]
+    if len(found) > 1:
+        raise ValueError(f"config.json is of several families: {', '.join(family.name for family in found)}")
+    return found[0] if found else FAMILIES.get(_ALL_OTHERS)
 
 
 def _imported(path: str) -> Any:

@@ -1,7 +1,8 @@
 """Plug-ins: modules or files from outside this package that register kinds of their own.
 
-They are named by `--plugin MODULE_OR_FILE`, by the variable `LLAVA_PLUGINS`, or by the entry points `llava.plugins` of
-an installed package. The first are loaded at once, the others when a name is looked up that is not known yet.
+They are named by `--plugin MODULE_OR_FILE`, by the variable `LLAVA_PLUGINS` (separated by commas), or by the entry
+points `llava.plugins` of an installed package. Commands load all of them as they start; a program loads the last two
+when a name is looked up that is not known yet.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
-from typing import Any
+
+logger = logging.getLogger(__name__)
 
 VARIABLE = "LLAVA_PLUGINS"
 ENTRY_POINTS = "llava.plugins"
@@ -34,7 +40,7 @@ class Plugin:
     Attributes:
         name: A module's dotted name, or a file's name without its folder, so that no local path is published.
         module: The name under which Python knows it.
-        sha256: Of the module's file, the first 16 digits; empty where there is no file.
+        sha256: Of the module's file when it was last imported, the first 16 digits; empty where there is no file.
     """
 
     name: str
@@ -42,9 +48,22 @@ class Plugin:
     sha256: str
 
 
+_LOCK = RLock()  # held while a plug-in is imported: another thread that asks for a name waits for it
 _LOADED: dict[str, Plugin] = {}
 _IMPORTING: set[str] = set()
 _DISCOVERED: list[str] = []  # what has been looked through: the variable's text, the entry points
+_FILES: dict[str, Path] = {}  # by the names of modules
+_ON_FAILURE: list[Callable[[str], None]] = []
+
+
+class _PluginFiles:
+    """Finds plug-in files by their module's name, so that `importlib.reload` and pickles do."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """As Python's import asks it."""
+        file = _FILES.get(name)
+        return None if file is None else importlib.util.spec_from_file_location(name, file)
 
 
 def load_plugins(named: Iterable[str]) -> list[Plugin]:
@@ -56,7 +75,8 @@ def load_plugins(named: Iterable[str]) -> list[Plugin]:
     Raises:
         PluginError: One does not exist, or fails while it is imported.
     """
-    found = [_load(text.strip()) for text in named if text.strip()]
+    with _LOCK:
+        found = [_load(text.strip()) for text in named if text.strip()]
     return [plugin for plugin in found if plugin is not None]
 
 
@@ -65,9 +85,9 @@ def loaded_plugins() -> list[Plugin]:
     return list(_LOADED.values())
 
 
-def plugin_records() -> list[dict[str, Any]]:
+def plugin_records() -> list[dict[str, str]]:
     """The same for results, cards and run keys: `name` and `sha256` of each."""
-    return [{"name": entry["name"], "sha256": entry["sha256"]} for entry in map(asdict, loaded_plugins())]
+    return [{"name": plugin.name, "sha256": plugin.sha256} for plugin in loaded_plugins()]
 
 
 def plugin_of(module: str) -> Plugin | None:
@@ -77,32 +97,47 @@ def plugin_of(module: str) -> Plugin | None:
     )
 
 
+def note_reload(module: str) -> None:
+    """Notes that a module is imported anew: what it makes is known by its new content."""
+    for key, plugin in list(_LOADED.items()):
+        if plugin.module == module:
+            _LOADED[key] = Plugin(plugin.name, module, _digest(sys.modules[module]))
+
+
+def on_failure(forget: Callable[[str], None]) -> None:
+    """Has a function called with the name of each module that fails while it is imported as a plug-in."""
+    _ON_FAILURE.append(forget)
+
+
 def discover_plugins() -> bool:
     """Loads what `LLAVA_PLUGINS` and installed packages name, unless that is done.
+
+    A package whose plug-in cannot be loaded is warned about once: it is nobody's wish that it stops other commands.
 
     Returns:
         Whether anything new was loaded.
 
     Raises:
-        PluginError: One cannot be loaded.
+        PluginError: One of `LLAVA_PLUGINS` cannot be loaded; it is raised each time.
     """
-    before = len(_LOADED)
-    given = os.environ.get(VARIABLE, "")
-    _once(given, lambda: given.replace(os.pathsep, ",").split(","))
-    _once(ENTRY_POINTS, lambda: [point.value.partition(":")[0] for point in entry_points(group=ENTRY_POINTS)])
-    return len(_LOADED) > before
-
-
-def _once(source: str, named: Callable[[], Iterable[str]]) -> None:
-    """Loads what a source names, unless that is done or under way; what fails is tried again next time."""
-    if source in _DISCOVERED:
-        return
-    _DISCOVERED.append(source)
-    try:
-        load_plugins(named())
-    except BaseException:
-        _DISCOVERED.remove(source)
-        raise
+    with _LOCK:
+        before = len(_LOADED)
+        given = os.environ.get(VARIABLE, "")
+        if given not in _DISCOVERED:
+            _DISCOVERED.append(given)
+            try:
+                load_plugins(given.split(","))
+            except BaseException:
+                _DISCOVERED.remove(given)
+                raise
+        if ENTRY_POINTS not in _DISCOVERED:
+            _DISCOVERED.append(ENTRY_POINTS)
+            for point in entry_points(group=ENTRY_POINTS):
+                try:
+                    load_plugins([point.value.partition(":")[0]])
+                except PluginError as error:
+                    logger.warning("the entry point %s is left out: %s", point.name, error)
+        return len(_LOADED) > before
 
 
 def _load(text: str) -> Plugin | None:
@@ -113,11 +148,20 @@ def _load(text: str) -> Plugin | None:
         return None
     if key not in _LOADED:
         _IMPORTING.add(key)
+        name = text
         try:
-            module = _import_file(Path(key)) if is_file else importlib.import_module(text)
+            if is_file:
+                name = _name_file(Path(key))
+            elif not all(part.isidentifier() for part in text.split(".")):
+                raise PluginError(
+                    f"plug-in {text}: name a Python file that ends in .py, or a module by its dotted name"
+                )
+            module = importlib.import_module(name)
         except PluginError:
             raise
-        except Exception as error:  # whatever the plug-in's own code raises
+        except (Exception, SystemExit) as error:  # whatever the plug-in's own code raises
+            for forget in _ON_FAILURE:
+                forget(name)
             raise PluginError(f"plug-in {text}: {type(error).__name__}: {error}") from error
         finally:
             _IMPORTING.discard(key)
@@ -125,25 +169,19 @@ def _load(text: str) -> Plugin | None:
     return _LOADED[key]
 
 
-def _import_file(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise PluginError(f"plug-in {file}: there is no such file; name a Python file, or a module by its dotted name")
-    name = _FILE_PREFIX + file.stem
-    known = sys.modules.get(name)
-    if known is not None:
-        raise PluginError(
-            f"plug-in {file}: another plug-in file is called {file.name} too ({known.__file__}); rename one"
-        )
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None  # true of every existing .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # worker processes and pickles find it by its name
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+def _name_file(file: Path) -> str:
+    """Gives a plug-in file a module's name, under which it can be imported."""
+    if not file.is_file() or file.suffix != ".py":
+        problem = "no Python file" if file.exists() else "there is no such file"
+        raise PluginError(f"plug-in {file}: {problem}; name a file that ends in .py, or a module by its dotted name")
+    name = _FILE_PREFIX + re.sub(r"\W", "_", file.stem)
+    if _FILES.setdefault(name, file) != file:
+        if name in sys.modules:
+            raise PluginError(f"plug-in {file}: {_FILES[name]} is called {file.name} too; rename one of them")
+        _FILES[name] = file
+    if _PluginFiles not in sys.meta_path:
+        sys.meta_path.append(_PluginFiles)
+    return name
 
 
 def _digest(module: ModuleType) -> str:

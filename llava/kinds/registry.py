@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from threading import RLock
 from typing import Any, Generic, TypeVar
 
-from llava.kinds.plugins import discover_plugins, plugin_of
+from llava.kinds.plugins import discover_plugins, note_reload, on_failure, plugin_of
 
 Kind = TypeVar("Kind")
+_OWN = "llava."
 _REPLACEABLE = "__main__"  # a cell of a notebook may run again
 
 
@@ -36,6 +37,7 @@ class Registry(Generic[Kind]):
         self._builtin = list(builtin)
         self._lock = RLock()  # threads that prepare images may be the first to look something up
         self._entries: dict[str, _Entry[Kind]] = {}
+        on_failure(self._forget)
 
     def register(self, name: str, kind: Kind, *, depth: int = 1) -> Kind:
         """Adds an entry.
@@ -53,10 +55,14 @@ class Registry(Generic[Kind]):
             frame = frame.f_back if frame is not None else None
         scope = frame.f_globals if frame is not None else {}
         entry = _Entry(kind, str(scope.get("__name__")), scope.get("__spec__"))
+        if not entry.module.startswith(_OWN):  # a name of this package's is taken, imported yet or not
+            self._import_builtin()
         found = self._entries.get(name)
         if found is not None:
-            is_reload = found.module == entry.module and found.spec is not entry.spec
-            if not is_reload and entry.module != _REPLACEABLE:
+            is_new = found.spec is not entry.spec or entry.module == _REPLACEABLE
+            if found.module == entry.module and is_new:
+                note_reload(entry.module)
+            else:
                 raise ValueError(
                     f"a {self.noun} named {name!r} is registered already, by {found.module}; choose another name"
                 )
@@ -95,6 +101,21 @@ class Registry(Generic[Kind]):
     def __iter__(self) -> Iterator[Kind]:
         """All entries, by name."""
         return iter([self._entries[name].kind for name in self.names()])
+
+    def first(self, fits: Callable[[Kind], bool]) -> Kind | None:
+        """The first entry that fits, by name; plug-ins that are not loaded are looked through only where none does."""
+        self._import_builtin()
+        found = self._first(fits)
+        return self._first(fits) if found is None and discover_plugins() else found
+
+    def _first(self, fits: Callable[[Kind], bool]) -> Kind | None:
+        kinds = (self._entries[name].kind for name in sorted(self._entries))
+        return next((kind for kind in kinds if fits(kind)), None)
+
+    def _forget(self, module: str) -> None:
+        """Takes back what a module has registered that failed afterwards."""
+        for name in [name for name, entry in self._entries.items() if entry.module == module]:
+            del self._entries[name]
 
     def plugin_name(self, name: str) -> str | None:
         """The plug-in that an entry comes from; None for this package's own, and for one that no plug-in registered."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from llava.kinds.registry import Registry
+
+
+def _two_matrices(config: Any) -> int:
+    return int(2 * config.hidden_size * config.intermediate_size)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class TowerKind:
         image_processors: `image_processor_type` of its published checkpoints -> transformers' Pillow class.
         file_prefix: In files of transformers' format, what stands between `vision_tower.` and the tower's own names.
         file_spellings: Parts of tensor names in published files -> the same in the module.
+        mlp_weights: Maps a config to the weights of a layer's MLP, biases apart, which operations are counted by.
         known_to_llava: Whether haotian-liu/LLaVA can load it.
         published: Names on the Hub -> config entries that a tower of that name has.
     """
@@ -38,6 +43,7 @@ class TowerKind:
     image_processors: Mapping[str, str] = field(default_factory=dict)
     file_prefix: str = ""
     file_spellings: Mapping[str, str] = field(default_factory=dict)
+    mlp_weights: Callable[[Any], int] = _two_matrices
     known_to_llava: bool = False
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 

@@ -145,8 +145,8 @@ def build_from_parts(
     """Makes a LLaVA of a language model and a vision tower, as LLaVA's first stage does.
 
     Args:
-        llm_path: A Llama or Mistral checkpoint.
-        vision_tower_path: A CLIP or SigLIP checkpoint.
+        llm_path: A checkpoint of a registered language model (`LanguageKind`).
+        vision_tower_path: A checkpoint of a registered vision tower (`TowerKind`).
         mm_vision_select_layer: Index into the tower's hidden states.
         mm_vision_select_feature: `patch`, or `cls_patch` to keep the CLS token.
         mm_projector_type: Must be `mlp2x_gelu`.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor import BoundCompressor
 
 BUCKETS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64)
 """Tiles that a graph takes: whatever a single image has, then steps that waste a third at most."""
@@ -24,7 +25,7 @@ BUCKETS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64)
 Projected = tuple[Tensor, Tensor | None, int]
 """Features (T, K, D), and `positions` (T, K) and `num_dominant` as in `VisionTokens`."""
 
-Graph = Callable[[Any, Tensor, CompressionConfig | None], Projected]
+Graph = Callable[[Any, Tensor, BoundCompressor | None], Projected]
 
 
 def bucket_for(num_tiles: int) -> int:
@@ -48,28 +49,29 @@ class CompiledVision:
         self.backend = backend
         self.graphs: dict[tuple[int, CompressionConfig | None], Graph] = {}
 
-    def __call__(self, model: nn.Module, pixel_values: Tensor, budget: CompressionConfig | None) -> Projected:
+    def __call__(self, model: nn.Module, pixel_values: Tensor, bound: BoundCompressor | None) -> Projected:
         """Encodes tiles.
 
         Args:
             model: The one model that this instance is for, a `VisionSeam`.
             pixel_values: (T, 3, height, width), on the model's device and in its dtype.
-            budget: Of one tile; None for all tokens.
+            bound: The compressor with its budget; None for all tokens.
         """
-        parts = [self._run(model, chunk, budget) for chunk in pixel_values.split(BUCKETS[-1])]
+        parts = [self._run(model, chunk, bound) for chunk in pixel_values.split(BUCKETS[-1])]
         if len(parts) == 1:
             return parts[0]
         positions = [where for _, where, _ in parts if where is not None]
         return torch.cat([part[0] for part in parts]), torch.cat(positions) if positions else None, parts[0][2]
 
-    def _run(self, model: nn.Module, tiles: Tensor, budget: CompressionConfig | None) -> Projected:
+    def _run(self, model: nn.Module, tiles: Tensor, bound: BoundCompressor | None) -> Projected:
         num_tiles, size = len(tiles), bucket_for(len(tiles))
         padded = torch.cat([tiles, tiles.new_zeros(size - num_tiles, *tiles.shape[1:])])
+        budget = None if bound is None else bound.budget
         graph = self.graphs.get((size, budget))
         if graph is None:
             graph = torch.compile(_own_code(_encode), fullgraph=True, dynamic=False, backend=self.backend)
             self.graphs[size, budget] = graph
-        embeds, positions, num_dominant = graph(model, padded, budget)
+        embeds, positions, num_dominant = graph(model, padded, bound)
         return embeds[:num_tiles], None if positions is None else positions[:num_tiles], num_dominant
 
 
@@ -89,9 +91,9 @@ def check_compilable(model: Any) -> None:
         )
 
 
-def _encode(model: Any, pixel_values: Tensor, budget: CompressionConfig | None) -> Projected:
+def _encode(model: Any, pixel_values: Tensor, bound: BoundCompressor | None) -> Projected:
     """What is compiled; the same calls as the eager way."""
-    tokens, positions, num_dominant = model.select_tokens(pixel_values, budget)
+    tokens, positions, num_dominant = model.select_tokens(pixel_values, bound)
     return model.multi_modal_projector(tokens.contiguous()), positions, num_dominant
 
 

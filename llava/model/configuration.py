@@ -20,7 +20,11 @@ _MERGE_RULES = ("reference", "mean")
 _CONTEXTUAL_SHARE = 10 / 64
 
 _NAME = r"[A-Za-z_][\w.-]*"
-_SHORT_FORM = re.compile(rf"(?P<method>{_NAME}):(?P<dominant>\d+)(?:\+(?P<contextual>\d+))?(?P<options>(?:,[^,|]+)*)")
+_SHORT_FORM = re.compile(
+    rf"(?P<method>{_NAME}):(?P<dominant>\d+)(?:\+(?P<contextual>\d+))?(?P<options>(?:,[^,|]+)*)", re.ASCII
+)
+_WHOLE = re.compile(r"[+-]?\d{1,30}", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _OPTION = re.compile(rf"({_NAME})=(.*)")
 _WORDS = {"true": True, "false": False}
 _EXAMPLES = "'visionzip:54+10', 'random:64,seed=1' or 'visionzip:108+20|METHOD:64'; 'none' switches compression off"
@@ -69,14 +73,18 @@ class CompressionConfig:
             raise ValueError(f"compression.seed is outside 0..2**63 - 1: {self.seed}")
         if self.merge not in _MERGE_RULES:
             raise ValueError(f"compression.merge must be one of {', '.join(_MERGE_RULES)}, got {self.merge!r}")
-        if not isinstance(self.method, str) or re.fullmatch(_NAME, self.method) is None:
+        if not isinstance(self.method, str) or not self.method:
             raise ValueError(f"compression.method must be the name of a compressor, got {self.method!r}")
         if self.then is not None and (not isinstance(self.then, CompressionConfig) or self.then.then is not None):
             raise ValueError(f"compression.then must be a budget without a further stage, got {self.then!r}")
         object.__setattr__(self, "options", _checked_options(self.options))
 
+        if not isinstance(self.plugin, str):
+            raise TypeError(f"compression.plugin must be the name of a plug-in, got {self.plugin!r}")
+
     def __hash__(self) -> int:
-        return hash(str(self))
+        options = tuple(self.options.items())
+        return hash((self.method, self.dominant, self.contextual, self.merge, self.seed, options, self.then))
 
     @property
     def num_tokens(self) -> int:
@@ -115,10 +123,14 @@ class CompressionConfig:
                 raise ValueError(f"compression {text!r}: {part.strip()!r} {problem}, as in {_EXAMPLES}")
             options[option[1]] = _parse_value(option[2])
         method, contextual = match["method"], match["contextual"]
-        if method == cls.method and contextual is None:
-            _explain_split(int(match["dominant"]))
         own: dict[str, Any] = {name: options.pop(name) for name in ("merge", "seed") if name in options}
-        return cls(method, int(match["dominant"]), int(contextual or 0), **own, options=options)
+        try:
+            budget = cls(method, int(match["dominant"]), int(contextual or 0), **own, options=options)
+        except TypeError as error:
+            raise ValueError(f"compression {text!r}: {error}") from error
+        if method == cls.method and contextual is None:
+            _explain_split(budget.dominant)
+        return budget
 
     @classmethod
     def from_total(cls, total: int, tiles: int = 1, method: str = "visionzip") -> CompressionConfig:
@@ -152,7 +164,7 @@ class CompressionConfig:
             ValueError: An entry is unknown.
         """
         known = {entry.name for entry in fields(cls)}
-        unknown = sorted(set(entries) - known)
+        unknown = sorted(map(str, set(entries) - known))
         if unknown:
             raise ValueError(f"unknown entries in compression: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         then = entries.get("then")
@@ -210,12 +222,9 @@ def _parse_value(text: str) -> OptionValue:
         return tuple(_parse_value(part) for part in parts)  # type: ignore[misc]
     if text in _WORDS:
         return _WORDS[text]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) else text
 
 
 def _format_value(value: OptionValue) -> str:
@@ -228,7 +237,8 @@ def _format_value(value: OptionValue) -> str:
 def _explain_split(total: int) -> None:
     """Says once what a total without a split means."""
     split = CompressionConfig.from_total(total)
-    logger.warning("visionzip:%d merges nothing; the paper splits as %s", total, split)
+    if split.contextual:
+        logger.warning("visionzip:%d merges nothing; the paper splits as %s", total, split)
 
 
 CompressionLike: TypeAlias = CompressionConfig | Mapping[str, Any] | str | None

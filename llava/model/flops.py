@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llava.model.multimodal_encoder import selected_depth, tower_has_cls
+from llava.kinds.towers import tower_kind
+from llava.model.multimodal_encoder import selected_depth
 
 
 @dataclass(frozen=True)
@@ -173,9 +174,10 @@ def tower_flops(config: Any) -> int:
     """One tile through the tower, up to the selected layer."""
     vision = config.vision_config
     width, patches = vision.hidden_size, (vision.image_size // vision.patch_size) ** 2
-    tokens = patches + int(tower_has_cls(vision))
+    kind = tower_kind(vision)
+    tokens = patches + int(kind.has_cls)
     depth = selected_depth(config.vision_feature_layer, vision.num_hidden_layers)
-    layer = tokens * 2 * (4 * width**2 + 2 * width * vision.intermediate_size) + 4 * tokens**2 * width
+    layer = tokens * 2 * (4 * width**2 + kind.mlp_weights(vision)) + 4 * tokens**2 * width
     return patches * 2 * 3 * vision.patch_size**2 * width + depth * layer
 
 

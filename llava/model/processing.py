@@ -24,11 +24,13 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.conversation import default_conv_mode
 from llava.images.plain_processor import standalone_image_processor, view_processor
 from llava.images.processing import load_image_processor, process_images
+from llava.kinds import PluginError
 from llava.kinds.families import FAMILIES, Family, family_of
 from llava.model.checkpoints.config_adapter import read_config
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
 from llava.model.image_rules import ImageRules
+from llava.model.multimodal_compressor import with_plugin
 from llava.prompts.chat_template import chat_template as chat_template_of
 from llava.prompts.ids import PromptIds
 from llava.prompts.images import images_of_samples
@@ -195,7 +197,7 @@ class CompressedProcessor:
         """
         budget = as_compression(compression)
         self.image_rules.check(budget)
-        self._compression = budget
+        self._compression = None if budget is None else with_plugin(budget)
 
     def num_visual_tokens(self, image_sizes: Sequence[tuple[int, int]]) -> list[int]:
         """How many tokens stand for each image.
@@ -326,6 +328,8 @@ def _template_of(config: Any) -> str | None:
     """The chat template of the conversation that a model was tuned with, None if that is not known."""
     try:
         mode = default_conv_mode(config)
+    except PluginError:
+        raise
     except ValueError:
         return None
     marked = getattr(config, "mm_use_im_start_end", False)

@@ -18,7 +18,7 @@ from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout, size_pairs
 from llava.model.compiled_vision import CompiledVision, check_compilable
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
-from llava.model.multimodal_compressor import CompressedTokens, TileShape, compressor_of, with_plugin
+from llava.model.multimodal_compressor import BoundCompressor, CompressedTokens, TileShape, compressor_of, with_plugin
 from llava.model.multimodal_encoder import extract_features, selected_depth, tile_shape
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
@@ -51,6 +51,12 @@ class VisionSeam:
             compressor_of(budget).check(budget, self.tile_shape)
             budget = with_plugin(budget)
         self.config.compression = None if budget is None else budget.to_dict()
+
+    @property
+    def bound_compressor(self) -> BoundCompressor | None:
+        """The compressor in use, with its budget; None without one."""
+        budget = self.compression
+        return None if budget is None else compressor_of(budget).bind(budget)
 
     def compile_vision(self, backend: str = "inductor") -> None:
         """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
@@ -123,24 +129,24 @@ class VisionSeam:
         Returns:
             K tokens of C channels for each tile.
         """
-        compressor = compressor_of(budget)
-        layer = self.config.vision_feature_layer
-        return compressor(extract_features(self.vision_tower, pixel_values, layer, compressor.needs), budget)
+        return self._compress(pixel_values, compressor_of(budget).bind(budget))
 
-    def select_tokens(
-        self, pixel_values: Tensor, budget: CompressionConfig | None
-    ) -> tuple[Tensor, Tensor | None, int]:
+    def _compress(self, pixel_values: Tensor, bound: BoundCompressor) -> CompressedTokens:
+        layer, needs = self.config.vision_feature_layer, bound.compressor.needs
+        return bound(extract_features(self.vision_tower, pixel_values, layer, needs))
+
+    def select_tokens(self, pixel_values: Tensor, bound: BoundCompressor | None) -> tuple[Tensor, Tensor | None, int]:
         """Tower and compressor (if any), without a data-dependent shape.
 
         Args:
             pixel_values: (T, 3, height, width), on the tower's device and in its dtype.
-            budget: Of one tile.
+            bound: The compressor with its budget; None for all tokens.
 
         Returns:
             Tokens (T, K, C), positions (T, K) and `num_dominant`, as in `VisionTokens`.
         """
-        if budget is not None:
-            kept = self.compress_tiles(pixel_values, budget)
+        if bound is not None:
+            kept = self._compress(pixel_values, bound)
             return kept.tokens, kept.positions, kept.num_dominant
         features = extract_features(self.vision_tower, pixel_values, self.config.vision_feature_layer)
         is_full = self.config.vision_feature_select_strategy == "full"
@@ -158,7 +164,7 @@ class VisionSeam:
         learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_tower.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             pixels = like_weights(pixel_values, self.vision_tower, cast=True)
-            tokens, positions, num_dominant = self.select_tokens(pixels, self.compression)
+            tokens, positions, num_dominant = self.select_tokens(pixels, self.bound_compressor)
         return VisionTokens(tokens, counts, positions, num_dominant)
 
     def project(self, encoded: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
@@ -211,7 +217,7 @@ class VisionSeam:
         if self.compiled_vision is None or torch.is_grad_enabled():
             return self.project(self.encode(pixel_values, counts), image_sizes)
         pixels = like_weights(pixel_values, self.vision_tower, cast=True)
-        embeds, positions, num_dominant = self.compiled_vision(cast(nn.Module, self), pixels, self.compression)
+        embeds, positions, num_dominant = self.compiled_vision(cast(nn.Module, self), pixels, self.bound_compressor)
         return self._in_sequence(VisionTokens(embeds, counts, positions, num_dominant), image_sizes)
 
     def get_image_features(

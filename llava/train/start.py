@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from llava.conversation import SeparatorStyle, conversation_template
+from llava.conversation import TEMPLATES, SeparatorStyle, conversation_template
 from llava.kinds.languages import find_language
 from llava.model.builder import build_from_parts, load_pretrained_model
 from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
@@ -74,11 +74,16 @@ def record_template(config: Any, version: str) -> None:
     chosen = conversation_template(version)
     if chosen.sep_style == SeparatorStyle.PLAIN:
         return
-    language = find_language(config.text_config)
-    is_usual = language is not None and chosen == conversation_template(language.template)
-    if not is_usual:
+    language, before = find_language(config.text_config), getattr(config, "conv_mode", None)
+    usual = before or (None if language is None else language.template)
+    if usual is not None and chosen != conversation_template(usual):
+        logger.warning("--version %s: the model's own template is %s; it is tuned to another one", version, usual)
+    if language is None or chosen != conversation_template(language.template):
         config.conv_mode = version
-    elif getattr(config, "conv_mode", None) is not None:
+        plugin = TEMPLATES.plugin_name(version)
+        if plugin is not None:
+            config.conv_mode_plugin = plugin
+    elif before is not None:
         config.conv_mode = None  # of an earlier training in another template
 
 

@@ -75,7 +75,8 @@ def test_two_stages():
         ("a:1|b:2|c:3", "3 stages"),
         ("a:1|none", "METHOD:DOMINANT"),
         ("a:1,b=two words", "none of a number, true, false or a word"),
-        ("a:1,b=nan", "none of a number"),
+        ("visionzip:0", "dominant must be at least 1"),
+        ("a:1,b=\u0661", "none of a number"),
     ],
 )
 def test_what_is_not_of_the_form_is_named(text, named):

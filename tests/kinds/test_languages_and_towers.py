@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import Dinov2Model
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Dinov2Config, Dinov2Model
 
 from llava.hub.export import export
 from llava.hub.verify import verify
@@ -19,10 +21,12 @@ from llava.kinds.towers import TOWERS
 from llava.model.builder import build_from_parts, load_pretrained_model
 from llava.model.checkpoints.files import CheckpointError
 from llava.model.checkpoints.names import LLAVA_NAMES, to_file_names, tower_root
+from llava.model.flops import tower_flops
 from llava.model.multimodal_encoder import extract_features
+from llava.train.train import train
 from tests.kinds.folders import save_language_model, save_tower
 from tests.model.folders import image
-from tests.model.tiny import random_pixels
+from tests.model.tiny import VISION, random_pixels
 
 PAIRS = [("qwen2", "clip"), ("llama3", "clip"), ("llama", "dinov2"), ("qwen3", "vit")]
 PLUGINS = [str(Path(__file__).parents[1] / "fixtures" / "plugins" / f"own_{name}.py") for name in ("tower", "language")]
@@ -74,6 +78,34 @@ def test_haotian_lius_llava_has_none_and_the_export_says_so(built, tmp_path):
     with pytest.raises(CheckpointError, match=f"{LLAVA_HAS_NONE[pair]}.*haotian-liu/LLaVA knows no such model"):
         export(folder, to="llava", output=tmp_path / "release")
     assert not (tmp_path / "release").exists()
+
+
+@pytest.mark.slow
+def test_it_is_trained_a_step_with_a_cache_of_its_tokens(built, tmp_path):
+    (language, _), folder, _ = built
+    oracle = Path(__file__).parents[1] / "fixtures" / "oracle"
+    flags = {
+        "model_name_or_path": folder,
+        "stage": "projector",
+        "data_path": oracle / "train_tiny.json",
+        "max_steps": 1,
+    }
+    flags |= {"version": TEMPLATES[language], "image_folder": oracle / "images", "output_dir": tmp_path / "run"}
+    flags |= {"feature_cache": tmp_path / "cache", "save_strategy": "no", "report_to": "none", "use_cpu": True}
+    train([word for name, value in flags.items() for word in (f"--{name}", str(value))])
+    inference = Inference.load(tmp_path / "run", device="cpu")
+    assert inference.conv_mode == TEMPLATES[language] and inference.ask_one("What is this?", image()).token_ids
+
+
+@pytest.mark.parametrize("changes", [{}, {"use_swiglu_ffn": True}])
+def test_operations_of_dinov2_are_counted(changes):
+    sizes = {name: value for name, value in VISION.items() if name != "intermediate_size"}
+    tower = Dinov2Model(Dinov2Config(**sizes, mlp_ratio=2, **changes)).eval()
+    tower.set_attn_implementation("eager")
+    config = SimpleNamespace(vision_config=tower.config, vision_feature_layer=-2)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        extract_features(tower, random_pixels(1, 3, 28, 28), -2)
+    assert counter.get_total_flops() == tower_flops(config)
 
 
 def test_dinov2_is_read_as_transformers_computes_it(tmp_path):

@@ -6,9 +6,11 @@ import importlib
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from llava.kinds import PluginError, load_plugins, loaded_plugins
 from llava.model.builder import load_pretrained_model
@@ -39,6 +41,9 @@ def test_its_options_are_typed_and_checked_when_the_model_is_told(plugin):
         "corner_first:20,row=-1": "row must be 0 or more, got -1",
         "corner_first:20+4": "merges nothing, got contextual=4",
         "corner_first:20,row=14": "row 14 is outside 0..13",
+        "corner_first:20,row=1.5": "row=1.5 must be of type int",
+        "corner_first:20,row=top": "row='top' must be of type int",
+        "corner_first:20,seed=x": "seed must be an int, got 'x'",
     }.items():
         with pytest.raises(ValueError, match=named):
             model.set_compression(text)
@@ -75,6 +80,61 @@ def test_a_module_that_is_reloaded_replaces_its_own_entry(tmp_path, monkeypatch)
     with pytest.raises(ValueError, match="named 'reloaded' is registered already, by reloaded_method"):
         module.register_compressor("reloaded")(first.function)  # this test is another module
     assert COMPRESSORS.plugin_name("reloaded") is None  # imported, and not as a plug-in
+
+
+def test_its_options_are_known_in_a_compiled_graph(plugin):
+    model = tiny_model(compression="corner_first:20,row=3")
+    pixels = random_pixels(2, 3, *[model.config.vision_config.image_size] * 2)
+    with torch.inference_mode():
+        plain = model.encode_images(pixels)
+        model.compile_vision("eager")  # the graph is traced as a whole, and not translated
+        for ours, expected in zip(model.encode_images(pixels), plain, strict=True):
+            torch.testing.assert_close(ours, expected)
+
+
+def test_a_file_is_reloaded_and_known_by_its_new_content(tmp_path):
+    file = tmp_path / "edited method.py"
+    file.write_text(PLUGIN.read_text().replace('"corner_first"', '"edited"'))
+    before = load_plugins([str(file)])[0]
+    file.write_text(file.read_text() + "\n# edited\n")
+    importlib.reload(sys.modules[before.module])
+    after = next(found for found in loaded_plugins() if found.module == before.module)
+    assert after.name == before.name == "edited method.py" and after.sha256 != before.sha256
+
+
+def test_what_fails_half_way_is_forgotten(tmp_path):
+    file = tmp_path / "half_way.py"
+    file.write_text(PLUGIN.read_text().replace('"corner_first"', '"half_way"') + "\nraise SystemExit(3)\n")
+    with pytest.raises(PluginError, match=r"half_way\.py: SystemExit: 3"):
+        load_plugins([str(file)])
+    assert "half_way" not in COMPRESSORS.names()
+
+
+def test_a_name_of_this_package_is_taken_before_it_is_imported(tmp_path):
+    file = tmp_path / "takes_a_tower.py"
+    file.write_text(
+        "from llava.kinds.towers import TowerKind, register_tower\n"
+        "register_tower(TowerKind('clip_vision_model', has_cls=True))\n"
+    )
+    program = f"from llava.kinds import load_plugins; load_plugins([{str(file)!r}])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=PLUGIN.parents[3])
+    assert "a vision tower named 'clip_vision_model' is registered already" in done.stderr
+
+
+def test_threads_wait_for_a_plugin_that_is_imported(tmp_path, monkeypatch):
+    file = tmp_path / "slow_to_import.py"
+    slow = "import time\ntime.sleep(0.5)\n"
+    file.write_text(slow + PLUGIN.read_text().replace('"corner_first"', '"slow_to_import"'))
+    monkeypatch.setenv("LLAVA_PLUGINS", str(file))
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: get_compressor("slow_to_import").name, range(3)))
+    assert found == ["slow_to_import"] * 3
+
+
+@pytest.mark.parametrize("named", ["docs/house.md", ".", "two words"])
+def test_what_is_no_plugin_is_named(named):
+    with pytest.raises(PluginError, match=r"name a (Python )?file that ends in \.py, or a module by its dotted name"):
+        load_plugins([named])
 
 
 @pytest.mark.parametrize(

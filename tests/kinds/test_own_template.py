@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from llava.conversation import Conversation, SeparatorStyle, conversation_template, register_template
+from llava.conversation import (
+    Conversation,
+    SeparatorStyle,
+    conv_templates,
+    conversation_template,
+    default_conv_mode,
+    register_template,
+)
 from llava.inference import Inference
 from llava.kinds import load_plugins
 from llava.model.builder import load_pretrained_model
@@ -20,7 +29,8 @@ PLUGIN = ROOT / "tests" / "fixtures" / "plugins" / "own_template.py"
 @pytest.fixture
 def mine():
     load_plugins([str(PLUGIN)])
-    return "mine"
+    yield "mine"
+    del conv_templates["mine"]
 
 
 def run(folder: Path, version: str, model: Path = ROOT / "playground" / "tiny" / "model") -> Path:
@@ -38,15 +48,18 @@ def run(folder: Path, version: str, model: Path = ROOT / "playground" / "tiny" /
     return folder
 
 
-def test_the_template_of_a_run_travels_with_it(mine, tmp_path):
+def test_the_template_of_a_run_travels_with_it(mine, tmp_path, caplog):
     folder = run(tmp_path / "run", mine)
-    assert json.loads((folder / "config.json").read_text())["conv_mode"] == "mine"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["conv_mode"], config["conv_mode_plugin"]) == ("mine", "own_template.py")
     loaded = load_pretrained_model(folder, device="cpu")
     assert Inference(*loaded[:3]).conv_mode == "mine"
     for part in loaded[:3]:
         part.save_pretrained(tmp_path / "whole")
     assert Inference.load(tmp_path / "whole", device="cpu").conv_mode == "mine"
-    again = run(tmp_path / "again", "v1", tmp_path / "whole")  # tuned further, in the usual template
+    with caplog.at_level(logging.WARNING):
+        again = run(tmp_path / "again", "v1", tmp_path / "whole")  # tuned further, in the usual template
+    assert "--version v1: the model's own template is mine" in caplog.text
     assert Inference.load(again, device="cpu").conv_mode == "vicuna_v1"
 
 
@@ -57,5 +70,9 @@ def test_the_usual_template_leaves_no_entry(tmp_path):
 def test_names_of_llava_are_not_given_away():
     with pytest.raises(ValueError, match="'vicuna_v1' is LLaVA's; choose another name"):
         register_template("vicuna_v1", Conversation("", ("", ""), (), 0, SeparatorStyle.PLAIN, "\n"))
-    with pytest.raises(ValueError, match="no conversation template 'nobody'; there are: default, "):
+    with pytest.raises(ValueError, match=r"no conversation template 'nobody'; there are: default, .*--plugin"):
         conversation_template("nobody")
+    with pytest.raises(ValueError, match=r"it comes from the plug-in theirs\.py: give it with --plugin"):
+        default_conv_mode(SimpleNamespace(conv_mode="theirs", conv_mode_plugin="theirs.py"))
+    with pytest.raises(ValueError, match=r"conv_mode must be the name of a conversation template, got \['v1'\]"):
+        default_conv_mode(SimpleNamespace(conv_mode=["v1"]))

@@ -17,6 +17,7 @@ from llava.hub.formats.export_source import HEAD, ExportSource
 from llava.hub.formats.vocabulary import AddedRows, add_image_token
 from llava.hub.json_file import optional_json, write_json
 from llava.images.processing import load_image_processor
+from llava.kinds import PluginError
 from llava.kinds.families import family_of
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
@@ -196,6 +197,8 @@ def write_generation_config(source: ExportSource, folder: Path, pad_token_id: in
 def _chat_template(config: Any, notes: list[str]) -> str | None:
     try:
         conv_mode = default_conv_mode(config)
+    except PluginError:
+        raise
     except ValueError as error:
         notes.append(f"No chat template was written: {error}")
         return None

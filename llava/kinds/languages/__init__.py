@@ -17,7 +17,8 @@ class LanguageKind:
         model_type: Of its config.
         template: Name of the conversation template that its LLaVAs were tuned with.
         vocabularies: Sizes of the vocabulary that tell it from others of the same `model_type`; None for all.
-        llava_model_types: What config.json of LLaVA's format calls a LLaVA made of it, the name that is written first.
+        llava_model_types: What config.json of LLaVA's format calls a LLaVA made of it, the name that is written first;
+            where nothing is given, `llava_` and `model_type`.
         is_supported: Whether such a LLaVA is loaded; if not, only its template is known.
         llava_class: haotian-liu/LLaVA's class of such a LLaVA; None if it has none, and then nothing is exported to it.
         llava_folder_words: What the folder's name must contain for haotian-liu/LLaVA to choose that class.
@@ -33,6 +34,10 @@ class LanguageKind:
     llava_class: str | None = None
     llava_folder_words: tuple[str, ...] = ("llava",)
     sentencepiece: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.llava_model_types:  # a name of LLaVA's manner, for a language model that LLaVA has not met
+            object.__setattr__(self, "llava_model_types", (f"llava_{self.model_type}",))
 
     def fits(self, config: Any) -> bool:
         """Whether the config of a language model, or LLaVA's of a whole model, is of this kind."""
@@ -58,7 +63,7 @@ def register_language(kind: LanguageKind) -> LanguageKind:
 
 def find_language(config: Any) -> LanguageKind | None:
     """The kind of a config, of a language model or of LLaVA's format, None if it is not known."""
-    return next((kind for kind in LANGUAGES if kind.fits(config)), None)
+    return LANGUAGES.first(lambda kind: kind.fits(config))
 
 
 def language_named(model_type: Any) -> LanguageKind | None:
@@ -66,5 +71,4 @@ def language_named(model_type: Any) -> LanguageKind | None:
 
     Kinds that share a name share the architecture too, and differ in their vocabulary only.
     """
-    supported = (kind for kind in LANGUAGES if kind.is_supported)
-    return next((kind for kind in supported if model_type in (kind.model_type, *kind.llava_model_types)), None)
+    return LANGUAGES.first(lambda kind: kind.is_supported and model_type in (kind.model_type, *kind.llava_model_types))

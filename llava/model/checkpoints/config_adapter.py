@@ -20,7 +20,7 @@ _PROJECTOR_TYPE = "mlp2x_gelu"
 
 # Entries of LLaVA that are about the whole model; the others describe its language model.
 _WHOLE_MODEL_PREFIXES = ("mm_", "image_", "tokenizer_", "tune_mm_", "freeze_mm_", "unfreeze_mm_")
-_WHOLE_MODEL_ENTRIES = ("use_mm_proj", "max_sequence_length", "compression", "conv_mode")
+_WHOLE_MODEL_ENTRIES = ("use_mm_proj", "max_sequence_length", "compression", "conv_mode", "conv_mode_plugin")
 _DROPPED = ("model_type", "architectures", "auto_map", "_name_or_path", "transformers_version", "torch_dtype", "dtype")
 
 
@@ -44,7 +44,7 @@ def not_a_llava(raw: Mapping[str, Any], folder: Path) -> CheckpointError:
 
 
 def vision_config_from(path_or_repo: str | Path) -> PretrainedConfig:
-    """The config of a vision tower, from its own folder or from that of a whole CLIP or SigLIP model.
+    """The config of a vision tower, from its own folder or from that of a whole model of text and images.
 
     Raises:
         CheckpointError: The folder cannot be had, or holds another kind of model.
@@ -147,8 +147,8 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         "mm_patch_merge_type": merge_type,
         "anyres_rule": "llava",
     }
-    family = family_of_llava(raw)
     try:
+        family = family_of_llava(raw)
         return family.config()(**entries, **family.config_entries(raw, vision_config))
     except ValueError as error:
         raise CheckpointError(f"{where}: config.json: {error}") from error

@@ -198,8 +198,9 @@ def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | st
     for entry in ("compression", "image_aspect_ratio") if is_adapter(folder) else ("compression",):
         if entry in raw or not is_whole:
             setattr(parts.config, entry, raw.get(entry))
-    if "conv_mode" in raw:  # the template of the training, which may be another than the base's
-        parts.config.conv_mode = raw["conv_mode"]
+    for entry in ("conv_mode", "conv_mode_plugin"):  # the template of the training, perhaps another than the base's
+        if entry in raw:
+            setattr(parts.config, entry, raw[entry])
     if (folder / "tokenizer_config.json").is_file():
         parts.tokenizer_folder = folder
     return parts
@@ -265,7 +266,7 @@ def _in_memory(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
 
 
 def _tower_state(folder: Path, config: LlavaConfig | LlavaNextConfig, root: str) -> dict[str, StoredTensor]:
-    """The tower's tensors, from its own checkpoint or from that of a whole CLIP or SigLIP model."""
+    """The tower's tensors, from its own checkpoint or from that of a whole model of text and images."""
     spelled = tower_kind(config.vision_config).spelled_as_module
     files = _weights(_required_weights(folder))
     return to_module_names({spelled(name): files[name] for name in files if belongs_to_tower(name)}, TOWER_NAMES, root)
@@ -301,14 +302,19 @@ def _module_root(config: LlavaConfig | LlavaNextConfig) -> str:
 
 
 def check_compression(parts: ModelParts) -> None:
-    """Tells what is wrong with the compression that a config asks for.
+    """Checks the compression that a config asks for.
 
     Raises:
-        CheckpointError: It is malformed, of an unknown method, or does not fit the tower.
+        CheckpointError: It is malformed, of an unknown method, or does not fit the tower; or what the config says of
+            images is malformed.
     """
     value = getattr(parts.config, "compression", None)
     try:
-        ImageRules.from_config(parts.config).check(as_compression(value))
+        rules = ImageRules.from_config(parts.config)
+    except ValueError as error:
+        raise CheckpointError(f"{parts.source}: config.json: {error}") from error
+    try:
+        rules.check(as_compression(value))
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{parts.source}: config.json: compression {value!r}: {error}. Mend the entry, or load with compression= "

@@ -2,6 +2,7 @@
 
 from llava.model.multimodal_compressor.registry import (
     COMPRESSORS,
+    BoundCompressor,
     Compressor,
     available_compressors,
     compressor_of,
@@ -14,6 +15,7 @@ from llava.model.multimodal_compressor.visionzip import visionzip
 
 __all__ = [
     "COMPRESSORS",
+    "BoundCompressor",
     "CompressedTokens",
     "Compressor",
     "TileShape",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import UnionType
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from llava.kinds import Registry
 from llava.model.configuration import CompressionConfig
@@ -71,24 +72,51 @@ class Compressor:
             )
         if self.options is None:
             return None
+        for name, kind in get_type_hints(self.options).items():
+            if name in budget.options and not _is_of(budget.options[name], kind):
+                wanted = getattr(kind, "__name__", str(kind))
+                raise ValueError(f"compression {budget}: {name}={budget.options[name]!r} must be of type {wanted}")
         try:
             return self.options(**budget.options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"compression {budget}: {error}") from error
 
+    def bind(self, budget: CompressionConfig) -> BoundCompressor:
+        """The compressor with its budget and typed options; made outside of compiled graphs."""
+        return BoundCompressor(self, budget, self.options_of(budget))
+
     def __call__(self, features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
+        """Compresses B tiles; see `BoundCompressor`."""
+        return self.bind(budget)(features)
+
+
+@dataclass(frozen=True)
+class BoundCompressor:
+    """A compressor that knows what to keep.
+
+    Attributes:
+        compressor: It.
+        budget: Of one tile.
+        options: Typed; None if the method has none.
+    """
+
+    compressor: Compressor
+    budget: CompressionConfig
+    options: Any
+
+    def __call__(self, features: VisionFeatures) -> CompressedTokens:
         """Compresses B tiles to K = `budget.num_tokens` tokens each.
 
         Raises:
             RuntimeError: The function returned another number of tokens than its budget says.
         """
-        options = self.options_of(budget)
-        compressed = self.function(features, budget, *(() if options is None else (options,)))
+        function, budget = self.compressor.function, self.budget
+        compressed = function(features, budget) if self.options is None else function(features, budget, self.options)
         if compressed.tokens.shape[1] != budget.num_tokens:
             raise RuntimeError(
-                f"compressor {self.name!r} returned {compressed.tokens.shape[1]} tokens for the budget {budget}, "
-                f"which is {budget.num_tokens}; placeholders are sized before the image is encoded, so K must follow "
-                "from the budget alone"
+                f"compressor {self.compressor.name!r} returned {compressed.tokens.shape[1]} tokens for the budget "
+                f"{budget}, which is {budget.num_tokens}; placeholders are sized before the image is encoded, so K "
+                "must follow from the budget alone"
             )
         return compressed
 
@@ -111,8 +139,13 @@ def register_compressor(
         check: Raises ValueError for a budget that the method cannot have; called when a model is loaded.
 
     Raises:
-        ValueError: The name is taken, or a need is unknown.
+        ValueError: The name is taken, a need is unknown, or `options` is no dataclass or has a key that all share.
     """
+    if options is not None:
+        reserved = {"merge", "seed"} & {entry.name for entry in fields(options)} if is_dataclass(options) else set()
+        if not is_dataclass(options) or reserved:
+            problem = f"has {', '.join(sorted(reserved))}, which all methods share" if reserved else "is no dataclass"
+            raise ValueError(f"compressor {name!r}: options={options!r} {problem}")
     wanted = frozenset(needs)
     unknown = wanted - set(NEEDS)
     if unknown:
@@ -151,7 +184,22 @@ def compressor_of(budget: CompressionConfig) -> Compressor:
 
 def with_plugin(budget: CompressionConfig) -> CompressionConfig:
     """The same budget, with the plug-in that its method comes from noted; that is what a checkpoint keeps."""
-    return replace(budget, plugin=COMPRESSORS.plugin_name(budget.method) or "")
+    then = None if budget.then is None else with_plugin(budget.then)
+    return replace(budget, plugin=COMPRESSORS.plugin_name(budget.method) or "", then=then)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether an option's value has the type that its dataclass says; types that are not known here fit any."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_of(value, one) for one in get_args(kind))
+    if kind is tuple or get_origin(kind) is tuple:
+        element = get_args(kind)[0] if get_args(kind) else Any
+        return isinstance(value, tuple) and all(_is_of(part, element) for part in value)
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return kind not in (bool, str) or isinstance(value, kind)
 
 
 def available_compressors() -> list[str]:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llava.kinds.towers import TowerKind, register_tower
+
+
+def _mlp_weights(config: Any) -> int:
+    inner = int(config.hidden_size * config.mlp_ratio)
+    if not config.use_swiglu_ffn:
+        return 2 * config.hidden_size * inner
+    return int(3 * config.hidden_size * ((int(inner * 2 / 3) + 7) // 8 * 8))  # as the largest model has it
+
 
 DINOV2 = register_tower(
     TowerKind(
@@ -19,5 +29,6 @@ DINOV2 = register_tower(
             ".attention.attention.value.": ".attention.v_proj.",
             ".attention.output.dense.": ".attention.o_proj.",
         },
+        mlp_weights=_mlp_weights,
     )
 )
