@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,10 +78,18 @@ def test_wandb_records_metrics_and_config_offline(run, tmp_path, monkeypatch):
     wandb.finish()
 
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+
+    def records() -> list:
+        return [
+            wandb_internal_pb2.Record.FromString(data)
+            for data in leveldb_records(file.read_bytes()[7:])  # after wandb's own mark and version
+        ]
+
+    until = time.monotonic() + 60  # wandb's own process writes, and on a busy machine not at once
+    while not any(record.WhichOneof("record_type") == "exit" for record in records()) and time.monotonic() < until:
+        time.sleep(0.5)
     history, config, name = [], {}, None
-    for data in leveldb_records(file.read_bytes()[7:]):  # after wandb's own mark and version
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in records():
         kind = record.WhichOneof("record_type")
         if kind == "history":
             history.append(
