@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
@@ -23,9 +23,6 @@ from llava.inference.order import Prepared
 from llava.inference.prefix import PrefixStore
 from llava.inference.question import Answer, GenerationOptions, Question
 from llava.prompts.around import count_tokens, longest_prompt
-
-if TYPE_CHECKING:
-    from llava.inference.inference import Inference
 
 _BATCHES = 16
 _MOST_QUESTIONS = 256  # a larger batch is a window by itself
@@ -41,14 +38,14 @@ class Call:
     """What all windows of one call share.
 
     Attributes:
-        inference: Whom the questions are asked.
+        inference: The `Inference` that is asked; it makes windows, so its class is not imported here.
         store: The images of the call.
         size: Of batches; it shrinks when memory runs out.
         options: Of generation.
         skip_errors: Whether an image that cannot be read becomes an answer with an error.
     """
 
-    inference: Inference
+    inference: Any
     store: ImageStore
     size: BatchSize
     options: GenerationOptions
