@@ -114,7 +114,7 @@ def read_command(words: Sequence[str], variables: Mapping[str, str]) -> tuple[li
     Raises:
         ValueError: The launcher is unknown, or there is no such recipe or machine.
     """
-    from llava.train.recipe import find_recipe
+    from llava.train.recipe import find_config
 
     parser = argparse.ArgumentParser(prog="llava train", add_help=False, allow_abbrev=False)
     add_launch_flags(parser)
@@ -131,7 +131,7 @@ def read_command(words: Sequence[str], variables: Mapping[str, str]) -> tuple[li
     hardware = own.hardware or given.get("HARDWARE") or (launcher.machine if recipes else None)
     files = [*recipes, *([hardware] if hardware else [])]
     for file in files:  # a mistake is reported here, once, and not by every process
-        find_recipe(file, "--hardware" if file == hardware else "--recipe")
+        find_config(file, "recipes", "hardware", flag="--hardware" if file == hardware else "--recipe")
     more = shlex.split(own.launcher_args or given.get("LAUNCHER_ARGS") or "") or launcher.words
     start = [name, *more, launcher.module_flag, _MODULE]
     command = [*start, *(["--recipe", *files] if files else []), *_flags_of(given, recipes), *flags]
