@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import Field, fields
 
-from llava.command_line import add_shared, command_name
+from llava.command_line import SHARED_FLAGS, add_shared, command_name
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
 
 _USAGE = "{program} --model_name_or_path MODEL --data_path DATA --output_dir FOLDER [--FLAG VALUE]"
@@ -102,6 +102,11 @@ def add_recipe_flag(parser: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_FILE",
         help="Flags by the name of llava/configs/recipes or hardware, or from YAML files; later ones count more.",
     )
+
+
+def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--plugin` as the other commands have it; in a recipe it may be a list. Without it the list is empty."""
+    parser.add_argument("--plugin", nargs="+", action="extend", default=[], help=SHARED_FLAGS["--plugin"]["help"])
 
 
 def add_launch_flags(parser: argparse.ArgumentParser) -> None:
