@@ -188,6 +188,29 @@ def test_a_dry_run_of_zero_is_none():
     assert [read_command(words, {"DRY_RUN": value})[1] for value in ("1", "0", "")] == [True, False, False]
 
 
+def test_the_evaluation_takes_budgets_between_any_spaces_and_shows_words_quoted(words_of):
+    flags = ["--compression", "none", "--compression", "visionzip:54+10|x:1"]
+    budgets = " none \n  visionzip:54+10|x:1 "
+    words = words_of("eval.sh", "pope", CKPT="my ckpt|x", OUTPUT="o", COMPRESSION=budgets)
+    start = ["python", "-m", "llava.eval", "--model-path", "my ckpt|x", "--tasks", "pope"]
+    assert words == [*start, *flags, "--output-dir", "o"]
+    assert words_of("eval.sh", "pope", CKPT="my ckpt|x", OUTPUT="o") == [*start, "--output-dir", "o"]
+
+
+@pytest.mark.parametrize(("value", "is_dry"), [("0", False), ("", False), ("1", True)])
+@pytest.mark.parametrize(("script", "words"), [("eval.sh", ["pope"]), ("release.sh", ["my/run", "me/name"])])
+def test_a_dry_run_of_zero_runs(script, words, value, is_dry, tmp_path):
+    """Every `python` notes what it is called with."""
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$*" >> "$CALLS"\n')
+    (tmp_path / "python").chmod(0o755)
+    calls = tmp_path / "calls"
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "CALLS": str(calls), "DRY_RUN": value}
+    environment |= {"CKPT": "x", "TASKS": "" if script == "release.sh" else "pope"}
+    subprocess.run(["bash", str(SCRIPTS / script), *words], env=environment, capture_output=True, check=True)
+    called = calls.read_text() if calls.exists() else ""
+    assert ("--dry-run" in called or not called) == is_dry
+
+
 RECIPE = "llava-v1.5-7b-finetune"
 
 
