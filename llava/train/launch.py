@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(0)
     try:
         command, is_dry = read_command(words, os.environ)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     if is_dry:
         print(shlex.join(command))
