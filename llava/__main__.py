@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Without the program's name; by default this process's.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"] and len(words) > 1:  # `llava help eval` is `llava eval --help`
+        words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0

@@ -8,7 +8,7 @@
 # all of ScienceQA, textvqa_no_ocr without OCR tokens; vizwiz_val and vqav2_val are scored here, not by a server.
 # Each GPU of CUDA_VISIBLE_DEVICES gets a process, or NPROC says how many. Further flags of llava.eval follow the
 # script's name. Judged tasks are graded where JUDGE_URL and JUDGE_MODEL are set, the key in LLAVA_JUDGE_KEY. Relative
-# paths begin at the repository. DRY_RUN=1 shows the commands.
+# paths begin at the repository. DRY_RUN=1 shows the commands only.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -24,12 +24,18 @@ case "$NPROC" in
   *) RUN=(torchrun --standalone --nproc_per_node "$NPROC" -m llava.eval) ;;
 esac
 
-# shellcheck disable=SC2086  # COMPRESSION may name several budgets, separated by single spaces
-${DRY_RUN:+echo} "${RUN[@]}" \
+read -rd '' -a BUDGETS <<< "${COMPRESSION:-}" || true  # it ends at the text's end, which read calls a failure
+COMPRESSIONS=()
+for budget in ${BUDGETS[@]+"${BUDGETS[@]}"}; do COMPRESSIONS+=(--compression "$budget"); done
+
+# Runs a command, or shows it under DRY_RUN, quoted for a shell.
+run() { if [[ "${DRY_RUN:-0}" != 0 ]]; then printf '%q ' "$@"; echo; else "$@"; fi; }
+
+run "${RUN[@]}" \
     --model-path "$CKPT" \
     ${BASE:+--model-base "$BASE"} \
     --tasks "$TASKS" \
-    ${COMPRESSION:+--compression ${COMPRESSION// / --compression }} \
+    ${COMPRESSIONS[@]+"${COMPRESSIONS[@]}"} \
     ${DATA:+--data-root "$DATA"} \
     ${SOURCE:+--data-source "$SOURCE"} \
     ${CONV_MODE:+--conv-mode "$CONV_MODE"} \
@@ -40,7 +46,7 @@ ${DRY_RUN:+echo} "${RUN[@]}" \
     "$@"
 
 [[ -n "${JUDGE_URL:-}" ]] || exit 0
-exec ${DRY_RUN:+echo} python -m llava.eval.judge "$OUTPUT" \
+run python -m llava.eval.judge "$OUTPUT" \
     --judge-url "$JUDGE_URL" \
     --judge-model "${JUDGE_MODEL:?the judge, as JUDGE_URL calls it}" \
     ${JUDGE_RUNS:+--judge-runs "$JUDGE_RUNS"} \

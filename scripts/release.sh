@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 RUN="${1:?the folder of a run, or a checkpoint}"
 REPO="${2:?ORG/NAME on the Hub}"
+[[ "${DRY_RUN:-0}" != 0 ]] || DRY_RUN=        # DRY_RUN=0 sends
 FOLDER="${FOLDER:-runs/release/${REPO##*/}}"  # all that is made
 EXPORT="${EXPORT:-$FOLDER/export}"            # what is sent
 EVAL="${EVAL:-$FOLDER/eval}"                  # answers and results.json of the smoke set

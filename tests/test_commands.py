@@ -42,6 +42,14 @@ def test_the_overview_lists_every_command(words: list[str], capsys: pytest.Captu
         assert re.search(rf"^  {command.name} +{re.escape(command.help)}$", shown, re.MULTILINE), command.name
 
 
+def test_help_of_a_command_is_its_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["llava"])
+    with pytest.raises(SystemExit) as end:
+        main(["help", "subset"])
+    assert end.value.code == 0 and capsys.readouterr().out.startswith("usage: llava subset ")
+    assert main(["help", "valdate"]) == 2 and "did you mean validate?" in capsys.readouterr().err
+
+
 def test_the_version_is_the_packages() -> None:
     assert llava("--version").stdout == f"llava {__version__}\n"
 

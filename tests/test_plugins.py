@@ -169,6 +169,15 @@ def test_a_plugin_that_cannot_be_loaded_ends_in_a_line(text: str | None, message
     assert "\n" not in str(end.value).removesuffix("\n")
 
 
+def test_a_variable_that_names_a_broken_plugin_ends_a_command_in_a_line(plugin: Path, tmp_path: Path) -> None:
+    for variable, gone in ((f"{plugin},{tmp_path}/gone.py", "gone.py"), ("nowhere_to_be_found", "nowhere_to_be_found")):
+        command = [sys.executable, "-m", "llava", "eval", "--list"]
+        environment = launch_environment(LLAVA_PLUGINS=variable)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr.startswith("error: plug-in ") and gone in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_keys_written_without_a_plugin_are_what_they_were() -> None:
     key = AnswersKey("pope", "model", None, "vicuna_v1", "prompts", {}, "torch.float16")
     assert "plugins" not in key.to_json() and key.differences(key.to_json()) == []

@@ -108,11 +108,14 @@ def _make_checks(arguments: argparse.Namespace, entries: Sequence[Any], template
     from llava.data.dataset import LlavaDataset
     from llava.data.model_rules import ModelRules, rules_of_model, rules_of_tokenizer
     from llava.model.configuration import CompressionConfig
+    from llava.model.multimodal_compressor import compressor_of
 
     if arguments.image_folder is not None and not arguments.image_folder.is_dir():
         raise FileNotFoundError(f"--image-folder {arguments.image_folder} is not a folder")
     if hasattr(arguments, "compression"):
-        CompressionConfig.parse(arguments.compression)
+        budget = CompressionConfig.parse(arguments.compression)
+        if budget is not None:
+            compressor_of(budget)  # there is such a method; whether the tower fits it, the checkpoint says
     if arguments.model_path is not None:
         options = compression_option(arguments) | {"image_aspect_ratio": arguments.image_aspect_ratio}
         rules = rules_of_model(arguments.model_path, **options)

@@ -15,11 +15,11 @@ import transformers
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import is_torch_tf32_available
 
-from llava.command_line import SHARED_FLAGS, load_named_plugins
+from llava.command_line import load_named_plugins
 from llava.kinds import plugin_records
 from llava.train.code_version import code_version
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
-from llava.train.help import add_recipe_flag
+from llava.train.help import add_plugin_flag, add_recipe_flag
 from llava.train.recipe import find_config, read_recipe
 from llava.train.stages import Stage, stage_of
 
@@ -192,7 +192,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     """
     parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False)
     add_recipe_flag(parser)
-    _add_plugin_flag(parser)
+    add_plugin_flag(parser)
     parser.add_argument("--help_all", action="help", help="list these; --help lists the most common ones at once")
     words = translate_flags(sys.argv[1:] if argv is None else argv)
     recipe = _named_in(words).recipe
@@ -210,19 +210,14 @@ def _named_in(words: Sequence[str]) -> argparse.Namespace:
     """What is needed before the other flags are read: recipes give flags, plug-ins what flags may name."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_recipe_flag(parser)
-    _add_plugin_flag(parser)
+    add_plugin_flag(parser)
     return parser.parse_known_args(words)[0]
-
-
-def _add_plugin_flag(parser: argparse.ArgumentParser) -> None:
-    """As the other commands have it; in a recipe it may be a list."""
-    parser.add_argument("--plugin", nargs="+", action="extend", default=[], help=SHARED_FLAGS["--plugin"]["help"])
 
 
 def recipe_flags(files: Sequence[str]) -> list[str]:
     """The flags that recipes set, each checked by itself so that an error names file and line."""
     parser = transformers.HfArgumentParser(_CLASSES, allow_abbrev=False, exit_on_error=False)
-    _add_plugin_flag(parser)
+    add_plugin_flag(parser)
     known = ["plugin", *(entry.name for one in _CLASSES for entry in fields(one) if entry.init)]
     flags: dict[str, list[str]] = {}
     for setting in (setting for file in files for setting in read_recipe(file)):

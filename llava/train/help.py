@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import Field, fields
 
-from llava.command_line import add_shared, command_name
+from llava.command_line import SHARED_FLAGS, add_shared, command_name
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
 
 _USAGE = "{program} --model_name_or_path MODEL --data_path DATA --output_dir FOLDER [--FLAG VALUE]"
@@ -92,21 +92,26 @@ def make_help(module: str = "llava.train.train", *, with_launcher: bool = False)
     return parser
 
 
-def add_recipe_flag(parser: argparse.ArgumentParser) -> None:
-    """Adds `--recipe`; where it is absent the arguments have an empty list."""
+def add_recipe_flag(parser: argparse.ArgumentParser, folders: str = "recipes or hardware") -> None:
+    """Adds `--recipe`; where it is absent the arguments have an empty list. `folders` of the configs have its names."""
     parser.add_argument(
         "--recipe",
         nargs="+",
         action="extend",
         default=[],
         metavar="NAME_OR_FILE",
-        help="Flags by the name of llava/configs/recipes or hardware, or from YAML files; later ones count more.",
+        help=f"Flags by the name of llava/configs/{folders}, or from YAML files; later ones count more.",
     )
+
+
+def add_plugin_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--plugin` as the other commands have it; in a recipe it may be a list. Without it the list is empty."""
+    parser.add_argument("--plugin", nargs="+", action="extend", default=[], help=SHARED_FLAGS["--plugin"]["help"])
 
 
 def add_launch_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `llava train` that are not training's."""
-    add_recipe_flag(parser)
+    add_recipe_flag(parser, "recipes")
     parser.add_argument("--hardware", metavar="NAME_OR_FILE", help="The machine: a name of llava/configs/hardware.")
     parser.add_argument("--launcher", help="deepspeed, torchrun, or python: one process, without DeepSpeed.")
     parser.add_argument("--launcher-args", "--launcher_args", metavar="WORDS", help="More for it, as '--num_gpus 4'.")

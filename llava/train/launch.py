@@ -14,9 +14,11 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from llava.train.help import add_launch_flags, make_help
+from llava.command_line import load_named_plugins
+from llava.train.help import add_launch_flags, add_plugin_flag, make_help
 
 _MODULE = "llava.train.train_mem"
 
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(0)
     try:
         command, is_dry = read_command(words, os.environ)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     if is_dry:
         print(shlex.join(command))
@@ -112,10 +114,9 @@ def read_command(words: Sequence[str], variables: Mapping[str, str]) -> tuple[li
         The command, and whether it is only to be shown.
 
     Raises:
-        ValueError: The launcher is unknown, or there is no such recipe or machine.
+        ValueError: The launcher is unknown, a recipe or the machine cannot be read, or no model is named.
+        SystemExit: A plug-in cannot be loaded.
     """
-    from llava.train.recipe import find_recipe
-
     parser = argparse.ArgumentParser(prog="llava train", add_help=False, allow_abbrev=False)
     add_launch_flags(parser)
     own, flags = parser.parse_known_args(words)
@@ -129,13 +130,43 @@ def read_command(words: Sequence[str], variables: Mapping[str, str]) -> tuple[li
         raise ValueError(f"--launcher or LAUNCHER must be deepspeed, torchrun or python, not {name!r}")
     launcher = _LAUNCHERS[name]
     hardware = own.hardware or given.get("HARDWARE") or (launcher.machine if recipes else None)
-    files = [*recipes, *([hardware] if hardware else [])]
-    for file in files:  # a mistake is reported here, once, and not by every process
-        find_recipe(file, "--hardware" if file == hardware else "--recipe")
-    more = shlex.split(own.launcher_args or given.get("LAUNCHER_ARGS") or "") or launcher.words
+    machine = [hardware] if hardware else []
+    flags = [*_flags_of(given, recipes), *flags]
+    _check(recipes, machine, flags)
+    more = _split(own.launcher_args or given.get("LAUNCHER_ARGS") or "") or launcher.words
     start = [name, *more, launcher.module_flag, _MODULE]
-    command = [*start, *(["--recipe", *files] if files else []), *_flags_of(given, recipes), *flags]
-    return command, own.dry_run or "DRY_RUN" in given
+    command = [*start, *(["--recipe", *recipes, *machine] if recipes or machine else []), *flags]
+    return command, own.dry_run or given.get("DRY_RUN", "0") != "0"
+
+
+def _check(recipes: Sequence[str], machine: Sequence[str], flags: Sequence[str]) -> None:
+    """Finds the mistakes that show without transformers, so that they are reported once and not by every process.
+
+    Raises:
+        ValueError: A recipe or the machine cannot be read, or no model is named.
+        SystemExit: A plug-in cannot be loaded.
+    """
+    from llava.train.recipe import read_named
+
+    settings = [setting for file in recipes for setting in read_named(file, "--recipe")]
+    settings += [setting for file in machine for setting in read_named(file, "--hardware")]
+    named = {*(f"--{setting.key}" for setting in settings), *(word.partition("=")[0] for word in flags)}
+    if not {name.replace("-", "_") for name in named} & {"__model_name_or_path", "__model_path", "__help_all"}:
+        raise ValueError(
+            "--model_name_or_path must be given: a LLaVA checkpoint or a language model; or a recipe that names one, "
+            "as in --recipe llava-v1.5-7b-finetune"
+        )
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_plugin_flag(parser)
+    of_recipes = [setting.values for setting in settings if setting.key == "plugin"][-1:]  # as of all flags, the last
+    load_named_plugins([*chain(*of_recipes), *parser.parse_known_args(flags)[0].plugin])
+
+
+def _split(launcher_args: str) -> list[str]:
+    try:
+        return shlex.split(launcher_args)
+    except ValueError as error:
+        raise ValueError(f"--launcher-args or LAUNCHER_ARGS: {launcher_args!r}: {error}") from error
 
 
 def _flags_of(given: Mapping[str, str], recipes: Sequence[str]) -> list[str]:

@@ -4,8 +4,8 @@ Those of this package lie in `llava/configs`, by their names: `recipes` (what is
 and `deepspeed`.
 
 A key is a flag of `train.py` without its dashes and a value the words that would follow it, read as they stand: YAML's
-own types, by which `no` is a boolean and `2e-5` a text, do not apply. `extends: FILE`, relative to the recipe, begins
-with the flags of another one.
+own types, by which `no` is a boolean and `2e-5` a text, do not apply. `extends: FILE_OR_NAME` begins with the flags of
+another recipe: a file beside this one, else a name of `llava/configs/recipes`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import yaml
 
 _EXTENDS = "extends"
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_FOLDERS = {"--recipe": "recipes", "--hardware": "hardware"}  # the flags of the launch, and where each looks first
 
 
 @dataclass(frozen=True)
@@ -46,49 +47,75 @@ def find_config(named: str | Path, *kinds: str, flag: str) -> Path:
     Raises:
         ValueError: There is neither; the message lists near names.
     """
-    if Path(named).is_file():
-        return Path(named)
-    known = {file.stem: file for kind in kinds for file in (_CONFIGS / kind).iterdir() if file.is_file()}
-    if str(named) in known:
-        return known[str(named)]
-    near = get_close_matches(str(named), known, n=3)
+    return Path(named) if Path(named).is_file() else _by_name(str(named), kinds, flag)
+
+
+def _by_name(named: str, kinds: tuple[str, ...], flag: str) -> Path:
+    known = {file.stem: file for kind in reversed(kinds) for file in (_CONFIGS / kind).iterdir() if file.is_file()}
+    if named in known:
+        return known[named]
+    near = get_close_matches(named, known, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"names are those of the files in {_CONFIGS / kinds[0]}"
     raise ValueError(f"{flag}: {named}: there is no such file, and none of that name in llava/configs; {hint}")
 
 
-def find_recipe(named: str | Path, flag: str = "--recipe") -> Path:
-    """The file of a recipe or of a machine; see `find_config`."""
-    return find_config(named, "recipes", "hardware", flag=flag)
-
-
 def read_recipe(file: str | Path) -> list[Setting]:
-    """The flags of a recipe: those of the file that it extends, then its own.
+    """The flags of a recipe or of a machine: those of the files that it extends, then its own.
 
     Args:
         file: Its path, or its name in `llava/configs`.
 
     Raises:
-        ValueError: The file is missing or no YAML mapping of keys to words, a key stands twice, or the file that it
-            extends itself extends another; names the file, and the line where there is one.
+        ValueError: The file, or one that it extends, is missing or no YAML mapping of keys to words; a key stands
+            twice; or a file extends itself by a detour. Names the file, and the line where there is one.
     """
-    path = find_recipe(file)
-    own = _read(path)
-    bases = [setting for setting in own if setting.key == _EXTENDS]
-    settings = [setting for setting in own if setting.key != _EXTENDS]
-    for base in bases:
-        inherited = _read(path.parent / " ".join(base.values), named_by=base.where)
-        for setting in inherited:
-            if setting.key == _EXTENDS:
-                raise ValueError(f"{setting.where}: {path} extends this file, which may not extend another")
-        settings = [*inherited, *settings]
+    return _with_bases(find_config(file, "recipes", "hardware", flag="--recipe"), ())
+
+
+def read_named(named: str, flag: str) -> list[Setting]:
+    """The flags of what `--recipe` or `--hardware` names; one is not taken for the other.
+
+    Args:
+        named: A path, or a name of `llava/configs`.
+        flag: `--recipe` or `--hardware`.
+
+    Raises:
+        ValueError: As `read_recipe`; or a recipe is given as a machine, or the other way round.
+    """
+    [other] = [each for each in _FOLDERS if each != flag]
+    path = find_config(named, _FOLDERS[flag], _FOLDERS[other], flag=flag)
+    settings = _with_bases(path, ())
+    is_other = path.resolve().parent == _CONFIGS / _FOLDERS[other]
+    if is_other or (flag == "--hardware" and any(setting.key == "stage" for setting in settings)):
+        kind = "a machine" if flag == "--recipe" else "a recipe"
+        raise ValueError(f"{flag}: {named} is {kind}; give it with {other}")
     return settings
 
 
-def _read(path: Path, named_by: str = "--recipe") -> list[Setting]:
+def _with_bases(path: Path, extended_by: tuple[Path, ...]) -> list[Setting]:
+    """The flags of a file after those of its bases; `extended_by` are the files that led to it."""
+    way = (*extended_by, path.resolve())
+    inherited: list[Setting] = []
+    own: list[Setting] = []
+    for setting in _read(path):
+        if setting.key != _EXTENDS:
+            own.append(setting)
+            continue
+        for named in setting.values:
+            flag = f"{setting.where}: {_EXTENDS}"
+            base = path.parent / named if (path.parent / named).is_file() else _by_name(named, ("recipes",), flag)
+            if base.resolve() in way:
+                circle = " -> ".join(str(each) for each in (*way, base.resolve()))
+                raise ValueError(f"{flag}: {named}: the files extend each other in a circle: {circle}")
+            inherited += _with_bases(base, way)
+    return [*inherited, *own]
+
+
+def _read(path: Path) -> list[Setting]:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"{named_by}: {path}: there is no such file") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode):

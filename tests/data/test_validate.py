@@ -193,6 +193,7 @@ def test_the_exit_status_tells_bad_data_from_a_bad_command(validate, oracle_dir,
         (["--report", str(tmp_path / "data.json" / "x.json")], "data.json"),
         (["--report", str(tmp_path / "out" / ".." / "data.json")], "would overwrite the data"),
         (["--compression", "visonzip=54"], "compression 'visonzip=54' is not of the form"),
+        (["--compression", "nosuch:64"], "nosuch"),
         (["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--image-aspect-ratio", "anyres"], "grid_pinpoints"),
     ):
         status, _, _, errors = validate(entries, *flags, model=False)

@@ -99,7 +99,7 @@ def test_a_name_that_was_changed_and_its_old_one_are_the_same_flag(write, tmp_pa
         ("", r"r\.yaml: a recipe is a list"),
         ("seed: [1\n", r"r\.yaml is no YAML: .*line 2"),
         ("extends: none.yaml\n", r"r\.yaml:1: .*none\.yaml: there is no such file"),
-        ("extends: r.yaml\n", r"r\.yaml:1: .*r\.yaml extends this file, which may not extend another"),
+        ("extends: r.yaml\n", r"r\.yaml:1: extends: r\.yaml: the files extend each other in a circle"),
         ("recipe: other.yaml\n", r"r\.yaml:1: recipe is no flag"),
     ],
 )
@@ -107,6 +107,25 @@ def test_mistakes_are_told_with_file_and_line(text, message, write, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         parse_arguments(["--recipe", write("r.yaml", text), "--output_dir", str(tmp_path)])
     assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_extends_a_shipped_one_by_name_and_a_chain_of_others(write, tmp_path, monkeypatch):
+    first = write("first.yaml", "extends: llava-v1.5-7b-finetune\nseed: 1\nlearning_rate: 1\n")
+    second = write("second.yaml", "extends: first.yaml\nseed: 2\n")
+    monkeypatch.chdir(ROOT)
+    shipped = recipe_flags(["llava-v1.5-7b-finetune"])
+    assert shipped[:2] == ["--stage", "finetune"]
+    at = shipped.index("--learning_rate") + 1
+    expected = [*shipped[:at], "1", *shipped[at + 1 :], "--seed"]
+    assert recipe_flags([first]) == [*expected, "1"]
+    assert recipe_flags([second]) == [*expected, "2"]
+
+
+def test_a_circle_of_recipes_is_named(write):
+    first, second = write("first.yaml", "extends: second.yaml\n"), write("second.yaml", "extends: first.yaml\n")
+    with pytest.raises(ValueError, match=r"second\.yaml:1: extends: first\.yaml: .* circle: ") as caught:
+        recipe_flags([first])
+    assert str(caught.value).endswith(f"{first} -> {second} -> {first}")
 
 
 def test_a_missing_recipe_is_named(tmp_path):

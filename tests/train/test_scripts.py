@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llava.train.arguments import parse_arguments
+from llava.train.launch import read_command
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -115,7 +116,7 @@ def test_each_launcher_is_called_its_way(words_of, launcher, expected, machine, 
     recipe = "llava-v1.5-7b-finetune"
     assert words == [*expected, "--recipe", recipe, machine]
     mine = tmp_path / "mine.yaml"
-    mine.touch()
+    mine.write_text("seed: 1\n")
     words = words_of("v1_5/finetune.sh", LAUNCHER=launcher, HARDWARE=str(mine))
     assert words[-2:] == [recipe, str(mine)]
 
@@ -126,6 +127,7 @@ def test_an_unknown_launcher_and_a_forgotten_recipe_are_told(tmp_path):
         ({}, "RECIPE: name a file of llava/configs/recipes"),
         ({"RECIPE": "llava-v1.5-7b-fintune"}, "there is no such file, and none of that name in llava/configs; did you"),
         ({"RECIPE": "llava-v1.5-7b-lora", "HARDWARE": "9x99gb"}, "--hardware: 9x99gb: there is no such file"),
+        ({"RECIPE": "llava-v1.5-7b-lora", "LAUNCHER_ARGS": "--x 'y"}, 'LAUNCHER_ARGS: "--x \'y": No closing quotation'),
     ):
         command = ["bash", str(SCRIPTS / "train.sh")]
         environment = {"PATH": PATH, **variables}
@@ -179,6 +181,75 @@ def test_a_dry_run_shows_the_command(tmp_path):
     assert done.stdout.endswith(" --learning_rate 1e-4 --max_steps 3\n")
     words = shlex.split(done.stdout)
     assert words[words.index("--data_path") + 1] == "my data/a.json"
+
+
+def test_a_dry_run_of_zero_is_none():
+    words = ["--variables", "--recipe", "llava-v1.5-7b-lora"]
+    assert [read_command(words, {"DRY_RUN": value})[1] for value in ("1", "0", "")] == [True, False, False]
+
+
+def test_the_evaluation_takes_budgets_between_any_spaces_and_shows_words_quoted(words_of):
+    flags = ["--compression", "none", "--compression", "visionzip:54+10|x:1"]
+    budgets = " none \n  visionzip:54+10|x:1 "
+    words = words_of("eval.sh", "pope", CKPT="my ckpt|x", OUTPUT="o", COMPRESSION=budgets)
+    start = ["python", "-m", "llava.eval", "--model-path", "my ckpt|x", "--tasks", "pope"]
+    assert words == [*start, *flags, "--output-dir", "o"]
+    assert words_of("eval.sh", "pope", CKPT="my ckpt|x", OUTPUT="o") == [*start, "--output-dir", "o"]
+
+
+@pytest.mark.parametrize(("value", "is_dry"), [("0", False), ("", False), ("1", True)])
+@pytest.mark.parametrize(("script", "words"), [("eval.sh", ["pope"]), ("release.sh", ["my/run", "me/name"])])
+def test_a_dry_run_of_zero_runs(script, words, value, is_dry, tmp_path):
+    """Every `python` notes what it is called with."""
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$*" >> "$CALLS"\n')
+    (tmp_path / "python").chmod(0o755)
+    calls = tmp_path / "calls"
+    environment = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "CALLS": str(calls), "DRY_RUN": value}
+    environment |= {"CKPT": "x", "TASKS": "" if script == "release.sh" else "pope"}
+    subprocess.run(["bash", str(SCRIPTS / script), *words], env=environment, capture_output=True, check=True)
+    called = calls.read_text() if calls.exists() else ""
+    assert ("--dry-run" in called or not called) == is_dry
+
+
+RECIPE = "llava-v1.5-7b-finetune"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe", "{tmp}/broken.yaml"], r"broken\.yaml:2: seed stands twice"),
+        (["--recipe", RECIPE, "--hardware", "{tmp}/broken.yaml"], r"broken\.yaml:2: seed stands twice"),
+        (["--recipe", RECIPE, "--plugin", "{tmp}/gone.py"], r"error: plug-in .*gone\.py: there is no such file"),
+        (["--recipe", "{tmp}/plugged.yaml"], r"error: plug-in .*lost\.py: there is no such file"),
+        ([], r"--model_name_or_path must be given: .* as in --recipe llava"),
+        (["--hardware", "8x80gb", "--seed", "1"], r"--model_name_or_path must be given"),
+        (
+            ["--recipe", RECIPE, "--hardware", "nope"],
+            r"--hardware: nope: .* names are those .*hardware$",
+        ),
+        (["--recipe", RECIPE, "--hardware", RECIPE], rf"--hardware: {RECIPE} is a recipe; give it with --recipe"),
+        (["--recipe", RECIPE, "--hardware", "{tmp}/mine.yaml"], r"--hardware: .*mine\.yaml is a recipe; give it with"),
+        (["--recipe", "8x24gb"], r"--recipe: 8x24gb is a machine; give it with --hardware"),
+    ],
+)
+def test_a_mistake_is_told_before_the_launcher_starts(words, message, tmp_path):
+    (tmp_path / "broken.yaml").write_text("seed: 1\nseed: 2\n")
+    (tmp_path / "plugged.yaml").write_text("model_name_or_path: m\nplugin: lost.py\n")
+    (tmp_path / "mine.yaml").write_text(f"extends: {RECIPE}\n")
+    with pytest.raises((ValueError, SystemExit), match=message):
+        read_command([word.replace("{tmp}", str(tmp_path)) for word in words], {})
+
+
+def test_the_launch_itself_imports_nothing_heavy():
+    code = "import sys; from llava.train.launch import read_command; "
+    code += f"read_command(['--recipe', {RECIPE!r}], {{}}); assert not {{'torch', 'transformers'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("flag", ["--model_name_or_path", "--model-name-or-path", "--model-path"])
+def test_a_model_will_do_without_a_recipe(flag):
+    words = ["deepspeed", "--module", "llava.train.train_mem", f"{flag}=m"]
+    assert read_command([f"{flag}=m"], {}) == (words, False)
 
 
 SRUN = """#!/bin/sh
