@@ -160,7 +160,8 @@ def _files_in_cache(snapshot: Path, wanted: HubName) -> list[Path]:
     try:
         return _files_in_folder(snapshot, wanted.config, wanted.split)
     except ValueError as error:
-        raise ValueError(f"{error}; offline, name the files themselves, such as {snapshot}/**/*.parquet") from error
+        pattern = f"{glob.escape(str(snapshot))}/**/*.parquet"
+        raise ValueError(f"{error}; offline, name the files themselves, such as {pattern}") from error
 
 
 def _data_files(place: str, config: str | None, split: str, revision: str | None = None) -> list[str]:
@@ -195,8 +196,8 @@ def _advice(files: list[str]) -> str:
     if not files:
         return "Name files as FOLDER/*.parquet"
     file = Path(files[0])
-    shard = _SHARD.fullmatch(file.stem)
-    return f"Name files, such as {file.with_name(shard['stem'] + '-*' + file.suffix) if shard else file}"
+    shard = _SHARD.fullmatch(str(file.with_suffix("")))
+    return f"Name files, such as {glob.escape(shard['stem']) + '-*' + file.suffix if shard else file}"
 
 
 def _check_shards(files: list[Path]) -> None:
