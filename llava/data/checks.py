@@ -63,13 +63,13 @@ class Checks(Dataset[Checked]):
             if self.dataset.tokenizer is None:
                 found = self.dataset.load_images(record)
                 if isinstance(found, Skipped):
-                    return Checked(index, Problem(found.reason, found.name))
+                    return Checked(index, Problem(found.reason, found.message))
                 return Checked(index, None, sizes=tuple(image.size for image in found))
             example = self.dataset.example(index)
         except SampleError as error:
             return Checked(index, Problem(error.kind, str(error)))
         if isinstance(example, Skipped):
-            return Checked(index, Problem(example.reason, example.name))
+            return Checked(index, Problem(example.reason, example.message))
         num_targets = sum(label != IGNORE_INDEX for label in example.labels)
         sizes = tuple(image.size for image in example.images)
         return Checked(index, None, example.num_tokens, num_targets, sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +91,17 @@ class Skipped:
         reason: `undecodable image`, `image too large` (more pixels than the limit, by its header or once it is padded
             or scaled), or `NO_TARGETS` after truncation.
         name: The image's path or its row in a table, or the sample's id.
+        detail: What the decoder says, where there is more to say.
     """
 
     reason: str
     name: str
+    detail: str = field(default="", compare=False)
+
+    @property
+    def message(self) -> str:
+        """Name and detail, for people."""
+        return self.detail if self.name in self.detail else f"{self.name}: {self.detail}".removesuffix(": ")
 
 
 class SampleError(ValueError):
@@ -216,10 +223,10 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
             except OSError as error:
                 where = f"image {name} of sample {record.get('id')!r}"
                 raise SampleError(f"{where} cannot be read: {error.strerror or error}", "missing image") from error
-            except ImageTooLargeError:
-                return Skipped("image too large", name)
-            except ImageDecodeError:
-                return Skipped("undecodable image", name)
+            except ImageTooLargeError as error:
+                return Skipped("image too large", name, str(error))
+            except ImageDecodeError as error:
+                return Skipped("undecodable image", name, str(error))
             if self.is_too_large(image.size):
                 return Skipped("image too large", name)
             images.append(image)

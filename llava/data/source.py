@@ -21,8 +21,8 @@ def open_records(data_path: str | Path, template: PromptTemplate, cache: str | P
         cache: Folder for an Arrow copy of parquet files; None reads them in place.
 
     Raises:
-        ValueError: The data or one of its entries is not of this form; names it.
-        OSError: There is no such file.
+        ValueError: The data or one of its entries is not of this form, or there is no such table; names it.
+        OSError: There is no such JSON file.
     """
     if not is_table(data_path):
         return read_records(data_path, template)
@@ -45,8 +45,8 @@ def open_entries(
         The entries, and what gives the place of one by its index, for messages.
 
     Raises:
-        ValueError: It is no such file.
-        OSError: There is no such file.
+        ValueError: The file is no JSON list of entries, or there is no such table.
+        OSError: There is no such JSON file.
     """
     if is_table(data_path):
         table = open_table(data_path, cache)

@@ -7,25 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.data.records import printable, source_of, source_table
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.data.records import images_of, printable, source_of, source_table
 
 if TYPE_CHECKING:
     from llava.data.checks import Checked
 
 _PERCENTILES = (50, 95, 99, 100)
+_WITHOUT_IMAGE = f"{DEFAULT_IMAGE_TOKEN} without an image"
 
 
 class Findings:
     """The running result of a validation.
 
     A problem keeps an entry from being trained on. A warning does not: an id that several entries have (LLaVA's own
-    mixture is full of them), an entry that is cut.
+    mixture is full of them), an entry that is cut, one whose text says `<image>` but that has no image.
     """
 
     def __init__(self, max_length: int) -> None:
         self.max_length = max_length
         self.problems: dict[str, list[dict[str, Any]]] = {}
         self.truncated: list[dict[str, Any]] = []
+        self.without_image: list[dict[str, Any]] = []
         self.ids: Counter[str] = Counter()
         self.samples: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
@@ -46,7 +49,10 @@ class Findings:
             self.bad[source] += 1
             entry = {**where, "message": checked.problem.message}
             self.problems.setdefault(checked.problem.kind, []).append(entry)
-        elif checked.num_tokens is not None:
+            return
+        if not images_of(record) and any(DEFAULT_IMAGE_TOKEN in turn["value"] for turn in record["conversations"]):
+            self.without_image.append(where)
+        if checked.num_tokens is not None:
             self.lengths.append(checked.num_tokens)
             self.targets.append(checked.num_targets)
             if checked.num_tokens > self.max_length:
@@ -79,7 +85,11 @@ class Findings:
             },
             "counts": {kind: len(entries) for kind, entries in sorted(self.problems.items())},
             "problems": dict(sorted(self.problems.items())),
-            "warnings": {"duplicate id": duplicates, "truncated": self.truncated},
+            "warnings": {
+                "duplicate id": duplicates,
+                "truncated": self.truncated,
+                _WITHOUT_IMAGE: self.without_image,
+            },
             "tokens": _percentiles(self.lengths),
             "tokens after the cut": _percentiles([min(length, self.max_length) for length in self.lengths]),
             "targets after the cut": _percentiles(self.targets),
@@ -111,7 +121,8 @@ def summary(report: Mapping[str, Any]) -> str:
         lines.append(f"{kind}: {len(entries):,}; the first: {first['place']} (id {first['id']!r}): {first['message']}")
     warnings = report["warnings"]
     lines.append(
-        f"warnings: {len(warnings['duplicate id']):,} ids repeated, {len(warnings['truncated']):,} entries cut"
+        f"warnings: {len(warnings['duplicate id']):,} ids repeated, {len(warnings['truncated']):,} entries cut, "
+        f"{len(warnings[_WITHOUT_IMAGE]):,} with {DEFAULT_IMAGE_TOKEN} and no image"
     )
     tokens = report["tokens"]
     if tokens:

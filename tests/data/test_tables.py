@@ -313,7 +313,10 @@ def write_wrong(kind: str, folder: Path) -> object:
         ("no parquet", r"a\.parquet is not a readable parquet file"),
         ("no arrow", r"a\.arrow is not a readable Arrow file"),
         ("half", r"train-00001-of-00002\.parquet is missing"),
-        ("other split", r"has no split 'train', but: validation\. Name one as hf:OWNER/NAME"),
+        (
+            "other split",
+            r"has no split 'train', but: validation\. Name files, such as .*/data/validation-\*\.parquet",
+        ),
         ("pictures", r"its files end in \.png, not in \.parquet or \.arrow"),
         ("nothing", r"folder"),
         ("several splits", r"holds several splits; name the folder of one, such as .*train"),

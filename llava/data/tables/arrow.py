@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llava.data.tables.files import COUNT, TEXT_COLUMNS, TableFile, image_column, is_list, text_of
 
+_FILE_MAGIC = b"ARROW1"  # what is no stream but a file with random access begins with it
+
 
 def arrow_file(path: Path) -> TableFile:
-    """An Arrow file as `datasets` writes it, memory-mapped.
+    """An Arrow stream, as `datasets` writes it, or an Arrow file (Feather), memory-mapped unless it is compressed.
 
     Raises:
-        ValueError: It is no such file, or has no conversations.
+        ValueError: It is neither, or has no conversations.
     """
-    from datasets import Dataset
     from pyarrow import ArrowException
 
     try:
-        dataset = Dataset.from_file(str(path))
-    except (ArrowException, OSError, ValueError) as error:
+        return _mapped(partial(_read_arrow, path), path, [path])
+    except (ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a readable Arrow file ({error})") from error
-    return _mapped(dataset, path, [path])
 
 
 def saved_dataset(folder: Path) -> TableFile:
@@ -36,16 +38,22 @@ def saved_dataset(folder: Path) -> TableFile:
 
     try:
         dataset = load_from_disk(str(folder))
-    except (ArrowException, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder} cannot be read as a saved dataset ({error})") from error
-    return _mapped(dataset, folder, [Path(file["filename"]) for file in dataset.cache_files])
+    except (ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        what = f"{folder} cannot be read as a saved dataset; look at its state.json and dataset_info.json"
+        raise ValueError(f"{what} ({_first_line(error)})") from error
+    files = [Path(file["filename"]) for file in dataset.cache_files]
+    return _mapped(partial(_as_arrow, dataset), folder, files)
 
 
-def copied_parquet(files: Sequence[Path], cache: Path) -> TableFile:
-    """An Arrow copy of parquet files, memory-mapped; `datasets` writes it once and finds it again.
+def copied_parquet(file: Path, cache: Path) -> TableFile:
+    """An Arrow copy of a parquet file, memory-mapped; `datasets` writes it once and finds it again.
+
+    Args:
+        file: Has at least one row.
+        cache: Folder for the copies.
 
     Raises:
-        ValueError: A file is no parquet file, or has no conversations.
+        ValueError: It is no parquet file, or has no conversations, or cannot be copied.
     """
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
@@ -53,18 +61,32 @@ def copied_parquet(files: Sequence[Path], cache: Path) -> TableFile:
     from pyarrow.parquet import read_schema
 
     try:
-        schemas = [read_schema(file) for file in files]
-        columns = [image_column(file, schema) for file, schema in zip(files, schemas, strict=True)]
-        names = [name for name in (*TEXT_COLUMNS, columns[0]) if name in schemas[0].names]
-        dataset = Dataset.from_parquet([str(file) for file in files], cache_dir=str(cache), columns=names)
-    except (ArrowException, OSError, DatasetGenerationError) as error:
-        raise ValueError(f"{files[0]} and what is beside it cannot be copied to {cache}: {error}") from error
-    return _mapped(dataset, files[0] if len(files) == 1 else files[0].parent, files)
+        schema = read_schema(file)
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{file} is not a readable parquet file ({error})") from error
+    names = [name for name in (*TEXT_COLUMNS, image_column(file, schema)) if name in schema.names]
+    try:
+        dataset = Dataset.from_parquet(glob.escape(str(file)), cache_dir=str(cache), columns=names)
+    except (ArrowException, OSError, ValueError, NotImplementedError, DatasetGenerationError) as error:
+        reason = _first_line(error.__cause__ or error)
+        raise ValueError(f"{file} cannot be copied to {cache}: {reason}") from error
+    return _mapped(partial(_as_arrow, dataset), file, [file])
 
 
-def _mapped(dataset: Any, path: Path, files: Sequence[Path]) -> TableFile:
-    """The rows of a memory-mapped dataset."""
-    table = _as_arrow(dataset)
+def _first_line(error: BaseException) -> str:
+    """An error of a library in a line."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _mapped(read: Callable[[], Any], path: Path, files: Sequence[Path]) -> TableFile:
+    """The rows of a memory-mapped table.
+
+    Args:
+        read: Maps it; may be sent to another process.
+        path: For messages.
+        files: What it lies in.
+    """
+    table = read()
     column = image_column(path, table.schema)
     text = text_of(table.select([name for name in table.column_names if name in (*TEXT_COLUMNS, column)]), column)
     status = [file.stat() for file in files]
@@ -74,8 +96,18 @@ def _mapped(dataset: Any, path: Path, files: Sequence[Path]) -> TableFile:
         mtime_ns=max((entry.st_mtime_ns for entry in status), default=0),
         text=text,
         several_images=column is not None and is_list(table.schema.field(column).type),
-        image_of=Mapped(dataset, column) if column is not None and COUNT in text.column_names else None,
+        image_of=Mapped(read, column) if column is not None and COUNT in text.column_names else None,
     )
+
+
+def _read_arrow(path: Path) -> Any:
+    """An Arrow table, mapped."""
+    from pyarrow import ipc, memory_map
+
+    source = memory_map(str(path))
+    is_file = source.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+    source.seek(0)
+    return (ipc.open_file(source) if is_file else ipc.open_stream(source)).read_all()
 
 
 def _as_arrow(dataset: Any) -> Any:
@@ -86,14 +118,14 @@ def _as_arrow(dataset: Any) -> Any:
 class Mapped:
     """Images of a memory-mapped dataset; a process that they are sent to maps the files again."""
 
-    def __init__(self, dataset: Any, column: str) -> None:
-        """Keeps the dataset.
+    def __init__(self, read: Callable[[], Any], column: str) -> None:
+        """Maps nothing yet.
 
         Args:
-            dataset: Of the library `datasets`.
+            read: Gives the Arrow table.
             column: That of the images.
         """
-        self._dataset = dataset
+        self._read = read
         self._column = column
         self._images: Any = None
 
@@ -103,5 +135,5 @@ class Mapped:
     def __call__(self, row: int) -> Any:
         """The Arrow scalar of a row."""
         if self._images is None:
-            self._images = _as_arrow(self._dataset)[self._column]
+            self._images = self._read()[self._column]
         return self._images[row]

@@ -60,28 +60,47 @@ class TableFile:
 
 
 def image_column(path: Path, schema: Any) -> str | None:
-    """The column that holds images or names them: `image`, else `images`, else none.
+    """The column that holds images or names them: `image` or `images`, the one that is not all null; or none.
 
     Raises:
-        ValueError: The table has no conversations, or its images are of another form.
+        ValueError: The table has no conversations, or its images are of another form or in both columns, or there are
+            two columns of a name.
     """
     from pyarrow import types
 
     if _CONVERSATIONS not in schema.names:
         raise ValueError(f"{path} has no column {_CONVERSATIONS!r}; it has {', '.join(schema.names) or 'none'}")
+    for name in (*TEXT_COLUMNS, *_IMAGE_COLUMNS):
+        if schema.names.count(name) > 1:
+            raise ValueError(f"{path} has {schema.names.count(name)} columns {name!r}; keep one")
     kind = schema.field(_CONVERSATIONS).type
     turn = kind.value_type if is_list(kind) else None
     if turn is None or not types.is_struct(turn) or min(map(turn.get_field_index, ("from", "value"))) < 0:
         raise ValueError(f"{path}: column {_CONVERSATIONS!r} must be a list of {{from, value}}, and is {kind}")
-    column = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
-    if column is None:
-        return None
+    there = [name for name in _IMAGE_COLUMNS if name in schema.names]
+    filled = [name for name in there if not types.is_null(_kind_of_one(schema.field(name).type))]
+    if len(filled) > 1:
+        raise ValueError(f"{path} has both columns 'image' and 'images'; drop the one that is not to be trained on")
+    if not filled:
+        return there[0] if there else None
+    column = filled[0]
     kind = schema.field(column).type
-    one = kind.value_type if is_list(kind) else kind
+    one = _kind_of_one(kind)
     has_bytes = _is_stored(one) and (not types.is_struct(one) or one.get_field_index("bytes") >= 0)
-    if not (has_bytes or types.is_string(one) or types.is_large_string(one) or types.is_null(one)):
+    if not (has_bytes or _is_text(one) or (types.is_dictionary(one) and _is_text(one.value_type))):
         raise ValueError(f"{path}: column {column!r} must hold images ({{bytes, path}}) or their paths, and is {kind}")
     return column
+
+
+def _kind_of_one(kind: Any) -> Any:
+    """The Arrow type of one image, where a row may hold a list of them."""
+    return kind.value_type if is_list(kind) else kind
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
 def is_list(kind: Any) -> bool:
@@ -95,7 +114,8 @@ def _is_stored(kind: Any) -> bool:
     """Whether a type is that of an encoded image; without its bytes, which need not have been read, it is a path."""
     from pyarrow import types
 
-    return types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+    is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return types.is_struct(kind) or is_bytes
 
 
 def text_of(table: Any, column: str | None) -> Any:
@@ -105,9 +125,8 @@ def text_of(table: Any, column: str | None) -> Any:
     if column is None:
         return table
     images = table[column]
-    one = images.type.value_type if is_list(images.type) else images.type
     rest = table.drop_columns([column])
-    if not _is_stored(one):
+    if not _is_stored(_kind_of_one(images.type)):
         return rest.append_column("image", images)
     if is_list(images.type):
         counts = compute.fill_null(compute.list_value_length(images).cast("int32"), 0)

@@ -55,6 +55,22 @@ def parquet_file(path: Path, recent: RecentGroups) -> TableFile:
     return TableFile(name, (status.st_size,), status.st_mtime_ns, text, is_list(kind), images)
 
 
+def num_rows(path: Path) -> int:
+    """Rows of a parquet file, by its footer.
+
+    Raises:
+        ValueError: It is no parquet file.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_metadata
+
+    try:
+        rows: int = read_metadata(path).num_rows
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a readable parquet file ({error})") from error
+    return rows
+
+
 class RecentGroups:
     """The row groups that were read last, of all files of a table; a process that it is sent to begins with none."""
 

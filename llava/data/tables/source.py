@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llava.data.tables.arrow import arrow_file, copied_parquet, saved_dataset
-from llava.data.tables.parquet import RecentGroups, parquet_file
+from llava.data.tables.parquet import RecentGroups, num_rows, parquet_file
 from llava.data.tables.records import TableRecords
 
 logger = logging.getLogger(__name__)
@@ -87,10 +87,13 @@ def open_table(data_path: str | Path, cache: str | Path | None = None) -> TableR
             raise ValueError(f"{text}: there is no such file")
     if _suffix_of(text, [file.name for file in files]) == ".arrow":
         return TableRecords([arrow_file(file) for file in files])
-    if cache is not None:
-        return TableRecords([copied_parquet(files, Path(cache))])
     recent = RecentGroups()
-    return TableRecords([parquet_file(file, recent) for file in files])
+    if cache is None:
+        return TableRecords([parquet_file(file, recent) for file in files])
+    # One by one: their columns may differ. `datasets` copies no file without rows.
+    return TableRecords(
+        [copied_parquet(file, Path(cache)) if num_rows(file) else parquet_file(file, recent) for file in files]
+    )
 
 
 def _suffix_of(place: str, names: list[str]) -> str:
@@ -106,7 +109,14 @@ def _suffix_of(place: str, names: list[str]) -> str:
 
 
 def _files_in_folder(folder: Path, config: str | None, split: str) -> list[Path]:
-    """A split's files in a folder, by the rules of `datasets`: its README, else the names of files and folders."""
+    """A split's files in a folder, by the rules of `datasets`: its README, else the names of files and folders.
+
+    Raises:
+        ValueError: There is no such config or split, or a file of it is missing.
+    """
+    if glob.has_magic(str(folder.resolve())):  # `datasets` would take another folder that the pattern fits
+        pattern = f"{glob.escape(str(folder))}/**/{split}-*.parquet"
+        raise ValueError(f"{folder}: `datasets` reads *, ? and [ as a pattern; rename it, or name files: {pattern}")
     files = [Path(name) for name in _data_files(str(folder), config, split)]
     _check_shards(files)
     return files
@@ -150,7 +160,8 @@ def _files_in_cache(snapshot: Path, wanted: HubName) -> list[Path]:
     try:
         return _files_in_folder(snapshot, wanted.config, wanted.split)
     except ValueError as error:
-        raise ValueError(f"{error}; offline, name the files themselves, such as {snapshot}/**/*.parquet") from error
+        pattern = f"{glob.escape(str(snapshot))}/**/*.parquet"
+        raise ValueError(f"{error}; offline, name the files themselves, such as {pattern}") from error
 
 
 def _data_files(place: str, config: str | None, split: str, revision: str | None = None) -> list[str]:
@@ -161,20 +172,32 @@ def _data_files(place: str, config: str | None, split: str, revision: str | None
     """
     from datasets import load_dataset_builder
     from datasets.exceptions import DatasetNotFoundError
+    from yaml import YAMLError
 
     try:
         with tempfile.TemporaryDirectory() as locks:  # the builder only leaves an empty lock file there
             builder = load_dataset_builder(place, config, revision=revision, cache_dir=locks)
-    except (DatasetNotFoundError, ValueError, FileNotFoundError) as error:
-        reason = " ".join(str(error).splitlines()[:2])  # the second line lists the configs
+    except (YAMLError, TypeError, AttributeError, KeyError) as error:  # what a wrong README makes of the library
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{place}/{_README}: its YAML header does not name data files rightly ({reason})") from error
+    except (DatasetNotFoundError, ValueError, FileNotFoundError, RuntimeError) as error:  # RuntimeError: a script
+        reason = " ".join(str(error).strip().splitlines()[:2])  # the second line lists the configs
         raise ValueError(f"{place}: {reason}") from error
-    splits: dict[str, list[str]] = dict(builder.config.data_files or {})
+    splits: dict[str, list[str]] = {str(name): files for name, files in (builder.config.data_files or {}).items()}
     if split not in splits:
         there = ", ".join(splits) or "none"
-        raise ValueError(
-            f"{place} has no split {split!r}, but: {there}. Name one as {HUB_GRAMMAR}, or files as FOLDER/*.parquet"
-        )
+        advice = _advice(next(iter(splits.values()), [])) if Path(place).is_dir() else f"Name one as {HUB_GRAMMAR}"
+        raise ValueError(f"{place} has no split {split!r}, but: {there}. {advice}")
     return splits[split]
+
+
+def _advice(files: list[str]) -> str:
+    """How to name the files of a split in a local folder."""
+    if not files:
+        return "Name files as FOLDER/*.parquet"
+    file = Path(files[0])
+    shard = _SHARD.fullmatch(str(file.with_suffix("")))
+    return f"Name files, such as {glob.escape(shard['stem']) + '-*' + file.suffix if shard else file}"
 
 
 def _check_shards(files: list[Path]) -> None:
