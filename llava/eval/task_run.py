@@ -30,6 +30,7 @@ from llava.eval.answers_key import (
     compression_name,
     prompts_fingerprint,
     references_fingerprint,
+    used_plugins,
 )
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
@@ -37,7 +38,6 @@ from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import LoadedTask, Sample, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
-from llava.kinds import plugin_records
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
 from llava.results.rows import main_value
@@ -315,7 +315,9 @@ class TaskRun:
             generation=asdict(self.options),
             dtype=_weights_of(self.inference.model),
             data="local" if self.data is None else self.data,
-            plugins=plugin_records(),
+            plugins=used_plugins(
+                self.task.name, self.compression, self.inference.conv_mode, self.inference.model.config
+            ),
         )
 
 

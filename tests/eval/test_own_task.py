@@ -7,11 +7,16 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlavaConfig
 
+from llava import conversation
+from llava.conversation import TEMPLATES
+from llava.eval.answers_key import used_plugins
 from llava.eval.command import main as evaluate
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.command import main as judge
@@ -30,7 +35,9 @@ from llava.eval.tasks import (
     get_task,
     register_task,
 )
-from llava.kinds import load_plugins, plugins
+from llava.kinds import load_plugins, plugin_records, plugins
+from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor import COMPRESSORS
 from llava.results.task_facts import TaskFacts
 from tests.eval.judge_server import judging
 from tests.test_readme import blocks
@@ -151,6 +158,33 @@ def test_two_answer_sets_of_it_are_compared(
     assert report(["--diff", *files, "--output", str(tmp_path), "--data-root", str(tiny_data)]) == 0
     assert re.search(r"\n[1-9]\d* better in A\n", capsys.readouterr().out)
     assert "<td>10</td>" in (tmp_path / "diff-own_points-none-visionzip_54+10.html").read_text()
+
+
+def test_answers_are_bound_to_the_plugins_that_they_depend_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(task: str) -> list[str]:
+        line = (run / "answers" / task / "none.jsonl").read_text().splitlines()[0]
+        return [record["name"] for record in json.loads(line)["run_key"]["plugins"]]
+
+    assert (held("own_points"), held("own_graded")) == ([OWN.name], [GRADED.name])  # both were loaded for both
+    assert len(plugin_records()) > 1
+    for registry in (COMPRESSORS, TEMPLATES):
+        registry.names()
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(plugins, "_LOADED", dict(plugins._LOADED))
+    monkeypatch.setattr(conversation, "conv_templates", dict(conversation.conv_templates))
+    load_plugins([str(PLUGINS / "corner_first.py"), str(PLUGINS / "own_template.py")])
+    [template] = [name for name in TEMPLATES.names() if TEMPLATES.plugin_name(name) == "own_template.py"]
+    [method] = [name for name in COMPRESSORS.names() if COMPRESSORS.plugin_name(name) == "corner_first.py"]
+
+    def used(task: str, compression: CompressionConfig | None, conv_mode: str) -> list[str]:
+        return [record["name"] for record in used_plugins(task, compression, conv_mode, LlavaConfig())]
+
+    budget = CompressionConfig(method="visionzip", dominant=54, contextual=10)
+    assert used("gqa", budget, "vicuna_v1") == []
+    own = CompressionConfig(method=method, dominant=54)
+    assert used("gqa", own, "vicuna_v1") == ["corner_first.py"]
+    assert used("gqa", replace(budget, then=own), "vicuna_v1") == ["corner_first.py"]
+    assert used("gqa", None, template) == ["own_template.py"]
 
 
 def test_a_report_without_the_plugin_says_what_it_lacks(run: Path, tmp_path: Path) -> None:
