@@ -236,6 +236,10 @@ def test_what_cannot_be_registered(unregistered: type[Task]) -> None:
     unregistered.name = "of_percents"
     with pytest.raises(ValueError, match="'percent' is neither 'share' nor 'points'"):
         register_task(unregistered)
+    for name in ("mine/points", "..", "a,b", "all"):
+        unregistered.name, unregistered.scale = name, POINTS
+        with pytest.raises(ValueError, match=rf"Nameless.name is '{name}': folders are named after it"):
+            register_task(unregistered)
     unregistered.name, unregistered.scale = "gqa", POINTS
     with pytest.raises(ValueError, match="'gqa' is registered already"):
         register_task(unregistered)
@@ -256,6 +260,50 @@ def test_points_that_are_called_a_share_are_refused(
     assert evaluate(words) == 1
     assert "own_points: points is 10, which is not between 0 and 1; set the task's `scale`" in capsys.readouterr().err
     assert not (tmp_path / "results.json").exists()
+
+
+def one(**more: Any) -> Sample:
+    fields: dict[str, Any] = {"sample_id": "7", "prompt": "?", "images": (), "answer": "yes"}
+    return Sample(**(fields | more))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "message"),
+    [
+        ([one()], r"load\(\) returned a list; it must return a LoadedTask"),
+        (LoadedTask([]), r"load\(\) found no sample in "),
+        (LoadedTask([one(), one(prompt="What?")]), "sample 1: sample_id '7' is that of sample 0 too"),
+        (LoadedTask([one(), one(sample_id=3)]), "sample 1: sample_id is 3, which is not text"),
+        (LoadedTask([one(images=("x.png",))]), r"sample 0: \(id '7'\): images is \('x.png',\); it must be a tuple of"),
+        (LoadedTask([one(images="x.png")]), r"sample 0: \(id '7'\): images is 'x.png'; it must be a tuple of"),
+        (LoadedTask([one(prompt=None)]), "sample 0: prompt is None, which is not text"),
+    ],
+    ids=["a list", "empty", "an id twice", "id", "image", "images", "prompt"],
+)
+def test_what_a_task_loads_is_checked(
+    loaded: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Median, "load", lambda self, data_root: loaded)
+    with pytest.raises(TaskDataError, match=f"^median: {message}"):
+        DataPlace(tmp_path).load(Median())
+
+
+def test_a_main_score_that_is_not_returned_is_an_error(
+    oracle_dir: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TASKS.get("own_points"), "main_score", "acc")
+    monkeypatch.setattr(TASKS.get("own_points"), "score", lambda self, samples, texts: {"points": 3.0})
+    words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "own_points", "--device", "cpu"]
+    words += ["--limit", "1", "--latency-repeats", "0", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
+    assert evaluate(words) == 1
+    said = capsys.readouterr().err
+    assert (
+        "own_points: score() of PointsTask returned no 'acc' that is a finite number; it returned points: 3.0" in said
+    )
 
 
 def test_missing_data_say_where_they_are_published(tmp_path: Path) -> None:
