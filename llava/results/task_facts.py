@@ -92,7 +92,7 @@ def facts_of(row: Mapping[str, Any]) -> TaskFacts:
     known = {field.name: held[field.name] for field in fields(TaskFacts) if field.name in held}
     for name, value in known.items():
         wanted = _JSON_TYPES[type(getattr(TaskFacts, name))]
-        if not isinstance(value, wanted) or (wanted is list and not all(type(size) is int for size in value)):
+        if not isinstance(value, wanted) or (wanted is list and not all(type(size) is int for size in known[name])):
             raise ValueError(f"{FIELD}.{name} is {value!r:.80}, not {_WORDS[wanted]}")
     try:
         return TaskFacts(**known | {"published_sizes": tuple(known.get("published_sizes", ()))})
