@@ -10,8 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from llava.eval.tasks import Sample
+from llava.conversation import TEMPLATES
+from llava.eval.tasks import TASKS, Sample
+from llava.kinds import plugin_records
+from llava.kinds.families import FAMILIES
+from llava.kinds.languages import LANGUAGES, find_language
+from llava.kinds.towers import TOWERS
 from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor import COMPRESSORS
 
 _IN_FILE_NAMES = str.maketrans({":": "_", ",": "_", "=": "-", "/": "-", "|": "_"})
 
@@ -29,8 +35,8 @@ class AnswersKey:
         generation: Generation options.
         dtype: Data type of the weights, and their bits where they are quantised.
         data: Where the questions and images are from: `local`, or a list of datasets and revisions.
-        plugins: Name and hash of each plug-in that is loaded: any of them may have given the method, the task, the
-            template or the tower, so a plug-in that was edited begins a file of its own.
+        plugins: Name and hash of each plug-in that these answers depend on (`used_plugins`), so a plug-in that was
+            edited begins a file of its own.
     """
 
     task: str
@@ -53,6 +59,32 @@ class AnswersKey:
         own = self.to_json()
         names = sorted(set(own) | set(other))
         return [f"{n}: {other.get(n)!r} -> {own.get(n)!r}" for n in names if own.get(n) != other.get(n)]
+
+
+def used_plugins(task: str, compression: CompressionConfig | None, conv_mode: str, config: Any) -> list[dict[str, str]]:
+    """The plug-ins that answers depend on; others may be loaded as well, and change nothing.
+
+    Args:
+        task: Name of the task.
+        compression: The budget, or None.
+        conv_mode: Name of the conversation template.
+        config: Of the model: its tower, language model and family may be a plug-in's.
+
+    Returns:
+        Name and hash of each, in the order in which they were loaded.
+    """
+    language = find_language(config.text_config)
+    names = {
+        TASKS.plugin_name(task),
+        TEMPLATES.plugin_name(conv_mode),
+        TOWERS.plugin_name(config.vision_config.model_type),
+        LANGUAGES.plugin_name(language.name) if language else None,
+        FAMILIES.plugin_name(config.model_type),
+    }
+    while compression is not None:
+        names.add(COMPRESSORS.plugin_name(compression.method))
+        compression = compression.then
+    return [record for record in plugin_records() if record["name"] in names]
 
 
 def prompts_fingerprint(samples: Sequence[Sample]) -> str:

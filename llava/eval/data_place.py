@@ -73,7 +73,8 @@ class DataPlace:
             answered_from: The data root that a row of results names; taken where the flags say nothing.
 
         Raises:
-            TaskDataError: Its files are missing; the message says where they are published.
+            TaskDataError: Its files are missing, or a sample is not what it should be; the message says where the files
+                are published.
         """
         return self.locate(task, answered_from)[0]
 
@@ -82,13 +83,14 @@ class DataPlace:
     ) -> tuple[LoadedTask, Path, list[dict[str, str]] | None]:
         """A task's samples, their data root, and the datasets and revisions they are from (None: local files)."""
         from llava.eval.tasks import TaskDataError
+        from llava.eval.tasks.loading import load_task
 
         try:
             if self.source is not None and self.source.has(task.name):
                 root, data = self.source.root_for(task.name)
-                return task.load(root), root, data
+                return load_task(task, root), root, data
             known = Path(answered_from) if answered_from and Path(answered_from).is_dir() else task.default_data_root
-            return task.load(self.root or known), self.root or known, None
+            return load_task(task, self.root or known), self.root or known, None
         except TaskDataError as error:
             published = f"; published at {', '.join(task.sources)}" if task.sources else ""
             raise TaskDataError(f"{error}{published}") from None

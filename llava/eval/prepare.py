@@ -115,9 +115,10 @@ def _prepare(name: str, args: argparse.Namespace) -> int:
 def _check(name: str, root: Path) -> int:
     """Loads the benchmark as a run does, and says what is missing."""
     from llava.eval.tasks import get_task
+    from llava.eval.tasks.loading import load_task
 
     task = get_task(name)
-    loaded = task.load(root)
+    loaded = load_task(task, root)
     images = {image for sample in loaded.samples for image in sample.images if isinstance(image, Path)}
     missing = sorted(image for image in images if not image.is_file())
     print(f"{name}: {len(loaded.samples)} questions" + (f", {len(missing)} images are missing" if missing else ""))

@@ -54,8 +54,8 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
 
     Args:
         path: The file; it is replaced in one step.
-        rows: New rows, each told which code, packages and plug-ins made it; one takes the place of an old one with the
-            same `identity`.
+        rows: New rows, which get the commit, package versions and plug-ins of this process too; one takes the place of
+            an old one with the same `identity`.
         fingerprint: Fingerprint of the model.
         **run: More about the run, kept under `run`.
 

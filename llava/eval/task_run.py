@@ -30,14 +30,14 @@ from llava.eval.answers_key import (
     compression_name,
     prompts_fingerprint,
     references_fingerprint,
+    used_plugins,
 )
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
-from llava.eval.tasks import LoadedTask, Sample, Task, TaskDataError
+from llava.eval.tasks import LoadedTask, Sample, Scores, Task, TaskDataError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
-from llava.kinds import plugin_records
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
 from llava.results.rows import main_value
@@ -249,7 +249,7 @@ class TaskRun:
             "tokens": _exact_or_mean([row["visual_tokens"] for row in rows.values()]),
             "main_score": self.task.main_score,
             FIELD: self.task.facts().to_json(),
-            **self.task.score(samples, texts),
+            **self._scores(samples, texts),
             "n": len(samples),
             "prompts": key.prompts,
             "references": references_fingerprint(samples),
@@ -270,6 +270,22 @@ class TaskRun:
             raise TaskDataError(str(error)) from None
         row |= self._cost(row, samples, efforts)
         return TaskResult(row, self.task.earned(samples, texts))
+
+    def _scores(self, samples: Sequence[Sample], texts: dict[str, str]) -> Scores:
+        """What the task's `score` returns.
+
+        Raises:
+            TaskDataError: It lacks the main score, and the task's answers are public.
+        """
+        scores = self.task.score(samples, texts)
+        name = self.task.main_score
+        if self.task.has_answers and not self.task.is_judged and main_value({"main_score": name} | scores) is None:
+            given = ", ".join(f"{key}: {value!r:.40}" for key, value in scores.items()) or "nothing"
+            raise TaskDataError(
+                f"{self.task.name}: score() of {type(self.task).__name__} returned no {name!r} that is a finite "
+                f"number; it returned {given}"
+            )
+        return scores
 
     def _write_submission(self, texts: dict[str, str]) -> str | None:
         """Writes the file for the benchmark's server once all is answered; its path below the output folder."""
@@ -315,7 +331,9 @@ class TaskRun:
             generation=asdict(self.options),
             dtype=_weights_of(self.inference.model),
             data="local" if self.data is None else self.data,
-            plugins=plugin_records(),
+            plugins=used_plugins(
+                self.task.name, self.compression, self.inference.conv_mode, self.inference.model.config
+            ),
         )
 
 

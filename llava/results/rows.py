@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llava.results.task_facts import facts_of
+
 CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
 _BEFORE_COMMAS = re.compile(r" (?=(?:merge|seed)=)")  # version 0.1.0 wrote `random:64 seed=1`
 JUDGE_SETTINGS = ("model", "served", "runs", "extra")
@@ -23,13 +25,22 @@ def read_content(file: Path) -> dict[str, Any]:
     """
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        for row in content["rows"]:
+        for number, row in enumerate(content["rows"]):
             _ = row["task"], row["n"]
+            _check_facts(row, number)
             row["compression"] = _BEFORE_COMMAS.sub(",", row["compression"])
         _ = content["run"]["model"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is not a results.json ({error!r}); move it away") from None
+        reason = error if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{file} is not a results.json ({reason}); move it away") from None
     return content
+
+
+def _check_facts(row: Mapping[str, Any], number: int) -> None:
+    try:
+        facts_of(row)
+    except ValueError as error:
+        raise ValueError(f"row {number}, {row['task']}: {error}") from None
 
 
 def circumstances(row: Mapping[str, Any]) -> str:

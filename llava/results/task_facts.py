@@ -10,6 +10,9 @@ SHARE = "share"
 POINTS = "points"
 FIELD = "task_facts"
 
+_JSON_TYPES: dict[type, type] = {str: str, bool: bool, tuple: list}  # of a field's default -> in a file
+_WORDS: dict[type, str] = {str: "a text", bool: "true or false", list: "a list of whole numbers"}
+
 
 @dataclass(frozen=True)
 class TaskFacts:
@@ -76,12 +79,25 @@ class TaskFacts:
 
 
 def facts_of(row: Mapping[str, Any]) -> TaskFacts:
-    """The facts that a row holds; of a row that was written before rows held any, those of that time."""
+    """The facts that a row holds; of a row that was written before rows held any, those of that time.
+
+    Raises:
+        ValueError: What it holds is not facts; the message names the field.
+    """
     held = row.get(FIELD)
-    if not isinstance(held, Mapping):
+    if held is None:
         return _BEFORE.get(row["task"], TaskFacts())
-    known = {name: held[name] for name in (field.name for field in fields(TaskFacts)) if name in held}
-    return TaskFacts(**known | {"published_sizes": tuple(known.get("published_sizes", ()))})
+    if not isinstance(held, Mapping):
+        raise ValueError(f"{FIELD} is {held!r:.80}, not an object")
+    known = {field.name: held[field.name] for field in fields(TaskFacts) if field.name in held}
+    for name, value in known.items():
+        wanted = _JSON_TYPES[type(getattr(TaskFacts, name))]
+        if not isinstance(value, wanted) or (wanted is list and not all(type(size) is int for size in known[name])):
+            raise ValueError(f"{FIELD}.{name} is {value!r:.80}, not {_WORDS[wanted]}")
+    try:
+        return TaskFacts(**known | {"published_sizes": tuple(known.get("published_sizes", ()))})
+    except ValueError as error:
+        raise ValueError(f"{FIELD}: {error}") from None
 
 
 # Rows of version 0.1.0 hold no facts. This list is about those rows only: a new task does not come here.

@@ -7,11 +7,16 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlavaConfig
 
+from llava import conversation
+from llava.conversation import TEMPLATES
+from llava.eval.answers_key import used_plugins
 from llava.eval.command import main as evaluate
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.command import main as judge
@@ -30,7 +35,9 @@ from llava.eval.tasks import (
     get_task,
     register_task,
 )
-from llava.kinds import load_plugins, plugins
+from llava.kinds import load_plugins, plugin_records, plugins
+from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor import COMPRESSORS
 from llava.results.task_facts import TaskFacts
 from tests.eval.judge_server import judging
 from tests.test_readme import blocks
@@ -153,6 +160,33 @@ def test_two_answer_sets_of_it_are_compared(
     assert "<td>10</td>" in (tmp_path / "diff-own_points-none-visionzip_54+10.html").read_text()
 
 
+def test_answers_are_bound_to_the_plugins_that_they_depend_on(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(task: str) -> list[str]:
+        line = (run / "answers" / task / "none.jsonl").read_text().splitlines()[0]
+        return [record["name"] for record in json.loads(line)["run_key"]["plugins"]]
+
+    assert (held("own_points"), held("own_graded")) == ([OWN.name], [GRADED.name])  # both were loaded for both
+    assert len(plugin_records()) > 1
+    for registry in (COMPRESSORS, TEMPLATES):
+        registry.names()
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(plugins, "_LOADED", dict(plugins._LOADED))
+    monkeypatch.setattr(conversation, "conv_templates", dict(conversation.conv_templates))
+    load_plugins([str(PLUGINS / "corner_first.py"), str(PLUGINS / "own_template.py")])
+    [template] = [name for name in TEMPLATES.names() if TEMPLATES.plugin_name(name) == "own_template.py"]
+    [method] = [name for name in COMPRESSORS.names() if COMPRESSORS.plugin_name(name) == "corner_first.py"]
+
+    def used(task: str, compression: CompressionConfig | None, conv_mode: str) -> list[str]:
+        return [record["name"] for record in used_plugins(task, compression, conv_mode, LlavaConfig())]
+
+    budget = CompressionConfig(method="visionzip", dominant=54, contextual=10)
+    assert used("gqa", budget, "vicuna_v1") == []
+    own = CompressionConfig(method=method, dominant=54)
+    assert used("gqa", own, "vicuna_v1") == ["corner_first.py"]
+    assert used("gqa", replace(budget, then=own), "vicuna_v1") == ["corner_first.py"]
+    assert used("gqa", None, template) == ["own_template.py"]
+
+
 def test_a_report_without_the_plugin_says_what_it_lacks(run: Path, tmp_path: Path) -> None:
     content = json.loads((run / "results.json").read_text().replace("own_points", "nowhere"))
     (tmp_path / "results.json").write_text(json.dumps(content))
@@ -202,6 +236,10 @@ def test_what_cannot_be_registered(unregistered: type[Task]) -> None:
     unregistered.name = "of_percents"
     with pytest.raises(ValueError, match="'percent' is neither 'share' nor 'points'"):
         register_task(unregistered)
+    for name in ("mine/points", "..", "a,b", "all"):
+        unregistered.name, unregistered.scale = name, POINTS
+        with pytest.raises(ValueError, match=rf"Nameless.name is '{name}': folders are named after it"):
+            register_task(unregistered)
     unregistered.name, unregistered.scale = "gqa", POINTS
     with pytest.raises(ValueError, match="'gqa' is registered already"):
         register_task(unregistered)
@@ -222,6 +260,50 @@ def test_points_that_are_called_a_share_are_refused(
     assert evaluate(words) == 1
     assert "own_points: points is 10, which is not between 0 and 1; set the task's `scale`" in capsys.readouterr().err
     assert not (tmp_path / "results.json").exists()
+
+
+def one(**more: Any) -> Sample:
+    fields: dict[str, Any] = {"sample_id": "7", "prompt": "?", "images": (), "answer": "yes"}
+    return Sample(**(fields | more))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "message"),
+    [
+        ([one()], r"load\(\) returned a list; it must return a LoadedTask"),
+        (LoadedTask([]), r"load\(\) found no sample in "),
+        (LoadedTask([one(), one(prompt="What?")]), "sample 1: sample_id '7' is that of sample 0 too"),
+        (LoadedTask([one(), one(sample_id=3)]), "sample 1: sample_id is 3, which is not text"),
+        (LoadedTask([one(images=("x.png",))]), r"sample 0: \(id '7'\): images is \('x.png',\); it must be a tuple of"),
+        (LoadedTask([one(images="x.png")]), r"sample 0: \(id '7'\): images is 'x.png'; it must be a tuple of"),
+        (LoadedTask([one(prompt=None)]), "sample 0: prompt is None, which is not text"),
+    ],
+    ids=["a list", "empty", "an id twice", "id", "image", "images", "prompt"],
+)
+def test_what_a_task_loads_is_checked(
+    loaded: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Median, "load", lambda self, data_root: loaded)
+    with pytest.raises(TaskDataError, match=f"^median: {message}"):
+        DataPlace(tmp_path).load(Median())
+
+
+def test_a_main_score_that_is_not_returned_is_an_error(
+    oracle_dir: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TASKS.get("own_points"), "main_score", "acc")
+    monkeypatch.setattr(TASKS.get("own_points"), "score", lambda self, samples, texts: {"points": 3.0})
+    words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "own_points", "--device", "cpu"]
+    words += ["--limit", "1", "--latency-repeats", "0", "--data-root", str(tiny_data), "--output-dir", str(tmp_path)]
+    assert evaluate(words) == 1
+    said = capsys.readouterr().err
+    assert (
+        "own_points: score() of PointsTask returned no 'acc' that is a finite number; it returned points: 3.0" in said
+    )
 
 
 def test_missing_data_say_where_they_are_published(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from llava.eval.answers import AnswerFile
 from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name
 from llava.eval.data_place import DataPlace
 from llava.eval.report.command import main
+from llava.eval.report.files import to_markdown
 from llava.eval.report.intervals import add_intervals
 from llava.eval.report.table import build_table
 from llava.eval.tasks import JudgedTask, Task, get_task
@@ -255,6 +256,13 @@ def test_of_rows_over_as_many_questions_the_newest_is_shown(tmp_path: Path) -> N
     table = build_table([tmp_path])
     assert table.lines[0].cells["gqa"].score == 70
     assert table.notes == ["vanilla, GQA: shown is the row over 10; others: 10, 5"]
+
+
+def test_means_over_nothing_are_said_in_words(tmp_path: Path) -> None:
+    row = {"task": "sqa_img", "compression": "none", "n": 10, "tokens": 576, "accuracy": 0.5}
+    layout.write_json(tmp_path / "results.json", {"run": {"model": "fp"}, "rows": [row]})
+    text = to_markdown(build_table([tmp_path]))
+    assert "high-image mean: over no task (none is in all rows). It is of the tasks that cannot" in text
 
 
 def test_seeds_of_a_method_that_draws_are_one_row(data: Path, tmp_path: Path) -> None:

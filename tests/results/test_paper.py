@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from llava.eval.report.command import main as report
 from llava.eval.tasks import TASKS
 from llava.results.paper import paper_columns, paper_tables
 from llava.results.task_facts import facts_of
@@ -32,6 +37,27 @@ def test_rows_from_before_rows_had_facts_are_shown_as_then() -> None:
     assert facts_of({"task": "of_ones_own"}).show(0.25) == "25.0 %"
     new = {"task": "gqa", "task_facts": {"scale": "points", "published_sizes": [5], "of_a_later_version": 1}}
     assert facts_of(new).show(0.25) == "0.2" and facts_of(new).published_sizes == (5,)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"published_sizes": None}, "task_facts.published_sizes is None, not a list of whole numbers"),
+        ({"published_sizes": 5}, "task_facts.published_sizes is 5, not a list of whole numbers"),
+        ({"published_sizes": ["5"]}, r"task_facts.published_sizes is \['5'\], not a list"),
+        ({"needs_image": "no"}, "task_facts.needs_image is 'no', not true or false"),
+        ({"paper_column": 1}, "task_facts.paper_column is 1, not a text"),
+        ({"scale": "percent"}, "task_facts: scale 'percent' is neither 'share' nor 'points'"),
+        (5, "task_facts is 5, not an object"),
+    ],
+)
+def test_facts_that_are_malformed_are_named_with_their_file_and_row(facts: Any, reason: str, tmp_path: Path) -> None:
+    good = {"task": "gqa", "n": 1, "compression": "none", "accuracy": 0.5}
+    rows = [good, good | {"task": "mine", "task_facts": facts}]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"run": {"model": "fp"}, "rows": rows}))
+    with pytest.raises(SystemExit, match=rf"error: .*results\.json is not a results\.json \(row 1, mine: {reason}"):
+        report([str(tmp_path)])
 
 
 def test_figures_that_everyone_quotes() -> None:

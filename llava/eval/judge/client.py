@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ KEY_VARIABLES = ("LLAVA_JUDGE_KEY", "OPENAI_API_KEY")
 
 Message: TypeAlias = dict[str, str]
 
+_KEYS = " or ".join(KEY_VARIABLES)
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _PATH = "/chat/completions"
 _SHOWN = 300
 _LONGEST_REPLY = 4 * 2**20  # bytes; a chat completion has thousands
@@ -78,11 +82,27 @@ class JudgeClient:
     longest_wait: float = 120.0
 
     def __post_init__(self) -> None:
-        """Refuses what could only fail later, without showing the key."""
-        if urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname:
-            raise ValueError(f"the judge's address {self.shown_url!r} is not of the form https://host/v1")
+        """Refuses what could only fail later, without showing the key.
+
+        Raises:
+            ValueError: The address, the key, or a proxy that the environment names cannot be used.
+        """
+        if not self._has_good_address():
+            shown = re.sub("//.*@", "//", self.url).partition("?")[0]
+            raise ValueError(f"--judge-url {shown!r} is not of the form https://host/v1 or http://host:8000/v1")
         if not (self.key.isascii() and self.key.isprintable()):
-            raise ValueError(f"the judge's key (of {' or '.join(KEY_VARIABLES)}) has characters that no key has")
+            raise ValueError(f"the judge's key (of {_KEYS}) has characters that no key has")
+        if self.key and "@" in urlsplit(self.url).netloc:
+            raise ValueError(
+                f"--judge-url has a user or a password, and a key (of {_KEYS}) is set; take one of them out"
+            )
+        try:
+            _ = self._http
+        except (ImportError, ValueError, httpx.InvalidURL):
+            raise ValueError(
+                f"the proxy that {_unusable_proxy()} names cannot be used: it must be an http:// or https:// address. "
+                "Change it, or set NO_PROXY=* to ask without a proxy"
+            ) from None
 
     @property
     def shown_url(self) -> str:
@@ -119,14 +139,21 @@ class JudgeClient:
     @cached_property
     def _http(self) -> httpx.Client:
         # Threads share it. A redirect is not followed: it would carry the key elsewhere.
+        logging.getLogger("httpx").addFilter(_hide_secrets)  # the same filter again is not added
         return httpx.Client(timeout=self.timeout, follow_redirects=False)
 
     def _send(self, body: bytes) -> Reply:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        # No compression: a small reply could unpack to gigabytes.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers |= {"Authorization": f"Bearer {self.key}"} if self.key else {}
         content = b""
         try:
             with self._http.stream("POST", self._address(), content=body, headers=headers) as response:
-                for chunk in response.iter_bytes():
+                encoding = response.headers.get("Content-Encoding", "identity")
+                if encoding != "identity":
+                    status = f"{response.status_code} {response.reason_phrase}"
+                    raise JudgeRefused(f"{self.shown_url} compresses its replies ({encoding}) unasked; status {status}")
+                for chunk in response.iter_raw():
                     content += chunk
                     if len(content) > _LONGEST_REPLY:
                         raise JudgeError(f"{self.shown_url} sends more than {_LONGEST_REPLY} bytes for one reply")
@@ -140,7 +167,7 @@ class JudgeClient:
         try:
             answer = json.loads(content)
             text = answer["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             shown = self._shown(content.decode(errors="replace"))
             raise _Passing(f"the server's answer is not a chat completion: {shown!r}") from None
         return Reply(text if isinstance(text, str) else "", str(answer.get("model") or ""))
@@ -153,8 +180,18 @@ class JudgeClient:
         if code in _PASSING or code >= 500:
             return _Passing(message, _seconds(response.headers.get("Retry-After", "")))
         if code in _REFUSALS or code < 400:
-            return JudgeRefused(f"{message}; check --judge-url, --judge-model and {' or '.join(KEY_VARIABLES)}")
+            return JudgeRefused(f"{message}; check --judge-url, --judge-model and {_KEYS}")
         return JudgeError(message)
+
+    def _has_good_address(self) -> bool:
+        try:
+            url = httpx.URL(self.url)
+            url.raw_host.decode("ascii").encode("idna")  # as the look-up of the host will
+            _ = httpx.URL(self._address())
+            port = 80 if url.port is None else url.port
+            return url.scheme in ("http", "https") and bool(url.host) and 0 < port < 2**16
+        except (httpx.InvalidURL, ValueError):
+            return False
 
     def _address(self) -> str:
         parts = urlsplit(self.url)
@@ -170,6 +207,26 @@ class JudgeClient:
 def key_from_environment() -> str:
     """The judge's key: `LLAVA_JUDGE_KEY`, else `OPENAI_API_KEY`, else ""."""
     return next((value for name in KEY_VARIABLES if (value := os.environ.get(name, "").strip())), "")
+
+
+def _hide_secrets(record: logging.LogRecord) -> bool:
+    """Takes user, password and query, where keys may be, out of the addresses in httpx's log."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            arg.copy_with(userinfo=b"", query=None) if isinstance(arg, httpx.URL) else arg for arg in record.args
+        )
+    return True
+
+
+def _unusable_proxy() -> str:
+    """The variable that names a proxy which httpx cannot use."""
+    given = {name: address for name, address in os.environ.items() if name.lower() in _PROXIES and address}
+    for name, address in given.items():
+        try:
+            httpx.HTTPTransport(proxy=address if "://" in address else f"http://{address}").close()
+        except (ImportError, ValueError, httpx.InvalidURL):
+            return name
+    return " or ".join(given)
 
 
 def _seconds(retry_after: str) -> float | None:

@@ -19,6 +19,8 @@ from typing import Any
 from llava.command_line import CommandParser, plain_errors
 from llava.eval.data_place import DataPlace, add_data_flags
 
+_LONGEST_TIMEOUT = 86_400
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -31,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge-model", required=True, help="the judge, as the endpoint calls it")
     parser.add_argument("--judge-runs", type=_positive, default=1, help="gradings of each answer (default 1)")
     parser.add_argument("--judge-concurrency", type=_positive, default=4, help="questions at a time (default 4)")
-    parser.add_argument("--judge-timeout", type=float, default=120.0, help="seconds without a byte (default 120)")
+    parser.add_argument("--judge-timeout", type=_duration, default=120.0, help="seconds without a byte (default 120)")
     parser.add_argument("--judge-attempts", type=_positive, default=6, help="sends of a question (default 6)")
     parser.add_argument(
         "--judge-extra",
@@ -51,6 +53,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _duration(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= _LONGEST_TIMEOUT:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most {_LONGEST_TIMEOUT} seconds, got {text}")
     return value
 
 

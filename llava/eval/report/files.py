@@ -26,8 +26,8 @@ def to_markdown(table: Table, confidence: int = 95) -> str:
         "## Retention, % of vanilla",
         _retention(table),
         f"In brackets: {confidence} % intervals of a paired bootstrap over images (MMBench: questions with their "
-        f"rotations). mean: over {_counted(in_means)}. high-image mean: over {_counted(image_means)}, which cannot be "
-        "answered without the image.",
+        f"rotations). mean: over {_counted(in_means)}. high-image mean: over {_counted(image_means)}. It is of the "
+        "tasks that cannot be answered without the image.",
     ]
     if any(_is_part(column, line.cells[column.task]) for column, line in _filled(table)):
         blocks.append(f"\\{_PART} not over the published number of questions: see below.")
@@ -127,7 +127,7 @@ def _plain(value: float | None) -> str:
 
 
 def _counted(headings: Sequence[str]) -> str:
-    return f"{len(headings)} ({', '.join(headings)})" if headings else "none that all rows have"
+    return f"{len(headings)} ({', '.join(headings)})" if headings else "no task (none is in all rows)"
 
 
 def _list(lines: Sequence[str]) -> str:

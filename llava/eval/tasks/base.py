@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
 """A judge's grades by sample id, one a run of the judge; None is missing."""
 
 _MODULES = "gqa llava_bench mmbench mme mmmu mmvet pope scienceqa seed_bench textvqa tiny_pope tiny_vqa vizwiz vqav2"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+_ALL = "all"  # of `--tasks all`
 
 
 class TaskDataError(ValueError):
@@ -220,10 +223,15 @@ def register_task(task: TaskClass) -> TaskClass:
     """Class decorator: makes a task known under its `name`.
 
     Raises:
-        ValueError: The name is empty or taken, or the scale is neither `SHARE` nor `POINTS`.
+        ValueError: The name is empty, malformed or taken, or the scale is neither `SHARE` nor `POINTS`.
     """
     if not task.name:
         raise ValueError(f"{task.__name__} has no name; set its attribute `name`")
+    if not _NAME.fullmatch(task.name) or task.name == _ALL:
+        raise ValueError(
+            f"{task.__name__}.name is {task.name!r}: folders are named after it, so it must be of letters, digits, _, "
+            f"- and ., begin with a letter or digit, and not be {_ALL!r}"
+        )
     task.facts()
     TASKS.register(task.name, task, depth=2)
     return task
