@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -344,3 +345,12 @@ def test_from_pretrained_of_the_wrong_class_is_refused(tmp_path):
     hf_llava().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="holds a llava, and a LlavaNextForConditionalGeneration is a llava_next"):
         LlavaNextForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_threads_that_load_at_once_leave_transformers_as_it_was(v15):
+    from transformers import PreTrainedModel
+
+    before = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda _: load_pretrained_model(v15, device="cpu"), range(6)))
+    assert PreTrainedModel.tie_weights is before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import RLock
 from typing import Any
 
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -14,6 +15,9 @@ from llava.model.checkpoints.parts import check_tensors, parts_of_checkpoint, se
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 
+# transformers replaces methods of its classes while it loads: two threads at once would leave it so, and from then on
+# no head of the process would be tied to its embedding.
+_LOADING = RLock()
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
@@ -32,7 +36,8 @@ class StrictCheckpoints:
         tensors: Any = state
         if is_deepspeed_zero3_enabled():  # its loader knows tensors only
             tensors = {name: tensor.read() for name, tensor in state.items()}
-        return super().from_pretrained(None, config=config, state_dict=tensors, **options)  # type: ignore[misc]
+        with _LOADING:
+            return super().from_pretrained(None, config=config, state_dict=tensors, **options)  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(
