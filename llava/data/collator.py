@@ -30,11 +30,11 @@ class Collator:
         Returns:
             `input_ids`, `labels`, `attention_mask` (B, T); `images`, one stacked tensor if their shapes agree, else a
             list, flat over the batch in the order of the placeholders, or `vision_tokens` in their place;
-            `image_sizes`, (w, h) each; all absent if no sample has an image. `skipped`: (reason, message) of the
+            `image_sizes`, (w, h) each; all absent if no sample has an image. `skipped`: (reason, name) of the
             samples left out. If none is left, one row without targets keeps the batch alive.
         """
         kept = [sample for sample in samples if isinstance(sample, TrainingSample)]
-        skipped = [(sample.reason, sample.message) for sample in samples if isinstance(sample, Skipped)]
+        skipped = [(sample.reason, sample.name) for sample in samples if isinstance(sample, Skipped)]
         ids = [sample.input_ids for sample in kept] or [torch.tensor([self.pad_token_id])]
         labels = [sample.labels for sample in kept] or [torch.tensor([IGNORE_INDEX])]
         batch: dict[str, Any] = {

@@ -254,7 +254,8 @@ def test_skipped_samples_leave_the_batch_and_an_empty_batch_teaches_nothing():
     assert batch["input_ids"].shape == (1, 2)
     assert batch["skipped"] == [("no targets", "a")]
     cut = Skipped("undecodable image", "a.parquet, row 3", "<0 bytes>: not an image")
-    assert Collator()([_sample(2), cut])["skipped"] == [(cut.reason, "a.parquet, row 3: <0 bytes>: not an image")]
+    assert Collator()([_sample(2), cut])["skipped"] == [(cut.reason, cut.name)]  # `bad_images.txt` lists names
+    assert cut.message == "a.parquet, row 3: <0 bytes>: not an image"
     empty = Collator()([skipped, skipped])
     assert empty["labels"].tolist() == [[IGNORE_INDEX]]
     assert empty["attention_mask"].tolist() == [[1]]
