@@ -262,6 +262,9 @@ _OWN_TEMPLATES = frozenset(conv_templates)
 TEMPLATES: Registry[Conversation] = Registry("conversation template")  # those of plug-ins
 
 
+# ----- Looking templates up ----------------------------------------------------
+
+
 def register_template(name: str, conversation: Conversation) -> Conversation:
     """Makes a template of one's own known by a name, on every command and in training.
 

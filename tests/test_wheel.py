@@ -70,6 +70,17 @@ def test_the_installed_wheel_works_from_another_folder(installed: Path, tmp_path
         "deepspeed --module llava.train.train_mem --recipe llava-v1.5-7b-visionzip-64 8x24gb --learning-rate 1e-4"
     )
     assert shown == f"{expected}\n"
+    launch = next(installed.parent.glob("lib/*/site-packages/llava/configs/launch"))
+    assert {file.name for file in launch.iterdir()} == {"train.sh", "train.sbatch"}
+    variables = {"RECIPE": names[1], "HARDWARE": names[3], "DRY_RUN": "1", "PATH": f"{installed}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", launch / "train.sh", "--learning-rate", "1e-4"],
+        env=variables,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == shown, done.stderr
     read = "import sys; from llava.train.arguments import recipe_flags; print(recipe_flags(sys.argv[1:]))"
     flags = run(installed / "python", "-c", read, names[1], names[3], cwd=tmp_path)
     assert "'--compression', 'visionzip:54+10'" in flags and "'--deepspeed', 'zero2'" in flags

@@ -41,6 +41,9 @@ class ImageTooLargeError(ImageDecodeError):
     """An image's header announces more pixels than the limit; nothing of it has been decoded."""
 
 
+# ----- Decoding ----------------------------------------------------------------
+
+
 def load_image(source: str | os.PathLike[str] | bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Image.Image:
     """Decode an image completely and convert it to RGB.
 
@@ -87,6 +90,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     return image.convert("RGB")
+
+
+# ----- Padding and tiles -------------------------------------------------------
 
 
 def expand2square(pil_img: Image.Image, background_color: int | tuple[int, ...]) -> Image.Image:
@@ -148,6 +154,9 @@ def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
         for top in range(0, height, patch_size)
         for left in range(0, width, patch_size)
     ]
+
+
+# ----- What configs say --------------------------------------------------------
 
 
 def parse_pinpoints(pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
@@ -226,6 +235,9 @@ def unpadded_shape(
     if width / height > cols / rows:
         return rows - 2 * ((rows - whole(height * (cols / width))) // 2), cols
     return rows, cols - 2 * ((cols - whole(width * (rows / height))) // 2)
+
+
+# ----- Pixels ------------------------------------------------------------------
 
 
 def process_anyres_image(

@@ -37,6 +37,9 @@ from llava.prompts.tokenization import load_tokenizer
 logger = logging.getLogger(__name__)
 
 
+# ----- Loading -----------------------------------------------------------------
+
+
 def load_pretrained_model(
     model_path: str | Path,
     model_base: str | Path | None = None,
@@ -122,6 +125,9 @@ def load_pretrained_model(
     if compile:
         model.compile_vision()
     return tokenizer, model.eval(), image_processor, _context_length(model.config)
+
+
+# ----- Building of parts -------------------------------------------------------
 
 
 def build_from_parts(
@@ -227,6 +233,9 @@ def instantiate(
     model: Llava = model_class.from_state(parts.config, parts.state, **options)
     set_generation_config(model, parts)
     return model
+
+
+# ----- Device, dtype, settings -------------------------------------------------
 
 
 def _default_device() -> torch.device:

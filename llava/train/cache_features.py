@@ -53,6 +53,9 @@ _TOWER_ENTRIES = (
 )
 
 
+# ----- Filling the cache -------------------------------------------------------
+
+
 def use_feature_cache(trainer: Any, folder: str | Path) -> None:
     """Fills the cache with the images of a trainer's data, and has the trainer read them from there.
 
@@ -81,6 +84,9 @@ def use_feature_cache(trainer: Any, folder: str | Path) -> None:
     trainer.train_dataset = CachedDataset(trainer.train_dataset, readers[0])
     if trainer.eval_dataset is not None:
         trainer.eval_dataset = CachedDataset(trainer.eval_dataset, readers[1])
+
+
+# ----- What is stored, and its key ---------------------------------------------
 
 
 def token_format(model: Any) -> TokenFormat:

@@ -97,6 +97,9 @@ class ModelParts:
     unused: dict[str, StoredTensor] = field(default_factory=dict)
 
 
+# ----- What a folder holds -----------------------------------------------------
+
+
 def parts_of_checkpoint(
     folder: Path,
     model_base: str | Path | None = None,
@@ -249,6 +252,9 @@ def _llava_entries(raw: Mapping[str, Any]) -> dict[str, Any]:
     return entries
 
 
+# ----- Tensors, not yet read ---------------------------------------------------
+
+
 def _required_weights(folder: Path) -> list[Path]:
     files = weight_files(folder)
     if not files:
@@ -299,6 +305,9 @@ def _module_root(config: LlavaConfig | LlavaNextConfig) -> str:
     with without_zero3(), torch.device("meta"):
         tower = AutoModel.from_config(shallow)
     return tower_root(f"model.vision_tower.{name}" for name in tower.state_dict())
+
+
+# ----- Strict checks -----------------------------------------------------------
 
 
 def check_compression(parts: ModelParts) -> None:
@@ -365,6 +374,9 @@ def check_tensors(parts: ModelParts, model_class: type[Any]) -> None:
     ]
     if problems:
         raise CheckpointError(f"{parts.source}: the weights do not fit config.json. " + "; ".join(problems))
+
+
+# ----- After the model is made -------------------------------------------------
 
 
 def set_generation_config(model: Any, parts: ModelParts) -> None:

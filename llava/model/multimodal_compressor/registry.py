@@ -22,6 +22,9 @@ COMPRESSORS: Registry[Compressor] = Registry(
 )
 
 
+# ----- What a compressor is ----------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Compressor:
     """A registered compressor.
@@ -121,6 +124,9 @@ class BoundCompressor:
         return compressed
 
 
+# ----- Registering and looking up ----------------------------------------------
+
+
 def register_compressor(
     name: str,
     *,
@@ -186,6 +192,9 @@ def with_plugin(budget: CompressionConfig) -> CompressionConfig:
     """The same budget, with the plug-in that its method comes from noted; that is what a checkpoint keeps."""
     then = None if budget.then is None else with_plugin(budget.then)
     return replace(budget, plugin=COMPRESSORS.plugin_name(budget.method) or "", then=then)
+
+
+# ----- Checks ------------------------------------------------------------------
 
 
 def _is_of(value: Any, kind: Any) -> bool:
