@@ -46,7 +46,7 @@ class CompressionConfig:
         merge: `"reference"` adds the mean of the merged tokens to the target, as the released VisionZip code does;
             `"mean"` averages target and merged tokens, as the paper's text says.
         seed: For methods that draw at random.
-        options: What else the method can be told, by name: numbers, booleans, words, or tuples of these.
+        options: The method's own options by name: numbers, booleans, words, or tuples of these.
         then: The stage that follows, inside the language model.
         plugin: The plug-in that the method comes from, empty for one of this package.
     """
@@ -186,8 +186,8 @@ class CompressionConfig:
         budget = f"{self.dominant}+{self.contextual}" if self.contextual else f"{self.dominant}"
         defaults = CompressionConfig()
         own = {name: getattr(self, name) for name in ("merge", "seed")}
-        told = {name: value for name, value in own.items() if value != getattr(defaults, name)} | dict(self.options)
-        first = ",".join([f"{self.method}:{budget}", *(f"{name}={_format_value(told[name])}" for name in told)])
+        shown = {name: value for name, value in own.items() if value != getattr(defaults, name)} | dict(self.options)
+        first = ",".join([f"{self.method}:{budget}", *(f"{name}={_format_value(shown[name])}" for name in shown)])
         return first if self.then is None else f"{first}|{self.then}"
 
 

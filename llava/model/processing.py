@@ -187,7 +187,7 @@ class CompressedProcessor:
         return self._compression
 
     def set_compression(self, compression: CompressionLike) -> None:
-        """Changes how many tokens an image is given; the model must be told the same.
+        """Changes how many tokens an image is given; the model needs the same.
 
         Args:
             compression: `model.compression`, or anything that `model.set_compression` takes.

@@ -77,7 +77,7 @@ class VisionSeam:
 
     @property
     def tile_shape(self) -> TileShape:
-        """What a compressor is told of a tile before it is encoded."""
+        """The shape of a tile, known before it is encoded."""
         return tile_shape(self.config.vision_config)
 
     @property

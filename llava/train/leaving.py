@@ -28,7 +28,7 @@ def leaving_group() -> Iterator[None]:
     except BaseException as error:
         if not _in_group():
             raise
-        _end(_tell(error))  # the group stays: the others may be at work, and must not be waited for
+        _end(_report(error))  # the group stays: the others may be at work, and must not be waited for
     if _in_group():
         torch.distributed.destroy_process_group()
         _end(0)
@@ -38,7 +38,7 @@ def _in_group() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _tell(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
     """Says what Python would say of an error that nothing catches, and gives the process's status."""
     if not isinstance(error, SystemExit):
         sys.excepthook(type(error), error, error.__traceback__)

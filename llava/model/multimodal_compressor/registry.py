@@ -35,7 +35,7 @@ class Compressor:
             `budget.num_tokens` tokens a tile.
         needs: The optional fields of `VisionFeatures` that it reads; a tower computes no others.
         keeps_cls: Whether the CLS token, where the tower has one, is among the kept tokens and counts as one.
-        options: A frozen dataclass of what else it can be told; its `__post_init__` refuses what is out of range.
+        options: A frozen dataclass of its options; its `__post_init__` refuses what is out of range.
         own_check: Refuses budgets that the tower could fill and the method cannot.
     """
 
