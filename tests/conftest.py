@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from llava.kinds import plugins
 
 FIXTURES = Path(__file__).parent / "fixtures" / "oracle"
 
@@ -35,3 +38,12 @@ def oracle_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in folder.glob("origtrain/mm_projector*.safetensors"):  # LLaVA wrote .bin; the repository holds no pickles
         torch.save(load_file(file), file.with_suffix(".bin"))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_plugins() -> Iterator[None]:
+    """What a file's tests load as plug-ins is in no record that other files' tests make."""
+    before = dict(plugins._LOADED)
+    yield
+    plugins._LOADED.clear()
+    plugins._LOADED.update(before)

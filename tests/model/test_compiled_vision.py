@@ -130,7 +130,7 @@ def test_machine_code_gives_the_same_features():
         with torch.no_grad():
             assert_same(fast.encode_images(pixels), plain.encode_images(pixels))
             assert budget is None or torch.equal(
-                fast.model.compiled_vision(fast.model, pixels, fast.compression)[1],
+                fast.model.compiled_vision(fast.model, pixels, fast.model.bound_compressor)[1],
                 plain.compress_images(pixels).positions,
             )
     assert len(fast.model.compiled_vision.graphs) == 2
