@@ -140,10 +140,27 @@ def test_the_variable_names_plugins_too_and_an_edited_one_does_not_mix_its_answe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["--plugin", "LLAVA_PLUGINS"])
-def test_every_process_of_a_launcher_has_it(by: str, plugin: Path, oracle_dir: Path, tmp_path: Path) -> None:
-    words = ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "llava.train.train"]
-    words += training(oracle_dir, tmp_path / "out") + (["--plugin", str(plugin)] if by == "--plugin" else [])
+@pytest.mark.parametrize(
+    ("launcher", "by"),
+    [
+        ("torchrun", "--plugin"),
+        ("torchrun", "LLAVA_PLUGINS"),
+        ("deepspeed", "--plugin"),
+        ("deepspeed", "LLAVA_PLUGINS"),
+    ],
+)
+def test_every_process_of_a_launcher_has_it(
+    launcher: str, by: str, plugin: Path, oracle_dir: Path, tmp_path: Path
+) -> None:
+    if launcher == "deepspeed":
+        pytest.importorskip("deepspeed")
+    words = {
+        "torchrun": ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m"],
+        "deepspeed": ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), "--module"],
+    }[launcher]
+    words += ["llava.train.train", *training(oracle_dir, tmp_path / "out")]
+    words += ["--deepspeed", "zero2"] if launcher == "deepspeed" else []
+    words += ["--plugin", str(plugin)] if by == "--plugin" else []
     variables = {} if by == "--plugin" else {"LLAVA_PLUGINS": str(plugin)}
     done = subprocess.run(
         words, cwd=ROOT, env=launch_environment(**variables), capture_output=True, text=True, check=False, timeout=300

@@ -124,12 +124,12 @@ class LlavaMetaForCausalLM:
         Raises:
             ValueError: The model has no compression.
         """
-        budget = self.compression
-        if budget is None:
+        bound = self.model.bound_compressor
+        if bound is None:
             raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
         tiles = images if isinstance(images, Tensor) else torch.cat([x[None] if x.dim() == 3 else x for x in images])
         tiles = like_weights(tiles.flatten(0, -4), self.model.vision_tower, cast=True)
-        return self.model.compress_tiles(tiles, budget)
+        return self.model.compress_tiles(tiles, bound)
 
     def embed_prompts(
         self,

@@ -119,19 +119,16 @@ class VisionSeam:
         """LLaVA's name for the vision tower."""
         return VisionTowerView(self.vision_tower, self.config)
 
-    def compress_tiles(self, pixel_values: Tensor, budget: CompressionConfig) -> CompressedTokens:
+    def compress_tiles(self, pixel_values: Tensor, bound: BoundCompressor) -> CompressedTokens:
         """Tower and compressor: one graph without a data-dependent shape.
 
         Args:
-            pixel_values: (T, 3, height, width).
-            budget: Of one tile.
+            pixel_values: (T, 3, height, width), on the tower's device and in its dtype.
+            bound: The compressor with the budget of one tile.
 
         Returns:
             K tokens of C channels for each tile.
         """
-        return self._compress(pixel_values, compressor_of(budget).bind(budget))
-
-    def _compress(self, pixel_values: Tensor, bound: BoundCompressor) -> CompressedTokens:
         layer, needs = self.config.vision_feature_layer, bound.compressor.needs
         return bound(extract_features(self.vision_tower, pixel_values, layer, needs))
 
@@ -146,7 +143,7 @@ class VisionSeam:
             Tokens (T, K, C), positions (T, K) and `num_dominant`, as in `VisionTokens`.
         """
         if bound is not None:
-            kept = self._compress(pixel_values, bound)
+            kept = self.compress_tiles(pixel_values, bound)
             return kept.tokens, kept.positions, kept.num_dominant
         features = extract_features(self.vision_tower, pixel_values, self.config.vision_feature_layer)
         is_full = self.config.vision_feature_select_strategy == "full"
