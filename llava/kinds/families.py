@@ -20,8 +20,10 @@ class Family:
         config_class: Of this package.
         model_class: Of this package.
         processor_class: Of this package.
-        transformers_model: transformers' own class, which plain transformers loads.
-        transformers_processor: transformers' own processor.
+        transformers_model: transformers' own class, which plain transformers loads; None if it has none, and then
+            `export --to hf` refuses the family.
+        transformers_processor: transformers' own processor; None as above.
+        known_to_llava: Whether haotian-liu/LLaVA runs it; else `export --to llava` refuses it.
         fits_llava: Whether a config.json of LLaVA's format is of this family; the one family without is all others'.
         config_entries: Maps LLaVA's config.json and the tower's config to further entries of transformers' config;
             raises ValueError for an entry that is malformed.
@@ -36,9 +38,10 @@ class Family:
     config_class: str
     model_class: str
     processor_class: str
-    transformers_model: str
-    transformers_processor: str
     config_entries: Callable[[Mapping[str, Any], Any], dict[str, Any]]
+    transformers_model: str | None = None
+    transformers_processor: str | None = None
+    known_to_llava: bool = False
     fits_llava: Callable[[Mapping[str, Any]], bool] | None = None
     is_tiled: bool = False
     has_newline: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 from transformers import LlavaForConditionalGeneration as HFLlavaForConditionalGeneration
 from transformers import LlavaModel as HFLlavaModel
@@ -49,10 +51,11 @@ class LlavaForConditionalGeneration(StrictCheckpoints, LlavaMetaForCausalLM, HFL
     """LLaVA-1.5; saved files are transformers' own `llava`, with `compression` in config.json."""
 
     config_class = LlavaConfig
+    base_model_class: ClassVar[type[LlavaModel]] = LlavaModel
 
     def __init__(self, config: LlavaConfig) -> None:
         super(HFLlavaForConditionalGeneration, self).__init__(config)  # the parent would build transformers' own
-        self.model = LlavaModel(config)
+        self.model = self.base_model_class(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.model.check_vision_config()
         self.post_init()
@@ -62,10 +65,11 @@ class LlavaNextForConditionalGeneration(StrictCheckpoints, LlavaMetaForCausalLM,
     """LLaVA-NeXT; saved files are transformers' own `llava_next`, with `compression` in config.json."""
 
     config_class = LlavaNextConfig
+    base_model_class: ClassVar[type[LlavaNextModel]] = LlavaNextModel
 
     def __init__(self, config: LlavaNextConfig) -> None:
         super(HFLlavaNextForConditionalGeneration, self).__init__(config)  # as above
-        self.model = LlavaNextModel(config)
+        self.model = self.base_model_class(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.model.check_vision_config()
         self.post_init()

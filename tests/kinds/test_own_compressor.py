@@ -181,6 +181,7 @@ def test_a_plugin_of_the_variable_that_fails_fails_each_time(tmp_path, monkeypat
     [
         ("add_a_compressor", "corner_first"),
         ("add_a_tower", "own_tower"),
+        ("add_a_family", "own_family"),
         ("add_a_language_model", "own_language"),
         ("add_a_language_model", "own_template"),
     ],

@@ -61,6 +61,11 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
         CheckpointError: Plain transformers cannot run the model as it was trained; the message names the entry.
     """
     config = source.config
+    if family_of(config).transformers_model is None:
+        raise CheckpointError(
+            f"{source.folder}: config.json: model_type {config.model_type!r}: plain transformers has no class for a "
+            f"{family_of(config).name}"
+        )
     _refuse_other_merges(source)
     notes = list(_notes_on_compression(source))
     tokenizer = source.tokenizer()

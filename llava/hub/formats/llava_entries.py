@@ -82,7 +82,9 @@ def known_to_llava(config: Any, where: str) -> LanguageKind:
     text = config.text_config
     kind = find_language(text)
     head_dim = getattr(text, "head_dim", None)
+    family = family_of(config)
     unusual = {
+        "family": (family.name, family.known_to_llava),
         "text_config.model_type": (text.model_type, kind is not None),
         "language model": (kind.name if kind else None, kind is None or kind.llava_class is not None),
         "text_config.head_dim": (head_dim, head_dim in (None, text.hidden_size // text.num_attention_heads)),

@@ -31,6 +31,7 @@ LLAVA_NEXT = register_family(
         processor_class="llava.model.processing:LlavaNextProcessor",
         transformers_model="LlavaNextForConditionalGeneration",
         transformers_processor="LlavaNextProcessor",
+        known_to_llava=True,
         config_entries=_config_entries,
         fits_llava=_fits_llava,
         is_tiled=True,
