@@ -139,7 +139,10 @@ def test_vqav2(tmp_path: Path) -> None:
     task, loaded = load("vqav2_val", tmp_path)
     assert loaded.samples[0].images == (tmp_path / "vqav2" / "val2014" / "COCO_val2014_000000000042.jpg",)
     scores = task.score(loaded.samples, answers(loaded.samples, "2", "yes"))
-    assert scores == {"accuracy": 1.0, "accuracy_by_group": {"other": 1.0}}
+    assert scores == {"accuracy": 1.0, "accuracy_by_group": {"other": 1.0}, "raw_accuracy": 1.0}
+    scores = task.score(loaded.samples, answers(loaded.samples, "Two.", "Yes"))
+    assert (scores["accuracy"], scores["raw_accuracy"]) == (1.0, 0.5)
+    assert task.parts(loaded.samples, answers(loaded.samples, "Two.", "Yes")).total == 1.0
 
 
 def test_vqav2_testdev_is_written_for_evalai(tmp_path: Path) -> None:
@@ -169,7 +172,9 @@ def test_vizwiz(tmp_path: Path) -> None:
     layout.write_vizwiz(tmp_path, [{"image": "v.jpg", "question": "x", "answers": given, "answer_type": "other"}])
     task, loaded = load("vizwiz_val", tmp_path)
     assert loaded.samples[0].images == (tmp_path / "vizwiz" / "val" / "v.jpg",)
-    assert task.score(loaded.samples, {"v.jpg": "Black"})["accuracy"] == 1.0
+    # As VQAv2's: both sides through EvalAI's processor, also where all ten annotators agree.
+    for said in ("Black", "BLACK.", "the black"):
+        assert task.score(loaded.samples, {"v.jpg": said})["accuracy"] == 1.0
 
 
 def seed_row(number: int, kind: int, data_type: str) -> dict[str, Any]:

@@ -18,8 +18,7 @@ import pytest
 from llava.eval.metrics import gqa, llava_bench, mmbench, mme, mmmu, mmvet, pope, scienceqa, seed
 from llava.eval.metrics.answer_text import evalai_answer, normalise_words, strip_punctuation
 from llava.eval.metrics.averages import mean
-from llava.eval.metrics.textvqa import textvqa_accuracy
-from llava.eval.metrics.vqa import vqa_accuracy
+from llava.eval.metrics.vqa import leave_one_out, normalise, raw_vqa_accuracy, vqa_accuracy
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "scorers"
 
@@ -48,12 +47,25 @@ def test_answers_are_normalised_as_by_the_vqa_and_the_m4c_evaluators() -> None:
         assert evalai_answer(text) == evalai, repr(text)
 
 
-def test_vqa_accuracy() -> None:
+def test_vqa_accuracy_of_the_raw_text() -> None:
     expected = read("vqa")
     for prediction, answers, official, lmms_eval in expected["cases"]:
-        assert vqa_accuracy(prediction, ten(answers)) == official, (prediction, answers)
-        always = vqa_accuracy(prediction, ten(answers), always_normalise=True)
+        assert raw_vqa_accuracy(prediction, ten(answers)) == official, (prediction, answers)
+        always = leave_one_out(normalise(prediction), [normalise(answer) for answer in ten(answers)])
         assert math.isclose(always, lmms_eval, abs_tol=1e-12), (prediction, answers)
+
+
+def test_vqa_accuracy_normalises_first() -> None:
+    # LLaVA submits what EvalAI's processor made of its answers, so that capitals and periods cost nothing.
+    for said in ("Yes", "YES.", "yes"):
+        assert vqa_accuracy(said, ["yes"] * 10) == 1.0
+    assert raw_vqa_accuracy("Yes", ["yes"] * 10) == 0.0
+    assert vqa_accuracy("The T-shirt", ["t-shirt"] * 10) == vqa_accuracy("Two", ["two"] * 10) == 1.0
+    # lmms-eval, which normalises as well, says the same of all but a "YES,YES".
+    differing = [
+        row for row in read("vqa")["cases"] if not math.isclose(vqa_accuracy(row[0], ten(row[1])), row[3], abs_tol=1e-9)
+    ]
+    assert [row[0] for row in differing] == ["YES,YES"]
 
 
 def test_lmms_eval_and_the_official_vqa_scorer_differ_only_on_unanimous_answers() -> None:
@@ -66,7 +78,7 @@ def test_textvqa_accuracy() -> None:
     expected = read("textvqa")
     scores = []
     for prediction, answers, official, lmms_eval in expected["cases"]:
-        scores.append(textvqa_accuracy(prediction, ten(answers)))
+        scores.append(vqa_accuracy(prediction, ten(answers)))
         assert scores[-1] == official, (prediction, answers)
         assert math.isclose(scores[-1], lmms_eval, abs_tol=1e-12)
     assert mean(scores) == expected["accuracy"]

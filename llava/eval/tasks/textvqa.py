@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llava.eval.metrics.answer_text import evalai_answer
-from llava.eval.metrics.textvqa import textvqa_accuracy
+from llava.eval.metrics.vqa import vqa_accuracy
 from llava.eval.tasks.base import LoadedTask, Sample, Task, register_task
 from llava.eval.tasks.local_files import SHORT_ANSWER, collect, existing, keyed, read_field, read_jsonl, with_tail
 
@@ -63,7 +63,7 @@ class TextVqa(Task):
 
     def is_correct(self, sample: Sample, text: str) -> float:
         """Soft accuracy."""
-        return textvqa_accuracy(text, sample.details["answers"])
+        return vqa_accuracy(text, sample.details["answers"])
 
 
 @register_task

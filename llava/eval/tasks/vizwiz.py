@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llava.eval.metrics.answer_text import evalai_answer
-from llava.eval.metrics.textvqa import textvqa_accuracy
+from llava.eval.metrics.vqa import vqa_accuracy
 from llava.eval.submissions import write_vizwiz_submission
 from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_task
 from llava.eval.tasks.local_files import SHORT_ANSWER, collect, read_json, with_tail
@@ -56,7 +56,7 @@ class VizWiz(Task):
 
     def is_correct(self, sample: Sample, text: str) -> float:
         """Soft accuracy; 0 where the answers are not public."""
-        return textvqa_accuracy(text, sample.details["answers"]) if sample.details["answers"] else 0.0
+        return vqa_accuracy(text, sample.details["answers"]) if sample.details["answers"] else 0.0
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
         """Accuracy where the answers are public, else nothing."""
