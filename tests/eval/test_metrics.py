@@ -13,6 +13,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llava.eval.metrics import gqa, llava_bench, mmbench, mme, mmmu, mmvet, pope, scienceqa, seed
@@ -272,10 +273,19 @@ def test_llava_bench() -> None:
         else:
             assert grade == llava_bench.Grades(*numbers), repr(review)
         grades.setdefault(category, []).append(grade)
-    assert [llava_bench.parse_review(text) for text in ("0 5", "8 11", "-1 -1", "8.5 inf")] == [None] * 4
+    off_scale = [llava_bench.parse_review(text) for text in ("0 5", "8 11", "-1 -1", "8.5 inf")]
+    assert [grade.is_on_scale for grade in off_scale if grade] == [False] * 3 and off_scale[-1] is None
     scores = llava_bench.llava_bench_scores(grades)
     names = ("score", "reference_score", "model_score")
     for category in llava_bench.CATEGORIES:
         assert [scores[f"{name}_by_category"][category] for name in names] == expected["summary"][category]
     assert [scores[name] for name in names] == expected["summary"]["all"]
     assert scores["missing"] == sum(row[-1] is None or "nan" in row[-1] for row in expected["cases"])
+    # LLaVA's script puts (-1, -1) for a review that it cannot read, and its summary averages these, too.
+    counted = {name: [grade or llava_bench.UNREAD for grade in own] for name, own in grades.items()}
+    reference, model = (
+        round(float(np.mean([getattr(grade, side) for own in counted.values() for grade in own])), 3)
+        for side in ("reference", "model")
+    )
+    official = llava_bench.llava_bench_scores(counted)
+    assert official["score"] == round(model / reference * 100, 1) != scores["score"] and official["missing"] == 0
