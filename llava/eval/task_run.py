@@ -261,6 +261,8 @@ class TaskRun:
             "errors": list(errors.values()),
             "bad_rows": self.loaded.bad_rows,
             "size_note": self.task.size_note(self.loaded.samples),
+            "release": self.task.facts().release(len(self.loaded.samples)),
+            "rules": self.task.rules,
             "truncated": [sample_id for sample_id, answer in rows.items() if answer.get("truncated")],
             "submission": self._write_submission(texts),
         }

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from llava.eval.answers_key import prompts_fingerprint
+from llava.eval.sources.published import PUBLISHED
 from llava.eval.submissions import write_mmbench_submission, write_mmvet_results, write_vizwiz_submission
 from llava.eval.submissions import write_vqa_submission as write_vqa
 from llava.eval.tasks import JudgedTask, LoadedTask, Sample, Task, TaskDataError, available_tasks, get_task
@@ -198,6 +199,37 @@ def test_seed(tmp_path: Path) -> None:
     path = task.write_submission(loaded.samples, texts, tmp_path)
     assert path is not None
     assert [json.loads(line)["prediction"] for line in path.read_text().splitlines()] == ["B", "B. b", "B"]
+
+
+def test_seed_counts_both_rows_of_the_id_that_stands_twice(tmp_path: Path) -> None:
+    first = seed_row(49914, 1, "image")
+    rows = [first, first | {"answer": "C", "question": "Where?"}, seed_row(2, 5, "image")]
+    path = layout.write_seed(tmp_path, rows)
+    task, loaded = load("seed_image", tmp_path)
+    assert not loaded.bad_rows and [s.sample_id for s in loaded.samples] == ["49914", "49914#2", "2"]
+    texts = answers(loaded.samples, "B", "C", "A")
+    assert task.score(loaded.samples, texts)["accuracy"] == pytest.approx(2 / 3)
+    written = task.write_submission(loaded.samples, texts, tmp_path)
+    assert written is not None
+    lines = [json.loads(line) for line in written.read_text().splitlines()]
+    assert [(line["question_id"], line["prediction"]) for line in lines] == [("49914", "B"), ("49914", "C"), ("2", "A")]
+    layout.write_seed(tmp_path, [*rows, first, seed_row(2, 5, "image")])
+    repeated = [f"{path} row 3: id '49914' is there twice", f"{path} row 4: id '2' is there twice"]
+    assert load("seed_image", tmp_path)[1].bad_rows == repeated
+
+
+def test_seed_and_pope_say_which_release_they_are_over() -> None:
+    seed, pope = get_task("seed").facts(), get_task("pope").facts()
+    assert seed.size_note("seed", 19_242) is pope.size_note("pope", 8_910) is None
+    later = "seed: 17990 questions, SEED-Bench.json of 2023-11-30; the papers' figures are over 19242, the first"
+    assert str(seed.size_note("seed", 17_990)).startswith(later)
+    assert seed.release(17_990) == "SEED-Bench.json of 2023-11-30" and seed.release(17_991) is None
+    assert pope.release(9_000) == "POPE's main branch" and "8910, POPE's commit e3e3926" in str(
+        pope.size_note("pope", 9_000)
+    )
+    assert get_task("seed_image").facts().releases == () and get_task("seed_video").facts().release(5_009)
+    commit = get_task("pope").sources[0].split("/")[-3]
+    assert {file.url.split("/")[-4] for file in PUBLISHED["pope"].files[:3]} == {commit}
 
 
 def test_scienceqa(tmp_path: Path) -> None:

@@ -11,7 +11,10 @@ from llava.eval.results import Row
 from llava.results.paper import PaperTable
 from llava.results.rows import same_judge
 
-_SETTINGS = ("n", "prompts", "references", "conv_mode", "dtype", "generation", "data", "plugins", "versions", "commit")
+_SETTINGS = (
+    *("n", "release", "prompts", "references", "rules", "conv_mode", "dtype", "generation", "data", "plugins"),
+    *("versions", "commit"),
+)
 _CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))
 _PAPER_DTYPE = "torch.float16"
 
@@ -76,9 +79,11 @@ def _own(column: Column, row: Row) -> Iterator[str]:
             yield f"{len(row[name])} {meaning}"
     if row.get("truncated"):
         yield f"{len(row['truncated'])} prompts were cut at the model's length"
-    missing = (row.get("judge") or {}).get("missing")
-    if missing:
-        yield f"{len(missing)} grades are missing"
+    judge = row.get("judge") or {}
+    if judge.get("missing"):
+        yield f"{len(judge['missing'])} grades are missing"
+    if judge.get("unread"):
+        yield f"{len(judge['unread'])} grades could not be read, and count as the benchmark's tool has it"
 
 
 def _against(row: Row, base: Row) -> Iterator[str]:

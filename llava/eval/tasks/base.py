@@ -93,8 +93,11 @@ class Task(ABC):
         needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
         benchmark: What its variants share: only one of them counts in means. "" is the task's own name.
         sources: Where its data are published.
-        published_size: Questions of the published split; another number is noted in results and report.
+        published_size: Questions of the published split that papers' figures are over; another number is noted in
+            results and report.
         other_sizes: Further numbers of questions that are complete, as of other releases.
+        releases: What the files with `published_size` and each of `other_sizes` are called, where rows must say which.
+        rules: By which of several rules it is scored, where there are several; rows of other rules are not compared.
         paper_column: The VisionZip paper's name of the benchmark, "" where it has none.
         paper_note: How the paper's figure is made otherwise, or "".
         is_judged: Whether only a judge can score its answers (`JudgedTask`).
@@ -112,6 +115,8 @@ class Task(ABC):
     sources: ClassVar[tuple[str, ...]] = ()
     published_size: ClassVar[int | None] = None
     other_sizes: ClassVar[tuple[int, ...]] = ()
+    releases: ClassVar[tuple[str, ...]] = ()
+    rules: ClassVar[str] = ""
     paper_column: ClassVar[str] = ""
     paper_note: ClassVar[str] = ""
     is_judged: ClassVar[bool] = False
@@ -202,7 +207,7 @@ class Task(ABC):
         """What rows of results say of the task.
 
         Raises:
-            ValueError: Its scale is neither `SHARE` nor `POINTS`.
+            ValueError: Its scale is neither `SHARE` nor `POINTS`, or there is not one release a size.
         """
         return TaskFacts(
             scale=cls.scale,
@@ -212,6 +217,7 @@ class Task(ABC):
             needs_image=cls.needs_image,
             judged=cls.is_judged,
             published_sizes=(cls.published_size, *cls.other_sizes) if cls.published_size is not None else (),
+            releases=cls.releases,
         )
 
 

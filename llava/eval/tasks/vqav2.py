@@ -47,6 +47,7 @@ class Vqav2Val(_Vqav2):
     description = "VQAv2 val; soft accuracy of normalised answers (the paper's figure is test-dev)"
     published_size = 214_354
     paper_column = "VQAv2"
+    rules = "EvalAI's processor first"  # version 0.1.0 scored by what is `raw_accuracy` now
     paper_note = "the paper's figure is test-dev, scored by the server; compare retention only"
 
     def load(self, data_root: Path) -> LoadedTask:
