@@ -110,6 +110,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from llava.eval.runner import evaluate
     from llava.eval.task_run import LostAnswersError, RunSettings
     from llava.eval.tasks import TaskDataError, get_task
+    from llava.inference.first_logits import NotFiniteError
     from llava.locks import InUseError
     from llava.model.configuration import CompressionConfig
 
@@ -141,7 +142,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         left_out: dict[str, str] | None = {} if runs_all else None
         own = [inference.model.compression]
         results = evaluate(inference, tasks, compressions or own, settings, left_out=left_out)
-    except (TaskDataError, LostAnswersError, AnswersKeyMismatch, InUseError) as error:
+    except (TaskDataError, LostAnswersError, AnswersKeyMismatch, InUseError, NotFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:

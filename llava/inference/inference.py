@@ -70,6 +70,7 @@ class Inference:
         self.tokenizer = tokenizer
         self.model = model.eval()
         self.image_processor = image_processor
+        self.name = str(getattr(model.config, "name_or_path", "") or type(model).__name__)  # in messages
         self.conv_mode = conv_mode or default_conv_mode(model.config)
         conversation_template(self.conv_mode)  # refuses an unknown name now
         self.usage = Usage()
@@ -106,7 +107,11 @@ class Inference:
             options["attn_implementation"] = "sdpa"  # flash attention breaks the graph of a step
         base = None if model_base is None else str(model_base)
         tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, compile=compile, **options)
-        return cls(tokenizer, model, image_processor, conv_mode=conv_mode, compile=compile, image_workers=image_workers)
+        inference = cls(
+            tokenizer, model, image_processor, conv_mode=conv_mode, compile=compile, image_workers=image_workers
+        )
+        inference.name = str(model_path)
+        return inference
 
     def prompt(self, question: Question) -> str:
         """The whole prompt of a single-turn question, `<image>` in place of each image."""
@@ -134,8 +139,8 @@ class Inference:
             batch_size: Questions a batch. None begins with what the memory is likely to take and halves it whenever
                 that was too much; no question is lost.
             options: Generation options; greedy by default.
-            skip_errors: Whether a question whose image cannot be read gets an answer with `error` set; by default
-                the error is raised.
+            skip_errors: Whether a question whose image cannot be read, or whose logits are not finite, gets an answer
+                with `error` set; by default the error is raised.
 
         Yields:
             One answer a question.
@@ -144,6 +149,8 @@ class Inference:
             ValueError: `batch_size` is not positive, or a text's placeholders do not match its images.
             torch.OutOfMemoryError: A batch is too large, with `batch_size` None even a single question.
             UnreadableImageError: An image cannot be read and `skip_errors` is false.
+            NotFiniteError: The logits of a question are not finite and `skip_errors` is false; or those of the whole
+                first batch, as with damaged weights.
         """
         options = options or GenerationOptions()
         self.usage = Usage()
