@@ -268,7 +268,7 @@ def test_mmbench(tmp_path: Path) -> None:
     assert first.prompt.startswith("What\ncolour?\nA. red\nB. blue\n") and other.prompt.startswith(
         'See the "sign".\nWhat'
     )
-    assert other.details["options"] == {}  # as for LLaVA, "N/A" ends the options
+    assert other.details["options"] == {"B": "red"} and "red" not in other.prompt  # see the next test
     texts = answers(loaded.samples, "A", "The answer is A.", "?")
     scores = task.score(loaded.samples, texts)
     assert (scores["vanilla_accuracy"], scores["circular_accuracy"]) == (0.5, 0.0)
@@ -286,6 +286,21 @@ def test_mmbench(tmp_path: Path) -> None:
         "H3": "B",
         "I3": "dev",
     }
+
+
+@pytest.mark.parametrize("empty", ["", "None", "nan", "NaN"])
+def test_an_empty_option_of_mmbench_is_skipped_and_the_later_ones_stay(tmp_path: Path, empty: str) -> None:
+    layout.write_mmbench(tmp_path, [mmbench_row(1, ["red", empty, "blue", "green"], "C")])
+    task, loaded = load("mmbench", tmp_path)
+    [sample] = loaded.samples
+    assert sample.details["options"] == {"A": "red", "C": "blue", "D": "green"}
+    assert "\nA. red\nAnswer with" in sample.prompt  # LLaVA's prompt code stops at the empty one
+    for said, right in (("C", 1.0), ("blue", 1.0), ("B", 0.0), ("green", 0.0)):
+        assert task.is_correct(sample, said) == right, said
+    book = task.write_submission(loaded.samples, {"1": "C"}, tmp_path)
+    assert book is not None
+    cells = read_sheet(book.read_bytes())[1]
+    assert [cells.get(place) for place in ("C2", "D2", "E2", "F2", "G2")] == ["red", None, "blue", "green", "C"]
 
 
 def test_mmbench_image_by_reference_and_bad_image(tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def mmbench_answers(rows: list[list[Any]]) -> list[mmbench.MmbenchAnswer]:
 
 def test_mmbench() -> None:
     expected = read("mmbench")
+    assert expected["scorers"].startswith(mmbench.RULES)
     for text, options, inferred in expected["infer_cases"]:
         assert mmbench.infer(text, dict(zip("ABCD", options, strict=False))) == inferred, (text, options)
     answers = mmbench_answers(expected["cases"])

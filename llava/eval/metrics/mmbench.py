@@ -6,7 +6,8 @@ question only if all its rotations are right. The paper's column is circular.
 
 The option is found by VLMEvalKit's rules (`can_infer`), which is MMBench's own tool: a lone letter, or one option whose
 text occurs in the answer. What they leave open the tool, as its server does, gives to a GPT; here, as under its
-`exact_matching` policy, it is wrong.
+`exact_matching` policy, it is wrong. The rules change between its commits (3 of 846 verdicts between 2024-03 and
+2026-08), so `RULES` names one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from llava.eval.metrics.averages import mean, mean_by_group
 
+RULES = "VLMEvalKit e8e78f0"
 ROTATION = 1_000_000
 NO_OPTION = "Z"
 
