@@ -9,7 +9,7 @@ from typing import Any
 
 from llava.command_line import plain_errors
 from llava.eval.metrics.seed import SeedAnswer, is_correct, published_id, seed_scores, unique_ids
-from llava.eval.question_files import read_questions
+from llava.eval.question_files import check_fields, read_questions
 from llava.eval.submissions import write_seed_submission
 
 
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     with plain_errors():
         data = read_json(args.annotation_file)
+        check_fields(args.annotation_file, data.get("questions") or [], ("question_id", "answer", "data_type"))
         rows = read_questions(args.result_file, ("question_id", "text"))
         answered = unique_ids(str(row["question_id"]) for row in rows)
         texts = {key: row["text"] for key, row in zip(answered, rows, strict=True)}

@@ -71,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.result_file is not None:
             eval_single(args.annotation_file, args.result_file)
         if args.result_dir is not None:
-            for path in sorted(args.result_dir.iterdir()):
+            paths = sorted(args.result_dir.iterdir())
+            if not any(path.suffix == ".jsonl" for path in paths):
+                raise ValueError(f"{args.result_dir} has no .jsonl file of answers")
+            for path in paths:
                 if path.suffix == ".jsonl":
                     eval_single(args.annotation_file, path)
                 else:

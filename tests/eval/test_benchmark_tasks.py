@@ -46,6 +46,30 @@ def test_every_benchmark_describes_itself(name: str) -> None:
     assert task.size_note([]) == f"{name}: 0 questions, the published split has {task.published_size}"
 
 
+def test_a_task_without_a_usable_question_is_an_error(tmp_path: Path) -> None:
+    layout.write_mmbench(tmp_path, [mmbench_row(1_000_001, ["a", "b"], "A")])
+    with pytest.raises(TaskDataError, match=r"tsv: none of 1 rows is a question \(index below 1000000\)"):
+        get_task("mmbench").load(tmp_path)
+    layout.write_vizwiz(tmp_path, [{"image": "v.jpg", "question": "x", "answers": [], "answer_type": "other"}])
+    layout.write_textvqa(
+        tmp_path, [{"question_id": 1, "image_id": "ab", "question": "x", "answers": [], "ocr_tokens": []}]
+    )
+    layout.write_json(
+        tmp_path / "vqav2" / "v2_mscoco_val2014_annotations.json",
+        {"annotations": [{"question_id": 1, "answer_type": "other", "multiple_choice_answer": "x", "answers": []}]},
+    )
+    layout.write_json(
+        tmp_path / "vqav2" / "v2_OpenEnded_mscoco_val2014_questions.json",
+        {"questions": [{"question_id": 1, "image_id": 1, "question": "x"}]},
+    )
+    for name in ("vizwiz_val", "textvqa", "vqav2_val"):
+        with pytest.raises(TaskDataError, match=r"no usable row: .* row 0: no annotator's answer is given"):
+            get_task(name).load(tmp_path)
+    for name in ("gqa", "tiny_vqa", "pope", "mmbench", "seed", "vqav2_val", "mme", "mmmu_val", "sqa_img"):
+        with pytest.raises(ValueError, match=r"no question|none of 0 rows"):
+            get_task(name).score([], {})
+
+
 def gqa_row(answer: str, structural: str) -> dict[str, Any]:
     types = {"structural": structural, "semantic": "obj"}
     return {"question": "What?", "answer": answer, "imageId": "n1", "types": types, "isBalanced": True}

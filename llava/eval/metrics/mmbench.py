@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.averages import mean, mean_by_group, some
 
 RULES = "VLMEvalKit e8e78f0"
 ROTATION = 1_000_000
@@ -114,7 +114,7 @@ def mmbench_scores(answers: Iterable[MmbenchAnswer]) -> dict[str, float | dict[s
         `circular_accuracy`, `vanilla_accuracy`, and both `..._by_category` and `..._by_l2_category`.
     """
     groups: dict[int, list[MmbenchAnswer]] = {}
-    for answer in answers:
+    for answer in some(answers):
         groups.setdefault(answer.index % ROTATION, []).append(answer)
     vanilla: list[tuple[MmbenchAnswer, float]] = []
     circular: list[tuple[MmbenchAnswer, float]] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.averages import mean, mean_by_group, some
 
 TWICE = "49914"
 _SECOND = f"{TWICE}#2"
@@ -62,7 +62,7 @@ def seed_scores(answers: Iterable[SeedAnswer]) -> dict[str, float | dict[str, fl
     Returns:
         `accuracy` (all), `image_accuracy`, `video_accuracy` where there are such, and `accuracy_by_type`.
     """
-    listed = list(answers)
+    listed = some(answers)
     scores: dict[str, float | dict[str, float]] = {"accuracy": mean(answer.correct for answer in listed)}
     for data_type in ("image", "video"):
         chosen = [answer.correct for answer in listed if answer.data_type == data_type]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.averages import mean, mean_by_group, some
 from llava.kinds import Registry
 from llava.results.parts import ScoreParts, mean_of_sums
 from llava.results.task_facts import SHARE, TaskFacts
@@ -160,9 +160,12 @@ class Task(ABC):
 
         Returns:
             The main score, the mean of what the answers earn; and `<main score>_by_group` where samples have groups.
+
+        Raises:
+            ValueError: There is no sample.
         """
         earned = self.earned(samples, texts)
-        scores: Scores = {self.main_score: mean(earned.values())}
+        scores: Scores = {self.main_score: mean(some(earned.values()))}
         by_group = mean_by_group((sample.group, earned[sample.sample_id]) for sample in samples if sample.group)
         if by_group:
             scores[f"{self.main_score}_by_group"] = by_group

@@ -74,7 +74,9 @@ class MmBench(Task):
                 },
             )
 
-        return collect(path, rows, build)
+        loaded = collect(path, rows, build)
+        _check_questions(str(path), loaded.samples)
+        return loaded
 
     def parse(self, text: str) -> str:
         """The letter that the text names by itself, or ""."""
@@ -85,7 +87,12 @@ class MmBench(Task):
         return float(sample.answer != "" and mmbench.infer(text, sample.details["options"]) == sample.answer)
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
-        """Circular and vanilla accuracy, overall and by category; a question without an answer is wrong."""
+        """Circular and vanilla accuracy, overall and by category; a question without an answer is wrong.
+
+        Raises:
+            TaskDataError: All rows are rotations of questions that are not there.
+        """
+        _check_questions(self.name, samples)
         return mmbench.mmbench_scores(
             mmbench.MmbenchAnswer(
                 index=int(sample.sample_id),
@@ -145,6 +152,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
     except (OSError, ValueError) as error:
         raise TaskDataError(f"{path} is not a table of tab-separated columns ({error})") from None
     return [{name: "" if cell != cell else cell for name, cell in row.items()} for row in table.to_dict("records")]
+
+
+def _check_questions(where: str, samples: Sequence[Sample]) -> None:
+    """Refuses rows that are all rotations: no score is over them."""
+    if all(int(sample.sample_id) >= mmbench.ROTATION for sample in samples):
+        raise TaskDataError(f"{where}: none of {len(samples)} rows is a question (index below {mmbench.ROTATION})")
 
 
 def is_none(value: str) -> bool:

@@ -80,7 +80,7 @@ class Pope(Task):
             wrong = "no" if sample.answer == "yes" else "yes"
             by_split.setdefault(sample.group, []).append((texts.get(sample.sample_id, wrong), sample.answer))
         if not by_split:
-            raise TaskDataError("pope: there is no question to score")
+            raise TaskDataError(f"{self.name}: there is no question to score")
         return pope.pope_scores(by_split)
 
     def parts(self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None) -> ScoreParts:

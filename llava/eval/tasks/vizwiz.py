@@ -15,7 +15,7 @@ from llava.eval.metrics.answer_text import evalai_answer
 from llava.eval.metrics.vqa import vqa_accuracy
 from llava.eval.submissions import write_vizwiz_submission
 from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_task
-from llava.eval.tasks.local_files import SHORT_ANSWER, collect, read_json, with_tail
+from llava.eval.tasks.local_files import SHORT_ANSWER, collect, given_answers, read_json, with_tail
 
 INSUFFICIENT = "When the provided information is insufficient, respond with 'Unanswerable'."
 
@@ -38,7 +38,7 @@ class VizWiz(Task):
         path = folder / f"{self.split}.json"
 
         def build(row: dict[str, Any]) -> Sample:
-            answers = [answer["answer"] for answer in row["answers"]] if self.has_answers else []
+            answers = given_answers(answer["answer"] for answer in row["answers"]) if self.has_answers else []
             return Sample(
                 sample_id=row["image"],
                 prompt=with_tail(row["question"].capitalize(), INSUFFICIENT, SHORT_ANSWER),

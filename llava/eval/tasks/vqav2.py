@@ -20,7 +20,7 @@ from llava.eval.metrics.averages import mean
 from llava.eval.metrics.vqa import raw_vqa_accuracy, vqa_accuracy
 from llava.eval.submissions import write_vqa_submission
 from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_task
-from llava.eval.tasks.local_files import SHORT_ANSWER, collect, keyed, read_field, with_tail
+from llava.eval.tasks.local_files import SHORT_ANSWER, collect, given_answers, keyed, read_field, with_tail
 
 
 class _Vqav2(Task):
@@ -61,13 +61,14 @@ class Vqav2Val(_Vqav2):
             annotation = annotations.get(row["question_id"])
             if annotation is None:
                 raise ValueError(f"question {row['question_id']} has no annotation")
+            answers = given_answers(answer["answer"] for answer in annotation["answers"])
             return Sample(
                 sample_id=str(row["question_id"]),
                 prompt=with_tail(row["question"], SHORT_ANSWER),
                 images=(folder / "val2014" / f"COCO_val2014_{row['image_id']:012d}.jpg",),
                 answer=annotation["multiple_choice_answer"],
                 group=annotation["answer_type"],
-                details={"answers": [answer["answer"] for answer in annotation["answers"]]},
+                details={"answers": answers},
             )
 
         return collect(path, read_field(path, "questions"), build)
