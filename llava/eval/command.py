@@ -37,7 +37,9 @@ _SHOWN = 10
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = CommandParser("llava.eval", "Evaluate a LLaVA under several budgets.")
-    parser.add_argument("--list", action="store_true", help="name the tasks and end")
+    parser.add_argument(
+        "--list", action="store_true", help="tasks, their sizes, main scores and columns of the paper, and end"
+    )
     add_model_flags(parser, required=False)
     parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
     add_shared(parser, "--compression", **SEVERAL_BUDGETS)
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.eval.tasks import available_tasks, get_task
 
     if args.list:
-        print("\n".join(f"{name:<18} {get_task(name).description}" for name in available_tasks()))
+        _print_tasks([get_task(name) for name in available_tasks()])
         return 0
     missing = [flag for flag in ("--model-path", "--tasks", "--output-dir") if not getattr(args, _field(flag))]
     if missing:
@@ -158,6 +160,18 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     finally:
         leave_group()
     return _report(results, left_out or {}, settings) if workers.is_first else 0
+
+
+def _print_tasks(tasks: Sequence[Task]) -> None:
+    """A line a task: its size, its main score, and the paper's column that it stands for."""
+    lines = [("task", "questions", "main score", "paper", "what it is")]
+    for task in tasks:
+        sizes = " or ".join(map(str, task.facts().published_sizes)) or "-"
+        score = task.main_score if task.has_answers else "by its server"
+        lines.append((task.name, sizes, score, task.paper_column or "-", task.description))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _check_output(parser: argparse.ArgumentParser, folder: Path) -> None:

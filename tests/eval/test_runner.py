@@ -165,7 +165,10 @@ def test_a_bad_image_is_named_counted_and_asked_again(inference: Inference, tiny
 
 def test_list_and_wrong_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
-    assert "tiny_pope" in capsys.readouterr().out
+    listed = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert listed["seed"][1:6] == ["19242", "or", "17990", "accuracy", "SEED"]
+    assert listed["mmbench"][1:4] == ["4377", "circular_accuracy", "MMB"] and listed["seed_video"][5] == "-"
+    assert listed["tiny_pope"][1:4] == ["-", "accuracy", "-"] and listed["vizwiz"][2:5] == ["by", "its", "server"]
     for arguments, message in (
         (["--tasks", "tiny_vqa"], "--model-path, --output-dir: needed"),
         (["--model-path", "m", "--tasks", "gqua", "--output-dir", "o"], "unknown task 'gqua'"),
