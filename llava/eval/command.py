@@ -48,6 +48,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_shared(
         parser, "--batch-size", type=_batch_size, help="questions a batch; default 'auto': what the memory takes"
     )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="one question at a time, nothing shared: in half precision a batch may answer otherwise; slow",
+    )
     parser.add_argument("--limit", type=_whole_number(1), help="only the first so many questions of each task")
     parser.add_argument(
         "--compile", action="store_true", help="compile the vision half and decoding; the first batches wait"
@@ -101,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [flag for flag in ("--model-path", "--tasks", "--output-dir") if not getattr(args, _field(flag))]
     if missing:
         parser.error(f"{', '.join(missing)}: needed unless --list is given")
+    if args.exact and (args.compile or args.image_workers or args.batch_size not in (None, 1)):
+        parser.error("--exact asks questions one by one: leave out --batch-size, --compile and --image-workers")
     return _run(parser, args)
 
 
@@ -250,6 +257,7 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
         conv_mode=args.conv_mode,
         compile=args.compile,
         image_workers=args.image_workers,
+        exact=args.exact,
         **loading_options(args) | {"device": own_device(args.device)},
     )
     own = inference.model.compression

@@ -256,6 +256,7 @@ class TaskRun:
             "conv_mode": key.conv_mode,
             "dtype": key.dtype,
             "generation": key.generation,
+            "exact": key.exact,
             "data_root": None if self.data_root is None else str(self.data_root),
             "data": self.data,
             "errors": list(errors.values()),
@@ -336,6 +337,7 @@ class TaskRun:
             plugins=used_plugins(
                 self.task.name, self.compression, self.inference.conv_mode, self.inference.model.config
             ),
+            exact=self.inference.exact,
         )
 
 

@@ -12,9 +12,14 @@ from llava.results.paper import PaperTable
 from llava.results.rows import same_judge
 
 _SETTINGS = (
-    *("n", "release", "prompts", "references", "rules", "conv_mode", "dtype", "generation", "data", "plugins"),
-    *("versions", "commit"),
+    *("n", "release", "prompts", "references", "rules", "conv_mode", "dtype", "generation", "exact", "data"),
+    *("plugins", "versions", "commit"),
 )
+_WAYS = {
+    True: "one by one, nothing shared (--exact)",
+    False: "in batches that share work; in half precision single answers may differ from those of --exact",
+    None: "in a way that the results do not name",
+}
 _CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))
 _PAPER_DTYPE = "torch.float16"
 
@@ -25,6 +30,19 @@ def settings_lines(table: Table) -> list[str]:
     for where, what in _differences(table):
         found.setdefault(what, []).append(where)
     return [*_run_lines(table), *(f"{what}: {', '.join(dict.fromkeys(places))}" for what, places in found.items())]
+
+
+def asked_lines(table: Table) -> list[str]:
+    """In which way the questions were asked: a line if all rows say the same, else a line a way with its rows."""
+    ways: dict[Any, list[str]] = {}
+    for line in table.lines:
+        for column in table.columns:
+            if (cell := line.cells.get(column.task)) is not None:
+                for row in cell.rows:
+                    ways.setdefault(row.get("exact"), []).append(f"{line.label} {column.heading}")
+    if len(ways) == 1:
+        return [f"Questions were asked {_WAYS[way]}." for way in ways]
+    return [f"Questions were asked {_WAYS[way]}: {', '.join(places)}." for way, places in ways.items()]
 
 
 def paper_lines(table: Table, paper: PaperTable) -> list[str]:
