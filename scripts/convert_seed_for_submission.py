@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from llava.command_line import plain_errors
-from llava.eval.metrics.seed import SeedAnswer, is_correct, seed_scores
-from llava.eval.question_files import read_questions
+from llava.eval.metrics.seed import SeedAnswer, is_correct, published_id, seed_scores, unique_ids
+from llava.eval.question_files import check_fields, read_questions
 from llava.eval.submissions import write_seed_submission
 
 
-def print_scores(data: Mapping[str, Any], texts: Mapping[str, str]) -> None:
-    """A line a type of question, then all, images and videos."""
+def print_scores(data: Mapping[str, Any], texts: Sequence[str]) -> None:
+    """A line a type of question, then all, images and videos; `texts` are the answers to `data["questions"]`."""
     names = {number: name for name, number in data["question_type"].items()}
     answers = [
         SeedAnswer(
-            float(is_correct(texts.get(str(row["question_id"]), ""), row["answer"])),
+            float(is_correct(text, row["answer"])),
             row["data_type"],
             names[row["question_type_id"]],
         )
-        for row in data["questions"]
+        for row, text in zip(data["questions"], texts, strict=True)
     ]
     scores = seed_scores(answers)
     by_type = scores["accuracy_by_type"]
@@ -47,10 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     with plain_errors():
         data = read_json(args.annotation_file)
+        check_fields(args.annotation_file, data.get("questions") or [], ("question_id", "answer", "data_type"))
         rows = read_questions(args.result_file, ("question_id", "text"))
-        texts = {str(row["question_id"]): row["text"] for row in rows}
-        print_scores(data, texts)
-        ids = [str(row["question_id"]) for row in data["questions"]]
+        answered = unique_ids(str(row["question_id"]) for row in rows)
+        texts = {key: row["text"] for key, row in zip(answered, rows, strict=True)}
+        ids = unique_ids(str(row["question_id"]) for row in data["questions"])
+        # Where a question that stands twice is answered once, that is the answer to both.
+        texts |= {key: texts[published_id(key)] for key in ids if key not in texts and published_id(key) in texts}
+        print_scores(data, [texts.get(key, "") for key in ids])
         write_seed_submission(args.result_upload_file, ids, texts)
 
 

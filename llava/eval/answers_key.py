@@ -24,7 +24,7 @@ _IN_FILE_NAMES = str.maketrans({":": "_", ",": "_", "=": "-", "/": "-", "|": "_"
 
 @dataclass(frozen=True)
 class AnswersKey:
-    """The first line of an answer file. Batch size and device are left out: they do not change an answer.
+    """The first line of an answer file. Batch size and device are left out: in fp32 they do not change an answer.
 
     Attributes:
         task: Name of the task.
@@ -37,6 +37,7 @@ class AnswersKey:
         data: Where the questions and images are from: `local`, or a list of datasets and revisions.
         plugins: Name and hash of each plug-in that these answers depend on (`used_plugins`), so a plug-in that was
             edited begins a file of its own.
+        exact: Whether every question was asked as if it were the only one (`Inference.exact`).
     """
 
     task: str
@@ -48,11 +49,12 @@ class AnswersKey:
     dtype: str
     data: str | list[dict[str, str]] = "local"
     plugins: list[dict[str, str]] = field(default_factory=list)
+    exact: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The key as plain JSON values; without `plugins` where there are none, as files from before have it."""
+        """The key as plain JSON values; without `plugins` and `exact` where they say nothing, as in older files."""
         key: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return key if self.plugins else {name: value for name, value in key.items() if name != "plugins"}
+        return {name: value for name, value in key.items() if value or name not in ("plugins", "exact")}
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """The fields in which a stored key differs, each with both values."""

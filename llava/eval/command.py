@@ -37,7 +37,9 @@ _SHOWN = 10
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = CommandParser("llava.eval", "Evaluate a LLaVA under several budgets.")
-    parser.add_argument("--list", action="store_true", help="name the tasks and end")
+    parser.add_argument(
+        "--list", action="store_true", help="tasks, their sizes, main scores and columns of the paper, and end"
+    )
     add_model_flags(parser, required=False)
     parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
     add_shared(parser, "--compression", **SEVERAL_BUDGETS)
@@ -45,6 +47,11 @@ def make_parser() -> argparse.ArgumentParser:
     add_data_flags(parser)
     add_shared(
         parser, "--batch-size", type=_batch_size, help="questions a batch; default 'auto': what the memory takes"
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="one question at a time, nothing shared: in half precision a batch may answer otherwise; slow",
     )
     parser.add_argument("--limit", type=_whole_number(1), help="only the first so many questions of each task")
     parser.add_argument(
@@ -94,11 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.eval.tasks import available_tasks, get_task
 
     if args.list:
-        print("\n".join(f"{name:<18} {get_task(name).description}" for name in available_tasks()))
+        _print_tasks([get_task(name) for name in available_tasks()])
         return 0
     missing = [flag for flag in ("--model-path", "--tasks", "--output-dir") if not getattr(args, _field(flag))]
     if missing:
         parser.error(f"{', '.join(missing)}: needed unless --list is given")
+    if args.exact and (args.compile or args.image_workers or args.batch_size not in (None, 1)):
+        parser.error("--exact asks questions one by one: leave out --batch-size, --compile and --image-workers")
     return _run(parser, args)
 
 
@@ -110,6 +119,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from llava.eval.runner import evaluate
     from llava.eval.task_run import LostAnswersError, RunSettings
     from llava.eval.tasks import TaskDataError, get_task
+    from llava.inference.first_logits import NotFiniteError
     from llava.locks import InUseError
     from llava.model.configuration import CompressionConfig
 
@@ -141,7 +151,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         left_out: dict[str, str] | None = {} if runs_all else None
         own = [inference.model.compression]
         results = evaluate(inference, tasks, compressions or own, settings, left_out=left_out)
-    except (TaskDataError, LostAnswersError, AnswersKeyMismatch, InUseError) as error:
+    except (TaskDataError, LostAnswersError, AnswersKeyMismatch, InUseError, NotFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -157,6 +167,18 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     finally:
         leave_group()
     return _report(results, left_out or {}, settings) if workers.is_first else 0
+
+
+def _print_tasks(tasks: Sequence[Task]) -> None:
+    """A line a task: its size, its main score, and the paper's column that it stands for."""
+    lines = [("task", "questions", "main score", "paper", "what it is")]
+    for task in tasks:
+        sizes = " or ".join(map(str, task.facts().published_sizes)) or "-"
+        score = task.main_score if task.has_answers else "by its server"
+        lines.append((task.name, sizes, score, task.paper_column or "-", task.description))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _check_output(parser: argparse.ArgumentParser, folder: Path) -> None:
@@ -235,6 +257,7 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
         conv_mode=args.conv_mode,
         compile=args.compile,
         image_workers=args.image_workers,
+        exact=args.exact,
         **loading_options(args) | {"device": own_device(args.device)},
     )
     own = inference.model.compression

@@ -35,6 +35,10 @@ def evaluate(base_dir: Path, split: str, result_file: Path) -> tuple[dict[str, l
     splits, problems = _read(base_dir / "pid_splits.json"), _read(base_dir / "problems.json")
     if split not in splits:
         raise ValueError(f"{base_dir / 'pid_splits.json'} has no split {split!r}; it has {', '.join(splits)}")
+    if not splits[split]:
+        raise ValueError(
+            f"{base_dir / 'pid_splits.json'}: the split {split!r} has no problem, so there is nothing to score"
+        )
     answers = {row["question_id"]: row for row in read_questions(result_file, ("question_id", "text", "prompt"))}
     analyses: dict[str, list[Any]] = {"correct": [], "incorrect": []}
     summary: dict[str, Any] = {"acc": None, "correct": None, "count": None, "results": {}, "outputs": {}}

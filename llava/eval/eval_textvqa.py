@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llava.command_line import CommandParser, plain_errors
 from llava.eval.metrics.averages import mean
-from llava.eval.metrics.textvqa import textvqa_accuracy
+from llava.eval.metrics.vqa import vqa_accuracy
 from llava.eval.question_files import read_questions
 
 _OLD_FORM = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
@@ -53,7 +53,7 @@ def eval_single(annotation_file: Path, result_file: Path) -> float:
         key = (row["question_id"], prompt_processor(row["prompt"]))
         if key not in known:
             raise ValueError(f"{result_file}: there is no question {key[1]!r} about image {key[0]!r}")
-        scores.append(textvqa_accuracy(row["text"], known[key]))
+        scores.append(vqa_accuracy(row["text"], known[key]))
     print(f"Samples: {len(scores)}\nAccuracy: {100.0 * mean(scores):.2f}%\n")
     return mean(scores)
 
@@ -71,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.result_file is not None:
             eval_single(args.annotation_file, args.result_file)
         if args.result_dir is not None:
-            for path in sorted(args.result_dir.iterdir()):
+            paths = sorted(args.result_dir.iterdir())
+            if not any(path.suffix == ".jsonl" for path in paths):
+                raise ValueError(f"{args.result_dir} has no .jsonl file of answers")
+            for path in paths:
                 if path.suffix == ".jsonl":
                     eval_single(args.annotation_file, path)
                 else:

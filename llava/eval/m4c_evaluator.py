@@ -7,7 +7,7 @@ from typing import Any
 
 from llava.eval.metrics.answer_text import evalai_answer
 from llava.eval.metrics.averages import mean
-from llava.eval.metrics.textvqa import textvqa_accuracy
+from llava.eval.metrics.vqa import vqa_accuracy
 
 
 class EvalAIAnswerProcessor:
@@ -23,4 +23,4 @@ class TextVQAAccuracyEvaluator:
 
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
         """Mean accuracy (0 to 1) of rows {pred_answer, gt_answers}, ten annotators' answers each."""
-        return mean(textvqa_accuracy(row["pred_answer"], row["gt_answers"]) for row in pred_list)
+        return mean(vqa_accuracy(row["pred_answer"], row["gt_answers"]) for row in pred_list)

@@ -32,10 +32,10 @@ def eval_model(args: argparse.Namespace) -> None:
 def _rounds(row: Mapping[str, str], args: argparse.Namespace) -> Iterator[Asked]:
     """A row once, or as often as it has options, the options rotated each time."""
     from llava.eval.tasks.local_files import LETTERS, OPTION_LETTER, options_below
-    from llava.eval.tasks.mmbench import OPTION_LETTER_CN, decode_image, is_none, options_of
+    from llava.eval.tasks.mmbench import OPTION_LETTER_CN, decode_image, is_none, shown_options
 
     image = decode_image(row["image"], f"of row {row['index']}")
-    options = list(options_of(row).values())
+    options = shown_options(row)
     letters = list(LETTERS[: len(options)])
     question = row["question"] if is_none(row["hint"]) else f"{row['hint']}\n{row['question']}"
     tail = "\n" + (OPTION_LETTER_CN if args.lang == "cn" else OPTION_LETTER) if args.single_pred_prompt else ""

@@ -137,11 +137,13 @@ def read_questions(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def check_fields(path: Path, rows: Sequence[Any], fields: Sequence[str]) -> None:
-    """Refuses rows that lack a field, or hold something else than text or an id in it.
+    """Refuses rows that lack a field, or hold something else than text or an id in it; and no rows at all.
 
     Raises:
-        ValueError: There is one.
+        ValueError: There is one, or none.
     """
+    if not rows:
+        raise ValueError(f"{path} has no row: there is nothing to score or to ask")
     for number, row in enumerate(rows, start=1):
         lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
         if lacking:

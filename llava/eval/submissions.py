@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.metrics.answer_text import evalai_answer
+from llava.eval.metrics.seed import published_id
 from llava.eval.whole_files import write_whole
 from llava.eval.xlsx import workbook
 
@@ -55,11 +56,16 @@ def write_vizwiz_submission(path: Path, images: Sequence[str], answers: Mapping[
 def write_seed_submission(path: Path, question_ids: Sequence[str], answers: Mapping[str, str]) -> Path:
     """Writes a line {question_id, prediction} a question for SEED-Bench's leaderboard.
 
+    Args:
+        path: The file.
+        question_ids: Every question, in order, as `unique_ids` names them; the file gets the published ids.
+        answers: What the model said, by the same ids.
+
     Raises:
         ValueError: A question is there twice or has no answer, or an answer belongs to none of them.
     """
     _check_ids(path, question_ids, answers, all_of="questions")
-    lines = [json.dumps({"question_id": key, "prediction": answers[key]}) + "\n" for key in question_ids]
+    lines = [json.dumps({"question_id": published_id(key), "prediction": answers[key]}) + "\n" for key in question_ids]
     return write_whole(path, "".join(lines))
 
 

@@ -256,11 +256,14 @@ class TaskRun:
             "conv_mode": key.conv_mode,
             "dtype": key.dtype,
             "generation": key.generation,
+            "exact": key.exact,
             "data_root": None if self.data_root is None else str(self.data_root),
             "data": self.data,
             "errors": list(errors.values()),
             "bad_rows": self.loaded.bad_rows,
             "size_note": self.task.size_note(self.loaded.samples),
+            "release": self.task.facts().release(len(self.loaded.samples)),
+            "rules": self.task.rules,
             "truncated": [sample_id for sample_id, answer in rows.items() if answer.get("truncated")],
             "submission": self._write_submission(texts),
         }
@@ -334,6 +337,7 @@ class TaskRun:
             plugins=used_plugins(
                 self.task.name, self.compression, self.inference.conv_mode, self.inference.model.config
             ),
+            exact=self.inference.exact,
         )
 
 

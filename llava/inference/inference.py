@@ -51,6 +51,7 @@ class Inference:
         reuse_prefixes: bool = True,
         compile: bool = False,
         image_workers: int | None = None,
+        exact: bool = False,
     ) -> None:
         """Takes the parts that `load_pretrained_model` returns.
 
@@ -63,19 +64,26 @@ class Inference:
                 answers are the same; without, every prompt is computed as a whole.
             compile: Decode with a static cache and a compiled step; see `Generator`.
             image_workers: Processes that prepare pixels ahead; by default none on a CPU, else by the cores.
+            exact: Ask every question as if it were the only one: batches of one, and no image, prefix or compiled graph
+                that another question has too. In fp16 and bf16 that can give another answer than a batch does.
 
         Raises:
-            ValueError: There is no template of that name, or `image_workers` is negative.
+            ValueError: There is no template of that name, `image_workers` is negative, or `exact` goes with `compile`
+                or `image_workers`.
         """
+        if exact and (compile or image_workers):
+            raise ValueError("exact asks questions one by one, without compile and image workers; leave those out")
+        self.exact = exact
         self.tokenizer = tokenizer
         self.model = model.eval()
         self.image_processor = image_processor
+        self.name = str(getattr(model.config, "name_or_path", "") or type(model).__name__)  # in messages
         self.conv_mode = conv_mode or default_conv_mode(model.config)
         conversation_template(self.conv_mode)  # refuses an unknown name now
         self.usage = Usage()
-        self._reuse_prefixes = reuse_prefixes and supports_prefixes(model)
+        self._reuse_prefixes = reuse_prefixes and not exact and supports_prefixes(model)
         self.generator = Generator(model, self.pad_token_id, compile=compile)
-        self.image_workers = number_of_workers(image_workers, model.device)
+        self.image_workers = 0 if exact else number_of_workers(image_workers, model.device)
 
     @classmethod
     def load(
@@ -86,6 +94,7 @@ class Inference:
         conv_mode: str | None = None,
         compile: bool = False,
         image_workers: int | None = None,
+        exact: bool = False,
         **options: Any,
     ) -> Inference:
         """Loads a checkpoint and makes it ready to be asked.
@@ -96,6 +105,7 @@ class Inference:
             conv_mode: Name of a conversation template; by default the one that the model's config asks for.
             compile: Of the vision half, see `load_pretrained_model`; of decoding, see `__init__`.
             image_workers: See `__init__`.
+            exact: See `__init__`.
             **options: Passed to `load_pretrained_model` (`compression`, `device`, `torch_dtype`, `load_4bit`, ...).
 
         Raises:
@@ -106,7 +116,17 @@ class Inference:
             options["attn_implementation"] = "sdpa"  # flash attention breaks the graph of a step
         base = None if model_base is None else str(model_base)
         tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, compile=compile, **options)
-        return cls(tokenizer, model, image_processor, conv_mode=conv_mode, compile=compile, image_workers=image_workers)
+        inference = cls(
+            tokenizer,
+            model,
+            image_processor,
+            conv_mode=conv_mode,
+            compile=compile,
+            image_workers=image_workers,
+            exact=exact,
+        )
+        inference.name = str(model_path)
+        return inference
 
     def prompt(self, question: Question) -> str:
         """The whole prompt of a single-turn question, `<image>` in place of each image."""
@@ -132,10 +152,10 @@ class Inference:
         Args:
             questions: Any number of questions; those that share images should not be spread far apart.
             batch_size: Questions a batch. None begins with what the memory is likely to take and halves it whenever
-                that was too much; no question is lost.
+                that was too much; no question is lost. Where `exact` is set it is 1.
             options: Generation options; greedy by default.
-            skip_errors: Whether a question whose image cannot be read gets an answer with `error` set; by default
-                the error is raised.
+            skip_errors: Whether a question whose image cannot be read, or whose logits are not finite, gets an answer
+                with `error` set; by default the error is raised.
 
         Yields:
             One answer a question.
@@ -144,16 +164,20 @@ class Inference:
             ValueError: `batch_size` is not positive, or a text's placeholders do not match its images.
             torch.OutOfMemoryError: A batch is too large, with `batch_size` None even a single question.
             UnreadableImageError: An image cannot be read and `skip_errors` is false.
+            NotFiniteError: The logits of a question are not finite and `skip_errors` is false; or those of the whole
+                first batch, as with damaged weights.
         """
         options = options or GenerationOptions()
         self.usage = Usage()
-        size = BatchSize(self.model, batch_size)
-        store = ImageStore(Counter(source_key(image) for question in questions for image in question.images))
-        call = Call(self, store, size, options, skip_errors)
+        size = BatchSize(self.model, 1 if self.exact else batch_size)
         order = same_images_together(questions)
         width = window_size(size.largest)
-        for start in range(0, len(order), width):
-            yield from Window(call).answers([(index, questions[index]) for index in order[start : start + width]])
+        for together in [[index] for index in order] if self.exact else [order]:
+            images = Counter(source_key(image) for index in together for image in questions[index].images)
+            call = Call(self, ImageStore(images), size, options, skip_errors)
+            for start in range(0, len(together), width):
+                window = together[start : start + width]
+                yield from Window(call).answers([(index, questions[index]) for index in window])
 
     def ask_one(self, text: str, *images: ImageSource, options: GenerationOptions | None = None) -> Answer:
         """Answers one question."""

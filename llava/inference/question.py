@@ -84,6 +84,7 @@ class GenerationOptions:
         }
         if self.temperature > 0:
             kwargs |= {"temperature": self.temperature, "top_p": self.top_p if self.top_p is not None else 1.0}
+            kwargs["remove_invalid_values"] = True  # a draw from NaN would end the process on a GPU; see `FirstLogits`
         return kwargs
 
 

@@ -18,6 +18,7 @@ from llava.images.source import UnreadableImageError, source_key
 from llava.images.store import ImageStore
 from llava.images.workers import ImageFeed
 from llava.inference.batch_size import BatchSize, release_memory
+from llava.inference.first_logits import NOT_FINITE, FirstLogits, NotFiniteError
 from llava.inference.generation import Prompt
 from llava.inference.order import Prepared
 from llava.inference.prefix import PrefixStore
@@ -117,6 +118,9 @@ class Window:
         failures = self._encode_missing(batch)
         readable = [item for item in batch if not any(key in failures for key in item.keys)]
         generated = self._generate(readable) if readable else []
+        is_all_that_was_asked = not inference.usage.questions and all(ids is None for ids in generated)
+        if None in generated and (is_all_that_was_asked or not self.call.skip_errors):
+            raise NotFiniteError(inference.name, inference.model.dtype)
         self.prefixes.release(item.prefix for item in batch if item.prefix)
         answers = []
         for item in batch:
@@ -126,6 +130,9 @@ class Window:
                 answers.append(Answer(item.index, "", error=reasons[0]))
         limit, usage = longest_prompt(inference.model.config), inference.usage
         for item, ids in zip(readable, generated, strict=True):
+            if ids is None:
+                answers.append(Answer(item.index, "", error=NOT_FINITE))
+                continue
             prompt, visual = count_tokens(item.input_ids, item.image_tokens, limit)
             usage.questions += 1
             usage.image_uses += len(item.keys)
@@ -155,18 +162,20 @@ class Window:
         store.feed.forget(missing)
         return failures
 
-    def _generate(self, items: Sequence[Prepared]) -> list[list[int]]:
-        """New ids of every prompt, the end token and what follows it removed."""
+    def _generate(self, items: Sequence[Prepared]) -> list[list[int] | None]:
+        """New ids of every prompt, the end token and what follows it removed; None where its logits are not finite."""
         inference, start = self.call.inference, time.perf_counter()
         limit = longest_prompt(inference.model.config)
         is_cut = limit is not None and any(item.length > limit for item in items)
         features = self.call.store.features
-        output = inference.generator.generate(
-            [Prompt(item.input_ids, [features[key] for key in item.keys], item.prefix) for item in items],
-            None if is_cut else self.prefixes,
-            **(self.call.options.to_kwargs() | inference.stop_kwargs()),
-        )
-        rows = [inference.until_end(row) for row in output.tolist()]
+        with FirstLogits(inference.model) as first:
+            output = inference.generator.generate(
+                [Prompt(item.input_ids, [features[key] for key in item.keys], item.prefix) for item in items],
+                None if is_cut else self.prefixes,
+                **(self.call.options.to_kwargs() | inference.stop_kwargs()),
+            )
+        fetched = first.beside(output, self.call.options.num_beams).tolist()
+        rows = [inference.until_end(ids) if is_finite else None for *ids, is_finite in fetched]
         inference.usage.generate_seconds += time.perf_counter() - start
         return rows
 

@@ -13,7 +13,7 @@ from llava.results.task_facts import facts_of
 
 CIRCUMSTANCES = ("task", "n", "prompts", "conv_mode", "dtype", "generation")
 _BEFORE_COMMAS = re.compile(r" (?=(?:merge|seed)=)")  # version 0.1.0 wrote `random:64 seed=1`
-JUDGE_SETTINGS = ("model", "served", "runs", "extra")
+JUDGE_SETTINGS = ("model", "served", "runs", "extra", "reading")
 
 
 def read_content(file: Path) -> dict[str, Any]:
@@ -62,6 +62,10 @@ def comparable(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def differences(row: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Names of what keeps two rows from being `comparable`."""
     names = [name for name in (*CIRCUMSTANCES, "references") if row.get(name) != other.get(name)]
+    if None not in (row.get("release"), other.get("release")) and row["release"] != other["release"]:
+        names.append("release")
+    if (row.get("rules") or "") != (other.get("rules") or ""):  # rows of older versions have none
+        names.append("rules")
     return names if same_judge(row, other) else [*names, "judge"]
 
 

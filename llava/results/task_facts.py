@@ -9,9 +9,15 @@ from typing import Any
 SHARE = "share"
 POINTS = "points"
 FIELD = "task_facts"
+SEED_RELEASES = ("the first SEED-Bench.json", "SEED-Bench.json of 2023-11-30")
+POPE_RELEASES = ("POPE's commit e3e3926", "POPE's main branch")
 
 _JSON_TYPES: dict[type, type] = {str: str, bool: bool, tuple: list}  # of a field's default -> in a file
-_WORDS: dict[type, str] = {str: "a text", bool: "true or false", list: "a list of whole numbers"}
+_WORDS: dict[type, str] = {str: "a text", bool: "true or false"}
+_ITEMS: dict[str, tuple[type, str]] = {
+    "published_sizes": (int, "a list of whole numbers"),
+    "releases": (str, "a list of texts"),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,8 @@ class TaskFacts:
         benchmark: What the variants of one benchmark share: only one of them counts in means. "" is the task's name.
         needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
         judged: Whether a judge scores it.
-        published_sizes: Numbers of questions that its published split may have, the usual one first.
+        published_sizes: Numbers of questions that its published split may have, that of the papers' figures first.
+        releases: What the files with each of these numbers are called; empty where there is one release.
     """
 
     scale: str = SHARE
@@ -35,15 +42,18 @@ class TaskFacts:
     needs_image: bool = False
     judged: bool = False
     published_sizes: tuple[int, ...] = ()
+    releases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses a scale that nothing knows how to show.
+        """Refuses a scale that nothing knows how to show, and releases without a size.
 
         Raises:
-            ValueError: The scale is neither of the two.
+            ValueError: The scale is neither of the two, or there is not one release a size.
         """
         if self.scale not in (SHARE, POINTS):
             raise ValueError(f"scale {self.scale!r} is neither {SHARE!r} nor {POINTS!r}")
+        if self.releases and len(self.releases) != len(self.published_sizes):
+            raise ValueError(f"{len(self.releases)} releases are named, of {len(self.published_sizes)} published sizes")
 
     @property
     def factor(self) -> float:
@@ -67,15 +77,22 @@ class TaskFacts:
         if self.scale == SHARE and value is not None and not -1e-9 <= value <= 1 + 1e-9:
             raise ValueError(f"{name} is {value:g}, which is not between 0 and 1; set the task's `scale` to POINTS")
 
+    def release(self, n: int) -> str | None:
+        """What the files with n questions are called; None if there is one release, or none of that size."""
+        return dict(zip(self.published_sizes, self.releases, strict=False)).get(n)
+
     def size_note(self, task: str, n: int) -> str | None:
-        """A line if the published split has another number of questions than n; None if not, or if it is not known."""
-        if not self.published_sizes or n in self.published_sizes:
+        """A line if papers' figures are over another number of questions than n; None if not, or if it is not known."""
+        if not self.published_sizes or n == self.published_sizes[0]:
             return None
-        return f"{task}: {n} questions, the published split has {self.published_sizes[0]}"
+        first = self.published_sizes[0]
+        if (release := self.release(n)) is not None:
+            return f"{task}: {n} questions, {release}; the papers' figures are over {first}, {self.releases[0]}"
+        return None if n in self.published_sizes else f"{task}: {n} questions, the published split has {first}"
 
     def to_json(self) -> dict[str, Any]:
         """The facts as plain JSON values."""
-        return asdict(self) | {"published_sizes": list(self.published_sizes)}
+        return asdict(self) | {"published_sizes": list(self.published_sizes), "releases": list(self.releases)}
 
 
 def facts_of(row: Mapping[str, Any]) -> TaskFacts:
@@ -89,13 +106,17 @@ def facts_of(row: Mapping[str, Any]) -> TaskFacts:
         return _BEFORE.get(row["task"], TaskFacts())
     if not isinstance(held, Mapping):
         raise ValueError(f"{FIELD} is {held!r:.80}, not an object")
+    before = _BEFORE.get(row["task"])
+    if before is not None and before.releases and "releases" not in held:  # its sizes were not all known then
+        held = {**held, "published_sizes": list(before.published_sizes), "releases": list(before.releases)}
     known = {field.name: held[field.name] for field in fields(TaskFacts) if field.name in held}
     for name, value in known.items():
         wanted = _JSON_TYPES[type(getattr(TaskFacts, name))]
-        if not isinstance(value, wanted) or (wanted is list and not all(type(size) is int for size in known[name])):
-            raise ValueError(f"{FIELD}.{name} is {value!r:.80}, not {_WORDS[wanted]}")
+        item, words = _ITEMS.get(name, (None, _WORDS.get(wanted)))
+        if not isinstance(value, wanted) or (item is not None and not all(type(each) is item for each in value)):
+            raise ValueError(f"{FIELD}.{name} is {value!r:.80}, not {words}")
     try:
-        return TaskFacts(**known | {"published_sizes": tuple(known.get("published_sizes", ()))})
+        return TaskFacts(**known | {name: tuple(known.get(name, ())) for name in _ITEMS})
     except ValueError as error:
         raise ValueError(f"{FIELD}: {error}") from None
 
@@ -113,10 +134,10 @@ _BEFORE = {
     "mmmu_val": TaskFacts(SHARE, "MMMU", benchmark="mmmu", published_sizes=(900,)),
     "mmmu_val_official": TaskFacts(benchmark="mmmu", published_sizes=(900,)),
     "mmvet": TaskFacts(POINTS, "MMVet", judged=True, published_sizes=(218,)),
-    "pope": TaskFacts(SHARE, "POPE", needs_image=True, published_sizes=(9_000, 8_910)),
-    "seed": TaskFacts(SHARE, "SEED", benchmark="seed", published_sizes=(17_990,)),
+    "pope": TaskFacts(SHARE, "POPE", needs_image=True, published_sizes=(8_910, 9_000), releases=POPE_RELEASES),
+    "seed": TaskFacts(SHARE, "SEED", benchmark="seed", published_sizes=(19_242, 17_990), releases=SEED_RELEASES),
     "seed_image": TaskFacts(SHARE, "SEED-I", benchmark="seed", published_sizes=(14_233,)),
-    "seed_video": TaskFacts(benchmark="seed", published_sizes=(3_757,)),
+    "seed_video": TaskFacts(benchmark="seed", published_sizes=(5_009, 3_757), releases=SEED_RELEASES),
     "sqa_full": TaskFacts(benchmark="scienceqa", published_sizes=(4_241,)),
     "sqa_img": TaskFacts(SHARE, "SQA", benchmark="scienceqa", published_sizes=(2_017,)),
     "textvqa": TaskFacts(SHARE, "TextVQA", "", "textvqa", needs_image=True, published_sizes=(5_000,)),

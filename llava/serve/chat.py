@@ -13,6 +13,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conversation_template
 from llava.images.source import ImageSource, open_image
 from llava.inference import GenerationOptions, Inference
+from llava.inference.first_logits import FirstLogits, NotFiniteError
 from llava.inference.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
 from llava.prompts.around import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
 
@@ -77,7 +78,7 @@ class Chat:
         Raises:
             UnreadableImageError: An image cannot be read (first turn).
             ValueError: The text names other images than there are, is empty, or makes the conversation longer than the
-                model can see; the conversation is as it was before.
+                model can see, or the model's logits are not finite; the conversation is as it was before.
         """
         if not text.strip():
             raise ValueError("an empty message cannot be answered")
@@ -147,16 +148,20 @@ class Chat:
             if self._prefix is not None and self.token_ids[: len(self._prefix[0])] == self._prefix[0]:
                 fill_cache(self._cache, [self._prefix[1]])
         input_ids = torch.tensor([self.token_ids], device=inference.model.device)
-        output = inference.model.generate(
-            input_ids,
-            image_features=self._features,
-            past_key_values=self._cache,
-            pad_token_id=inference.pad_token_id,
-            streamer=_CallbackStreamer(inference.tokenizer, on_text) if on_text else None,
-            use_cache=True,
-            **(options.to_kwargs() | inference.stop_kwargs()),
-        )
-        new_ids: list[int] = output[0].tolist()
+        with FirstLogits(inference.model) as first:
+            output = inference.model.generate(
+                input_ids,
+                image_features=self._features,
+                past_key_values=self._cache,
+                pad_token_id=inference.pad_token_id,
+                streamer=_CallbackStreamer(inference.tokenizer, on_text) if on_text else None,
+                use_cache=True,
+                **(options.to_kwargs() | inference.stop_kwargs()),
+            )
+        new_ids: list[int]
+        *new_ids, is_finite = first.beside(output, options.num_beams)[0].tolist()
+        if not is_finite:
+            raise NotFiniteError(inference.name, inference.model.dtype)
         # The end token is the template's to write; the cache does not hold the last new id yet.
         return new_ids[:-1] if new_ids and new_ids[-1] in end_token_ids(inference.model) else new_ids
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, TrainingSample
 from llava.data.records import Record, StoredImage, images_of, turns_of
 from llava.inference import Inference
+from llava.inference.first_logits import NotFiniteError
 from llava.inference.question import GenerationOptions, Question
 
 MAX_ANSWER_TOKENS = 64
@@ -85,10 +87,10 @@ def answer_accuracy(
         questions.append(Question(question.text, tuple(images)))
         expected.append(answer.text)
     options = GenerationOptions(max_new_tokens=MAX_ANSWER_TOKENS)
-    right = sum(
-        answer.error is None and _normalised(answer.text) == _normalised(expected[answer.index])
-        for answer in inference.ask(questions, batch_size=batch_size, options=options, skip_errors=True)
-    )
+    right = 0
+    with suppress(NotFiniteError):  # of a run that diverges, and ends by its own rule; others wait in `reduce`
+        for answer in inference.ask(questions, batch_size=batch_size, options=options, skip_errors=True):
+            right += answer.error is None and _normalised(answer.text) == _normalised(expected[answer.index])
     found = torch.tensor([float(right), float(len(own))], device=accelerator.device)
     right_in_all, count = accelerator.reduce(found, reduction="sum").tolist()
     return {"accuracy": right_in_all / max(count, 1), "questions": count}

@@ -71,6 +71,28 @@ def test_batches_answer_what_single_questions_get(
         assert (one.prompt_tokens, one.visual_tokens) == (other.prompt_tokens, other.visual_tokens)
 
 
+def test_exact_shares_nothing_and_answers_the_same(
+    inference: Inference, questions: list[Question], alone: list[Answer]
+) -> None:
+    parts = (inference.tokenizer, inference.model, inference.image_processor)
+    exact = Inference(*parts, exact=True)
+    seen: list[int] = []
+    rows: list[int] = []
+    handles = [
+        count_tower_runs(exact, seen),
+        exact.model.get_output_embeddings().register_forward_hook(lambda module, given, out: rows.append(len(out))),
+    ]
+    found = sorted(exact.ask(questions, batch_size=8, options=SHORT), key=lambda answer: answer.index)
+    for handle in handles:
+        handle.remove()
+    assert [answer.token_ids for answer in found] == [answer.token_ids for answer in alone]
+    assert set(rows) == {1} and exact.usage.encodes_saved == 0 and exact.usage.questions == len(questions)
+    assert exact.usage.images_encoded == sum(len(question.images) for question in questions)
+    for more in ({"compile": True}, {"image_workers": 2}):
+        with pytest.raises(ValueError, match="exact asks questions one by one"):
+            Inference(*parts, exact=True, **more)
+
+
 def test_an_answer_is_what_llavas_calls_give(inference: Inference, pictures: list[Path]) -> None:
     answer = inference.ask_one("What is this?", pictures[1], options=SHORT)
     image = Image.open(pictures[1]).convert("RGB")

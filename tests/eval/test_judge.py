@@ -260,7 +260,7 @@ def test_runs_spread(
     assert "30.0, spread 10.00 over 2 runs" in capsys.readouterr().out
 
 
-def test_a_failed_grade_is_missing_and_not_zero(
+def test_a_grade_that_cannot_be_read_counts_as_in_mm_vets_tool(
     server: JudgeServer, judged_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -269,18 +269,66 @@ def test_a_failed_grade_is_missing_and_not_zero(
     server.reply = lambda question: replies[next(word for word in replies if f"| {word} |" in question)]
     assert run(server, out, judged_data, "--tasks", "mmvet") == 0
     [row] = rows_of(out)
-    assert row["score"] == pytest.approx(80.0) and row["missing"] == 2
-    assert [line.partition(":")[0] for line in row["judge"]["missing"]] == ["v1_1, run 1", "v1_2, run 1"]
-    assert "no grade in 'I like it' (3 replies)" in row["judge"]["missing"][0]
-    assert "2 of 3 grades are missing" in capsys.readouterr().out
+    # Five replies are read, then the tool gives 0.
+    assert row["score"] == pytest.approx(80 / 3) and row["strict_score"] == pytest.approx(80.0)
+    assert [line.partition(":")[0] for line in row["judge"]["unread"]] == ["v1_1, run 1", "v1_2, run 1"]
+    assert row["judge"]["missing"] == [] and row["missing"] == 0 and row["judge"]["reading"] == "official"
+    assert "no grade in 'I like it' (replies: 5)" in row["judge"]["unread"][0]
+    assert "2 of 3 grades could not be read" in capsys.readouterr().out
+    odd = [body for _, _, body in server.requests if "| odd |" in str(body)]
+    assert [body["temperature"] for body in odd] == [0, 0, 0.5, 1, 1.5]
     asked = len(server.requests)
     server.reply = lambda question: "0.4"
     assert run(server, out, judged_data, "--tasks", "mmvet") == 0
-    assert len(server.requests) == asked and rows_of(out)[0]["missing"] == 2, "replies are kept, bad ones too"
+    assert len(server.requests) == asked and rows_of(out)[0]["score"] == row["score"], "replies are kept, bad ones too"
     assert run(server, out, judged_data, "--tasks", "mmvet", "--judge-again") == 0
     assert len(server.requests) == asked + 2 and rows_of(out)[0]["score"] == pytest.approx(160 / 3)
-    odd = [body["messages"][-1]["content"] for _, _, body in server.requests if "| odd |" in str(body)]
-    assert [text.endswith("(digit): ") for text in odd] == [False, True, True, False]  # MM-Vet's own second question
+    odd = [body for _, _, body in server.requests if "| odd |" in str(body)]
+    assert [body["messages"][-1]["content"].endswith("(digit): ") for body in odd] == [False, *[True] * 4, False]
+
+
+def test_a_grade_without_a_reply_is_missing_and_not_zero(
+    server: JudgeServer, judged_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    answered(out, "mmvet", {"v1_0": "a", "v1_1": "b", "v1_2": "c"})
+    server.troubles = [Misbehaviour(400, body=b"too long")]
+    assert run(server, out, judged_data, "--judge-concurrency", "1") == 0
+    [row] = rows_of(out)
+    assert row["score"] == row["strict_score"] == 50.0 and row["missing"] == 1 and row["judge"]["unread"] == []
+    assert (
+        row["judge"]["missing"][0].startswith("v1_0, run 1: ")
+        and "1 of 3 grades are missing" in capsys.readouterr().out
+    )
+    assert run(server, out, judged_data) == 0 and rows_of(out)[0]["missing"] == 0, "a rerun asks for it"
+
+
+def test_llava_bench_counts_whatever_two_numbers_are_read(
+    server: JudgeServer, judged_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    answered(out, "llava_bench", {"0": "fine", "1": "zero", "2": "odd"})
+    replies = {"fine": "8 6", "zero": "10 0\nBecause.", "odd": "I like both."}
+    server.reply = lambda question: next(text for word, text in replies.items() if f"2]\n{word}\n" in question)
+    assert run(server, out, judged_data, "--tasks", "llava_bench") == 0
+    [row] = rows_of(out)
+    # LLaVA's script: the grades 6, 0 and -1 over 8, 10 and -1; strictly 6 over 8.
+    assert row["score"] == pytest.approx(29.4) and row["strict_score"] == 75.0
+    assert [line.partition(":")[0] for line in row["judge"]["unread"]] == ["2, run 1"] and row["missing"] == 0
+    assert len(server.requests) == 3 and {body["temperature"] for _, _, body in server.requests} == {0.2}
+
+
+def test_a_task_whose_grades_are_all_unreadable_does_not_stop_the_next(
+    server: JudgeServer, judged_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    answered(out, "llava_bench", {"0": "a"})
+    answered(out, "mmvet", {"v1_0": "a"})
+    server.reply = lambda question: "no idea" if "[Assistant 1]" in question else "0.5"
+    with pytest.raises(SystemExit, match=r"error: llava_bench none: not one answer was graded in run 1"):
+        run(server, out, judged_data)
+    assert [row.get("score") for row in rows_of(out)] == [None, 50.0]
+    assert "mmvet none: 50.0" in capsys.readouterr().out
 
 
 def test_no_grade_at_all_is_an_error_and_leaves_the_results(

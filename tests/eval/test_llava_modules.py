@@ -304,6 +304,46 @@ def test_converter_of_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ]
 
 
+@pytest.mark.parametrize("said", [["A", "B"], ["A"]])
+def test_converter_of_seed_counts_both_rows_of_the_id_that_stands_twice(
+    said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"question_id": "49914", "answer": answer, "data_type": "image", "question_type_id": 1} for answer in ("A", "B")
+    ]
+    annotations = layout.write_seed(tmp_path, rows)
+    source = layout.write_jsonl(tmp_path / "a.jsonl", [{"question_id": 49914, "text": text} for text in said])
+    words = ("--annotation-file", annotations, "--result-file", source)
+    convert("convert_seed_for_submission.py", *words, "--result-upload-file", tmp_path / "seed.jsonl")
+    assert f"Total accuracy: {50 * len(said)}.00%" in capsys.readouterr().out
+    written = [(row["question_id"], row["prediction"]) for row in read(tmp_path / "seed.jsonl")]
+    assert written == [("49914", "A"), ("49914", said[-1])]
+
+
+SEED = ["--annotation-file", "{seed}", "--result-file", "{answers}", "--result-upload-file", "{out}"]
+CONVERT = ["--src", "{none}", "--dst", "{out}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("convert_seed_for_submission.py", SEED),
+        ("convert_seed_for_submission.py", [flag.replace("answers", "none").replace("seed", "some") for flag in SEED]),
+        ("convert_gqa_for_eval.py", CONVERT),
+        ("convert_mmvet_for_eval.py", CONVERT),
+    ],
+)
+def test_nothing_to_score_is_an_error(name: str, flags: list[str], tmp_path: Path) -> None:
+    places = {"seed": layout.write_seed(tmp_path, []), "out": tmp_path / "out"}
+    places |= {"none": layout.write_jsonl(tmp_path / "none.jsonl", [])}
+    places |= {"answers": layout.write_jsonl(tmp_path / "some.jsonl", [{"question_id": 1, "text": "A"}])}
+    row = {"question_id": "1", "answer": "A", "data_type": "image", "question_type_id": 1}
+    places |= {"some": layout.write_json(tmp_path / "some.json", {"questions": [row], "question_type": {"a": 1}})}
+    with pytest.raises(SystemExit, match="has no row: there is nothing to score"):
+        convert(name, *(flag.format(**places) for flag in flags))
+    assert not (tmp_path / "out").exists()
+
+
 def test_converters_for_evalai(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = layout.write_jsonl(
         tmp_path / "answers" / "dev" / "7b" / "merge.jsonl", [{"question_id": 1, "text": "Two"}]

@@ -13,13 +13,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llava.eval.metrics import gqa, llava_bench, mmbench, mme, mmmu, mmvet, pope, scienceqa, seed
 from llava.eval.metrics.answer_text import evalai_answer, normalise_words, strip_punctuation
 from llava.eval.metrics.averages import mean
-from llava.eval.metrics.textvqa import textvqa_accuracy
-from llava.eval.metrics.vqa import vqa_accuracy
+from llava.eval.metrics.vqa import leave_one_out, normalise, raw_vqa_accuracy, vqa_accuracy
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "scorers"
 
@@ -48,12 +48,25 @@ def test_answers_are_normalised_as_by_the_vqa_and_the_m4c_evaluators() -> None:
         assert evalai_answer(text) == evalai, repr(text)
 
 
-def test_vqa_accuracy() -> None:
+def test_vqa_accuracy_of_the_raw_text() -> None:
     expected = read("vqa")
     for prediction, answers, official, lmms_eval in expected["cases"]:
-        assert vqa_accuracy(prediction, ten(answers)) == official, (prediction, answers)
-        always = vqa_accuracy(prediction, ten(answers), always_normalise=True)
+        assert raw_vqa_accuracy(prediction, ten(answers)) == official, (prediction, answers)
+        always = leave_one_out(normalise(prediction), [normalise(answer) for answer in ten(answers)])
         assert math.isclose(always, lmms_eval, abs_tol=1e-12), (prediction, answers)
+
+
+def test_vqa_accuracy_normalises_first() -> None:
+    # LLaVA submits what EvalAI's processor made of its answers, so that capitals and periods cost nothing.
+    for said in ("Yes", "YES.", "yes"):
+        assert vqa_accuracy(said, ["yes"] * 10) == 1.0
+    assert raw_vqa_accuracy("Yes", ["yes"] * 10) == 0.0
+    assert vqa_accuracy("The T-shirt", ["t-shirt"] * 10) == vqa_accuracy("Two", ["two"] * 10) == 1.0
+    # lmms-eval, which normalises as well, says the same of all but a "YES,YES".
+    differing = [
+        row for row in read("vqa")["cases"] if not math.isclose(vqa_accuracy(row[0], ten(row[1])), row[3], abs_tol=1e-9)
+    ]
+    assert [row[0] for row in differing] == ["YES,YES"]
 
 
 def test_lmms_eval_and_the_official_vqa_scorer_differ_only_on_unanimous_answers() -> None:
@@ -66,7 +79,7 @@ def test_textvqa_accuracy() -> None:
     expected = read("textvqa")
     scores = []
     for prediction, answers, official, lmms_eval in expected["cases"]:
-        scores.append(textvqa_accuracy(prediction, ten(answers)))
+        scores.append(vqa_accuracy(prediction, ten(answers)))
         assert scores[-1] == official, (prediction, answers)
         assert math.isclose(scores[-1], lmms_eval, abs_tol=1e-12)
     assert mean(scores) == expected["accuracy"]
@@ -164,6 +177,7 @@ def mmbench_answers(rows: list[list[Any]]) -> list[mmbench.MmbenchAnswer]:
 
 def test_mmbench() -> None:
     expected = read("mmbench")
+    assert expected["scorers"].startswith(mmbench.RULES)
     for text, options, inferred in expected["infer_cases"]:
         assert mmbench.infer(text, dict(zip("ABCD", options, strict=False))) == inferred, (text, options)
     answers = mmbench_answers(expected["cases"])
@@ -260,10 +274,19 @@ def test_llava_bench() -> None:
         else:
             assert grade == llava_bench.Grades(*numbers), repr(review)
         grades.setdefault(category, []).append(grade)
-    assert [llava_bench.parse_review(text) for text in ("0 5", "8 11", "-1 -1", "8.5 inf")] == [None] * 4
+    off_scale = [llava_bench.parse_review(text) for text in ("0 5", "8 11", "-1 -1", "8.5 inf")]
+    assert [grade.is_on_scale for grade in off_scale if grade] == [False] * 3 and off_scale[-1] is None
     scores = llava_bench.llava_bench_scores(grades)
     names = ("score", "reference_score", "model_score")
     for category in llava_bench.CATEGORIES:
         assert [scores[f"{name}_by_category"][category] for name in names] == expected["summary"][category]
     assert [scores[name] for name in names] == expected["summary"]["all"]
     assert scores["missing"] == sum(row[-1] is None or "nan" in row[-1] for row in expected["cases"])
+    # LLaVA's script puts (-1, -1) for a review that it cannot read, and its summary averages these, too.
+    counted = {name: [grade or llava_bench.UNREAD for grade in own] for name, own in grades.items()}
+    reference, model = (
+        round(float(np.mean([getattr(grade, side) for own in counted.values() for grade in own])), 3)
+        for side in ("reference", "model")
+    )
+    official = llava_bench.llava_bench_scores(counted)
+    assert official["score"] == round(model / reference * 100, 1) != scores["score"] and official["missing"] == 0

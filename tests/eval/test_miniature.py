@@ -79,6 +79,16 @@ def test_both_sources_hold_the_same_questions_and_right_answers(name: str, minia
             assert groups & {*mme.PERCEPTION} and groups & {*mme.COGNITION}
 
 
+@pytest.mark.parametrize("name", ["vqav2_val", "vizwiz_val", "textvqa", "textvqa_no_ocr"])
+def test_perfect_answers_in_capitals_are_perfect(name: str, miniature: Path) -> None:
+    task = get_task(name)
+    samples = task.load(miniature / "local").samples
+    scores = task.score(samples, {sample.sample_id: f"{reference(sample).upper()}." for sample in samples})
+    assert scores["accuracy"] == 1.0
+    # The rule that does not normalise where all ten agree stands beside, under its own name.
+    assert name != "vqav2_val" or float(str(scores["raw_accuracy"])) < 0.5
+
+
 def test_mmmu_has_rows_with_several_images(miniature: Path) -> None:
     shown = [len(sample.images) for sample in get_task("mmmu_val").load(miniature / "local").samples]
     assert set(shown) == {1, 2}

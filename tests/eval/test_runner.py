@@ -13,6 +13,7 @@ import torch
 
 from llava.eval.answers import AnswersKeyMismatch
 from llava.eval.command import main
+from llava.eval.report.command import main as report
 from llava.eval.results import write_results
 from llava.eval.runner import RunSettings, evaluate
 from llava.eval.tasks import TaskDataError, get_task
@@ -68,6 +69,28 @@ def test_command_line_runs_tasks_by_budgets(
     # Rerun: nothing is asked again, and the measured figures stay.
     assert main(arguments) == 0
     assert json.loads((tmp_path / "results.json").read_text())["rows"] == rows
+
+
+def test_exact_runs_are_said_to_be_so_and_never_mixed(
+    oracle_dir: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--tasks", "tiny_pope", "--device", "cpu"]
+    arguments += ["--limit", "3", "--latency-repeats", "0", "--data-root", str(tiny_data), "--compression", "none"]
+    for name, flags in (("batches", []), ("exact", ["--exact"])):
+        assert main([*arguments, *flags, "--output-dir", str(tmp_path / name)]) == 0
+        [row] = json.loads((tmp_path / name / "results.json").read_text())["rows"]
+        assert row["exact"] == (name == "exact") and (row["encodes_saved"] == 0) == (name == "exact")
+    answers = [
+        files_of(tmp_path / name)["answers/tiny_pope/none.jsonl"].split(b"\n", 1) for name in ("batches", "exact")
+    ]
+    assert answers[0][1] == answers[1][1] and b'"exact": true' in answers[1][0] and b"exact" not in answers[0][0]
+    assert main([*arguments, "--output-dir", str(tmp_path / "exact")]) == 1
+    assert "exact: True -> None" in capsys.readouterr().err
+    assert report([str(tmp_path / "exact"), "--no-picture", "--resamples", "0"]) == 0
+    assert "Questions were asked one by one, nothing shared (--exact)." in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*arguments, "--exact", "--batch-size", "4", "--output-dir", str(tmp_path / "other")])
+    assert "--exact asks questions one by one: leave out --batch-size" in capsys.readouterr().err
 
 
 def test_answers_are_the_models_own(inference: Inference, tiny_data: Path, tmp_path: Path) -> None:
@@ -165,7 +188,10 @@ def test_a_bad_image_is_named_counted_and_asked_again(inference: Inference, tiny
 
 def test_list_and_wrong_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
-    assert "tiny_pope" in capsys.readouterr().out
+    listed = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert listed["seed"][1:6] == ["19242", "or", "17990", "accuracy", "SEED"]
+    assert listed["mmbench"][1:4] == ["4377", "circular_accuracy", "MMB"] and listed["seed_video"][5] == "-"
+    assert listed["tiny_pope"][1:4] == ["-", "accuracy", "-"] and listed["vizwiz"][2:5] == ["by", "its", "server"]
     for arguments, message in (
         (["--tasks", "tiny_vqa"], "--model-path, --output-dir: needed"),
         (["--model-path", "m", "--tasks", "gqua", "--output-dir", "o"], "unknown task 'gqua'"),

@@ -54,6 +54,19 @@ def test_files_are_what_the_safetensors_library_writes(tmp_path):
         write_safetensors(tmp_path / "no.safetensors", {"c": StoredTensor.of(torch.zeros(2, dtype=torch.complex64))})
 
 
+@pytest.mark.parametrize("to", ["hf", "llava", "projector"])
+def test_a_tensor_that_is_not_finite_ends_the_export_in_a_line(source, tmp_path, to, capsys):
+    for file in source.glob("*.safetensors"):
+        tensors = load_file(file)
+        for name in tensors:
+            if "mm_projector.2.weight" in name:
+                tensors[name][1, 2] = torch.inf
+        save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(SystemExit, match=r"^error: \S+\.safetensors: \S+ holds numbers that are not finite"):
+        main([str(source), "--to", to, "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_keep_their_limit_and_transformers_reads_them(source, tmp_path):
     export(source, "hf", tmp_path / "one", progress=False)
     export(source, "hf", tmp_path / "many", max_shard_size="600KB", progress=False)

@@ -108,6 +108,12 @@ def test_pickles_and_optimizers_are_known_by_their_content(name, release):
     assert problem.startswith(f"{name}: ") and reason in problem
 
 
+def test_tensors_that_are_not_finite_are_refused(release):
+    save_file({"a": torch.ones(2), "b": torch.tensor([1.0, torch.nan]).bfloat16()}, release / "more.safetensors")
+    (problem,) = find_problems(release, list_files(release))
+    assert problem.startswith("more.safetensors: b holds numbers that are not finite")
+
+
 def test_plain_files_are_no_pickles(release):
     (release / "array.npy").write_bytes(b"")
     np.save(release / "array.npy", np.ones(3))

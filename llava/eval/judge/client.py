@@ -110,9 +110,9 @@ class JudgeClient:
         parts = urlsplit(self.url)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
-    def request(self, messages: Sequence[Message], max_tokens: int) -> dict[str, Any]:
-        """The body of a request: greedy, and what `extra` adds or takes out."""
-        body = {"model": self.model, "messages": list(messages), "temperature": 0, "max_tokens": max_tokens}
+    def request(self, messages: Sequence[Message], max_tokens: int, temperature: float = 0) -> dict[str, Any]:
+        """The body of a request, and what `extra` adds or takes out."""
+        body = {"model": self.model, "messages": list(messages), "temperature": temperature, "max_tokens": max_tokens}
         return {name: value for name, value in (body | dict(self.extra)).items() if value is not None}
 
     def ask(self, request: Mapping[str, Any]) -> Reply:

@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     from llava.eval.judge.cache import JudgeCache
     from llava.eval.judge.client import JudgeClient, key_from_environment
-    from llava.eval.judge.run import Judge, answered_tasks, judge_task
-    from llava.eval.tasks import JudgedTask, get_task
+    from llava.eval.judge.run import Judge, UngradedError, answered_tasks, judge_task
+    from llava.eval.tasks import JudgedTask, TaskDataError, get_task
 
     with plain_errors():
         data = DataPlace.of(args)
@@ -106,11 +106,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timeout=args.judge_timeout,
             attempts=args.judge_attempts,
         )
+        failures: list[str] = []
         with JudgeCache(args.output_dir / "judge_cache.jsonl") as cache:
             judge = Judge(client, cache, args.judge_runs, args.judge_concurrency, args.judge_again)
             for task in judged:
-                for row in judge_task(task, args.output_dir, judge, data):
+                try:
+                    rows, ungraded = judge_task(task, args.output_dir, judge, data)
+                except (TaskDataError, UngradedError) as error:  # the next task may have a score all the same
+                    rows, ungraded = [], [str(error)]
+                failures += ungraded
+                for row in rows:
                     _print_row(row)
+        if failures:
+            raise ValueError("; ".join(failures))
     return 0
 
 
@@ -122,7 +130,9 @@ def _print_row(row: dict[str, Any]) -> None:
     spread = f", spread {judge['std'] * facts.factor:.2f} over {judge['runs']} runs" if judge["runs"] > 1 else ""
     score = facts.show(row[main_score(row)])
     print(f"{row['task']} {row['compression']}: {score}{spread} (n {row['n']}, {judge['model']})")
-    if judge["missing"]:
-        print(f"  {len(judge['missing'])} of {row['n'] * judge['runs']} grades are missing:")
-        for line in judge["missing"]:
-            print(f"  {line}")
+    meanings = {"missing": "are missing", "unread": "could not be read, and count as the benchmark's tool has it"}
+    for name, meaning in meanings.items():
+        if judge[name]:
+            print(f"  {len(judge[name])} of {row['n'] * judge['runs']} grades {meaning}:")
+            for line in judge[name]:
+                print(f"  {line}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from llava.images.source import source_key
 from llava.images.store import ImageStore
 from llava.inference import Inference, Question
 from llava.inference.batch_size import BatchSize, release_memory
+from llava.inference.first_logits import NotFiniteError
 from llava.prompts.around import count_tokens, longest_prompt, place_images
 
 
@@ -70,7 +72,8 @@ def likelihoods(
         Index and likelihood, those of a length together.
 
     Raises:
-        ValueError: An answer is empty, or with its prompt longer than the model's `tokenizer_model_max_length`.
+        ValueError: An answer is empty, or with its prompt longer than the model's `tokenizer_model_max_length`; or the
+            model's logits are not finite.
     """
     store = ImageStore(Counter())  # nothing is released before the call ends
     sources = {source_key(image): image for question, _ in answers for image in question.images}
@@ -134,7 +137,10 @@ def _batch(inference: Inference, batch: Sequence[_Scored], store: ImageStore) ->
         targets = torch.tensor(item.ids[-item.num_targets :], device=logits.device)
         chosen = logits.log_softmax(dim=-1).gather(1, targets[:, None])
         is_greedy = bool((logits.argmax(dim=-1) == targets).all())
-        found.append(Likelihood(float(chosen.sum()), item.num_targets, is_greedy))
+        likelihood = float(chosen.sum())
+        if math.isnan(likelihood):
+            raise NotFiniteError(inference.name, model.dtype)
+        found.append(Likelihood(likelihood, item.num_targets, is_greedy))
     return found
 
 

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def some(values: Iterable[Value]) -> list[Value]:
+    """The values in a list: answers that a score is to be of.
+
+    Raises:
+        ValueError: There is none, and a score of nothing would read as 0 %.
+    """
+    listed = list(values)
+    if not listed:
+        raise ValueError("there is no question to score")
+    return listed
 
 
 def mean(values: Iterable[float]) -> float:

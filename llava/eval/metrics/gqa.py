@@ -12,7 +12,7 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.averages import mean, mean_by_group, some
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -54,7 +54,7 @@ def gqa_scores(answers: Iterable[GqaAnswer]) -> dict[str, float | dict[str, floa
         `accuracy`; and where the types are known `binary` (all but query questions), `open` (query questions),
         `accuracy_by_structural_type` and `accuracy_by_semantic_type`. All between 0 and 1.
     """
-    listed = list(answers)
+    listed = some(answers)
     scores: dict[str, float | dict[str, float]] = {"accuracy": mean(answer.correct for answer in listed)}
     typed = [answer for answer in listed if answer.structural]
     if typed:

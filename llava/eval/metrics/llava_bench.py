@@ -4,12 +4,14 @@ The score is the model's mean grade as a percentage of the reference's. The prom
 `eval_gpt_review_bench.py` and `rule.json` (Apache-2.0), kept verbatim: they are part of the metric. The summary is that
 of `summarize_gpt_review.py`, its rounding included.
 
-LLaVA's summary averages a review that it cannot read as -1 for both sides; here it is missing, and counted as such.
-So is one with a grade outside 1 to 10, which LLaVA's summary averages like any other.
+LLaVA's script takes whatever two numbers stand on the first line, and -1 for both where it reads none; its summary
+averages them all. So does this. "nan" and "inf" are no numbers here: one of them would be the score of all. The grades
+from 1 to 10 that the judge is asked for are a stricter reading (`is_on_scale`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +33,7 @@ RULE = (
     "potential bias and ensuring that the order in which the responses were presented does not affect "
     "your judgment."
 )
+TEMPERATURE = 0.2
 _LOWEST, _HIGHEST = 1, 10
 CATEGORIES = ("conv", "detail", "complex")
 
@@ -41,6 +44,14 @@ class Grades:
 
     reference: float
     model: float
+
+    @property
+    def is_on_scale(self) -> bool:
+        """Whether both are what the judge was asked for."""
+        return all(_LOWEST <= grade <= _HIGHEST for grade in (self.reference, self.model))
+
+
+UNREAD = Grades(-1.0, -1.0)
 
 
 def grading_prompt(context: str | Sequence[str], question: str, reference: str, answer: str) -> str:
@@ -62,7 +73,7 @@ def grading_prompt(context: str | Sequence[str], question: str, reference: str, 
 
 
 def parse_review(review: str) -> Grades | None:
-    """The two numbers on a review's first line, or None if it does not hold exactly two from 1 to 10."""
+    """The two numbers on a review's first line, or None if it does not hold exactly two."""
     numbers = review.split("\n")[0].replace(",", " ").split(" ")
     if len(numbers) != 2:
         return None
@@ -70,7 +81,7 @@ def parse_review(review: str) -> Grades | None:
         grades = Grades(float(numbers[0]), float(numbers[1]))
     except ValueError:
         return None
-    return grades if all(_LOWEST <= grade <= _HIGHEST for grade in (grades.reference, grades.model)) else None
+    return grades if math.isfinite(grades.reference) and math.isfinite(grades.model) else None
 
 
 def llava_bench_scores(grades: Mapping[str, Sequence[Grades | None]]) -> dict[str, float | dict[str, float]]:
@@ -86,7 +97,7 @@ def llava_bench_scores(grades: Mapping[str, Sequence[Grades | None]]) -> dict[st
     scores: dict[str, float | dict[str, float]] = {}
     every = [grade for category in grades.values() for grade in category]
     scores |= _summary(every)
-    names = sorted(category for category, values in grades.items() if any(values))
+    names = sorted(category for category, values in grades.items() if any(each is not None for each in values))
     by_category = {name: _summary(grades[name]) for name in names}
     for score in list(scores):
         scores[f"{score}_by_category"] = {name: by_category[name][score] for name in names}

@@ -6,7 +6,8 @@ question only if all its rotations are right. The paper's column is circular.
 
 The option is found by VLMEvalKit's rules (`can_infer`), which is MMBench's own tool: a lone letter, or one option whose
 text occurs in the answer. What they leave open the tool, as its server does, gives to a GPT; here, as under its
-`exact_matching` policy, it is wrong.
+`exact_matching` policy, it is wrong. The rules change between its commits (3 of 846 verdicts between 2024-03 and
+2026-08), so `RULES` names one.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.averages import mean, mean_by_group, some
 
+RULES = "VLMEvalKit e8e78f0"
 ROTATION = 1_000_000
 NO_OPTION = "Z"
 
@@ -112,7 +114,7 @@ def mmbench_scores(answers: Iterable[MmbenchAnswer]) -> dict[str, float | dict[s
         `circular_accuracy`, `vanilla_accuracy`, and both `..._by_category` and `..._by_l2_category`.
     """
     groups: dict[int, list[MmbenchAnswer]] = {}
-    for answer in answers:
+    for answer in some(answers):
         groups.setdefault(answer.index % ROTATION, []).append(answer)
     vanilla: list[tuple[MmbenchAnswer, float]] = []
     circular: list[tuple[MmbenchAnswer, float]] = []

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llava.eval.metrics.averages import mean
+from llava.eval.metrics.averages import mean, some
 
 PERCEPTION = (
     "existence",
@@ -70,7 +70,7 @@ def mme_scores(answers: Iterable[MmeAnswer]) -> dict[str, float | dict[str, floa
     Raises:
         ValueError: A category is unknown, or an image has more than two questions.
     """
-    listed = list(answers)
+    listed = some(answers)
     unknown = {answer.category for answer in listed} - {*PERCEPTION, *COGNITION}
     if unknown:
         raise ValueError(f"MME has no category {sorted(unknown)}; it has {', '.join((*PERCEPTION, *COGNITION))}")

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.averages import mean, mean_by_group, some
 
 DOMAINS: dict[str, tuple[str, ...]] = {
     "Art and Design": ("Art", "Art_Theory", "Design", "Music"),
@@ -169,7 +169,7 @@ def mmmu_scores(answers: Iterable[MmmuAnswer]) -> dict[str, float | dict[str, fl
         `accuracy` (micro average), `accuracy_by_domain`, `accuracy_by_subject`, and `drawn_ratio`, the share of
         questions whose option was drawn at random.
     """
-    listed = list(answers)
+    listed = some(answers)
     domain_of = {subject: domain for domain, subjects in DOMAINS.items() for subject in subjects}
     return {
         "accuracy": mean(answer.correct for answer in listed),

@@ -1,8 +1,8 @@
 """MM-Vet: a judge grades an answer from 0 to 1; the score is the mean grade, overall and per capability, in percent.
 
 The prompt and the reading of a grade are those of MM-Vet's `mm-vet_evaluator.py` (Apache-2.0), the prompt kept
-verbatim: it is part of the metric. The official tool asks again with `RETRY_SUFFIX` when a reply is no grade, and gives
-0 after five attempts; here such a grade is missing, and counted as such.
+verbatim: it is part of the metric. When a reply is no grade, the tool asks again with `RETRY_SUFFIX`, at a temperature
+that rises; after five replies that it cannot read it gives 0. A grade is missing only where the judge did not reply.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ PROMPT = (
     "unexpected contrast between the names of the countries and their actual physical characteristics. | 1.0\n"
 )
 RETRY_SUFFIX = "\nPredict the correctness of the answer (digit): "
+TEMPERATURES = (0, 0, 0.5, 1, 1.5)  # of the five replies that the tool reads; it asks for a sixth and does not read it
 
 
 def grading_prompt(question: str, answer: str, prediction: str) -> str:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.averages import mean, mean_by_group, some
 
 LETTERS = ("A", "B", "C", "D", "E")
 
@@ -73,7 +73,7 @@ def scienceqa_scores(answers: Iterable[ScienceAnswer]) -> dict[str, float | dict
         `accuracy`, `img_accuracy`, and `accuracy_by_category` with those of natural, social, language, text, image,
         no_context, grade_1_6 and grade_7_12 that occur. All between 0 and 1.
     """
-    listed = list(answers)
+    listed = some(answers)
     categories = mean_by_group((name, answer.correct) for answer in listed for name in _categories(answer))
     return {
         "accuracy": mean(answer.correct for answer in listed),

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from llava.eval.report.settings import paper_lines, settings_lines
+from llava.eval.report.settings import asked_lines, paper_lines, settings_lines
 from llava.eval.report.table import Cell, Column, Line, Table
 from llava.eval.tasks import TASKS
 from llava.eval.whole_files import markdown_table
@@ -32,7 +32,7 @@ def to_markdown(table: Table, confidence: int = 95) -> str:
     if any(_is_part(column, line.cells[column.task]) for column, line in _filled(table)):
         blocks.append(f"\\{_PART} not over the published number of questions: see below.")
     settings = settings_lines(table)
-    blocks += ["## Differences in setting", _list(settings or ["none between the rows"])]
+    blocks += ["## Differences in setting", *asked_lines(table), _list(settings or ["none between the rows"])]
     if table.paper is not None:
         blocks += ["## Beside the paper", _list(paper_lines(table, table.paper))]
     if table.notes:

@@ -11,7 +11,15 @@ from llava.eval.results import Row
 from llava.results.paper import PaperTable
 from llava.results.rows import same_judge
 
-_SETTINGS = ("n", "prompts", "references", "conv_mode", "dtype", "generation", "data", "plugins", "versions", "commit")
+_SETTINGS = (
+    *("n", "release", "prompts", "references", "rules", "conv_mode", "dtype", "generation", "exact", "data"),
+    *("plugins", "versions", "commit"),
+)
+_WAYS = {
+    True: "one by one, nothing shared (--exact)",
+    False: "in batches that share work; in half precision single answers may differ from those of --exact",
+    None: "in a way that the results do not name",
+}
 _CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))
 _PAPER_DTYPE = "torch.float16"
 
@@ -22,6 +30,19 @@ def settings_lines(table: Table) -> list[str]:
     for where, what in _differences(table):
         found.setdefault(what, []).append(where)
     return [*_run_lines(table), *(f"{what}: {', '.join(dict.fromkeys(places))}" for what, places in found.items())]
+
+
+def asked_lines(table: Table) -> list[str]:
+    """In which way the questions were asked: a line if all rows say the same, else a line a way with its rows."""
+    ways: dict[Any, list[str]] = {}
+    for line in table.lines:
+        for column in table.columns:
+            if (cell := line.cells.get(column.task)) is not None:
+                for row in cell.rows:
+                    ways.setdefault(row.get("exact"), []).append(f"{line.label} {column.heading}")
+    if len(ways) == 1:
+        return [f"Questions were asked {_WAYS[way]}." for way in ways]
+    return [f"Questions were asked {_WAYS[way]}: {', '.join(places)}." for way, places in ways.items()]
 
 
 def paper_lines(table: Table, paper: PaperTable) -> list[str]:
@@ -76,9 +97,11 @@ def _own(column: Column, row: Row) -> Iterator[str]:
             yield f"{len(row[name])} {meaning}"
     if row.get("truncated"):
         yield f"{len(row['truncated'])} prompts were cut at the model's length"
-    missing = (row.get("judge") or {}).get("missing")
-    if missing:
-        yield f"{len(missing)} grades are missing"
+    judge = row.get("judge") or {}
+    if judge.get("missing"):
+        yield f"{len(judge['missing'])} grades are missing"
+    if judge.get("unread"):
+        yield f"{len(judge['unread'])} grades could not be read, and count as the benchmark's tool has it"
 
 
 def _against(row: Row, base: Row) -> Iterator[str]:

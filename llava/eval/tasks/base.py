@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.averages import mean, mean_by_group, some
 from llava.kinds import Registry
 from llava.results.parts import ScoreParts, mean_of_sums
 from llava.results.task_facts import SHARE, TaskFacts
@@ -93,8 +93,11 @@ class Task(ABC):
         needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
         benchmark: What its variants share: only one of them counts in means. "" is the task's own name.
         sources: Where its data are published.
-        published_size: Questions of the published split; another number is noted in results and report.
+        published_size: Questions of the published split that papers' figures are over; another number is noted in
+            results and report.
         other_sizes: Further numbers of questions that are complete, as of other releases.
+        releases: What the files with `published_size` and each of `other_sizes` are called, where rows must say which.
+        rules: By which of several rules it is scored, where there are several; rows of other rules are not compared.
         paper_column: The VisionZip paper's name of the benchmark, "" where it has none.
         paper_note: How the paper's figure is made otherwise, or "".
         is_judged: Whether only a judge can score its answers (`JudgedTask`).
@@ -112,6 +115,8 @@ class Task(ABC):
     sources: ClassVar[tuple[str, ...]] = ()
     published_size: ClassVar[int | None] = None
     other_sizes: ClassVar[tuple[int, ...]] = ()
+    releases: ClassVar[tuple[str, ...]] = ()
+    rules: ClassVar[str] = ""
     paper_column: ClassVar[str] = ""
     paper_note: ClassVar[str] = ""
     is_judged: ClassVar[bool] = False
@@ -155,9 +160,12 @@ class Task(ABC):
 
         Returns:
             The main score, the mean of what the answers earn; and `<main score>_by_group` where samples have groups.
+
+        Raises:
+            ValueError: There is no sample.
         """
         earned = self.earned(samples, texts)
-        scores: Scores = {self.main_score: mean(earned.values())}
+        scores: Scores = {self.main_score: mean(some(earned.values()))}
         by_group = mean_by_group((sample.group, earned[sample.sample_id]) for sample in samples if sample.group)
         if by_group:
             scores[f"{self.main_score}_by_group"] = by_group
@@ -202,7 +210,7 @@ class Task(ABC):
         """What rows of results say of the task.
 
         Raises:
-            ValueError: Its scale is neither `SHARE` nor `POINTS`.
+            ValueError: Its scale is neither `SHARE` nor `POINTS`, or there is not one release a size.
         """
         return TaskFacts(
             scale=cls.scale,
@@ -212,6 +220,7 @@ class Task(ABC):
             needs_image=cls.needs_image,
             judged=cls.is_judged,
             published_sizes=(cls.published_size, *cls.other_sizes) if cls.published_size is not None else (),
+            releases=cls.releases,
         )
 
 

@@ -23,7 +23,10 @@ class JudgedTask(Task):
     Attributes:
         system_prompt: The judge's system prompt; "" for none.
         judge_max_tokens: Limit of its reply's length.
+        judge_temperatures: The judge's temperature at each reading; a reply that is no grade is asked for again until
+            they are used up.
         retry_suffix: What is put after the question when a reply is no grade.
+        unread_grade: What counts where none of the replies was a grade; None counts nothing.
     """
 
     main_score = "score"
@@ -31,7 +34,9 @@ class JudgedTask(Task):
     is_judged = True
     system_prompt: ClassVar[str] = ""
     judge_max_tokens: ClassVar[int] = 1024
+    judge_temperatures: ClassVar[tuple[float, ...]] = (0, 0, 0)
     retry_suffix: ClassVar[str] = ""
+    unread_grade: ClassVar[Any | None] = None
 
     @abstractmethod
     def grading_prompt(self, sample: Sample, text: str) -> str:
@@ -40,6 +45,10 @@ class JudgedTask(Task):
     @abstractmethod
     def read_grade(self, reply: str) -> Any | None:
         """The grade in a judge's reply, as JSON values, or None if there is none."""
+
+    def is_on_scale(self, grade: Any) -> bool:
+        """Whether a grade that was read is one that the judge was asked for; the others enter no `strict_score`."""
+        return True
 
     def grade_sums(self, grade: Any) -> tuple[float, float]:
         """What a grade earns, and what it could: for a number between 0 and 1, the number and 1."""

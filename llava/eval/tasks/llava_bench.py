@@ -29,6 +29,8 @@ class LlavaBench(JudgedTask):
     published_size = 60
     paper_column = "LLaVA-B"
     system_prompt = llava_bench.SYSTEM_PROMPT
+    judge_temperatures = (llava_bench.TEMPERATURE,)
+    unread_grade = (llava_bench.UNREAD.reference, llava_bench.UNREAD.model)
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads questions, captions and reference answers."""
@@ -66,6 +68,10 @@ class LlavaBench(JudgedTask):
         """Two numbers: the reference's and the model's."""
         grades = llava_bench.parse_review(reply)
         return [grades.reference, grades.model] if grades else None
+
+    def is_on_scale(self, grade: Any) -> bool:
+        """Whether both are from 1 to 10."""
+        return llava_bench.Grades(*grade).is_on_scale
 
     def grade_sums(self, grade: Any) -> tuple[float, float]:
         """The model's grade and the reference's."""

@@ -157,6 +157,18 @@ def _check_texts(sample: Sample) -> None:
             raise TypeError(f"{name} is {text!r:.80}, which is not text")
 
 
+def given_answers(answers: Iterable[str]) -> list[str]:
+    """The annotators' answers to a question.
+
+    Raises:
+        ValueError: There is none, so nothing could be right.
+    """
+    listed = list(answers)
+    if not listed:
+        raise ValueError("no annotator's answer is given, so it cannot be scored")
+    return listed
+
+
 def with_tail(question: str, *tails: str) -> str:
     """A question and what LLaVA puts under it, each on a line of its own."""
     return "\n".join((question, *tails))

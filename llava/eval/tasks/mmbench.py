@@ -3,6 +3,9 @@
 Files, from OpenMMLab: `mmbench/mmbench_dev_20230712.tsv` and `mmbench_cn/mmbench_dev_cn_20231003.tsv` (or in
 `mmbench/`), tables with the columns index, question, hint, A, B, C, D, answer, category, l2-category, split and image
 (base64; a short one is the index of the row that has the image). The hint goes before the question, as LLaVA puts it.
+
+An option whose cell is empty, `None` or `nan` is skipped by the scorer and in the server's table; the later ones keep
+their letters. LLaVA's prompt shows the options up to the first such cell, and so does this one.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,6 +36,7 @@ class MmBench(Task):
     description = "MMBench dev (English); circular and vanilla accuracy"
     max_new_tokens = 1024
     main_score = "circular_accuracy"
+    rules = mmbench.RULES
     benchmark = "mmbench"
     sources = ("https://github.com/open-compass/MMBench",)
     published_size = 4_377
@@ -57,7 +62,7 @@ class MmBench(Task):
             question = row["question"] if is_none(row["hint"]) else f"{row['hint']}\n{row['question']}"
             return Sample(
                 sample_id=str(int(row["index"])),
-                prompt=with_tail(options_below(question, list(options.values())), self.tail),
+                prompt=with_tail(options_below(question, shown_options(row)), self.tail),
                 images=(images[image],),
                 answer=row.get("answer", ""),
                 group=row.get("category", ""),
@@ -69,7 +74,9 @@ class MmBench(Task):
                 },
             )
 
-        return collect(path, rows, build)
+        loaded = collect(path, rows, build)
+        _check_questions(str(path), loaded.samples)
+        return loaded
 
     def parse(self, text: str) -> str:
         """The letter that the text names by itself, or ""."""
@@ -80,7 +87,12 @@ class MmBench(Task):
         return float(sample.answer != "" and mmbench.infer(text, sample.details["options"]) == sample.answer)
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
-        """Circular and vanilla accuracy, overall and by category; a question without an answer is wrong."""
+        """Circular and vanilla accuracy, overall and by category; a question without an answer is wrong.
+
+        Raises:
+            TaskDataError: All rows are rotations of questions that are not there.
+        """
+        _check_questions(self.name, samples)
         return mmbench.mmbench_scores(
             mmbench.MmbenchAnswer(
                 index=int(sample.sample_id),
@@ -142,19 +154,25 @@ def read_table(path: Path) -> list[dict[str, str]]:
     return [{name: "" if cell != cell else cell for name, cell in row.items()} for row in table.to_dict("records")]
 
 
+def _check_questions(where: str, samples: Sequence[Sample]) -> None:
+    """Refuses rows that are all rotations: no score is over them."""
+    if all(int(sample.sample_id) >= mmbench.ROTATION for sample in samples):
+        raise TaskDataError(f"{where}: none of {len(samples)} rows is a question (index below {mmbench.ROTATION})")
+
+
 def is_none(value: str) -> bool:
     """Whether a cell is empty in one of the ways that the tables have."""
     return value.lower() in ("", "nan", "none")
 
 
 def options_of(row: Mapping[str, str]) -> dict[str, str]:
-    """Options up to the first that is missing."""
-    options = {}
-    for letter in _OPTIONS:
-        if is_none(row[letter]):
-            break
-        options[letter] = row[letter]
-    return options
+    """The options that there are, by letter."""
+    return {letter: row[letter] for letter in _OPTIONS if not is_none(row[letter])}
+
+
+def shown_options(row: Mapping[str, str]) -> list[str]:
+    """The options of LLaVA's prompt: those before the first that is missing."""
+    return list(takewhile(lambda option: not is_none(option), (row[letter] for letter in _OPTIONS)))
 
 
 def decode_image(text: str, name: str) -> EmbeddedImage:

@@ -28,7 +28,9 @@ class MmVet(JudgedTask):
     published_size = 218
     paper_column = "MMVet"
     judge_max_tokens = 3
+    judge_temperatures = mmvet.TEMPERATURES
     retry_suffix = mmvet.RETRY_SUFFIX
+    unread_grade = 0.0
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the questions."""

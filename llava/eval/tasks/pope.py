@@ -1,8 +1,9 @@
 """POPE on COCO: random, popular and adversarial questions about 500 images; the mean F1 of the three.
 
 Files, from AoiDragon/POPE: `pope/coco/coco_pope_<split>.json` (a line each: {question_id, image, text, label}); images
-of COCO val2014 in `pope/val2014/`. The release that LLaVA used has 2,910 random questions, the present one 3,000: the
-score is over those that the files have, 8,910 or 9,000 in all.
+of COCO val2014 in `pope/val2014/`. LLaVA's figures are over commit e3e3926, which has 2,910 random questions and 8,910
+in all; the main branch has 9,000, 336 of which LLaVA was never asked. The score is over those that the files have, and
+the row says which (`release`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from llava.eval.metrics import pope
 from llava.eval.tasks.base import Grades, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import SHORT_ANSWER, collect, read_jsonl, with_tail
 from llava.results.parts import ScoreParts, Sums
+from llava.results.task_facts import POPE_RELEASES
 
 
 @register_task
@@ -28,9 +30,10 @@ class Pope(Task):
     max_new_tokens = 128
     main_score = "f1"
     needs_image = True
-    sources = ("https://github.com/AoiDragon/POPE/tree/main/output/coco",)
-    published_size = 9_000
-    other_sizes = (8_910,)
+    sources = ("https://github.com/AoiDragon/POPE/tree/e3e39262c85a6a83f26cf5094022a782cb0df58d/output/coco",)
+    published_size = 8_910
+    other_sizes = (9_000,)
+    releases = POPE_RELEASES
     paper_column = "POPE"
 
     def load(self, data_root: Path) -> LoadedTask:
@@ -77,7 +80,7 @@ class Pope(Task):
             wrong = "no" if sample.answer == "yes" else "yes"
             by_split.setdefault(sample.group, []).append((texts.get(sample.sample_id, wrong), sample.answer))
         if not by_split:
-            raise TaskDataError("pope: there is no question to score")
+            raise TaskDataError(f"{self.name}: there is no question to score")
         return pope.pope_scores(by_split)
 
     def parts(self, samples: Sequence[Sample], texts: Mapping[str, str], grades: Grades | None = None) -> ScoreParts:

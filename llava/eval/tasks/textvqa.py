@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llava.eval.metrics.answer_text import evalai_answer
-from llava.eval.metrics.textvqa import textvqa_accuracy
+from llava.eval.metrics.vqa import vqa_accuracy
 from llava.eval.tasks.base import LoadedTask, Sample, Task, register_task
-from llava.eval.tasks.local_files import SHORT_ANSWER, collect, existing, keyed, read_field, read_jsonl, with_tail
+from llava.eval.tasks.local_files import (
+    SHORT_ANSWER,
+    collect,
+    existing,
+    given_answers,
+    keyed,
+    read_field,
+    read_jsonl,
+    with_tail,
+)
 
 _OCR = "Reference OCR token: "
 
@@ -52,7 +61,7 @@ class TextVqa(Task):
                 prompt=with_tail(question, SHORT_ANSWER),
                 images=(folder / "train_images" / f"{row['image_id']}.jpg",),
                 answer="",
-                details={"answers": list(row["answers"])},
+                details={"answers": given_answers(row["answers"])},
             )
 
         return collect(path, rows, build)
@@ -63,7 +72,7 @@ class TextVqa(Task):
 
     def is_correct(self, sample: Sample, text: str) -> float:
         """Soft accuracy."""
-        return textvqa_accuracy(text, sample.details["answers"])
+        return vqa_accuracy(text, sample.details["answers"])
 
 
 @register_task

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llava.eval.metrics.answer_text import evalai_answer
-from llava.eval.metrics.textvqa import textvqa_accuracy
+from llava.eval.metrics.vqa import vqa_accuracy
 from llava.eval.submissions import write_vizwiz_submission
 from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_task
-from llava.eval.tasks.local_files import SHORT_ANSWER, collect, read_json, with_tail
+from llava.eval.tasks.local_files import SHORT_ANSWER, collect, given_answers, read_json, with_tail
 
 INSUFFICIENT = "When the provided information is insufficient, respond with 'Unanswerable'."
 
@@ -38,7 +38,7 @@ class VizWiz(Task):
         path = folder / f"{self.split}.json"
 
         def build(row: dict[str, Any]) -> Sample:
-            answers = [answer["answer"] for answer in row["answers"]] if self.has_answers else []
+            answers = given_answers(answer["answer"] for answer in row["answers"]) if self.has_answers else []
             return Sample(
                 sample_id=row["image"],
                 prompt=with_tail(row["question"].capitalize(), INSUFFICIENT, SHORT_ANSWER),
@@ -56,7 +56,7 @@ class VizWiz(Task):
 
     def is_correct(self, sample: Sample, text: str) -> float:
         """Soft accuracy; 0 where the answers are not public."""
-        return textvqa_accuracy(text, sample.details["answers"]) if sample.details["answers"] else 0.0
+        return vqa_accuracy(text, sample.details["answers"]) if sample.details["answers"] else 0.0
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
         """Accuracy where the answers are public, else nothing."""

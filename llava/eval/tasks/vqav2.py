@@ -1,4 +1,4 @@
-"""VQAv2: val is scored here with the official soft accuracy; test-dev is written for EvalAI.
+"""VQAv2: val is scored here with soft accuracy of normalised answers; test-dev is written for EvalAI.
 
 Files of val, from visualqa.org, in `vqav2/`: `v2_OpenEnded_mscoco_val2014_questions.json` ({questions: [{question_id,
 image_id, question}]}), `v2_mscoco_val2014_annotations.json` ({annotations: [{question_id, answers: [{answer}],
@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.metrics.vqa import normalise, vqa_accuracy
+from llava.eval.metrics.answer_text import evalai_answer
+from llava.eval.metrics.averages import mean
+from llava.eval.metrics.vqa import raw_vqa_accuracy, vqa_accuracy
 from llava.eval.submissions import write_vqa_submission
 from llava.eval.tasks.base import LoadedTask, Sample, Scores, Task, register_task
-from llava.eval.tasks.local_files import SHORT_ANSWER, collect, keyed, read_field, with_tail
+from llava.eval.tasks.local_files import SHORT_ANSWER, collect, given_answers, keyed, read_field, with_tail
 
 
 class _Vqav2(Task):
@@ -29,8 +31,8 @@ class _Vqav2(Task):
     sources = ("https://visualqa.org/download.html",)
 
     def parse(self, text: str) -> str:
-        """The answer as it is compared."""
-        return normalise(text)
+        """The answer as it is submitted and compared."""
+        return evalai_answer(text)
 
     def is_correct(self, sample: Sample, text: str) -> float:
         """Soft accuracy; 0 where the answers are not public."""
@@ -39,12 +41,13 @@ class _Vqav2(Task):
 
 @register_task
 class Vqav2Val(_Vqav2):
-    """Soft accuracy on val, whose answers are public."""
+    """Soft accuracy on val, whose answers are public; that of the raw text beside it."""
 
     name = "vqav2_val"
-    description = "VQAv2 val; official soft accuracy (the paper's figure is test-dev)"
+    description = "VQAv2 val; soft accuracy of normalised answers (the paper's figure is test-dev)"
     published_size = 214_354
     paper_column = "VQAv2"
+    rules = "EvalAI's processor first"  # version 0.1.0 scored by what is `raw_accuracy` now
     paper_note = "the paper's figure is test-dev, scored by the server; compare retention only"
 
     def load(self, data_root: Path) -> LoadedTask:
@@ -58,16 +61,22 @@ class Vqav2Val(_Vqav2):
             annotation = annotations.get(row["question_id"])
             if annotation is None:
                 raise ValueError(f"question {row['question_id']} has no annotation")
+            answers = given_answers(answer["answer"] for answer in annotation["answers"])
             return Sample(
                 sample_id=str(row["question_id"]),
                 prompt=with_tail(row["question"], SHORT_ANSWER),
                 images=(folder / "val2014" / f"COCO_val2014_{row['image_id']:012d}.jpg",),
                 answer=annotation["multiple_choice_answer"],
                 group=annotation["answer_type"],
-                details={"answers": [answer["answer"] for answer in annotation["answers"]]},
+                details={"answers": answers},
             )
 
         return collect(path, read_field(path, "questions"), build)
+
+    def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
+        """Accuracy, overall and by group, and `raw_accuracy`, by the official script without normalising first."""
+        raw = (raw_vqa_accuracy(texts.get(s.sample_id, ""), s.details["answers"]) for s in samples)
+        return super().score(samples, texts) | {"raw_accuracy": mean(raw)}
 
 
 @register_task

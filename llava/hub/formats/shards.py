@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 
 from llava.hub.json_file import write_json
-from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
+from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTensor, is_finite
 
 INDEX = "model.safetensors.index.json"
 # Eight-bit floats are read, never released.
@@ -92,7 +92,7 @@ def write_safetensors(file: Path, tensors: Shard, advance: Callable[[int], Any] 
         Its SHA-256.
 
     Raises:
-        ValueError: A tensor has a dtype that the format does not have.
+        ValueError: A tensor has a dtype that the format does not have, or numbers that are not finite.
     """
     # Wide dtypes first: then every tensor begins at a multiple of its own width.
     ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
@@ -112,7 +112,7 @@ def write_safetensors(file: Path, tensors: Shard, advance: Callable[[int], Any] 
             stream.write(block)
         for name, tensor in ordered:
             written = 0
-            for block in _blocks(tensor):
+            for block in _blocks(f"{file.name}: {name}", tensor):
                 digest.update(block)
                 stream.write(block)
                 advance(len(block))
@@ -124,8 +124,10 @@ def write_safetensors(file: Path, tensors: Shard, advance: Callable[[int], Any] 
     return digest.hexdigest()
 
 
-def _blocks(tensor: StoredTensor) -> Any:
+def _blocks(where: str, tensor: StoredTensor) -> Any:
     for piece in tensor.pieces():
+        if not is_finite(piece):
+            raise ValueError(f"{where} holds numbers that are not finite (NaN or infinity): its source is damaged")
         if piece.dtype != tensor.dtype:
             raise ValueError(f"a piece is {piece.dtype}, {tensor.dtype} was announced")
         data: Any = memoryview(piece.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]

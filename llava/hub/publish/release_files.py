@@ -11,8 +11,13 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from llava.model.checkpoints.stored_tensor import is_finite
 
 _LEFT_OUT = {".git", ".cache"}  # git's own, and what huggingface_hub notes beside downloads
 _PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".pdparams"}
@@ -103,7 +108,14 @@ def forbidden_content(file: ReleaseFile) -> str | None:
     if kind := kind or ("a tar archive" if _is_tar(file.path) else None):
         return f"{kind}: what is in it is not checked; unpack it"
     optimizer = next((name for name in _tensor_names(file.path) if _OPTIMIZER_TENSORS.search(name)), None)
-    return f"state of an optimizer: it holds {optimizer}" if optimizer else None
+    if optimizer:
+        return f"state of an optimizer: it holds {optimizer}"
+    broken = _not_finite(file.path)
+    return (
+        f"{broken} holds numbers that are not finite (NaN or infinity): such a model answers nothing"
+        if broken
+        else None
+    )
 
 
 def safetensors_header(path: Path) -> str:
@@ -145,6 +157,15 @@ def _tensor_names(path: Path) -> Iterator[str]:
     except ValueError:
         return
     yield from header
+
+
+def _not_finite(path: Path) -> str | None:
+    """The first tensor of a safetensors file that is not finite; None of another file, or a damaged one."""
+    if not safetensors_header(path):
+        return None
+    with suppress(SafetensorError), safe_open(path, framework="pt") as reader:
+        return next((name for name in reader.keys() if not is_finite(reader.get_tensor(name))), None)  # noqa: SIM118
+    return None
 
 
 def _pickle(file: ReleaseFile, head: bytes) -> str | None:

@@ -27,6 +27,13 @@ SAFETENSORS_DTYPES = {
 """The format's names of dtypes."""
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds no NaN and no infinity; one of whole numbers never does."""
+    if not tensor.is_floating_point():
+        return True
+    return bool(torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor).all())
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """What is known of a tensor before it is read.
