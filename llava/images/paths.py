@@ -27,20 +27,20 @@ def path_inside(root: str | Path, name: str) -> Path:
         raise ValueError(f"{name!r} is no file name")
     if "\0" in name or not _is_text(name):
         raise ValueError(f"{name!r} is no file name: no file system takes its characters")
-    if not os.path.isabs(name):
+    if not Path(name).is_absolute():
         inside = os.path.normpath(name)
         if not _stays(inside):
             raise ValueError(f"{name!r} leaves {root}: a name must not go up with '..'")
         return Path(root, inside)
-    for base in (os.path.abspath(root), os.path.realpath(root)):
-        if Path(name).drive == Path(base).drive and _stays(inside := os.path.relpath(name, base)):
+    for base in (Path(root).absolute(), Path(root).resolve()):
+        if Path(name).drive == base.drive and _stays(inside := os.path.relpath(name, base)):
             return Path(root, inside)
     raise ValueError(f"{name!r} lies outside {root}")
 
 
 def _stays(relative: str) -> bool:
     """Whether a short relative path stays in its folder, and is not the folder itself."""
-    return relative != os.curdir and relative.split(os.sep)[0] != os.pardir
+    return relative != os.curdir and Path(relative).parts[0] != os.pardir
 
 
 def _is_text(name: str) -> bool:
