@@ -83,8 +83,8 @@ def _check_device(given: TrainingArguments) -> None:
     half = "fp16" if given.fp16 else "bf16" if given.bf16 else None
     if half is not None and not given.use_cpu and not torch.accelerator.is_available():
         raise ValueError(
-            f"--{half} True: torch finds no GPU on this machine; to train on the CPU give --use_cpu True --{half} False "
-            f"(to the scripts: CPU=True {half.upper()}=False)"
+            f"--{half} True: torch finds no GPU on this machine; to train on the CPU give --use_cpu True "
+            f"--{half} False (to the scripts: CPU=True {half.upper()}=False)"
         )
 
 

@@ -29,7 +29,7 @@ class ModelArguments:
     )
     version: str | None = _flag(
         None,
-        "Prompt template: a name of llava.conversation, `plain` for alignment; by default the one in which the model is "
+        "Prompt template: a name of llava.conversation, `plain` for alignment; by default that in which the model is "
         "asked.",
     )
     vision_tower: str | None = _flag(

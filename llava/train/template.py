@@ -29,9 +29,8 @@ def with_template(arguments: Arguments) -> Arguments:
     except ValueError as error:
         if model.version:
             raise
-        raise ValueError(
-            f"{model.model_name_or_path} is asked with {version}, which is not trained: {error}"
-        ) from error
+        name = model.model_name_or_path
+        raise ValueError(f"{name} is asked with {version}, which is not trained: {error}") from error
     found = replace(arguments, model=replace(model, version=version))
     found.training.record = found.record()
     return found

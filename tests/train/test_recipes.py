@@ -151,10 +151,8 @@ def test_there_is_a_recipe_for_each_setting_of_the_paper():
 def test_each_recipe_is_what_its_name_says(file):
     arguments = parse(file)
     model, data, training = arguments.model, arguments.data, arguments.training
-    words = re.fullmatch(
-        r"llava-(v1\.[56])-(.+?)-(align|finetune|lora|qlora|projector|visionzip)(?:-visionzip|-task)?(?:-(\d+))?",
-        file.stem,
-    )
+    stages = "align|finetune|lora|qlora|projector|visionzip"
+    words = re.fullmatch(rf"llava-(v1\.[56])-(.+?)-({stages})(?:-visionzip|-task)?(?:-(\d+))?", file.stem)
     assert words is not None
     generation, size, stage, tokens = words.groups()
     assert training.output_dir == f"checkpoints/{file.stem}"
