@@ -201,7 +201,7 @@ def _train_in_plain_words(choose_attention: Callable[[TrainingArguments], str] |
 def read_training_data(arguments: Arguments) -> tuple[Sequence[Record], dict[str, Any] | None]:
     """The data that the flags name, or the part of it with its manifest."""
     data, training = arguments.data, arguments.training
-    records = open_records(data.data_path, _template(arguments), data.data_cache)
+    records = open_records(data.data_path, _template(arguments), data.data_cache, data.image_folder)
     if data.data_fraction == 1:
         logger.info("training on %d of %d samples", len(records), len(records))
         return records, None
@@ -222,7 +222,7 @@ def read_held_out(arguments: Arguments) -> Sequence[Record] | None:
     data = arguments.data
     if data.eval_data_path is None:
         return None
-    return open_records(data.eval_data_path, _template(arguments), data.data_cache)
+    return open_records(data.eval_data_path, _template(arguments), data.data_cache, data.image_folder)
 
 
 def make_inference(arguments: Arguments, tokenizer: Any, model: Any, image_processor: Any) -> Inference | None:
