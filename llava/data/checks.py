@@ -56,7 +56,7 @@ class Checks(Dataset[Checked]):
 
     def __getitem__(self, index: int) -> Checked:
         record = self.entries[index]
-        problem = problem_of(record, self.template)
+        problem = problem_of(record, self.template, self.dataset.image_folder or "")
         if problem is not None:
             return Checked(index, problem)
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llava.data.templates import PromptTemplate, Turn, move_images_to_front
+from llava.images.paths import path_inside
 
 Record = dict[str, Any]
 TEXT_ONLY = "text"
@@ -57,35 +58,39 @@ class BadLine(NamedTuple):
     message: str
 
 
-def read_records(path: str | Path, template: PromptTemplate) -> list[Record]:
+def read_records(path: str | Path, template: PromptTemplate, image_folder: str | Path = "") -> list[Record]:
     """Reads a JSON list or a JSONL file of `{id, image?, conversations: [{from, value}, ...]}` and checks each entry.
 
     Args:
         path: JSONL if it ends so, with an object a line.
         template: What the conversations must fit.
+        image_folder: Where the paths of the images begin.
 
     Raises:
         ValueError: The file or one of its entries is not of this form; names it.
     """
     entries = read_entries(path)
     records = [record for _, record in entries]
-    check_records(records, lambda index: f"{path}, {entries[index][0]}", template)
+    check_records(records, lambda index: f"{path}, {entries[index][0]}", template, image_folder)
     return records
 
 
-def check_records(records: Iterable[Any], place: Callable[[int], str], template: PromptTemplate) -> None:
+def check_records(
+    records: Iterable[Any], place: Callable[[int], str], template: PromptTemplate, image_folder: str | Path = ""
+) -> None:
     """Refuses data of which an entry cannot be trained on.
 
     Args:
         records: The entries.
         place: Where an entry stands, by its index.
         template: What the conversations must fit.
+        image_folder: Where the paths of the images begin.
 
     Raises:
         ValueError: Names the first such entry and what is wrong.
     """
     for index, record in enumerate(records):
-        problem = problem_of(record, template)
+        problem = problem_of(record, template, image_folder)
         if problem:
             name = record.get("id") if isinstance(record, dict) else None
             raise ValueError(f"{place(index)} (id {name!r}): {problem.message}")
@@ -144,12 +149,13 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
     partial.replace(path)
 
 
-def problem_of(record: Any, template: PromptTemplate | None) -> Problem | None:
+def problem_of(record: Any, template: PromptTemplate | None, image_folder: str | Path = "") -> Problem | None:
     """What keeps an entry from being trained on, None if nothing does; opens and tokenises nothing.
 
     Args:
         record: An entry of the JSON.
         template: What the conversation must fit; None checks what any template needs.
+        image_folder: Where the paths of the images begin.
     """
     if isinstance(record, BadLine):
         return Problem("schema", record.message)
@@ -163,8 +169,10 @@ def problem_of(record: Any, template: PromptTemplate | None) -> Problem | None:
     for name in images_of(record):
         if isinstance(name, StoredImage):
             continue
-        if not isinstance(name, str) or not name or "\0" in name or not is_text(name) or _leaves_folder(Path(name)):
-            return Problem("image path", f"image {name!r} must be a path inside --image_folder")
+        try:
+            path_inside(image_folder, name)
+        except ValueError as error:
+            return Problem("image path", f"image {error}; it must be a path inside --image_folder (/ takes any)")
     try:
         turns = turns_of(record)
     except ValueError as error:
@@ -191,11 +199,6 @@ def is_text(text: str) -> bool:
 def printable(text: str) -> str:
     """A text that any terminal or file in UTF-8 takes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _leaves_folder(path: Path) -> bool:
-    """Whether a path leaves the folder it is relative to, as far as its letters say."""
-    return path.is_absolute() or ".." in path.parts
 
 
 def images_of(record: Record) -> list[ImageRef]:

@@ -12,22 +12,28 @@ from llava.data.tables.source import is_table, open_table
 from llava.data.templates import PromptTemplate
 
 
-def open_records(data_path: str | Path, template: PromptTemplate, cache: str | Path | None = None) -> Sequence[Record]:
+def open_records(
+    data_path: str | Path,
+    template: PromptTemplate,
+    cache: str | Path | None = None,
+    image_folder: str | Path | None = None,
+) -> Sequence[Record]:
     """Opens the data and checks each entry; opens no image.
 
     Args:
         data_path: A JSON or JSONL file, or what `llava.data.tables.source.open_table` takes.
         template: What the conversations must fit.
         cache: Folder for an Arrow copy of parquet files; None reads them in place.
+        image_folder: Where the paths of the images begin.
 
     Raises:
         ValueError: The data or one of its entries is not of this form, or there is no such table; names it.
         OSError: There is no such JSON file.
     """
     if not is_table(data_path):
-        return read_records(data_path, template)
+        return read_records(data_path, template, image_folder or "")
     table = open_table(data_path, cache)
-    check_records(table, table.place, template)
+    check_records(table, table.place, template, image_folder or "")
     return table
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from llava.command_line import CommandParser, add_shared, compression_option
 from llava.constants import DEFAULT_MAX_PIXELS
+from llava.conversation import default_conv_mode
 from llava.data.source import open_entries
 from llava.data.subset import content_hash
 from llava.data.tables.source import is_table
@@ -25,6 +26,7 @@ from llava.data.validation_report import Findings, summary
 
 if TYPE_CHECKING:
     from llava.data.checks import Checks
+    from llava.data.model_rules import ModelRules
 
 _BAD_DATA, _BAD_COMMAND = 1, 2
 
@@ -39,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a process for every core
     findings = Findings(arguments.model_max_length)
     try:
+        rules = _rules(arguments)
+        if arguments.version is None:
+            arguments.version = "v1" if rules.config is None else default_conv_mode(rules.config)
         template = get_template(arguments.version)
         if arguments.report is not None:
             arguments.report.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ValueError(f"--report {arguments.report} would overwrite the data; choose another name")
             arguments.report.open("a").close()  # fails before the work, not after it
         entries, place = _read(arguments, findings)
-        checks = _make_checks(arguments, entries, template)
+        checks = _make_checks(arguments, rules, entries, template)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _BAD_COMMAND
@@ -74,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         parser,
         "--conv-mode,--version",
         dest="version",
-        default="v1",
-        help="conversation template, as in training (default: %(default)s)",
+        help="conversation template, as in training (default: the model's own; v1 without --model-path)",
     )
     add("--model-max-length", type=_whole(1), default=2048, help="tokens a sample is cut to (default: %(default)s)")
     add("--max-pixels", type=_whole(1), default=DEFAULT_MAX_PIXELS, help="of an image (default: %(default)s)")
@@ -98,31 +102,41 @@ def _whole(least: int) -> Callable[[str], int]:
     return whole
 
 
-def _make_checks(arguments: argparse.Namespace, entries: Sequence[Any], template: PromptTemplate) -> Checks:
-    """The checks that the flags ask for.
+def _rules(arguments: argparse.Namespace) -> ModelRules:
+    """How the model that the flags name reads text and images.
 
     Raises:
-        ValueError: The flags do not fit the data or the checkpoint.
+        ValueError: The flags do not fit the checkpoint.
     """
-    from llava.data.checks import Checks
-    from llava.data.dataset import LlavaDataset
     from llava.data.model_rules import ModelRules, rules_of_model, rules_of_tokenizer
     from llava.model.configuration import CompressionConfig
     from llava.model.multimodal_compressor import compressor_of
 
-    if arguments.image_folder is not None and not arguments.image_folder.is_dir():
-        raise FileNotFoundError(f"--image-folder {arguments.image_folder} is not a folder")
     if hasattr(arguments, "compression"):
         budget = CompressionConfig.parse(arguments.compression)
         if budget is not None:
             compressor_of(budget)  # there is such a method; whether the tower fits it, the checkpoint says
     if arguments.model_path is not None:
         options = compression_option(arguments) | {"image_aspect_ratio": arguments.image_aspect_ratio}
-        rules = rules_of_model(arguments.model_path, **options)
-    elif arguments.tokenizer is not None:
-        rules = rules_of_tokenizer(arguments.tokenizer, arguments.visual_tokens)
-    else:
-        rules = ModelRules(None, lambda sizes: [arguments.visual_tokens] * len(sizes))
+        return rules_of_model(arguments.model_path, **options)
+    if arguments.tokenizer is not None:
+        return rules_of_tokenizer(arguments.tokenizer, arguments.visual_tokens)
+    return ModelRules(None, lambda sizes: [arguments.visual_tokens] * len(sizes))
+
+
+def _make_checks(
+    arguments: argparse.Namespace, rules: ModelRules, entries: Sequence[Any], template: PromptTemplate
+) -> Checks:
+    """The checks that the flags ask for.
+
+    Raises:
+        ValueError: The flags do not fit the data.
+    """
+    from llava.data.checks import Checks
+    from llava.data.dataset import LlavaDataset
+
+    if arguments.image_folder is not None and not arguments.image_folder.is_dir():
+        raise FileNotFoundError(f"--image-folder {arguments.image_folder} is not a folder")
     dataset = LlavaDataset(
         entries if is_table(arguments.data_path) else [entry if isinstance(entry, dict) else {} for entry in entries],
         tokenizer=rules.tokenizer,

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 import transformers
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import is_torch_tf32_available
@@ -19,6 +20,7 @@ from llava.command_line import load_named_plugins
 from llava.kinds import plugin_records
 from llava.train.code_version import code_version
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
+from llava.train.fraction import data_of_fraction, is_same_data
 from llava.train.help import add_plugin_flag, add_recipe_flag
 from llava.train.recipe import find_config, read_recipe
 from llava.train.stages import Stage, stage_of
@@ -34,6 +36,7 @@ class TrainingArguments(TrainingFlags, transformers.TrainingArguments):
 
     def __post_init__(self) -> None:
         _check_adapters(self)
+        _check_device(self)
         if self.mm_vision_tower_lr is not None:
             logger.warning("--mm_vision_tower_lr has no effect: the vision tower is frozen")
         if self.tf32 and not is_torch_tf32_available():
@@ -75,6 +78,16 @@ def _check_adapters(given: TrainingArguments) -> None:
         raise ValueError(f"--lora_dropout {given.lora_dropout} is not in [0, 1)")
 
 
+def _check_device(given: TrainingArguments) -> None:
+    """Says what to do where half precision is asked of a machine without an accelerator."""
+    half = "fp16" if given.fp16 else "bf16" if given.bf16 else None
+    if half is not None and not given.use_cpu and not torch.accelerator.is_available():
+        raise ValueError(
+            f"--{half} True: torch finds no GPU on this machine; to train on the CPU give --use_cpu True "
+            f"--{half} False (to the scripts: CPU=True {half.upper()}=False)"
+        )
+
+
 def accumulation_steps(global_batch_size: int, per_device: int, num_processes: int) -> int:
     """How often gradients are accumulated so that a step sees `global_batch_size` samples.
 
@@ -101,6 +114,7 @@ class Arguments:
     data: DataArguments
     training: TrainingArguments
     recipe: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the user should know of how the flags were read
 
     @property
     def stage(self) -> Stage:
@@ -196,14 +210,32 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     parser.add_argument("--help_all", action="help", help="list these; --help lists the most common ones at once")
     words = translate_flags(sys.argv[1:] if argv is None else argv)
     recipe = _named_in(words).recipe
-    words = [*recipe_flags(recipe), *words]
+    given = words
+    words = [*recipe_flags(recipe), *given]
     load_named_plugins(_named_in(words).plugin)
     model, data, training, _ = parser.parse_args_into_dataclasses(words)
+    notes = [] if _gives(given, "--data_fraction") else _use_all_of_other_data(data, recipe)
     if data.eval_data_path is not None and training.eval_strategy == IntervalStrategy.NO:
         training.eval_strategy, training.do_eval = IntervalStrategy.EPOCH, True
-    arguments = Arguments(model, data, training, tuple(recipe))
+    arguments = Arguments(model, data, training, tuple(recipe), tuple(notes))
     training.record = arguments.record()
     return arguments
+
+
+def _gives(words: Sequence[str], flag: str) -> bool:
+    return any(word.partition("=")[0] == flag for word in words)
+
+
+def _use_all_of_other_data(data: DataArguments, recipe: Sequence[str]) -> list[str]:
+    """Drops the recipe's fraction if it is meant for other data than those that are named; says so."""
+    meant = data_of_fraction([setting for file in recipe for setting in read_recipe(file)])
+    if meant is None or data.data_fraction == 1 or is_same_data(data.data_path, meant):
+        return []
+    fraction, data.data_fraction = data.data_fraction, 1.0
+    return [
+        f"the recipe's data_fraction {fraction:g} is meant for {meant}; of {data.data_path} all samples are used "
+        f"(--data_fraction or FRACTION draws a part)"
+    ]
 
 
 def _named_in(words: Sequence[str]) -> argparse.Namespace:

@@ -27,7 +27,11 @@ class ModelArguments:
     compression: str | None = _flag(
         None, "METHOD:DOMINANT+CONTEXTUAL as in visionzip:54+10, or none; by default as the checkpoint says."
     )
-    version: str = _flag("v1", "Prompt template: a name of llava.conversation, `plain` for alignment.")
+    version: str | None = _flag(
+        None,
+        "Prompt template: a name of llava.conversation, `plain` for alignment; by default that in which the model is "
+        "asked.",
+    )
     vision_tower: str | None = _flag(
         None, "The tower that a language model is joined with; a LLaVA checkpoint has its own."
     )

@@ -35,6 +35,11 @@ class Setting:
     values: tuple[str, ...]
     where: str
 
+    @property
+    def file(self) -> str:
+        """The file alone."""
+        return self.where.rpartition(":")[0]
+
 
 def find_config(named: str | Path, *kinds: str, flag: str) -> Path:
     """A file that is named by its path, or by its name in `llava/configs`.

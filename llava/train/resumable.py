@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import Trainer, TrainerState
 
 from llava.train.checkpoint import CheckpointWriteError, check_space, seal, steps_done, unseal, why_not_whole
-from llava.train.interruption import OutlivesSigterm
+from llava.train.interruption import OutlivesSignals
 from llava.train.run_key import KEY_NAME, write_key
 from llava.train.save import share_weights
+from llava.train.watch import check_weights
 from llava.train.weights import gather_state, load_state, trained_names
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class ResumableTrainer(Trainer):
         """As transformers', with workers that a signal to the whole process group does not end."""
         loader = super().get_train_dataloader()
         inner = getattr(loader, "base_dataloader", loader)  # accelerate wraps it
-        inner.worker_init_fn = OutlivesSigterm(inner.worker_init_fn)
+        inner.worker_init_fn = OutlivesSignals(inner.worker_init_fn)
         return loader
 
     # ---- writing ----
@@ -84,8 +85,9 @@ class ResumableTrainer(Trainer):
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         kept = gather_state(self.model, trained_names(self.model), keep=True) if state_dict is None else state_dict
+        check_weights(kept)
+        folder.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(kept, folder / TRAINED_NAME, metadata={"format": "pt"})
         write_key(folder, self.key)
         share_weights(folder, like=KEY_NAME)

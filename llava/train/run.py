@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +21,22 @@ from llava.data.presence import check_images_exist
 from llava.data.records import Record
 from llava.data.source import open_records, select_records
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
-from llava.data.templates import get_template
+from llava.data.templates import PromptTemplate, get_template
 from llava.inference import Inference
 from llava.model.sdpa_by_sample import attend_by_sample
 from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.cache_features import use_feature_cache
 from llava.train.checkpoint import CheckpointWriteError, checkpoint_to_resume, steps_done
+from llava.train.closing import closing_words
 from llava.train.interruption import Interrupted, StopSignals
 from llava.train.leaving import leaving_group
 from llava.train.run_key import run_key
 from llava.train.save import names_of_result, save_result
 from llava.train.start import start_model
+from llava.train.template import with_template
 from llava.train.trainer import LlavaTrainer
-from llava.train.watch import BadDataError, DivergedError, RunWatch
-from llava.train.weights import gather_state
+from llava.train.watch import BadDataError, DivergedError, RunWatch, check_weights
+from llava.train.weights import gather_state, trained_names
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +80,11 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
     logging.basicConfig(
         level=logging.INFO if training.should_log else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    for note in arguments.notes:
+        logger.info("%s", note)
+    if training.fp16 and training.device.type == "cpu":
+        raise ValueError("--fp16 True: the CPU cannot train in fp16; give --fp16 False (to the scripts: FP16=False)")
+    arguments = with_template(arguments)
     set_seed(training.seed)
     if is_deepspeed_zero3_enabled():
         _join_processes(training)
@@ -116,14 +126,15 @@ def execute(run: Run) -> LlavaTrainer:
     Raises:
         Interrupted: A signal asked the run to stop, and its checkpoint is written.
         BadDataError: More images cannot be used than `--max_bad_fraction` allows, or nothing can be learned from.
-        DivergedError: The loss is not a number.
+        DivergedError: The loss is not a number, or the weights are too large to be used.
         CheckpointWriteError: The disk took no checkpoint.
     """
     trainer, training = run.trainer, run.arguments.training
     trainer.try_checkpoint()
     if training.should_save:
         write_manifest(Path(training.output_dir) / "subset.json", run.subset)
-    if run.checkpoint is not None and _is_finished(run.checkpoint):
+    was_finished = run.checkpoint is not None and _is_finished(run.checkpoint)
+    if run.checkpoint is not None and was_finished:
         trainer.restore(run.checkpoint)
     else:
         if run.arguments.data.feature_cache is not None:
@@ -136,7 +147,12 @@ def execute(run: Run) -> LlavaTrainer:
     stage = trainer.stage
     state = gather_state(trainer.model, names_of_result(trainer.model, stage), keep=training.should_save)
     if training.should_save:
+        check_weights({name: state[name] for name in trained_names(trainer.model)})
         save_result(training.output_dir, trainer.model, state, stage, run.arguments, run.tokenizer, run.image_processor)
+    num_used = len(trainer.train_dataset)
+    num_samples = run.subset["num_samples"] if run.subset else num_used
+    steps = trainer.state.global_step
+    logger.info("%s", closing_words(training.output_dir, num_used, num_samples, steps, was_finished=was_finished))
     return trainer
 
 
@@ -152,27 +168,42 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
         choose_attention: Names the language model's attention, unless `--attn_implementation` does.
     """
     with leaving_group():
-        with plain_errors():
-            arguments = parse_arguments()
-            run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
         try:
-            execute(run)
-        except Interrupted as stop:
-            logger.warning("%s", stop)
-            raise SystemExit(stop.exit_status) from stop
-        except (BadDataError, DivergedError, CheckpointWriteError) as error:
-            raise SystemExit(f"error: {error}") from error
-        except SampleError as error:
-            # A loading process puts its traceback before the message.
-            message = str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]
-            raise SystemExit(f"error: {message}") from error
+            _train_in_plain_words(choose_attention)
+        except KeyboardInterrupt:
+            print("\nstopped at once; the same command goes on from the last whole checkpoint", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(128 + signal.SIGINT)  # nothing is waited for, loading processes above all
+
+
+def _train_in_plain_words(choose_attention: Callable[[TrainingArguments], str] | None) -> None:
+    """Trains as the command line says.
+
+    Raises:
+        SystemExit: With a line that says what is wrong, or with the status of the signal that stopped the run.
+    """
+    with plain_errors():
+        arguments = parse_arguments()
+        run = prepare(arguments, choose_attention(arguments.training) if choose_attention else None)
+    try:
+        execute(run)
+    except Interrupted as stop:
+        logger.warning("%s", stop)
+        raise SystemExit(stop.exit_status) from stop
+    except (BadDataError, DivergedError, CheckpointWriteError) as error:
+        raise SystemExit(f"error: {error}") from error
+    except SampleError as error:
+        # A loading process puts its traceback before the message.
+        message = str(error).strip().rpartition(f"{SampleError.__name__}: ")[2]
+        raise SystemExit(f"error: {message}") from error
 
 
 def read_training_data(arguments: Arguments) -> tuple[Sequence[Record], dict[str, Any] | None]:
     """The data that the flags name, or the part of it with its manifest."""
     data, training = arguments.data, arguments.training
-    records = open_records(data.data_path, get_template(arguments.model.version), data.data_cache)
+    records = open_records(data.data_path, _template(arguments), data.data_cache, data.image_folder)
     if data.data_fraction == 1:
+        logger.info("training on %d of %d samples", len(records), len(records))
         return records, None
     seed = training.seed if training.data_seed is None else training.data_seed
     indices = subset_indices(len(records), data.data_fraction, seed)
@@ -181,12 +212,17 @@ def read_training_data(arguments: Arguments) -> tuple[Sequence[Record], dict[str
     return select_records(records, indices), manifest
 
 
+def _template(arguments: Arguments) -> PromptTemplate:
+    assert arguments.model.version is not None  # `prepare` has filled it in
+    return get_template(arguments.model.version)
+
+
 def read_held_out(arguments: Arguments) -> Sequence[Record] | None:
     """The data that `--eval_data_path` names; None without it."""
     data = arguments.data
     if data.eval_data_path is None:
         return None
-    return open_records(data.eval_data_path, get_template(arguments.model.version), data.data_cache)
+    return open_records(data.eval_data_path, _template(arguments), data.data_cache, data.image_folder)
 
 
 def make_inference(arguments: Arguments, tokenizer: Any, model: Any, image_processor: Any) -> Inference | None:
@@ -209,7 +245,7 @@ def make_dataset(
     return LlavaDataset(
         records,
         tokenizer=tokenizer,
-        template=get_template(arguments.model.version),
+        template=_template(arguments),
         image_processor=image_processor,
         image_config=model.config,
         image_folder=arguments.data.image_folder,

@@ -14,6 +14,7 @@ from llava.model.checkpoints.files import projector_file, resolve_checkpoint, we
 from llava.model.checkpoints.lora import adapter_file
 from llava.train.arguments import Arguments
 from llava.train.start import is_llava_checkpoint
+from llava.train.template import first_name
 
 KEY_NAME = "run_key.json"
 
@@ -74,7 +75,7 @@ def run_key(arguments: Arguments, config: Any, records: Sequence[Any]) -> dict[s
         "--image_grid_pinpoints": getattr(config, "image_grid_pinpoints", None),
         "--pretrain_mm_mlp_adapter": None if adapter is None else _hash_projector(Path(adapter)),
         "--compression": getattr(config, "compression", None),
-        "--version": model.version,
+        "--version": model.version and first_name(model.version),
         "--image_aspect_ratio": getattr(config, "image_aspect_ratio", None),
         "content of --data_path": content_hash(data.data_path, records),
         "--data_fraction": data.data_fraction,

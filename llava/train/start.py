@@ -51,7 +51,8 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
     if model_arguments.compression is not None:
         model.set_compression(model_arguments.compression)
     model.config.tokenizer_model_max_length = arguments.training.model_max_length  # data and model cut alike
-    record_template(model.config, model_arguments.version)
+    if model_arguments.version is not None:
+        record_template(model.config, model_arguments.version)
     model.config.use_cache = False  # a cache would be filled and never read; it is no part of what is saved
     tokenizer.padding_side = "right"
     if stage.has_adapters:

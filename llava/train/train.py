@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from llava.train.help import print_help_if_asked
+from llava.train.quiet import drop_notes
 
 if TYPE_CHECKING:
     from llava.train.arguments import TrainingArguments
@@ -30,6 +31,7 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
         choose_attention: Names the language model's attention, unless `--attn_implementation` does.
     """
     print_help_if_asked(sys.argv[1:])
+    drop_notes()
     from llava.train import run
 
     run.main(choose_attention)

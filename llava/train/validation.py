@@ -81,7 +81,7 @@ def answer_accuracy(
     for record in own:
         question, answer = turns_of(record)[:2]
         images = [
-            image.read() or b"" if isinstance(image, StoredImage) else dataset.name_of(image)
+            image.read() or b"" if isinstance(image, StoredImage) else str(dataset.path_of(image))
             for image in images_of(record)
         ]
         questions.append(Question(question.text, tuple(images)))

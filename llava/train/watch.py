@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ BAD_IMAGES_NAME = "bad_images.txt"
 _MAX_SHOWN = 20
 _MAX_IDLE_STEPS = 10
 _MAX_OVERFLOWS = 20  # of a loss in fp16, whose steps the scaler skips
+_LARGEST_WEIGHT = torch.finfo(torch.float16).max  # models are asked in float16, which holds no more
 
 
 class BadDataError(ValueError):
@@ -24,7 +26,28 @@ class BadDataError(ValueError):
 
 
 class DivergedError(ValueError):
-    """The loss is not a number."""
+    """The loss is not a number, or the weights are too large to be used."""
+
+
+def check_weights(state: Mapping[str, Tensor]) -> None:
+    """Looks at what was trained before it is written; a run may end before its loss shows what has become of it.
+
+    Args:
+        state: Trained tensors by name, on the CPU.
+
+    Raises:
+        DivergedError: One has grown beyond what float16 holds, or holds what is no number.
+    """
+    for name, tensor in state.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        least, most = tensor.aminmax()
+        largest = max(abs(float(least)), abs(float(most)))
+        if not largest <= _LARGEST_WEIGHT:  # also where it is no number
+            raise DivergedError(
+                f"the weights have blown up: {name} reaches {largest:.3g}, and float16 holds {_LARGEST_WEIGHT:.5g} at "
+                "most; lower --learning_rate. Nothing of this is written, and the checkpoints before it stay"
+            )
 
 
 @dataclass

@@ -2,6 +2,7 @@ import json
 import pickle
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,11 +93,12 @@ def test_jsonl_is_read_like_json(tmp_path):
         ({"id": "x", "conversations": [{"from": "gpt", "value": "hi"}]}, "no turn from 'gpt' after one from 'human'"),
         ({"conversations": [{"from": "human", "value": "a"}] * 2}, "turn 1 is from 'human'; human and gpt must take"),
         ({"conversations": [{"from": "robot", "value": "hi"}]}, "'from': 'human' or 'gpt'"),
-        (_record(image="/etc/passwd"), "'/etc/passwd' must be a path inside --image_folder"),
-        (_record(image="a/../../b.png"), "must be a path inside"),
+        (_record(image="/etc/passwd"), "'/etc/passwd' lies outside .*; it must be a path inside --image_folder"),
+        (_record(image="a/../../b.png"), "'a/../../b.png' leaves .*; it must be a path inside"),
         (_record(image="a\0b.png"), "must be a path inside"),
-        (_record(image=""), "image '' must be a path inside"),
-        (_record(image="\ud83d/a.png"), r"image '\\ud83d/a\.png' must be a path inside"),
+        (_record(image=""), "image '' is no file name; it must be a path inside"),
+        (_record(image=["a.png", 3]), "image 3 is no file name; it must be a path inside"),
+        (_record(image="\ud83d/a.png"), r"image '\\ud83d/a\.png' is no file name: .* it must be a path inside"),
         (_record("Hi \ud83d"), "half of a surrogate pair"),
         (_record("Hi", "Ho \udc00"), "half of a surrogate pair"),
         (_record("no tag", image="a.png"), "0 <image> in the conversation for 1 image"),
@@ -176,13 +178,36 @@ def test_a_folder_is_no_image(make, tmp_path):
     assert caught.value.kind == pickle.loads(pickle.dumps(caught.value)).kind == "missing image"
 
 
-def test_a_link_out_of_the_folder_is_refused(make, tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
-    (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(SampleError, match=r"'link\.png' leaves --image_folder"):
-        make([_record(image="link.png")], folder=folder)[0]
+@pytest.mark.parametrize("layout", ["a linked folder", "the Hub's cache"])
+def test_links_are_followed_wherever_they_lead(layout, make, tmp_path):
+    """People link data sets into one folder, and the Hub's cache consists of links."""
+    elsewhere, folder = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    elsewhere.mkdir()
+    folder.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(elsewhere / "a.png")
+    if layout == "a linked folder":
+        (folder / "coco").symlink_to(elsewhere)
+    else:
+        (folder / "coco").mkdir()
+        (folder / "coco" / "a.png").symlink_to(Path("../../../blobs/a.png"))
+    for name in ("coco/a.png", str(folder / "coco" / "a.png")):
+        dataset = make([_record(image=name)], folder=folder)
+        check_images_exist(dataset, is_quiet=True)
+        assert isinstance(dataset[0], TrainingSample)
+
+
+def test_absolute_paths_inside_the_folder_are_taken_and_under_a_root_of_all_any(make, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "images").mkdir()
+    name = str(tmp_path / "a.png")
+    (tmp_path / "d.json").write_text(json.dumps([_record(image=name)]))
+    for folder in (tmp_path, "/"):
+        records = read_records(tmp_path / "d.json", V1, folder)
+        assert isinstance(make(records, folder=folder)[0], TrainingSample)
+    with pytest.raises(ValueError, match=r"a\.png' lies outside .*images; it must be a path inside --image_folder"):
+        read_records(tmp_path / "d.json", V1, tmp_path / "images")
+    with pytest.raises(SampleError, match=r"a\.png' lies outside .*images"):
+        make([_record(image=name)], folder=tmp_path / "images")[0]
 
 
 def test_images_need_a_folder(make):
@@ -263,7 +288,7 @@ def test_skipped_samples_leave_the_batch_and_an_empty_batch_teaches_nothing():
 
 def test_a_path_that_no_disk_takes_is_named(make, tmp_path):
     (tmp_path / "loop.png").symlink_to("loop.png")
-    for name, kind in (("a" * 300 + ".png", "missing image"), ("loop.png", "image path")):
+    for name, kind in (("a" * 300 + ".png", "missing image"), ("loop.png", "missing image")):
         with pytest.raises(SampleError, match=name) as caught:
             make([_record(image=name)], folder=tmp_path)[0]
         assert caught.value.kind == kind

@@ -15,6 +15,7 @@ from PIL import Image
 
 from llava.data.prepare.catalog import DATASETS, llava_665k
 from llava.data.prepare.command import main
+from llava.data.prepare.origin import dataset_of
 from llava.data.validate import main as validate
 from tests.data.http_server import serving
 
@@ -129,6 +130,8 @@ def test_the_reduced_annotations_need_no_more_than_there_is(prepare):
     reduced = json.loads((prepare.root / "llava_v1_5_mix665k.reduced.json").read_text())
     assert reduced == [entry for entry in original if entry.get("image") not in BOOKS[3:]]
     assert len(original) == len(reduced) + 3
+    assert dataset_of(prepare.root / JSON) == "llava-665k"
+    assert dataset_of(prepare.root / "llava_v1_5_mix665k.reduced.json") == "llava-665k"
     rows = {line.split()[0]: line.split()[1:] for line in shown[shown.index("kept") - 10 :].splitlines() if line}
     assert rows["ocr_vqa"] == ["3", "3"] and rows["all"] == ["11", "3"]
     for name, expected in (("llava_v1_5_mix665k.reduced.json", 0), (JSON, 1)):

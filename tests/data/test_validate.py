@@ -46,12 +46,12 @@ CASES = [
     ("no answer", {"id": "d", "conversations": turns("Hi")[:1]}),
     ("image path", {"id": "e", "image": "/etc/passwd", "conversations": turns()}),
     ("image path", {"id": "f", "image": "../secret.png", "conversations": turns()}),
-    ("image path", {"id": "g", "image": "coco/link.png", "conversations": turns()}),
+    ("", {"id": "g", "image": "coco/link.png", "conversations": turns()}),
     ("missing image", {"id": "h", "image": "coco/gone.png", "conversations": turns()}),
     ("undecodable image", {"id": "i", "image": "coco/cut.jpg", "conversations": turns()}),
     ("image too large", {"id": "j", "image": "coco/bomb.png", "conversations": turns()}),
     ("missing image", {"id": "n", "image": f"{'a' * 300}.png", "conversations": turns()}),
-    ("image path", {"id": "o", "image": "coco/loop.png", "conversations": turns()}),
+    ("missing image", {"id": "o", "image": "coco/loop.png", "conversations": turns()}),
     ("image path", {"id": "p", "image": "\ud83d/a.png", "conversations": turns()}),
     ("schema", {"id": "q", "conversations": turns("Hi", "\ud83d")}),
     ("image too large", {"id": "r", "image": "coco/thin.png", "conversations": turns()}),
@@ -81,7 +81,7 @@ def validate(oracle_dir, folder, tmp_path, capsys):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_kind_of_problem_is_reported(validate, workers):
     status, report, shown, _ = validate([entry for _, entry in CASES], "--workers", str(workers))
-    assert status == 1 and report["num_entries"] == len(CASES) and report["num_bad"] == len(CASES) - 3
+    assert status == 1 and report["num_entries"] == len(CASES) and report["num_bad"] == len(CASES) - 4
     expected = {}
     for number, (kind, _) in enumerate(CASES):
         if kind:
@@ -94,14 +94,14 @@ def test_every_kind_of_problem_is_reported(validate, workers):
     assert [entry["id"] for entry in report["warnings"]["truncated"]] == ["m"]
     assert report["tokens"]["p100"] > report["tokens after the cut"]["p100"] == 2048
     assert report["sources"]["text"] == {"entries": 8, "bad": 7} and report["sources"]["/"] == {"entries": 1, "bad": 1}
-    assert "missing image: 2; the first: entry 10 (id 'h')" in shown
-    assert "19 of 22 entries cannot be trained on" in shown
+    assert "missing image: 3; the first: entry 10 (id 'h')" in shown
+    assert "18 of 22 entries cannot be trained on" in shown
 
 
 def test_good_data_pass(validate, oracle_dir, tmp_path):
     status, report, _, _ = validate([entry for kind, entry in CASES if not kind])
-    assert status == 0 and report["problems"] == {} and report["images"]["count"] == 2
-    assert report["images"]["pixels"]["p100"] == 2400 and report["images"]["width"]["min"] == 60
+    assert status == 0 and report["problems"] == {} and report["images"]["count"] == 3
+    assert report["images"]["pixels"]["p100"] == 2400 and report["images"]["width"]["min"] == 8
     assert report["sha256"] == hashlib.sha256((tmp_path / "data.json").read_bytes()).hexdigest()
 
 
@@ -155,7 +155,7 @@ def test_a_tokenizer_alone_will_do(validate, oracle_dir):
 
 def test_form_and_images_need_no_tokenizer(validate):
     status, report, _, _ = validate([entry for _, entry in CASES], model=False)
-    assert status == 1 and report["tokens"] == {} and report["images"]["count"] == 4
+    assert status == 1 and report["tokens"] == {} and report["images"]["count"] == 5
     assert (
         "no targets" not in report["counts"] and report["counts"]["image too large"] == 1
     )  # nothing says that it is padded

@@ -143,6 +143,7 @@ def test_there_is_a_recipe_for_each_setting_of_the_paper():
     wanted |= {f"llava-v1.5-7b-finetune-visionzip-{tokens}" for tokens in BUDGETS["v1.5"]}
     wanted |= {"llava-v1.6-vicuna-7b-finetune-visionzip-640"}
     wanted |= {f"llava-v1.5-{size}-{stage}-task" for size in ("7b", "13b") for stage in ("finetune", "lora")}
+    wanted |= {f"llava-{model}-projector-task" for model in tuned}
     assert {file.stem for file in RECIPES} == wanted
 
 
@@ -150,19 +151,21 @@ def test_there_is_a_recipe_for_each_setting_of_the_paper():
 def test_each_recipe_is_what_its_name_says(file):
     arguments = parse(file)
     model, data, training = arguments.model, arguments.data, arguments.training
-    words = re.fullmatch(
-        r"llava-(v1\.[56])-(.+?)-(align|finetune|lora|qlora|visionzip)(?:-visionzip|-task)?(?:-(\d+))?", file.stem
-    )
+    stages = "align|finetune|lora|qlora|projector|visionzip"
+    words = re.fullmatch(rf"llava-(v1\.[56])-(.+?)-({stages})(?:-visionzip|-task)?(?:-(\d+))?", file.stem)
     assert words is not None
     generation, size, stage, tokens = words.groups()
     assert training.output_dir == f"checkpoints/{file.stem}"
     assert arguments.stage.name == {"visionzip": "projector"}.get(stage, stage)
     assert size.removeprefix("vicuna-").removeprefix("mistral-") in model.model_name_or_path.lower()
-    get_template(model.version)
     is_stage_2 = stage != "align"
     expected = {"v1.5": "pad", "v1.6": "anyres"}[generation] if is_stage_2 else "square"
     assert data.image_aspect_ratio == expected
-    assert model.version == ("mistral_instruct" if "mistral" in size else "v1") if is_stage_2 else "plain"
+    of_language_model = "mistral_instruct" if "mistral" in size else "v1"
+    if model.model_name_or_path.startswith("liuhaotian/"):  # a LLaVA has a template of its own
+        assert model.version is None
+    else:
+        assert model.version == (of_language_model if is_stage_2 else "plain") and get_template(model.version)
 
     # LLaVA's published settings, and for the projector those of its stage 2.
     rates = {"align": (1e-3, None), "lora": (2e-4, 2e-5), "qlora": (2e-4, 2e-5)}

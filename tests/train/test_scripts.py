@@ -21,14 +21,14 @@ LAUNCHED = [  # script, stage, template, shape of images, learning rate
     ("v1_5/finetune.sh", "finetune", "v1", "pad", 2e-5),
     ("v1_5/finetune_lora.sh", "lora", "v1", "pad", 2e-4),
     ("v1_5/finetune_qlora.sh", "qlora", "v1", "pad", 2e-4),
-    ("v1_5/finetune_task.sh", "finetune", "v1", "pad", 2e-5),
-    ("v1_5/finetune_task_lora.sh", "lora", "v1", "pad", 2e-4),
-    ("v1_5/visionzip_tune.sh", "projector", "v1", "pad", 2e-5),
+    ("v1_5/finetune_task.sh", "finetune", None, "pad", 2e-5),  # None: the checkpoint's own
+    ("v1_5/finetune_task_lora.sh", "lora", None, "pad", 2e-4),
+    ("v1_5/visionzip_tune.sh", "projector", None, "pad", 2e-5),
     ("v1_6/pretrain.sh", "align", "plain", "square", 1e-3),
     ("v1_6/finetune.sh", "finetune", "v1", "anyres", 2e-5),
     ("v1_6/finetune_lora.sh", "lora", "v1", "anyres", 2e-4),
     ("v1_6/finetune_qlora.sh", "qlora", "v1", "anyres", 2e-4),
-    ("v1_6/visionzip_tune.sh", "projector", "v1", "anyres", 2e-5),
+    ("v1_6/visionzip_tune.sh", "projector", None, "anyres", 2e-5),
 ]
 
 

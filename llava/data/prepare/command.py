@@ -12,6 +12,7 @@ from llava.data.prepare.catalog import DATASETS, DatasetFiles, llava_665k
 from llava.data.prepare.download import Downloader, DownloadError
 from llava.data.prepare.lock import LockFile
 from llava.data.prepare.missing import is_complete, write_reduced, write_report
+from llava.data.prepare.origin import REDUCED_SUFFIX
 from llava.data.prepare.preparation import Preparation
 from llava.data.records import count_sources, printable, source_table
 from llava.locks import alone_in
@@ -128,7 +129,7 @@ def _prepare(preparation: Preparation, *, drop_missing: bool) -> int:
         for name, reason in [*failed.items(), *missing.items()][:_SHOWN]:
             print(printable(f"  {name}: {reason}"), file=sys.stderr)
     if drop_missing:
-        reduced = annotations.with_suffix(".reduced.json")
+        reduced = annotations.with_suffix(REDUCED_SUFFIX)
         table = write_reduced(reduced, records, missing)
         print(f"{reduced}: entries whose images are all there\n{table}")
         return int(bool(failed))
