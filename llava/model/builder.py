@@ -19,11 +19,11 @@ from llava.model.attention import default_attention
 from llava.model.checkpoints.files import resolve_checkpoint
 from llava.model.checkpoints.parts import (
     ModelParts,
-    check_tensors,
     parts_from_base,
     parts_of_checkpoint,
     set_generation_config,
 )
+from llava.model.checkpoints.strictness import check_tensors
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 from llava.model.llava_arch import Llava
 from llava.model.quantization import bitsandbytes_config

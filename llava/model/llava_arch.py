@@ -12,7 +12,6 @@ from llava.model.checkpoints.strict_checkpoints import StrictCheckpoints
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.llava_convention import LlavaMetaForCausalLM
 from llava.model.vision_seam import VisionSeam
-from llava.model.vocabulary import GrowingVocabulary
 
 __all__ = [
     "Llava",
@@ -46,7 +45,7 @@ class LlavaNextModel(VisionSeam, HFLlavaNextModel):
         return self.multi_modal_projector
 
 
-class LlavaForConditionalGeneration(StrictCheckpoints, GrowingVocabulary, LlavaMetaForCausalLM, HFLlavaForConditionalGeneration):
+class LlavaForConditionalGeneration(StrictCheckpoints, LlavaMetaForCausalLM, HFLlavaForConditionalGeneration):
     """LLaVA-1.5; saved files are transformers' own `llava`, with `compression` in config.json."""
 
     config_class = LlavaConfig
@@ -59,7 +58,7 @@ class LlavaForConditionalGeneration(StrictCheckpoints, GrowingVocabulary, LlavaM
         self.post_init()
 
 
-class LlavaNextForConditionalGeneration(StrictCheckpoints, GrowingVocabulary, LlavaMetaForCausalLM, HFLlavaNextForConditionalGeneration):
+class LlavaNextForConditionalGeneration(StrictCheckpoints, LlavaMetaForCausalLM, HFLlavaNextForConditionalGeneration):
     """LLaVA-NeXT; saved files are transformers' own `llava_next`, with `compression` in config.json."""
 
     config_class = LlavaNextConfig

@@ -13,8 +13,9 @@ from llava.hub.json_file import optional_json
 from llava.kinds.families import family_of
 from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
 from llava.model.checkpoints.names import tower_root
-from llava.model.checkpoints.parts import ModelParts, check_tensors, parts_of_checkpoint
+from llava.model.checkpoints.parts import ModelParts, parts_of_checkpoint
 from llava.model.checkpoints.stored_tensor import StoredTensor
+from llava.model.checkpoints.strictness import check_tensors
 from llava.model.configuration import CompressionConfig, as_compression
 from llava.model.vocabulary import add_image_tokens
 from llava.prompts.tokenization import load_tokenizer
