@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from transformers.configuration_utils import PretrainedConfig
 
 # Entries of config.json by which transformers fetches and runs code, or patches its classes for the whole process.
-_CODE = ("auto_map", "custom_generate", "fusion_config", "kernel_config", "use_kernels", "attn_implementation")
-_CODE += ("_attn_implementation", "_attn_implementation_internal", "experts_implementation", "_experts_implementation")
+_CODE = {
+    *("auto_map", "custom_generate", "fusion_config", "kernel_config", "use_kernels", "attn_implementation"),
+    *("_attn_implementation", "_attn_implementation_internal", "experts_implementation", "_experts_implementation"),
+}
 
 _LONGEST = 240
 
