@@ -23,7 +23,7 @@ from llava.model.checkpoints.parts import (
     parts_of_checkpoint,
     set_generation_config,
 )
-from llava.model.checkpoints.strictness import check_tensors
+from llava.model.checkpoints.strictness import check_compression, check_tensors
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 from llava.model.llava_arch import Llava
 from llava.model.quantization import bitsandbytes_config
@@ -104,6 +104,7 @@ def load_pretrained_model(
     parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base, dtype)
     _overwrite(parts.config, overwrite_config or {})
     store_compression(parts.config, compression)
+    check_compression(parts)
     tokenizer, image_processor = _small_parts(parts)  # before the weights, which take minutes
     by_map = target.type != "cpu" and (device is None or str(device) == "cuda")  # LLaVA's default names no card
     model = instantiate(
