@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.images.processing import aspect_ratio_of
-from llava.kinds.families import FAMILIES
-from llava.model.checkpoints.config_adapter import (
-    adapt_config,
-    is_llava_format,
-    is_transformers_format,
-    vision_config_from,
-)
+from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format, read_config
 from llava.model.checkpoints.files import CheckpointError, read_json
 from llava.model.configuration import as_compression
 from llava.model.image_rules import ImageRules
@@ -66,18 +60,12 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
     """
     folder = _small_files(path)
     raw = read_json(folder / "config.json")
-    config: Any
-    if is_transformers_format(raw):
-        config = FAMILIES.get(raw["model_type"]).config().from_pretrained(folder)
-    elif is_llava_format(raw):
-        tower = str(raw.get("mm_vision_tower") or raw.get("vision_tower"))
-        beside = folder / tower
-        config = adapt_config(raw, vision_config_from(beside if beside.is_dir() else _small_files(tower)), folder)
-    else:
+    if not (is_transformers_format(raw) or is_llava_format(raw)):
         raise CheckpointError(
             f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA; for a language model give "
             "--tokenizer and --visual-tokens"
         )
+    config: Any = read_config(folder)[0]
     if options.get("image_aspect_ratio") is not None:
         config.image_aspect_ratio = options["image_aspect_ratio"]
     check_aspect_ratio(config)

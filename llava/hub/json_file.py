@@ -1,4 +1,4 @@
-"""How JSON files of a release are read and written."""
+"""How JSON files of a release are written."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llava.model.checkpoints.files import read_json
-
-
-def optional_json(folder: Path, name: str) -> dict[str, Any]:
-    """The entries of a folder's file; none if it is not there.
-
-    Raises:
-        CheckpointError: It is there and damaged.
-    """
-    return read_json(folder / name) if (folder / name).is_file() else {}
+from llava.small_files import optional_json
 
 
 def write_json(file: Path, entries: Mapping[str, Any], *, sort_keys: bool = True) -> None:
     """Writes entries with two spaces of indent, in UTF-8, with a line break at the end."""
     text = json.dumps(entries, indent=2, sort_keys=sort_keys, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
+
+
+__all__ = ["optional_json", "write_json"]

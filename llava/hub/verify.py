@@ -184,12 +184,10 @@ class _Subject:
         made: list[Any] = []
 
         def load() -> tuple[bool, str]:
-            from transformers import AutoModelForImageTextToText, AutoProcessor
+            from llava.plain_loading import auto_image_text_model, auto_processor
 
-            processor = AutoProcessor.from_pretrained(self.folder)
-            model, loading = AutoModelForImageTextToText.from_pretrained(
-                self.folder, dtype=self.dtype, output_loading_info=True
-            )
+            processor = auto_processor(self.folder)
+            model, loading = auto_image_text_model(self.folder, dtype=self.dtype, output_loading_info=True)
             kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
             wrong = [f"{len(loading[kind])} {kind}" for kind in kinds if loading.get(kind)]
             made.extend((processor, model.eval().to(self.device)))

@@ -11,6 +11,7 @@ import io
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image, UnidentifiedImageError
@@ -19,6 +20,8 @@ from llava.constants import DEFAULT_MAX_PIXELS
 from llava.images.tile_pixels import tile_pixels
 from llava.kinds.families import find_family
 from llava.kinds.towers import TOWERS
+from llava.plain_loading import reason
+from llava.small_files import CheckpointError, optional_json
 
 if TYPE_CHECKING:
     import torch
@@ -356,6 +359,8 @@ def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
     import transformers
     from transformers.image_processing_base import ImageProcessingMixin
 
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        optional_json(Path(path), file)  # which checks it
     fields, _ = ImageProcessingMixin.get_image_processor_dict(path)
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
     plain = kind.removesuffix("Fast").removesuffix("Pil")
@@ -363,7 +368,10 @@ def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
     name = _WHOLE_MODELS.get(plain) if tower is None else tower.image_processors[plain]
     if name is None:
         types = sorted({*_WHOLE_MODELS, *(entry for each in TOWERS for entry in each.image_processors)})
-        raise ValueError(f"{path}: image_processor_type={kind!r} is not supported; known are {', '.join(types)}.")
+        raise CheckpointError(f"{path}: image_processor_type={kind!r} is not supported; known are {', '.join(types)}.")
     processor_class = getattr(transformers, name)
     known = set(processor_class.valid_kwargs.__annotations__) if "Next" in kind else set(fields)
-    return processor_class.from_dict({key: value for key, value in fields.items() if key in known})
+    try:
+        return processor_class.from_dict({key: value for key, value in fields.items() if key in known})
+    except Exception as error:
+        raise CheckpointError(f"{path}: preprocessor_config.json: {reason(error)}") from error

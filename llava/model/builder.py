@@ -12,26 +12,22 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
-    DEFAULT_IMAGE_PATCH_TOKEN,
-    DEFAULT_IMAGE_TOKEN,
-)
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.images.processing import load_image_processor
 from llava.kinds.families import family_of
 from llava.model.attention import default_attention
 from llava.model.checkpoints.files import resolve_checkpoint
 from llava.model.checkpoints.parts import (
     ModelParts,
-    check_tensors,
     parts_from_base,
     parts_of_checkpoint,
     set_generation_config,
 )
+from llava.model.checkpoints.strictness import check_compression, check_tensors
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 from llava.model.llava_arch import Llava
 from llava.model.quantization import bitsandbytes_config
+from llava.model.vocabulary import add_image_tokens, fit_vocabulary
 from llava.prompts.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -108,6 +104,8 @@ def load_pretrained_model(
     parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base, dtype)
     _overwrite(parts.config, overwrite_config or {})
     store_compression(parts.config, compression)
+    check_compression(parts)
+    tokenizer, image_processor = _small_parts(parts)  # before the weights, which take minutes
     by_map = target.type != "cpu" and (device is None or str(device) == "cuda")  # LLaVA's default names no card
     model = instantiate(
         parts,
@@ -117,10 +115,7 @@ def load_pretrained_model(
         or default_attention(target, parts.config.dtype if dtype == "auto" else dtype),
         quantization=quantization_config or _quantization(load_8bit, load_4bit, dtype),
     )
-    tokenizer = load_tokenizer(parts.tokenizer_folder)
-    if parts.is_llava_format:
-        _add_image_tokens(tokenizer, model)
-    image_processor = load_image_processor(parts.processor_folder)
+    fit_vocabulary(model, tokenizer)
     model.image_processor = image_processor
     if compile:
         model.compile_vision()
@@ -187,7 +182,7 @@ def build_from_parts(
     }
     parts = parts_from_base(resolve_checkpoint(llm_path), entries, pretrain_mm_mlp_adapter)
     store_compression(parts.config, compression)
-    tokenizer = load_tokenizer(parts.tokenizer_folder)
+    tokenizer, image_processor = _small_parts(parts)
     own_image_token = tokenizer.get_vocab().get(DEFAULT_IMAGE_TOKEN)
     if own_image_token is not None and own_image_token < parts.config.vocab_size:
         parts.config.image_token_id = own_image_token  # then plain transformers can run what is saved
@@ -198,7 +193,7 @@ def build_from_parts(
         attn_implementation=attn_implementation,
         quantization=quantization_config,
     )
-    image_processor = load_image_processor(parts.processor_folder)
+    fit_vocabulary(model, tokenizer)
     model.image_processor = image_processor
     return tokenizer, model.train(), image_processor
 
@@ -233,6 +228,14 @@ def instantiate(
     model: Llava = model_class.from_state(parts.config, parts.state, **options)
     set_generation_config(model, parts)
     return model
+
+
+def _small_parts(parts: ModelParts) -> tuple[PreTrainedTokenizerBase, Any]:
+    """Tokenizer, with the tokens that a LLaVA config asks for, and image processor."""
+    tokenizer = load_tokenizer(parts.tokenizer_folder)
+    if parts.is_llava_format:
+        add_image_tokens(tokenizer, parts.config)
+    return tokenizer, load_image_processor(parts.processor_folder)
 
 
 # ----- Device, dtype, settings -------------------------------------------------
@@ -276,20 +279,6 @@ def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str) ->
     if load_8bit and load_4bit:
         raise ValueError("load_8bit and load_4bit exclude each other; choose one")
     return bitsandbytes_config(8 if load_8bit else 4, dtype if isinstance(dtype, torch.dtype) else torch.float16)
-
-
-def _add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Llava) -> None:
-    """Gives checkpoints of LLaVA-1.0's kind the extra tokens that their config asks for."""
-    wanted = []
-    if getattr(model.config, "mm_use_im_patch_token", False):
-        wanted.append(DEFAULT_IMAGE_PATCH_TOKEN)
-    if getattr(model.config, "mm_use_im_start_end", False):
-        wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
-    if wanted:
-        tokenizer.add_tokens(wanted, special_tokens=True)
-    if len(tokenizer) > model.config.vocab_size:
-        model.resize_token_embeddings(len(tokenizer))
-        model.config.image_token_id = model.config.vocab_size
 
 
 def _context_length(config: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias
@@ -30,6 +30,28 @@ _WORDS = {"true": True, "false": False}
 _EXAMPLES = "'visionzip:54+10', 'random:64,seed=1' or 'visionzip:108+20|METHOD:64'; 'none' switches compression off"
 
 
+class FrozenOptions(Mapping[str, OptionValue]):
+    """Options of a method: a mapping that cannot be changed, so that a budget can be a key."""
+
+    def __init__(self, items: Mapping[str, OptionValue]) -> None:
+        self._items = tuple(items.items())
+
+    def __getitem__(self, name: str) -> OptionValue:
+        return dict(self._items)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._items))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(self._items)
+
+    def __repr__(self) -> str:
+        return repr(dict(self._items))
+
+
 @dataclass(frozen=True)
 class CompressionConfig:
     """The budget of one tile, and the method that spends it.
@@ -46,7 +68,7 @@ class CompressionConfig:
         merge: `"reference"` adds the mean of the merged tokens to the target, as the released VisionZip code does;
             `"mean"` averages target and merged tokens, as the paper's text says.
         seed: For methods that draw at random.
-        options: The method's own options by name: numbers, booleans, words, or tuples of these.
+        options: The method's own options by name: numbers, booleans, words, or tuples of these; read only.
         then: The stage that follows, inside the language model.
         plugin: The plug-in that the method comes from, empty for one of this package.
     """
@@ -77,14 +99,12 @@ class CompressionConfig:
             raise ValueError(f"compression.method must be the name of a compressor, got {self.method!r}")
         if self.then is not None and (not isinstance(self.then, CompressionConfig) or self.then.then is not None):
             raise ValueError(f"compression.then must be a budget without a further stage, got {self.then!r}")
-        object.__setattr__(self, "options", _checked_options(self.options))
-
+        object.__setattr__(self, "options", FrozenOptions(_checked_options(self.options)))
         if not isinstance(self.plugin, str):
             raise TypeError(f"compression.plugin must be the name of a plug-in, got {self.plugin!r}")
 
     def __hash__(self) -> int:
-        options = tuple(self.options.items())
-        return hash((self.method, self.dominant, self.contextual, self.merge, self.seed, options, self.then))
+        return hash((self.method, self.dominant, self.contextual, self.merge, self.seed, self.options, self.then))
 
     @property
     def num_tokens(self) -> int:

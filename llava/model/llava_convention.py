@@ -28,6 +28,7 @@ from llava.model.placeholders import (
 )
 from llava.model.target_loss import loss_at_targets
 from llava.model.vision_tokens import VisionTokens
+from llava.model.vocabulary import GrowingVocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class _NotGiven:
 _NOT_GIVEN = _NotGiven()
 
 
-class LlavaMetaForCausalLM:
+class LlavaMetaForCausalLM(GrowingVocabulary):
     """LLaVA's calling convention: `-200` in the ids, `images=`, and new ids only from `generate`.
 
     Attributes:

@@ -7,7 +7,6 @@ token for every visual token that the language model will see. What they save pl
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +34,7 @@ from llava.prompts.chat_template import chat_template as chat_template_of
 from llava.prompts.ids import PromptIds
 from llava.prompts.images import images_of_samples
 from llava.prompts.tokenization import load_tokenizer
+from llava.small_files import read_text
 
 _PROCESSOR_FILE = "processor_config.json"
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", _PROCESSOR_FILE)
@@ -317,8 +317,8 @@ def _saved_template(folder: Path) -> str | None:
     """The chat template that lies in a folder, as transformers of any age writes it."""
     for name in _TEMPLATE_FILES:
         if (folder / name).is_file():
-            text = (folder / name).read_text(encoding="utf-8")
-            template = text if name.endswith(".jinja") else json.loads(text).get("chat_template")
+            is_text = name.endswith(".jinja")
+            template = read_text(folder / name) if is_text else read_json(folder / name).get("chat_template")
             if template:
                 return str(template)
     return None

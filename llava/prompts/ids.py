@@ -46,6 +46,13 @@ class PromptIds:
                 f"image_token_id {self.image_token_id} of the model is not {self.image_token!r} in the tokenizer, "
                 f"where it has the id {known}; take the model's own tokenizer"
             )
+        other = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        if other not in (None, "", self.tokenizer.unk_token, self.image_token):
+            raise ValueError(
+                f"image_token_id {self.image_token_id} of the model is {other!r} in the tokenizer; after adding tokens "
+                "say model.resize_token_embeddings(len(tokenizer)), which moves the image token, and make the "
+                "processor anew"
+            )
 
     def __call__(self, texts: Sequence[str], counts: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:
         """Tokenises prompts.

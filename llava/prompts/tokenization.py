@@ -10,12 +10,13 @@ the same ids in plain transformers, too.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.kinds.languages import language_named
+from llava.plain_loading import auto_tokenizer, reason
+from llava.small_files import CheckpointError, check_content, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,8 +42,6 @@ def load_tokenizer(path: str | os.PathLike[str], *, like_slow: bool | None = Non
         FileNotFoundError: There is no tokenizer at `path`.
         ValueError: `like_slow=True` for a tokenizer that is no SentencePiece Llama tokenizer.
     """
-    from transformers import AutoTokenizer
-
     settings, config = _read_json(path, "tokenizer_config.json"), _read_json(path, "config.json")
     if not settings and not any(_find_file(path, name) for name in (_SENTENCEPIECE_FILE, "tokenizer.json")):
         raise FileNotFoundError(f"{path}: no tokenizer (tokenizer_config.json, {_SENTENCEPIECE_FILE}, tokenizer.json).")
@@ -53,7 +52,7 @@ def load_tokenizer(path: str | os.PathLike[str], *, like_slow: bool | None = Non
         like_slow = "text_config" not in config
     if like_slow and model_file is not None:
         return _load_like_slow(path, model_file, settings)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = auto_tokenizer(path)
     if "legacy" in settings and not hasattr(tokenizer, "legacy"):
         tokenizer.legacy = settings["legacy"]
     return tokenizer
@@ -74,11 +73,15 @@ def _load_like_slow(path: str | os.PathLike[str], model_file: str, settings: dic
     # What a missing entry meant to transformers 4 was legacy and a BOS; to transformers 5 it is the opposite.
     legacy = settings.get("legacy") is not False
     ends = {"add_bos_token": settings.get("add_bos_token", True), "add_eos_token": settings.get("add_eos_token", False)}
+    has_prefix = _adds_dummy_prefix(model_file)
     if legacy:
-        prefix = "always" if _adds_dummy_prefix(model_file) else "never"
+        prefix = "always" if has_prefix else "never"
     else:
         prefix = "first" if settings.get("add_prefix_space") is not False else "never"
-    source = LlamaTokenizer.from_pretrained(path, legacy=legacy, **ends)
+    try:
+        source = LlamaTokenizer.from_pretrained(path, legacy=legacy, **ends)
+    except Exception as error:
+        raise CheckpointError(f"{path}: the tokenizer cannot be read: {reason(error)}") from error
     backend = source.backend_tokenizer
     # The text's own spaces are spelled as pieces first. The prefix can then be set as a real space without asking
     # whether the text already starts with one, which is the question that the stock pipeline gets wrong.
@@ -102,7 +105,12 @@ def _adds_dummy_prefix(model_file: str) -> bool:
     """Whether the SentencePiece model puts a space before a text (Llama's does, Yi's does not)."""
     from sentencepiece import SentencePieceProcessor
 
-    return SentencePieceProcessor(model_file=model_file).normalize("a").startswith(_SPACE)
+    check_content(Path(model_file))
+    try:
+        pieces = SentencePieceProcessor(model_file=model_file)
+    except Exception as error:
+        raise CheckpointError(f"{model_file}: no SentencePiece model; was its download cut off?") from error
+    return bool(pieces.normalize("a").startswith(_SPACE))
 
 
 def sentencepiece_file(path: str | os.PathLike[str]) -> Path | None:
@@ -138,7 +146,4 @@ def _read_json(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
     file = _find_file(path, name)
     if file is None:
         return {}
-    try:
-        return json.loads(Path(file).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: not valid JSON ({error}).") from error
+    return read_json(Path(file))

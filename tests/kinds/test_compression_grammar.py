@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
 import logging
+import pickle
 
 import pytest
 from hypothesis import given
@@ -99,3 +103,18 @@ def test_a_total_for_visionzip_is_explained_once(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "visionzip:64 merges nothing; the paper splits as visionzip:54+10"
     ]
+
+
+def test_options_cannot_be_changed_and_a_budget_can_be_copied_and_sent():
+    entries = {"layer": 2, "layers": [2, 6]}
+    budget = CompressionConfig("fastv", 64, options=entries)
+    entries["layer"] = 3
+    assert budget.options == {"layer": 2, "layers": (2, 6)} and budget.options["layer"] == 2
+    with pytest.raises(TypeError):
+        budget.options["layer"] = 3  # type: ignore[index]
+    assert not hasattr(budget.options, "update") and not hasattr(budget.options, "pop")
+    copies = [copy.deepcopy(budget), pickle.loads(pickle.dumps(budget)), dataclasses.replace(budget)]
+    copies.append(CompressionConfig.from_dict(json.loads(json.dumps(budget.to_dict()))))
+    assert all(each == budget and hash(each) == hash(budget) and str(each) == str(budget) for each in copies)
+    assert budget.to_dict()["options"] == {"layer": 2, "layers": [2, 6]} and type(budget.to_dict()["options"]) is dict
+    assert {budget: 1}[CompressionConfig.parse("fastv:64,layers=2/6,layer=2")] == 1

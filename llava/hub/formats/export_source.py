@@ -9,14 +9,15 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.hub.json_file import optional_json
 from llava.kinds.families import family_of
 from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
 from llava.model.checkpoints.names import tower_root
-from llava.model.checkpoints.parts import ModelParts, check_tensors, parts_of_checkpoint
+from llava.model.checkpoints.parts import ModelParts, parts_of_checkpoint
 from llava.model.checkpoints.stored_tensor import StoredTensor
+from llava.model.checkpoints.strictness import check_tensors
 from llava.model.configuration import CompressionConfig, as_compression
+from llava.model.vocabulary import add_image_tokens
 from llava.prompts.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -65,9 +66,7 @@ class ExportSource:
         tokenizer = load_tokenizer(self.parts.tokenizer_folder)
         if not self.parts.is_llava_format:
             return tokenizer
-        wanted = [DEFAULT_IMAGE_PATCH_TOKEN] if self.config.mm_use_im_patch_token else []
-        wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN] if self.config.mm_use_im_start_end else []
-        tokenizer.add_tokens(wanted, special_tokens=True)
+        wanted = add_image_tokens(tokenizer, self.config)
         without_row = [name for name in wanted if tokenizer.convert_tokens_to_ids(name) >= self.config.vocab_size]
         if without_row:
             raise CheckpointError(

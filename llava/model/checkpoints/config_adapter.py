@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PretrainedConfig
 
 from llava.kinds.families import FAMILIES, family_of_llava
 from llava.kinds.languages import LANGUAGES, language_named
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
-from llava.model.multimodal_encoder import tower_has_cls
+from llava.model.multimodal_encoder import tile_shape
+from llava.plain_loading import config_from, config_of, reason
 
 _SELECT_STRATEGY = {"patch": "default", "cls_patch": "full"}
 _PROJECTOR_TYPE = "mlp2x_gelu"
@@ -50,11 +51,10 @@ def vision_config_from(path_or_repo: str | Path) -> PretrainedConfig:
         CheckpointError: The folder cannot be had, or holds another kind of model.
     """
     folder = resolve_checkpoint(path_or_repo)
-    read_json(folder / "config.json")
-    config = AutoConfig.from_pretrained(folder)
+    config = config_of(folder)
     config = getattr(config, "vision_config", config)
     try:
-        tower_has_cls(config)
+        tile_shape(config)
     except ValueError as error:
         raise CheckpointError(f"{folder}: not a vision tower: {error}") from error
     return config
@@ -75,7 +75,10 @@ def tower_folder(raw: Mapping[str, Any], beside: Path, *, weights: bool) -> Path
     if not named:
         raise CheckpointError(f"{beside}: config.json: mm_vision_tower is missing")
     relative = beside / str(named)
-    return relative if relative.is_dir() else resolve_checkpoint(named, weights=weights)
+    try:
+        return relative if relative.is_dir() else resolve_checkpoint(named, weights=weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{beside}: config.json: mm_vision_tower: {error}") from error
 
 
 def read_config(folder: Path) -> tuple[LlavaConfig | LlavaNextConfig, Path]:
@@ -91,7 +94,7 @@ def read_config(folder: Path) -> tuple[LlavaConfig | LlavaNextConfig, Path]:
     if not is_transformers_format(raw):
         raise not_a_llava(raw, folder)
     family = FAMILIES.get(raw["model_type"])
-    config = family.config().from_pretrained(folder)
+    config = config_from(family.config(), raw, folder)
     if family.aspect_ratio is not None and getattr(config, "image_aspect_ratio", None) is None:
         config.image_aspect_ratio = family.aspect_ratio
     return config, folder
@@ -130,8 +133,8 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         raise CheckpointError(f"{where}: config.json: mm_vision_select_feature {select!r} is none of patch, cls_patch")
 
     text_entries = {name: value for name, value in raw.items() if not _is_whole_model(name) and name not in _DROPPED}
-    text_config = CONFIG_MAPPING[language.model_type](**text_entries)
-    has_cls = tower_has_cls(vision_config)
+    text_config = config_from(CONFIG_MAPPING[language.model_type], text_entries, where)
+    has_cls = tile_shape(vision_config).has_cls
     merge_type = raw.get("mm_patch_merge_type") or "flat"
     aspect_ratio = raw.get("image_aspect_ratio") or "square"
     entries: dict[str, Any] = {
@@ -150,8 +153,8 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
     try:
         family = family_of_llava(raw)
         return family.config()(**entries, **family.config_entries(raw, vision_config))
-    except ValueError as error:
-        raise CheckpointError(f"{where}: config.json: {error}") from error
+    except Exception as error:  # of transformers' own checks, which are of any type
+        raise CheckpointError(f"{where}: config.json: {reason(error)}") from error
 
 
 def _is_whole_model(name: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
+from llava.plain_loading import reason
+from llava.small_files import CheckpointError, check_content, read_json
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -21,10 +23,6 @@ TRAINED_FILE = "trained.safetensors"  # in a checkpoint of a run: what was train
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be loaded as asked; the message names the folder and what is wrong with it."""
 
 
 def resolve_checkpoint(path_or_repo: str | Path, *, weights: bool = True, **hub_options: Any) -> Path:
@@ -58,23 +56,6 @@ def resolve_checkpoint(path_or_repo: str | Path, *, weights: bool = True, **hub_
     return folder
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        CheckpointError: The file is missing or holds something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{file.parent}: there is no {file.name}") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file}: not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file}: holds a {type(content).__name__}, not an object")
-    return content
-
-
 def projector_file(folder: Path) -> Path | None:
     """The file of a folder that holds a projector alone, if there is one."""
     return next((folder / name for name in _PROJECTORS if (folder / name).is_file()), None)
@@ -88,7 +69,9 @@ def weight_files(folder: Path) -> list[Path]:
     """
     for index_name, single in zip(_INDEXES, _WEIGHTS, strict=True):
         if (folder / index_name).is_file():
-            entries = read_json(folder / index_name).get("weight_map", {})
+            entries = read_json(folder / index_name).get("weight_map")
+            if not entries:
+                raise CheckpointError(f"{folder / index_name}: weight_map is missing or empty")
             shards = sorted({folder / name for name in entries.values()})
             missing = [shard.name for shard in shards if not shard.is_file()]
             if missing:
@@ -111,10 +94,17 @@ def open_tensors(files: list[Path], *, mapped: bool = False) -> dict[str, Stored
     """
     tensors: dict[str, StoredTensor] = {}
     for file in files:
+        check_content(file)
         try:
             shard = _open_safetensors(file, mapped) if file.suffix == ".safetensors" else _open_bin(file, mapped)
+        except UnpicklingError as error:
+            raise CheckpointError(
+                f"{file}: cannot be read as tensors: it is damaged, or holds other things, which a pickle runs code for"
+            ) from error
         except Exception as error:
-            raise CheckpointError(f"{file}: cannot be read as tensors: {error}") from error
+            raise CheckpointError(
+                f"{file}: cannot be read as tensors: {reason(error)}; was its download cut off?"
+            ) from error
         repeated = sorted(set(shard) & set(tensors))
         if repeated:
             raise CheckpointError(f"{file}: holds tensors that another shard holds too: {', '.join(repeated[:5])}")
@@ -170,3 +160,15 @@ def _read_bin(file: Path, name: str, place: Tensor) -> tuple[Tensor]:
     tensor = torch.empty(0, dtype=place.dtype)
     tensor.set_(content.untyped_storage(), place.storage_offset(), place.shape, place.stride())
     return (tensor if tensor.nbytes == len(content) else tensor.clone(),)
+
+
+__all__ = [
+    "TRAINED_FILE",
+    "CheckpointError",
+    "open_tensors",
+    "projector_file",
+    "read_json",
+    "read_tensors",
+    "resolve_checkpoint",
+    "weight_files",
+]

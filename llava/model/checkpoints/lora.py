@@ -88,7 +88,7 @@ def read_adapter(folder: Path, tower: str) -> Adapter:
     others: dict[str, Tensor] = {}
     foreign = []
     for name, value in unwrapped(read_tensors([file])).items():
-        if factor := _FACTOR.fullmatch(name):
+        if (factor := _FACTOR.fullmatch(name)) and value.dim() == 2:
             halves.setdefault(factor[1], {})[factor[2]] = value
         elif "lora_" not in name and (bias := _BIAS.fullmatch(name)):
             others[f"{bias[1]}.bias"] = value
@@ -195,17 +195,25 @@ def _check_config(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def _scale(config: Mapping[str, Any], layer: str, a: Tensor, file: Path) -> float:
-    rank = _of_pattern(config.get("rank_pattern"), layer, config.get("r"))
+    rank = _of_pattern(config, "rank_pattern", layer, config.get("r"), file)
     if len(a) != rank:
         raise CheckpointError(f"{file}: {layer}.lora_A is of rank {len(a)}, {ADAPTER_CONFIG} says {rank}")
-    alpha = _of_pattern(config.get("alpha_pattern"), layer, config.get("lora_alpha"))
+    alpha = _of_pattern(config, "alpha_pattern", layer, config.get("lora_alpha"), file)
+    if alpha is None:
+        raise CheckpointError(f"{file.parent}: {ADAPTER_CONFIG}: lora_alpha is missing")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _of_pattern(patterns: Mapping[str, Any] | None, layer: str, otherwise: Any) -> Any:
+def _of_pattern(config: Mapping[str, Any], entry: str, layer: str, otherwise: Any, file: Path) -> Any:
     """The first pattern that is the end of the layer's name, as peft has it."""
-    found = (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", layer))
-    return next(found, otherwise)
+    for pattern, value in (config.get(entry) or {}).items():
+        try:
+            if re.match(rf"(.*\.)?({pattern})$", layer):
+                return value
+        except re.error as error:
+            where = f"{file.parent}: {ADAPTER_CONFIG}: {entry}"
+            raise CheckpointError(f"{where}: {pattern!r} is no pattern of layers: {error}") from error
+    return otherwise
 
 
 def _renaming(layers: Any, tower: str) -> Any:

@@ -1,11 +1,10 @@
-"""What a checkpoint is made of, a strict check of its tensors, and the model that they make.
+"""What a checkpoint is made of.
 
 No model class is known here: whoever asks hands it in.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.kinds.families import family_of
@@ -52,22 +50,17 @@ from llava.model.checkpoints.names import (
     belongs_to_tower,
     from_transformers_names,
     to_module_names,
-    tower_root,
 )
+from llava.model.checkpoints.skeleton import module_root
 from llava.model.checkpoints.stored_tensor import StoredTensor
-from llava.model.configuration import as_compression
-from llava.model.image_rules import ImageRules
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
-from llava.model.multimodal_encoder import selected_depth
 from llava.model.multimodal_projector import read_projector
-from llava.model.zero3 import without_zero3
+from llava.plain_loading import reason
 
 logger = logging.getLogger(__name__)
 
 _PROJECTOR = "model.multi_modal_projector."
 _NEWLINE = "model.image_newline"
-_MAX_NAMED = 8
-_WEIGHT_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 
 @dataclass
@@ -104,6 +97,7 @@ def parts_of_checkpoint(
     folder: Path,
     model_base: str | Path | None = None,
     dtype: torch.dtype | str | None = None,
+    above: tuple[Path, ...] = (),
 ) -> ModelParts:
     """Finds out what a folder holds, and collects it; large tensors are not read.
 
@@ -111,12 +105,13 @@ def parts_of_checkpoint(
         folder: The checkpoint.
         model_base: For a projector, adapters or a checkpoint of a run; by default what they name themselves.
         dtype: That the model will have, so that merged adapters are rounded once; by default the base's.
+        above: The folders that go on this one.
 
     Raises:
         CheckpointError: It holds nothing that can be loaded; the message says what is missing.
     """
     if is_adapter(folder):
-        return _tuned_parts(folder, model_base or adapter_base(folder), dtype)
+        return _tuned_parts(folder, model_base or adapter_base(folder), dtype, above)
     raw = read_json(folder / "config.json")
     if not _is_llava(raw):
         raise not_a_llava(raw, folder)
@@ -129,7 +124,7 @@ def parts_of_checkpoint(
         raise CheckpointError(
             f"{folder}: there are no weights: neither model*.safetensors, pytorch_model*.bin, nor mm_projector.*"
         )
-    return _tuned_parts(folder, model_base or raw.get("base_model_name_or_path"), dtype)
+    return _tuned_parts(folder, model_base or raw.get("base_model_name_or_path"), dtype, above)
 
 
 def parts_from_base(
@@ -157,7 +152,7 @@ def parts_from_base(
     raw = {**base, **llava_entries, "model_type": language.llava_model_types[0]}
     tower = tower_folder(raw, vision_source or Path(), weights=True)
     config = adapt_config(raw, vision_config_from(tower), folder)
-    root = _module_root(config)
+    root = module_root(config, folder)
     state = to_module_names(_weights(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
     state.update(_tower_state(tower, config, root))
     random = [_NEWLINE] if family_of(config).has_newline else []
@@ -171,7 +166,7 @@ def parts_from_base(
 def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> ModelParts:
     """A whole model of either format."""
     config, processor_folder = read_config(folder)
-    root, is_llava = _module_root(config), is_llava_format(raw)
+    root, is_llava = module_root(config, folder), is_llava_format(raw)
     state = (
         to_module_names(_weights(files), LLAVA_NAMES, root)
         if is_llava
@@ -186,15 +181,25 @@ def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     return ModelParts(folder, config, state, folder, processor_folder, is_llava, has_tower=has_tower, unused=unused)
 
 
-def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | str | None) -> ModelParts:
+def _tuned_parts(
+    folder: Path, named: str | Path | None, dtype: torch.dtype | str | None, above: tuple[Path, ...]
+) -> ModelParts:
     """What was trained, on the base that it was trained on."""
     if named is None:
         raise CheckpointError(f"{folder}: holds only what was trained; give the model it was tuned on as model_base")
-    base = resolve_checkpoint(named)
+    try:
+        base = resolve_checkpoint(named)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: its base: {error}") from error
+    above = (*above, folder.resolve())
+    if base.resolve() in above:
+        raise CheckpointError(f"{folder}: its base is {named}, which is the folder itself or goes on it")
     raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     is_whole = is_adapter(base) or _is_llava(read_json(base / "config.json"))
     parts = (
-        parts_of_checkpoint(base, dtype=dtype) if is_whole else parts_from_base(base, _llava_entries(raw), None, folder)
+        parts_of_checkpoint(base, None, dtype, above)
+        if is_whole
+        else parts_from_base(base, _llava_entries(raw), None, folder)
     )
     parts.source = folder
     _replace_trained(parts, folder, base, dtype)
@@ -211,7 +216,7 @@ def _tuned_parts(folder: Path, named: str | Path | None, dtype: torch.dtype | st
 
 def _replace_trained(parts: ModelParts, folder: Path, base: Path, dtype: torch.dtype | str | None) -> None:
     """Puts what a folder holds in the place of the base's tensors, and adds adapters to them."""
-    root = _module_root(parts.config)
+    root = module_root(parts.config, folder)
     found: dict[str, StoredTensor] = {}
     if projector_file(folder) is not None:
         found = _in_memory(read_projector(folder))
@@ -278,104 +283,6 @@ def _tower_state(folder: Path, config: LlavaConfig | LlavaNextConfig, root: str)
     return to_module_names({spelled(name): files[name] for name in files if belongs_to_tower(name)}, TOWER_NAMES, root)
 
 
-def _expected_shapes(config: LlavaConfig | LlavaNextConfig, model_class: type[Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the model's tensors, read off one layer of each part: all layers of a part are alike."""
-    shallow = copy.deepcopy(config)
-    if isinstance(config.vision_feature_layer, int):
-        selected_depth(config.vision_feature_layer, config.vision_config.num_hidden_layers)
-        shallow.vision_feature_layer = -1
-    shallow.vision_config.num_hidden_layers = shallow.text_config.num_hidden_layers = 1
-    with without_zero3(), torch.device("meta"):
-        model = model_class(shallow)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, value in model.state_dict().items():
-        is_tower = name.startswith("model.vision_tower.")
-        part = config.vision_config if is_tower else config.text_config
-        layers = tower_kind(config.vision_config).layers if is_tower else "layers"
-        before, layer, after = name.partition(f".{layers}.0.")
-        names = [f"{before}.{layers}.{index}.{after}" for index in range(part.num_hidden_layers)] if layer else [name]
-        shapes |= dict.fromkeys(names, tuple(value.shape))
-    return shapes
-
-
-def _module_root(config: LlavaConfig | LlavaNextConfig) -> str:
-    """Where the tower's tensors are in the model, read off a tower of one layer, which is soon made."""
-    shallow = copy.deepcopy(config.vision_config)
-    shallow.num_hidden_layers = 1
-    with without_zero3(), torch.device("meta"):
-        tower = AutoModel.from_config(shallow)
-    return tower_root(f"model.vision_tower.{name}" for name in tower.state_dict())
-
-
-# ----- Strict checks -----------------------------------------------------------
-
-
-def check_compression(parts: ModelParts) -> None:
-    """Checks the compression that a config asks for.
-
-    Raises:
-        CheckpointError: It is malformed, of an unknown method, or does not fit the tower; or what the config says of
-            images is malformed.
-    """
-    value = getattr(parts.config, "compression", None)
-    try:
-        rules = ImageRules.from_config(parts.config)
-    except ValueError as error:
-        raise CheckpointError(f"{parts.source}: config.json: {error}") from error
-    try:
-        rules.check(as_compression(value))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{parts.source}: config.json: compression {value!r}: {error}. Mend the entry, or load with compression= "
-            "another one, None for all visual tokens"
-        ) from error
-
-
-def check_tensors(parts: ModelParts, model_class: type[Any]) -> None:
-    """Compares the tensors with what the config calls for.
-
-    Args:
-        parts: Of the checkpoint.
-        model_class: Makes a model of the config.
-
-    Raises:
-        CheckpointError: Tensors are missing, unexpected, of another shape, or quantised without the config's
-            `quantization_config`; all of them are counted, some named. Or the config's compression does not fit.
-    """
-    check_compression(parts)
-    expected = _expected_shapes(parts.config, model_class)
-    tied = {"lm_head.weight"} if parts.config.get_text_config().tie_word_embeddings else set()
-    missing = [
-        name
-        for name in expected
-        if name not in parts.state and name not in tied and not name.startswith(parts.may_start_at_random or ("\0",))
-    ]
-    unexpected = [name for name in parts.state if name not in expected]
-    misshapen = [
-        f"{name} is {value.shape}, the config says {expected[name]}"
-        for name, value in parts.state.items()
-        if name in expected and value.shape != expected[name]
-    ]
-    is_quantised = getattr(parts.config, "quantization_config", None) is not None
-    scaleless = [  # a cast would take their integers for values
-        f"{name} is {value.dtype}"
-        for name, value in parts.state.items()
-        if name in expected and not is_quantised and value.dtype not in _WEIGHT_DTYPES
-    ]
-    problems = [
-        f"{label} ({len(names)}): {', '.join(sorted(names)[:_MAX_NAMED])}{', ...' if len(names) > _MAX_NAMED else ''}"
-        for label, names in (
-            ("missing tensors", missing),
-            ("unexpected tensors", unexpected),
-            ("tensors of another shape", misshapen),
-            ("tensors of a quantised dtype, and no quantization_config", scaleless),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{parts.source}: the weights do not fit config.json. " + "; ".join(problems))
-
-
 # ----- After the model is made -------------------------------------------------
 
 
@@ -386,7 +293,12 @@ def set_generation_config(model: Any, parts: ModelParts) -> None:
     file = parts.tokenizer_folder / "generation_config.json"
     if not file.is_file():
         return
-    config = GenerationConfig.from_dict(read_json(file))
+    try:
+        config = GenerationConfig.from_dict(read_json(file))
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{file}: {reason(error)}") from error
     if not config.do_sample:
         config.temperature = config.top_p = config.top_k = None
     model.generation_config = config

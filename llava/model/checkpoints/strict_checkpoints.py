@@ -11,8 +11,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
 from llava.model.checkpoints.names import to_file_names, tower_root, transformers_names
-from llava.model.checkpoints.parts import check_tensors, parts_of_checkpoint, set_generation_config
+from llava.model.checkpoints.parts import parts_of_checkpoint, set_generation_config
 from llava.model.checkpoints.stored_tensor import StoredTensor
+from llava.model.checkpoints.strictness import check_tensors
 from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
 
 # transformers replaces methods of its classes while it loads: two threads at once would leave it so, and from then on

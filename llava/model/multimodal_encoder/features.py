@@ -34,10 +34,13 @@ def tile_shape(vision_config: Any) -> TileShape:
     """What is known of the tower's tiles before any is encoded.
 
     Raises:
-        ValueError: The tower is of a kind that is not supported.
+        ValueError: The tower is of a kind that is not supported, or its image has no whole patch.
     """
+    has_cls = tower_has_cls(vision_config)
     side = int(vision_config.image_size // vision_config.patch_size)
-    return TileShape((side, side), tower_has_cls(vision_config))
+    if side < 1:
+        raise ValueError(f"image_size {vision_config.image_size} is less than patch_size {vision_config.patch_size}")
+    return TileShape((side, side), has_cls)
 
 
 def selected_depth(vision_feature_layer: int, num_layers: int) -> int:
