@@ -237,10 +237,13 @@ class _Images(Dataset[ImagePixels]):
     def prepare(self, key: str) -> ImagePixels:
         """Decodes, resizes and normalises."""
         try:
-            image = open_image(self.sources[key])
+            image = open_image(self.sources[key], self.config)
+            pixels = process_images([image], self.image_processor, self.config)
         except UnreadableImageError as error:
             return ImagePixels(key, (0, 0), None, str(error))
-        return ImagePixels(key, image.size, process_images([image], self.image_processor, self.config))  # type: ignore[arg-type]
+        except Exception as error:  # one bad image must not end thousands
+            return ImagePixels(key, (0, 0), None, f"cannot prepare image {key.partition(':')[2]}: {error!r}")
+        return ImagePixels(key, image.size, pixels)  # type: ignore[arg-type]
 
 
 def _as_it_is(image: Any) -> Any:
