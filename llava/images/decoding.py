@@ -73,10 +73,8 @@ def image_size(
         check_size(image.size, source_name(source), max_pixels, config)
         width, height = image.size
         if turns_photos(config):
-            is_on_the_side = (
-                width != height and image.format != _TURNED_BY_PILLOW and _orientation(image) in _ON_THE_SIDE
-            )
-            return (height, width) if is_on_the_side else (width, height)
+            may_turn = width != height and image.format != _TURNED_BY_PILLOW
+            return (height, width) if may_turn and _orientation(image) in _ON_THE_SIDE else (width, height)
         if config is not None and "exif" in image.info and _orientation(image) in _TURNED:
             _warn_of_orientation()
         return width, height

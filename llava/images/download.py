@@ -137,6 +137,8 @@ class _Deadline:
         self.is_over = False
         self.is_redirected = False
         self._began_private = False
+        self._host = ""
+        self._is_direct = True
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
@@ -147,6 +149,8 @@ class _Deadline:
 
     def __exit__(self, *error: object) -> None:
         self._timer.cancel()
+        self._timer.join()
+        self._keep(None)
 
     def check(self) -> None:
         """Raises _RefusedError if the time is up."""
@@ -154,7 +158,7 @@ class _Deadline:
             raise _RefusedError("the time is up")
 
     def allow(self, url: httpx.URL) -> None:
-        """Looks at a URL before it is asked: by a proxy, say, which gives no address.
+        """Looks at a URL before it is asked, perhaps by a proxy, which tells no address.
 
         Raises:
             _RefusedError: It is of another scheme, or redirects to a private address.
@@ -164,18 +168,21 @@ class _Deadline:
             raise _RefusedError(f"{url.scheme}:// is not supported, only http:// and https://")
         if not url.host:
             raise _RefusedError("it names no server")
-        if url.host == "localhost" or _is_private(url.host):
+        self._host = url.raw_host.decode("ascii")
+        if self._host == "localhost" or _is_private(self._host):
             self._found_private()
 
     def trace(self, event: str, details: Mapping[str, Any]) -> None:
         """Called by httpx at each step of a connection; looks at the address once there is one."""
-        if not event.endswith(("connect_tcp.complete", "start_tls.complete")):
+        if event.endswith("connect_tcp.started"):
+            self._is_direct = details["host"] == self._host  # else to a proxy
+        if not event.endswith("connect_tcp.complete"):
             return
         stream = details["return_value"]
-        self._socket = stream.get_extra_info("socket")
+        self._keep(stream.get_extra_info("socket").dup())  # TLS takes the socket itself into another object
         self.check()  # it may have been over before there was a socket to shut
         peer = stream.get_extra_info("server_addr")
-        if peer and _is_private(str(peer[0])):
+        if self._is_direct and peer and _is_private(str(peer[0])):
             self._found_private()
 
     def _found_private(self) -> None:
@@ -183,11 +190,16 @@ class _Deadline:
             raise _RefusedError("it redirects to a private address")
         self._began_private = True
 
+    def _keep(self, connection: socket.socket | None) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = connection
+
     def _end(self) -> None:
         self.is_over = True
         if self._socket is not None:
-            with suppress(OSError):  # of the base class: a TLS socket's own would touch what another thread reads
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            with suppress(OSError):  # the server may have left
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _is_private(host: str) -> bool:
