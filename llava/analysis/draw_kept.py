@@ -33,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
     from llava.analysis.kept_tokens import draw_kept_tokens, find_kept_tokens
-    from llava.images.source import open_image
+    from llava.images.source import fetch_image
     from llava.inference import Inference
 
     with plain_errors():
         from matplotlib.figure import Figure  # of the extra `demo`
 
-        image = open_image(args.image_file)
+        image = fetch_image(args.image_file)
         inference = Inference.load(args.model_path, args.model_base, **loading_options(args))
         budgets = args.compression or [inference.model.compression]
         kept = [find_kept_tokens(inference, image, budget) for budget in budgets]

@@ -31,12 +31,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
-    from llava.images.source import open_image
+    from llava.images.source import fetch_image
     from llava.inference import Inference, Question
     from llava.inference.latency import compare_latency
 
     with plain_errors():
-        images = [open_image(source) for source in args.image_file]
+        images = [fetch_image(source) for source in args.image_file]
         loading = loading_options(args)
         inference = Inference.load(args.model_path, args.model_base, conv_mode=args.conv_mode, **loading)
         budgets = args.compression or [inference.model.compression]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llava.images.source import ImageSource, open_image
+from llava.images.source import ImageSource
 from llava.inference import Inference
 from llava.model.configuration import CompressionLike
 
@@ -76,7 +76,7 @@ def find_kept_tokens(inference: Inference, image: ImageSource, compression: Comp
     """
     model = inference.model
     before = model.compression
-    pixels = inference.preprocess([open_image(image)])
+    pixels = inference.preprocess(inference.open([image]))
     try:
         model.set_compression(compression)
         if model.compression is None:

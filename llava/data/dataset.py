@@ -186,7 +186,10 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         return TrainingSample(
             input_ids=torch.tensor(example.input_ids, dtype=torch.int64),
             labels=torch.tensor(example.labels, dtype=torch.int64),
-            images=[process_images([image], self.image_processor, self.image_config)[0] for image in example.images],
+            images=[
+                process_images([image], self.image_processor, self.image_config, self.max_pixels)[0]
+                for image in example.images
+            ],
             image_sizes=[image.size for image in example.images],
         )
 
@@ -220,7 +223,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         for reference in images_of(record):
             name = self.name_of(reference)
             try:
-                image = load_image(self.encoded(reference, record.get("id")), self.max_pixels)
+                image = load_image(self.encoded(reference, record.get("id")), self.max_pixels, self.image_config)
             except OSError as error:
                 where = f"image {name} of sample {record.get('id')!r}"
                 raise SampleError(f"{where} cannot be read: {error.strerror or error}", "missing image") from error
@@ -228,8 +231,6 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
                 return Skipped("image too large", name, str(error))
             except ImageDecodeError as error:
                 return Skipped("undecodable image", name, str(error))
-            if self.is_too_large(image.size):
-                return Skipped("image too large", name)
             images.append(image)
         return images
 

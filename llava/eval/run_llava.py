@@ -54,9 +54,11 @@ def eval_model(args: Any) -> str:
 
 
 def image_parser(args: Any) -> list[str]:
-    """The images that `args.image_file` names: a string split at `args.sep`, or a list as it is."""
-    files = args.image_file
-    return files.split(_given(args, "sep", ",")) if isinstance(files, str) else list(files)
+    """The images that `args.image_file` names: a string split at `args.sep` ("": not split), or a list as it is."""
+    files, sep = args.image_file, _given(args, "sep", ",")
+    if not isinstance(files, str):
+        return list(files)
+    return files.split(sep) if sep else [files]
 
 
 def load_image(image_file: ImageSource) -> Image:
@@ -71,11 +73,15 @@ def load_images(image_files: Sequence[ImageSource]) -> list[Image]:
     return [load_image(file) for file in image_files]
 
 
-def _read(args: Any) -> tuple[Inference, list[Image]]:
-    """The images, first since they are read soonest, and the model."""
+def _read(args: Any) -> tuple[Inference, list[ImageSource]]:
+    """The images, fetched first since a mistake in them is found soonest, and the model."""
+    from llava.images.source import UnreadableImageError, fetch_image
     from llava.inference import Inference
 
-    images = load_images(image_parser(args))
+    try:
+        images = [fetch_image(file) for file in image_parser(args)]
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{error}{_split_at(args)}") from error
     parts = [_given(args, name) for name in ("tokenizer", "model", "image_processor")]
     conv_mode = _given(args, "conv_mode")
     if all(part is not None for part in parts):
@@ -84,7 +90,15 @@ def _read(args: Any) -> tuple[Inference, list[Image]]:
     return Inference.load(args.model_path, _given(args, "model_base"), conv_mode=conv_mode, **options), images
 
 
-def _ask(inference: Inference, images: list[Image], args: Any) -> str:
+def _split_at(args: Any) -> str:
+    """A hint where the name that cannot be read may be a part of one."""
+    sep, files = _given(args, "sep", ","), args.image_file
+    if not isinstance(files, str) or not sep or sep not in files:
+        return ""
+    return f" (--image-file {files!r} was split at {sep!r}; give another --sep if that belongs to a name)"
+
+
+def _ask(inference: Inference, images: list[ImageSource], args: Any) -> str:
     from llava.inference import GenerationOptions
 
     options = GenerationOptions(

@@ -15,7 +15,7 @@ A *row* of results.json (`Row`) is about a task and a budget, not about a questi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +32,12 @@ from llava.eval.answers_key import (
     references_fingerprint,
     used_plugins,
 )
+from llava.eval.in_flight import InFlight
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import LoadedTask, Sample, Scores, Task, TaskDataError
-from llava.inference import GenerationOptions, Inference, Question
+from llava.inference import Answer, GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
@@ -192,15 +193,10 @@ class TaskRun:
         is_alone = workers.waits and workers.count == 1
         file = AnswerFile(store.path, store.key) if is_alone else store.shard(workers.rank, workers.count)
         start = time.perf_counter()
-        stream = self.inference.ask(
-            [_question(sample) for sample in todo],
-            batch_size=self.settings.batch_size,
-            options=self.options,
-            skip_errors=True,
-        )
+        flight = InFlight(file.path.with_suffix(".asking"))
         done = sum(sample.sample_id in known for sample in self.samples) if is_alone else 0
         progress = tqdm(
-            stream,
+            self._ask(todo, flight, effort),
             total=done + len(todo),
             initial=done,
             desc=self.name if workers.count == 1 else f"{self.name} ({workers.rank + 1} of {workers.count})",
@@ -208,9 +204,8 @@ class TaskRun:
             smoothing=0.05,
             disable=not self.settings.progress,
         )
-        with file:
-            for answer in progress:
-                sample = todo[answer.index]
+        with file, flight:
+            for sample, answer in progress:
                 if answer.error is None:
                     more = {"answer": sample.answer, "visual_tokens": answer.visual_tokens}
                     more |= {"truncated": True} if answer.truncated else {}
@@ -222,8 +217,30 @@ class TaskRun:
                     if not workers.waits:  # others learn of it from the shard only
                         file.append_error(sample.sample_id, effort.errors[sample.sample_id])
         effort.seconds = time.perf_counter() - start
-        effort.encodes_saved = self.inference.usage.encodes_saved
         return effort
+
+    def _ask(self, todo: Sequence[Sample], flight: InFlight, effort: Effort) -> Iterator[tuple[Sample, Answer]]:
+        """Asks all but the questions at which earlier runs have died again and again; suspects last, each alone."""
+        fresh = [sample for sample in todo if sample.sample_id not in flight.deaths]
+        suspects = [[sample] for sample in todo if sample.sample_id in flight.deaths.keys() - flight.given_up]
+
+        def begin(part: Sequence[Sample]) -> Callable[[Sequence[int]], None]:
+            return lambda indices: flight.begin([part[index].sample_id for index in indices])
+
+        for part in (fresh, *suspects):
+            stream = self.inference.ask(
+                [_question(sample) for sample in part],
+                batch_size=self.settings.batch_size,
+                options=self.options,
+                skip_errors=True,
+                on_begin=begin(part),
+            )
+            for answer in stream:
+                yield part[answer.index], answer
+            effort.encodes_saved += self.inference.usage.encodes_saved
+        for sample in todo:
+            if sample.sample_id in flight.given_up:
+                yield sample, Answer(0, "", error=flight.reason)
 
     def _check_asked(self, known: dict[str, AnswerRow], efforts: Sequence[Effort]) -> None:
         """Raises if all that was asked failed and nothing else is known; all processes of a group decide the same."""

@@ -1,4 +1,4 @@
-"""From a file to pixels: safe decoding, padding, any-resolution tiles. Pillow only; the pixels equal LLaVA's.
+"""From an image to pixels: padding, any-resolution tiles. Pillow only; the pixels equal LLaVA's.
 
 Every image size in this module is `(width, height)` in pixels, and so is every grid pinpoint; the one exception,
 transformers' configs, is converted in `grid_pinpoints`.
@@ -6,19 +6,18 @@ transformers' configs, is converted in `grid_pinpoints`.
 
 from __future__ import annotations
 
-import ast
-import io
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from llava.constants import DEFAULT_MAX_PIXELS
+from llava.images.decoding import ImageDecodeError, ImageTooLargeError, check_size, load_image, to_rgb
+from llava.images.rules import Size, aspect_ratio_of, grid_pinpoints, parse_pinpoints, processed_pixels
 from llava.images.tile_pixels import tile_pixels
-from llava.kinds.families import find_family
 from llava.kinds.towers import TOWERS
 from llava.plain_loading import reason
 from llava.small_files import CheckpointError, optional_json
@@ -27,72 +26,31 @@ if TYPE_CHECKING:
     import torch
     from transformers import BaseImageProcessor
 
-Size = tuple[int, int]
-
-_TOWER_SIDE = 384  # pixels; CLIP of 336 and SigLIP take no larger ones
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "ImageDecodeError",
+    "ImageTooLargeError",
+    "Size",
+    "aspect_ratio_of",
+    "divide_to_patches",
+    "expand2square",
+    "get_anyres_image_grid_shape",
+    "grid_pinpoints",
+    "load_image",
+    "load_image_processor",
+    "parse_pinpoints",
+    "process_anyres_image",
+    "process_images",
+    "processed_pixels",
+    "resize_and_pad_image",
+    "select_best_resolution",
+    "to_rgb",
+    "unpadded_shape",
+]
 
 # `image_processor_type` of whole models -> the Pillow class that makes one view of one image; towers name their own.
 # A NeXT processor is read as the CLIP processor inside it: the tiles are cut here, by LLaVA's rule.
 _WHOLE_MODELS = {"LlavaImageProcessor": "LlavaImageProcessorPil", "LlavaNextImageProcessor": "CLIPImageProcessorPil"}
-
-
-class ImageDecodeError(ValueError):
-    """An image cannot be decoded: unknown format, damaged or truncated data. The message names the file."""
-
-
-class ImageTooLargeError(ImageDecodeError):
-    """An image's header announces more pixels than the limit; nothing of it has been decoded."""
-
-
-# ----- Decoding ----------------------------------------------------------------
-
-
-def load_image(source: str | os.PathLike[str] | bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Decode an image completely and convert it to RGB.
-
-    The EXIF orientation is ignored and transparency is dropped, as LLaVA does; 16-bit greys are scaled to 8 bits.
-
-    Args:
-        source: A path, or the bytes of an encoded image.
-        max_pixels: The largest width times height, read from the header before anything is decoded; None for no limit.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ImageTooLargeError: The header announces more than `max_pixels` pixels.
-        ImageDecodeError: The data is no image, is damaged, or ends too early.
-    """
-    name = f"<{len(source)} bytes>" if isinstance(source, bytes) else os.fspath(source)
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            width, height = image.size
-            if max_pixels is not None and width * height > max_pixels:
-                raise ImageTooLargeError(
-                    f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; "
-                    "shrink the image or raise `max_pixels`."
-                )
-            image.load()
-            rgb = to_rgb(image)
-            return rgb.copy() if rgb is image else rgb  # a copy keeps neither the file nor its metadata
-    except (ImageDecodeError, FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{name}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise ImageDecodeError(f"{name}: not an image in any format that Pillow knows.") from error
-    except Exception as error:  # broken data makes Pillow's decoders raise nearly anything
-        raise ImageDecodeError(f"{name}: the image cannot be decoded ({error}).") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image in 8-bit RGB; an RGB image is returned as it is.
-
-    Pillow clips 16-bit greys at 255, which turns them white; here their high byte is kept.
-    """
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    return image.convert("RGB")
 
 
 # ----- Padding and tiles -------------------------------------------------------
@@ -159,43 +117,7 @@ def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
     ]
 
 
-# ----- What configs say --------------------------------------------------------
-
-
-def parse_pinpoints(pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
-    """Read a list of (width, height); LLaVA's configs hold it as a list or as the text of one.
-
-    Raises:
-        ValueError: It is neither, or it is empty.
-    """
-    value: Any = pinpoints
-    try:
-        if isinstance(value, str):
-            value = ast.literal_eval(value)
-        sizes = [(int(width), int(height)) for width, height in value]
-    except (SyntaxError, TypeError, ValueError) as error:
-        raise ValueError(f"image_grid_pinpoints={pinpoints!r} is not a list of (width, height) pairs.") from error
-    if not sizes:
-        raise ValueError("image_grid_pinpoints is empty: any-resolution images need at least one (width, height).")
-    return sizes
-
-
-def grid_pinpoints(config: Any) -> list[Size]:
-    """Return a model config's `image_grid_pinpoints` as (width, height), whichever order the config keeps.
-
-    LLaVA's configs hold (width, height), those of transformers (`model_type` llava_next) hold (height, width).
-
-    Raises:
-        ValueError: The config has no such entry or a malformed one.
-    """
-    pinpoints = getattr(config, "image_grid_pinpoints", None)
-    if pinpoints is None:
-        raise ValueError("the model config has no `image_grid_pinpoints`, which image_aspect_ratio='anyres' needs.")
-    sizes = parse_pinpoints(pinpoints)
-    family = find_family(config)
-    if family is not None and family.is_tiled:
-        sizes = [(width, height) for height, width in sizes]
-    return sizes
+# ----- Grids -------------------------------------------------------------------
 
 
 def get_anyres_image_grid_shape(
@@ -270,46 +192,11 @@ def _input_sides(processor: Any) -> tuple[int, int]:
     return (crop["height"] if crop else base), base
 
 
-def aspect_ratio_of(config: Any) -> str | None:
-    """Return what a config says of an image's form: `pad`, `anyres`, `square` (also named `original`) or None.
-
-    Raises:
-        ValueError: It says something else, or `anyres` without a list of `image_grid_pinpoints`.
-    """
-    aspect_ratio = getattr(config, "image_aspect_ratio", None)
-    family = find_family(config)
-    if aspect_ratio is None and family is not None:
-        aspect_ratio = family.aspect_ratio
-    if aspect_ratio == "original":  # lmms-eval's word for what LLaVA does with every word that it does not know
-        return "square"
-    if aspect_ratio not in (None, "square", "pad", "anyres"):
-        raise ValueError(f"image_aspect_ratio={aspect_ratio!r} is unknown; choose pad, anyres or square.")
-    if aspect_ratio == "anyres":
-        grid_pinpoints(config)
-    return aspect_ratio
-
-
-def processed_pixels(size: Size, config: Any) -> int:
-    """Return the pixels of the largest picture that an image is on its way through `process_images`.
-
-    Far more than its own if it is long and thin: `pad` makes a square of its longer side, and without padding its
-    shorter side is scaled to the tower's.
-
-    Args:
-        size: The image's (width, height).
-        config: As `process_images` takes it.
-    """
-    shorter, longer = sorted(size)
-    aspect_ratio = aspect_ratio_of(config)
-    if aspect_ratio == "anyres":
-        return shorter * longer
-    if aspect_ratio == "pad":
-        return longer * longer
-    return max(shorter * longer, _TOWER_SIDE * _TOWER_SIDE * longer // max(shorter, 1))
-
-
 def process_images(
-    images: Sequence[Image.Image], image_processor: BaseImageProcessor, model_cfg: Any
+    images: Sequence[Image.Image],
+    image_processor: BaseImageProcessor,
+    model_cfg: Any,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
 ) -> torch.Tensor | list[torch.Tensor]:
     """Turn images into what `images=` of the model takes, as the config's `image_aspect_ratio` says.
 
@@ -321,15 +208,19 @@ def process_images(
         images: Images of any mode; what is not RGB is converted.
         image_processor: The tower's image processor.
         model_cfg: The model's config, or any object with its entries.
+        max_pixels: The most pixels that an image may have, and may become by padding or scaling; None for no limit.
 
     Returns:
         (B, 3, H, W), for anyres (B, tiles, 3, H, W); a list of B tensors where their shapes differ.
 
     Raises:
+        ImageTooLargeError: An image has or would become more than `max_pixels`.
         ValueError: No image, or an unknown `image_aspect_ratio`.
     """
     if not images:
         raise ValueError("`images` is empty: there is nothing to process.")
+    for number, image in enumerate(images):
+        check_size(image.size, f"image {number}", max_pixels, model_cfg)
     images = [to_rgb(image) for image in images]
     aspect_ratio = aspect_ratio_of(model_cfg)
     if aspect_ratio == "anyres":

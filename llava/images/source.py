@@ -3,72 +3,81 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import PIL.Image
 from PIL.Image import Image
 
-from llava.images.processing import ImageDecodeError, load_image, to_rgb
+from llava.images import decoding
+from llava.images.decoding import (
+    ImageDecodeError,
+    UnreadableImageError,
+    check_size,
+    load_image,
+    source_name,
+    to_rgb,
+)
+from llava.images.download import Download, download, is_url
+
+__all__ = [
+    "Download",
+    "ImageSource",
+    "UnreadableImageError",
+    "download",
+    "fetch_image",
+    "image_size",
+    "is_url",
+    "open_image",
+    "source_key",
+]
 
 ImageSource: TypeAlias = str | Path | bytes | Image
 
-_URL_SCHEMES = ("http://", "https://")
-_URL_TIMEOUT_S = 30
-_URL_MAX_BYTES = 64 * 2**20
 
-
-class UnreadableImageError(ValueError):
-    """An image cannot be read; the message names it."""
-
-
-def is_url(source: ImageSource) -> bool:
-    """Whether an image is to be downloaded."""
-    return isinstance(source, str) and source.startswith(_URL_SCHEMES)
-
-
-def open_image(source: ImageSource) -> Image:
+def open_image(source: ImageSource, config: Any = None) -> Image:
     """Opens an image as RGB.
 
     Args:
         source: A path, an http(s) URL, the bytes of an image file, or a PIL image.
+        config: Of the model that is to see it: says whether a photo is turned by its EXIF tag, and what the image
+            becomes, which is bounded. A PIL image is never turned: transformers does not either.
+
+    Raises:
+        UnreadableImageError: It cannot be read, or is or becomes too large; the message names it.
+    """
+    source = download(str(source)) if is_url(source) else source
+    with _named(source):
+        if isinstance(source, Image):
+            check_size(source.size, "(a PIL image)", config=config)
+            return to_rgb(source)
+        return load_image(source, config=config)
+
+
+def image_size(source: ImageSource, config: Any = None) -> tuple[int, int]:
+    """Size (w, h) of what `open_image` would give; of a file only the header is read.
+
+    Raises:
+        UnreadableImageError: It cannot be read, or is or becomes too large; the message names it.
+    """
+    source = download(str(source)) if is_url(source) else source
+    with _named(source):
+        if isinstance(source, Image):
+            check_size(source.size, "(a PIL image)", config=config)
+            return source.size
+        return decoding.image_size(source, config=config)
+
+
+def fetch_image(source: ImageSource) -> ImageSource:
+    """What is at hand of an image before there is a model: a URL is downloaded, and its header is read.
 
     Raises:
         UnreadableImageError: It cannot be read; the message names it.
     """
-    if is_url(source):
-        return open_image(download(str(source)))
-    if not isinstance(source, str | Path | bytes):
-        return to_rgb(source)
-    try:
-        return load_image(source)
-    except OSError as error:
-        raise UnreadableImageError(f"cannot read image {_name(source)}: {error.strerror or error}") from error
-    except ImageDecodeError as error:
-        raise UnreadableImageError(f"cannot read image {error}") from error
-
-
-def image_size(source: ImageSource) -> tuple[int, int]:
-    """Size (w, h) of an image; of a file only the header is read.
-
-    Raises:
-        UnreadableImageError: It cannot be read; the message names it.
-    """
-    if is_url(source):
-        return image_size(download(str(source)))
-    if not isinstance(source, str | Path | bytes):
-        return source.size
-    try:
-        with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return image.size
-    except PIL.UnidentifiedImageError:
-        raise UnreadableImageError(f"cannot read image {_name(source)}: not in any format that Pillow knows") from None
-    except OSError as error:
-        raise UnreadableImageError(f"cannot read image {_name(source)}: {error.strerror or error}") from error
-    except (ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"cannot read image {_name(source)}: {error}") from error
+    source = download(str(source)) if is_url(source) else source
+    image_size(source)
+    return source
 
 
 def source_key(source: ImageSource) -> str:
@@ -80,31 +89,13 @@ def source_key(source: ImageSource) -> str:
     return f"object:{id(source)}"
 
 
-def _name(source: str | Path | bytes) -> str:
-    if isinstance(source, Download):
-        return source.url
-    return f"({len(source)} bytes)" if isinstance(source, bytes) else str(source)
-
-
-class Download(bytes):
-    """What a URL gave, and which it was."""
-
-    url: str
-
-
-def download(url: str) -> Download:
-    """Fetches an image; what comes is not looked into.
-
-    Raises:
-        UnreadableImageError: It cannot be had, or is too large; the message names the URL.
-    """
+@contextmanager
+def _named(source: ImageSource) -> Iterator[None]:
+    """Turns what reading raises into the one error that callers know."""
     try:
-        with urllib.request.urlopen(url, timeout=_URL_TIMEOUT_S) as response:
-            content = response.read(_URL_MAX_BYTES + 1)
+        yield
     except OSError as error:
-        raise UnreadableImageError(f"cannot download image {url}: {error}") from error
-    if len(content) > _URL_MAX_BYTES:
-        raise UnreadableImageError(f"image {url} is larger than {_URL_MAX_BYTES >> 20} MiB")
-    result = Download(content)
-    result.url = url
-    return result
+        name = source_name(source) if isinstance(source, str | Path | bytes) else "(a PIL image)"
+        raise UnreadableImageError(f"cannot read image {name}: {error.strerror or error}") from error
+    except ImageDecodeError as error:
+        raise UnreadableImageError(f"cannot read image {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.images.source import ImageSource, UnreadableImageError, download, image_size, is_url, open_image, source_key
 
@@ -22,6 +22,7 @@ class ImageStore:
 
     Attributes:
         uses: How often each is still needed.
+        config: The model's, which says what an image becomes.
         features: Those that are encoded.
         sizes: (w, h) of those that have been looked at.
         downloads: Those that came from a URL and are not encoded yet.
@@ -30,6 +31,7 @@ class ImageStore:
     """
 
     uses: Counter[str]
+    config: Any = None
     features: dict[str, Tensor] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     downloads: dict[str, bytes] = field(default_factory=dict)
@@ -45,8 +47,9 @@ class ImageStore:
             try:
                 if is_url(source):
                     self.downloads[key] = download(str(source))
-                self.sizes[key] = image_size(self.downloads.get(key, source))
+                self.sizes[key] = image_size(self.downloads.get(key, source), self.config)
             except UnreadableImageError as error:
+                self.downloads.pop(key, None)
                 self.failures[key] = str(error)
                 raise
         return self.sizes[key]
@@ -56,10 +59,15 @@ class ImageStore:
         if key in self.failures:
             raise UnreadableImageError(self.failures[key])
         try:
-            return open_image(self.downloads.pop(key, source))
+            return open_image(self.downloads.pop(key, source), self.config)
         except UnreadableImageError as error:
             self.failures[key] = str(error)
             raise
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of what is downloaded and not encoded yet."""
+        return sum(map(len, self.downloads.values()))
 
     def release(self, keys: Iterable[str]) -> None:
         """Says that a question that needed these is answered."""

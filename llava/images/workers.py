@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -201,6 +202,11 @@ class ImageFeed:
         """Takes what a worker has made; says whether there was anything more."""
         try:
             image = next(self._made, None)
+        except RuntimeError as error:  # a worker is dead; where an image is to blame, this process will say which
+            self._made, image = iter(()), None
+            _forget_locals(error)
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"a process that prepares images has ended, this one goes on alone: {reason}", stacklevel=2)
         except BaseException as error:
             self._made = iter(())  # what is still needed is prepared here
             _forget_locals(error)
@@ -237,10 +243,15 @@ class _Images(Dataset[ImagePixels]):
     def prepare(self, key: str) -> ImagePixels:
         """Decodes, resizes and normalises."""
         try:
-            image = open_image(self.sources[key])
+            image = open_image(self.sources[key], self.config)
+            pixels = process_images([image], self.image_processor, self.config)
         except UnreadableImageError as error:
             return ImagePixels(key, (0, 0), None, str(error))
-        return ImagePixels(key, image.size, process_images([image], self.image_processor, self.config))  # type: ignore[arg-type]
+        except MemoryError:
+            raise  # the batch was too large
+        except Exception as error:  # one bad image must not end thousands
+            return ImagePixels(key, (0, 0), None, f"cannot prepare image {key.partition(':')[2]}: {error!r}")
+        return ImagePixels(key, image.size, pixels)  # type: ignore[arg-type]
 
 
 def _as_it_is(image: Any) -> Any:

@@ -8,8 +8,8 @@ over what prompts have in common up to the image, or up to the end of the system
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conversation_template, default_conv_mode
 from llava.images.processing import process_images
-from llava.images.source import ImageSource, source_key
+from llava.images.source import ImageSource, open_image, source_key
 from llava.images.store import ImageStore
 from llava.images.workers import ImagePixels, join_pixels, number_of_workers
 from llava.inference.batch_size import BatchSize
@@ -33,6 +33,7 @@ from llava.prompts.around import end_token_ids, place_images, stop_string
 from llava.prompts.tokens import tokenizer_image_token
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Answer", "GenerationOptions", "Inference", "Question", "Usage"]
@@ -146,6 +147,8 @@ class Inference:
         batch_size: int | None = 8,
         options: GenerationOptions | None = None,
         skip_errors: bool = False,
+        allow_cut: bool = True,
+        on_begin: Callable[[Sequence[int]], None] | None = None,
     ) -> Iterator[Answer]:
         """Answers questions, batch after batch, in the order that is cheapest (`Answer.index` tells which is which).
 
@@ -154,14 +157,17 @@ class Inference:
             batch_size: Questions a batch. None begins with what the memory is likely to take and halves it whenever
                 that was too much; no question is lost. Where `exact` is set it is 1.
             options: Generation options; greedy by default.
-            skip_errors: Whether a question whose image cannot be read, or whose logits are not finite, gets an answer
-                with `error` set; by default the error is raised.
+            skip_errors: Whether a question that cannot be prepared, for its image cannot be read above all, or whose logits
+                are not finite, gets an answer with `error` set; by default the error is raised.
+            allow_cut: Whether the model may cut a prompt that is too long for it, as LLaVA does; else it is an error.
+            on_begin: Called with the questions, by index, that are worked on from now on until the next call.
 
         Yields:
             One answer a question.
 
         Raises:
-            ValueError: `batch_size` is not positive, or a text's placeholders do not match its images.
+            ValueError: `batch_size` is not positive; or a text's placeholders do not match its images, it is not
+                Unicode, or its prompt is too long and must not be cut.
             torch.OutOfMemoryError: A batch is too large, with `batch_size` None even a single question.
             UnreadableImageError: An image cannot be read and `skip_errors` is false.
             NotFiniteError: The logits of a question are not finite and `skip_errors` is false; or those of the whole
@@ -170,18 +176,28 @@ class Inference:
         options = options or GenerationOptions()
         self.usage = Usage()
         size = BatchSize(self.model, 1 if self.exact else batch_size)
-        order = same_images_together(questions)
         width = window_size(size.largest)
+        order = same_images_together(questions)
         for together in [[index] for index in order] if self.exact else [order]:
-            images = Counter(source_key(image) for index in together for image in questions[index].images)
-            call = Call(self, ImageStore(images), size, options, skip_errors)
-            for start in range(0, len(together), width):
-                window = together[start : start + width]
-                yield from Window(call).answers([(index, questions[index]) for index in window])
+            uses = Counter(source_key(image) for index in together for image in questions[index].images)
+            store = ImageStore(uses, self.model.config)
+            call = Call(self, store, size, options, skip_errors, allow_cut, on_begin)
+            waiting = deque((index, questions[index]) for index in together)
+            while waiting:
+                yield from Window(call).answers(waiting, width)
 
     def ask_one(self, text: str, *images: ImageSource, options: GenerationOptions | None = None) -> Answer:
-        """Answers one question."""
-        return next(self.ask([Question(text, images)], batch_size=1, options=options))
+        """Answers one question, which must fit: the model would cut the end of it.
+
+        Raises:
+            UnreadableImageError: An image cannot be read.
+            ValueError: As `ask` raises; above all, the prompt is too long for the model.
+        """
+        return next(self.ask([Question(text, images)], batch_size=1, options=options, allow_cut=False))
+
+    def open(self, images: Sequence[ImageSource]) -> list[Image]:
+        """Opens images as this checkpoint reads them, photos turned or not; raises UnreadableImageError."""
+        return [open_image(image, self.model.config) for image in images]
 
     def arranged(self, prepared: list[Prepared], size: BatchSize) -> list[Prepared]:
         """Questions in the order in which they are asked, and with what they share."""

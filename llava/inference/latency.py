@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava.images.source import open_image
 from llava.inference import Inference, Question
 from llava.model.configuration import CompressionLike
 
@@ -106,7 +105,7 @@ def compare_latency(
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats must be at least 1 and warmup at least 0, got {repeats} and {warmup}")
     model = inference.model
-    images = [open_image(source) for source in question.images]
+    images = inference.open(question.images)
     sizes = [image.size for image in images]
     pixels = inference.preprocess(images)
     ids = inference.tokenize(inference.prompt(question))

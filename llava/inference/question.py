@@ -38,8 +38,9 @@ class Answer:
         token_ids: The new ids, the end token excluded.
         prompt_tokens: Length of the prompt as the language model has seen it, visual tokens included.
         visual_tokens: Visual tokens in it.
-        truncated: Whether the prompt was longer than the model's `tokenizer_model_max_length`, and so its end not seen.
-        error: Why there is no answer (an unreadable image, named), or None.
+        lost_tokens: Tokens at the prompt's end that the model has not seen, for it was longer than the model's
+            `tokenizer_model_max_length`.
+        error: Why there is no answer (an unreadable image, named; a question that cannot be asked), or None.
     """
 
     index: int
@@ -47,8 +48,13 @@ class Answer:
     token_ids: tuple[int, ...] = ()
     prompt_tokens: int = 0
     visual_tokens: int = 0
-    truncated: bool = False
+    lost_tokens: int = 0
     error: str | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the prompt was cut."""
+        return self.lost_tokens > 0
 
 
 @dataclass(frozen=True)

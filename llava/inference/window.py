@@ -6,8 +6,8 @@ Batches are sorted within a window, so that memory holds the images of one windo
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -23,10 +23,11 @@ from llava.inference.generation import Prompt
 from llava.inference.order import Prepared
 from llava.inference.prefix import PrefixStore
 from llava.inference.question import Answer, GenerationOptions, Question
-from llava.prompts.around import count_tokens, longest_prompt
+from llava.prompts.around import check_fits, count_tokens, longest_prompt
 
 _BATCHES = 16
 _MOST_QUESTIONS = 256  # a larger batch is a window by itself
+_MOST_DOWNLOADED = 2**30  # bytes; a window takes no further question while it holds so many
 
 
 def window_size(largest_batch: int) -> int:
@@ -43,7 +44,9 @@ class Call:
         store: The images of the call.
         size: Of batches; it shrinks when memory runs out.
         options: Of generation.
-        skip_errors: Whether an image that cannot be read becomes an answer with an error.
+        skip_errors: Whether a question that cannot be prepared becomes an answer with an error.
+        allow_cut: Whether a prompt may be cut.
+        on_begin: Told which questions are worked on, by index.
     """
 
     inference: Any
@@ -51,6 +54,13 @@ class Call:
     size: BatchSize
     options: GenerationOptions
     skip_errors: bool
+    allow_cut: bool = True
+    on_begin: Callable[[Sequence[int]], None] | None = None
+
+    def begin(self, indices: Sequence[int]) -> None:
+        """Says that these questions are worked on."""
+        if self.on_begin is not None:
+            self.on_begin(indices)
 
 
 class Window:
@@ -63,10 +73,21 @@ class Window:
         self.call = call
         self.waiting: list[Prepared] = []
 
-    def answers(self, questions: Sequence[tuple[int, Question]]) -> Iterator[Answer]:
-        """Answers questions, each with its index in the call; raises as `Inference.ask` does."""
-        yield from self._prepare(questions)
+    def answers(self, questions: deque[tuple[int, Question]], width: int) -> Iterator[Answer]:
+        """Takes the next questions and answers them; raises as `Inference.ask` does.
+
+        Args:
+            questions: Those that wait, each with its index in the call.
+            width: How many to take at most; fewer if their images take much memory before they are encoded.
+
+        Yields:
+            One answer a question that is taken.
+        """
         call = self.call
+        for _ in range(min(width, len(questions))):
+            yield from self._prepare(*questions.popleft())
+            if call.store.held_bytes >= _MOST_DOWNLOADED:
+                break
         self.waiting = call.inference.arranged(self.waiting, call.size)
         self.prefixes = PrefixStore(Counter(item.prefix for item in self.waiting if item.prefix))
         with self._feed() as call.store.feed:
@@ -77,23 +98,29 @@ class Window:
                 else:  # the error has let go of its tensors by now
                     release_memory()
 
-    def _prepare(self, questions: Sequence[tuple[int, Question]]) -> Iterator[Answer]:
-        """Fills `waiting`; yields an answer for each question whose image cannot be read."""
-        store = self.call.store
-        for index, question in questions:
-            keys = [source_key(image) for image in question.images]
-            try:
-                sizes = [store.size(image) for image in question.images]
-            except UnreadableImageError as error:
-                if not self.call.skip_errors:
-                    raise
-                store.release(keys)
-                yield Answer(index, "", error=str(error))
-                continue
-            inference = self.call.inference
-            ids = inference.tokenize(inference.prompt(question))
-            image_tokens = inference.model.num_visual_tokens(sizes) if sizes else []
-            self.waiting.append(Prepared(index, ids, keys, list(question.images), image_tokens))
+    def _prepare(self, index: int, question: Question) -> Iterator[Answer]:
+        """Lets a question wait; yields an answer if that fails, for whatever reason."""
+        call = self.call
+        call.begin([index])
+        keys = [source_key(image) for image in question.images]
+        try:
+            self.waiting.append(self._prepared(index, question, keys))
+        except Exception as error:  # one bad question must not end thousands
+            if not call.skip_errors:
+                raise
+            call.store.release(keys)
+            yield Answer(index, "", error=str(error) if isinstance(error, ValueError) else repr(error))
+
+    def _prepared(self, index: int, question: Question, keys: list[str]) -> Prepared:
+        inference = self.call.inference
+        sizes = [self.call.store.size(image) for image in question.images]
+        ids = inference.tokenize(inference.prompt(question))
+        image_tokens = inference.model.num_visual_tokens(sizes) if sizes else []
+        item = Prepared(index, ids, keys, list(question.images), image_tokens)
+        if not self.call.allow_cut:
+            advice = "ask less, about fewer images, or with a smaller budget"
+            check_fits(item.length, inference.model.config, "the prompt", advice)
+        return item
 
     def _next_size(self) -> int:
         call = self.call
@@ -104,6 +131,7 @@ class Window:
 
     def _try(self, batch: list[Prepared]) -> list[Answer]:
         """Answers a batch and takes it from `waiting`; nothing if memory ran out, and then batches are smaller."""
+        self.call.begin([item.index for item in batch])
         try:
             answered = self._answer(batch)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -139,7 +167,7 @@ class Window:
             usage.visual_tokens += visual
             usage.new_tokens += len(ids)
             text = inference.decode(ids)
-            answers.append(Answer(item.index, text, tuple(ids), prompt, visual, truncated=prompt < item.length))
+            answers.append(Answer(item.index, text, tuple(ids), prompt, visual, item.length - prompt))
         return answers
 
     def _encode_missing(self, batch: list[Prepared]) -> dict[str, str]:

@@ -234,7 +234,7 @@ class CompressedProcessor:
             raise ValueError("give text, images, or both")
         options = _text_options(kwargs)
         texts = None if text is None else [text] if isinstance(text, str) else list(text)
-        pictures = images_of_samples(texts, images, self.image_token)
+        pictures = images_of_samples(texts, images, self.image_token, self._image_config())
         data: dict[str, Any] = {}
         if texts is not None:
             counts = self.num_visual_tokens([picture.size for picture in pictures])
@@ -250,10 +250,18 @@ class CompressedProcessor:
         """The image processor of one tile, as `llava.images.processing.process_images` takes it."""
         return view_processor(self.image_processor) if self.family.is_tiled else self.image_processor
 
+    def _image_config(self) -> SimpleNamespace:
+        """What a model's config would say of images."""
+        rules = self.image_rules
+        return SimpleNamespace(
+            image_aspect_ratio=rules.aspect_ratio,
+            image_grid_pinpoints=rules.layout.pinpoints,
+            anyres_rule=rules.layout.rule,
+        )
+
     def _pixels(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
         rules = self.image_rules
-        asked = SimpleNamespace(image_aspect_ratio=rules.aspect_ratio, image_grid_pinpoints=rules.layout.pinpoints)
-        pixels = process_images(pictures, self.view_processor(), asked)
+        pixels = process_images(pictures, self.view_processor(), self._image_config())
         if not rules.is_tiled:
             assert isinstance(pixels, Tensor)
             return {"pixel_values": pixels}

@@ -305,7 +305,8 @@ class VisionSeam:
             f"the ids hold {sum(tokens)} image tokens, but the images have {sum(features)} features{where}. The "
             f"model's compression is {self.compression or 'none'}, and an image needs as many tokens as that leaves: "
             "if a processor made the ids, say processor.set_compression(model.compression); else take the counts from "
-            "model.num_visual_tokens(image_sizes), or pass images= with one placeholder an image"
+            "model.num_visual_tokens(image_sizes), or pass images= with one placeholder an image, as generate with "
+            "prompt_lookup_num_tokens needs it: its guesses repeat the prompt, image tokens included"
         )
 
     def forward(

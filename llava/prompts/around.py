@@ -30,8 +30,9 @@ def place_images(text: str, num_images: int, config: Any) -> str:
         config: The model's config; `mm_use_im_start_end` puts the start and end tokens around each image.
 
     Raises:
-        ValueError: The text names another number of images.
+        ValueError: The text names another number of images, or is none that can be written (`check_text`).
     """
+    check_text(text)
     text = text.replace(IMAGE_PLACEHOLDER, DEFAULT_IMAGE_TOKEN)
     named = text.count(DEFAULT_IMAGE_TOKEN)
     if not named:
@@ -42,6 +43,41 @@ def place_images(text: str, num_images: int, config: Any) -> str:
         marked = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
         text = text.replace(DEFAULT_IMAGE_TOKEN, marked)
     return text
+
+
+def check_text(text: str) -> None:
+    """Refuses half characters: a byte of a command line that is no UTF-8, an escaped surrogate of a JSON file.
+
+    Raises:
+        ValueError: The text has one; no tokenizer and no file takes it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text is not Unicode at character {error.start}, {text[error.start]!r}: {text[:80]!r}; "
+            "a byte that is no UTF-8, or half of a pair"
+        ) from None
+
+
+def check_fits(tokens: int, config: Any, what: str, advice: str) -> None:
+    """Refuses a prompt that the model would cut on the right, where the question is.
+
+    Args:
+        tokens: Its length, visual tokens counted.
+        config: The model's config.
+        what: What the message calls it.
+        advice: What to do.
+
+    Raises:
+        ValueError: It is longer than the model sees.
+    """
+    limit = longest_prompt(config)
+    if limit is not None and tokens > limit:
+        raise ValueError(
+            f"{what} would be {tokens} tokens long, images included, and the model sees {limit} "
+            f"(tokenizer_model_max_length): {advice}"
+        )
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,16 @@ _DATA_URL = "data:image/"
 _ENCODED = ";base64,"
 
 
-def images_of_samples(texts: Sequence[str] | None, images: Any, image_token: str) -> list[Image.Image]:
+def images_of_samples(
+    texts: Sequence[str] | None, images: Any, image_token: str, config: Any = None
+) -> list[Image.Image]:
     """Opens the images of a batch, in the order of their placeholders.
 
     Args:
         texts: The prompts; None if there are images only.
         images: None, one image, a list of images, or a list with a list (or None) for each text.
         image_token: What stands for an image in a text.
+        config: The model's, or its entries about images; see `open_image`.
 
     Raises:
         ValueError: Images and placeholders differ in number, in all or in one text.
@@ -40,7 +43,7 @@ def images_of_samples(texts: Sequence[str] | None, images: Any, image_token: str
             f"the texts hold {sum(placed)} {image_token} (per text: {placed}), but {len(given)} images were given; "
             f"put one {image_token} for each image into the text, or use apply_chat_template, which does"
         )
-    return [_opened(image) for image in given]
+    return [_opened(image, config) for image in given]
 
 
 def _by_sample(given: list[Any], placed: list[int] | None, image_token: str) -> list[Any]:
@@ -57,7 +60,7 @@ def _by_sample(given: list[Any], placed: list[int] | None, image_token: str) -> 
     return [image for sample in samples for image in sample]
 
 
-def _opened(image: Any) -> Image.Image:
+def _opened(image: Any, config: Any) -> Image.Image:
     """An image as RGB.
 
     Raises:
@@ -65,9 +68,9 @@ def _opened(image: Any) -> Image.Image:
         UnreadableImageError: It cannot be read.
     """
     if isinstance(image, Image.Image | Path | bytes):
-        return open_image(image)
+        return open_image(image, config)
     if isinstance(image, str):
-        return open_image(_decoded(image) or image)
+        return open_image(_decoded(image) or image, config)
     if getattr(image, "dtype", None) is not None and str(image.dtype) == "uint8" and image.shape[2:] == (3,):
         return Image.fromarray(image)
     raise ValueError(

@@ -11,11 +11,11 @@ from transformers import DynamicCache, TextStreamer
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conversation_template
-from llava.images.source import ImageSource, open_image
+from llava.images.source import ImageSource
 from llava.inference import GenerationOptions, Inference
 from llava.inference.first_logits import FirstLogits, NotFiniteError
 from llava.inference.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
-from llava.prompts.around import count_tokens, end_token_ids, longest_prompt, place_images, stop_string
+from llava.prompts.around import check_fits, check_text, count_tokens, end_token_ids, place_images, stop_string
 
 # Stands for the model's last answer where only the template's text around it is wanted; in no template.
 _ANSWER_MARK = "\N{SYMBOL FOR UNIT SEPARATOR}"
@@ -77,13 +77,14 @@ class Chat:
 
         Raises:
             UnreadableImageError: An image cannot be read (first turn).
-            ValueError: The text names other images than there are, is empty, or makes the conversation longer than the
-                model can see, or the model's logits are not finite; the conversation is as it was before.
+            ValueError: The text names other images than there are, is empty or not Unicode, or makes the conversation
+                longer than the model can see, or the model's logits are not finite; the conversation is as it was before.
         """
         if not text.strip():
             raise ValueError("an empty message cannot be answered")
+        check_text(text)
         if self._features is None:
-            self._features = self.inference.encode([open_image(image) for image in self.images]) if self.images else []
+            self._features = self.inference.encode(self.inference.open(self.images)) if self.images else []
         turn = self._next_ids(text)
         self._check_length(turn)
         self.token_ids += turn
@@ -114,13 +115,8 @@ class Chat:
 
     def _check_length(self, turn: list[int]) -> None:
         """The model would cut a longer conversation on the right, the question first."""
-        limit = longest_prompt(self.inference.model.config)
         length, _ = count_tokens(self.token_ids + turn, [len(features) for features in self._features or []])
-        if limit is not None and length > limit:
-            raise ValueError(
-                f"the conversation would be {length} tokens long, images included, and the model sees {limit} "
-                "(tokenizer_model_max_length): ask less, or begin a new one"
-            )
+        check_fits(length, self.inference.model.config, "the conversation", "ask less, or begin a new one")
 
     def _next_ids(self, text: str) -> list[int]:
         """The ids that this turn adds before the answer: for a later turn also the end of the answer before it."""

@@ -37,12 +37,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
-    from llava.images.source import UnreadableImageError, open_image
+    from llava.images.source import UnreadableImageError, fetch_image
     from llava.inference import GenerationOptions, Inference
     from llava.serve.chat import Chat
 
     with plain_errors():
-        images = [open_image(source) for source in args.image_file]
+        images = [fetch_image(source) for source in args.image_file]
         inference = Inference.load(
             args.model_path,
             args.model_base,
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **compression_option(args),
         )
         options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
-    chat = Chat(inference, images)
+        chat = Chat(inference, inference.open(images))
     user, assistant = _shown_roles(chat.roles)
     while True:
         try:

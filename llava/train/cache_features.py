@@ -28,6 +28,7 @@ from llava.data.dataset import LlavaDataset, SampleError
 from llava.data.feature_cache import FeatureCache, FeatureReader, FeatureWriter, FileStamp, TokenFormat
 from llava.data.records import ImageRef, images_of
 from llava.images.processing import ImageDecodeError, ImageTooLargeError, load_image, process_images
+from llava.images.rules import turns_photos
 from llava.kinds import plugin_records
 from llava.model.anyres import TileLayout
 from llava.model.multimodal_encoder import selected_depth
@@ -133,6 +134,7 @@ def cache_key(model: Any, dataset: LlavaDataset, layout: TokenFormat) -> dict[st
         "image_aspect_ratio": getattr(config, "image_aspect_ratio", None),
         "pinpoints": [list(pair) for pair in TileLayout.from_config(config).pinpoints],
         "max pixels": dataset.max_pixels,
+        **({"photos": "turned by EXIF"} if turns_photos(config) else {}),
         **({"plugins": plugins} if plugins else {}),  # one of them may be the method
     }
 
@@ -333,14 +335,12 @@ class _Unseen(Dataset[_Opened]):
         if content in self.known:
             return _Opened(stamp, content)
         try:
-            decoded = load_image(file, dataset.max_pixels)
+            decoded = load_image(file, dataset.max_pixels, dataset.image_config)
         except ImageTooLargeError:
             return _Opened(stamp, content, problem="image too large")
         except ImageDecodeError:
             return _Opened(stamp, content, problem="undecodable image")
-        if dataset.is_too_large(decoded.size):  # a long thin one, once it is padded
-            return _Opened(stamp, content, problem="image too large")
-        pixels = process_images([decoded], dataset.image_processor, dataset.image_config)[0]
+        pixels = process_images([decoded], dataset.image_processor, dataset.image_config, dataset.max_pixels)[0]
         return _Opened(stamp, content, decoded.size, pixels)
 
 

@@ -68,10 +68,13 @@ def test_a_cut_prompt_is_reported(
         seen: list[int] = []
         norm = inference.model.model.language_model.norm
         handle = norm.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output.shape[1]))
-        answers = [inference.ask_one(question.text, *question.images, options=SHORT) for question in (short, long)]
+        answers = [next(inference.ask([question], options=SHORT)) for question in (short, long)]
         handle.remove()
         assert [answer.truncated for answer in answers] == [limit == 80, True]
         assert answers[1].prompt_tokens == limit == max(seen), "what is told is what was run"
+        assert answers[1].lost_tokens == whole[1].prompt_tokens - limit
+        with pytest.raises(ValueError, match=rf"{whole[1].prompt_tokens} tokens long.* the model sees {limit} "):
+            inference.ask_one(long.text, picture, options=SHORT)
     before = inference.prompt(short).split("<image>")[0]
     assert answers[0].visual_tokens == 80 - len(inference.tokenize(before)), "the image itself was cut"
 

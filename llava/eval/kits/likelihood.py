@@ -75,7 +75,7 @@ def likelihoods(
         ValueError: An answer is empty, or with its prompt longer than the model's `tokenizer_model_max_length`; or the
             model's logits are not finite.
     """
-    store = ImageStore(Counter())  # nothing is released before the call ends
+    store = ImageStore(Counter(), inference.model.config)  # nothing is released before the call ends
     sources = {source_key(image): image for question, _ in answers for image in question.images}
     waiting = [_prepare(inference, store, number, *answer) for number, answer in enumerate(answers)]
     waiting.sort(key=lambda item: (item.length, item.index))

@@ -175,7 +175,7 @@ def _target(target: Any, rows: Any, number: Any) -> str:
 
 
 def _renamed(answer: Answer, index: int, text: str) -> Answer:
-    return Answer(index, text, answer.token_ids, answer.prompt_tokens, answer.visual_tokens, answer.truncated)
+    return Answer(index, text, answer.token_ids, answer.prompt_tokens, answer.visual_tokens, answer.lost_tokens)
 
 
 def _as_images(visuals: Any) -> list[ImageSource]:

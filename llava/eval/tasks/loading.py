@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from llava.eval.tasks.base import EmbeddedImage, LoadedTask, Sample, Task, TaskDataError
+from llava.prompts.around import check_text, place_images
 
 
 def load_task(task: Task, data_root: Path) -> LoadedTask:
-    """A task's samples, checked.
+    """A task's samples, checked; those that cannot be asked or written are left out and named among the bad rows.
 
     Raises:
         TaskDataError: The task's files are missing, it has no samples, or one of them is not what it should be; the
@@ -30,7 +32,23 @@ def load_task(task: Task, data_root: Path) -> LoadedTask:
                 f"{task.name}: sample {number}: sample_id {sample.sample_id!r} is that of sample {earlier} too; ids "
                 "must be unique within a task"
             )
-    return loaded
+    reasons = {sample.sample_id: reason for sample in loaded.samples if (reason := _cannot_be_asked(sample))}
+    if len(reasons) == len(loaded.samples):
+        raise TaskDataError(f"{task.name}: not one sample can be asked, the first is {next(iter(reasons.values()))}")
+    usable = [sample for sample in loaded.samples if sample.sample_id not in reasons]
+    return LoadedTask(usable, [*loaded.bad_rows, *(f"{task.name} {reason}" for reason in reasons.values())])
+
+
+def _cannot_be_asked(sample: Sample) -> str | None:
+    """Why a sample cannot be asked or written, None if it can: placeholders without images, text that is none."""
+    try:
+        texts = (sample.sample_id, sample.answer, sample.group, sample.image_names)
+        for text in (*texts, json.dumps(dict(sample.details), ensure_ascii=False, default=repr)):
+            check_text(text)
+        place_images(sample.prompt, len(sample.images), None)
+    except (TypeError, ValueError) as error:
+        return f"sample {sample.sample_id!r}: {error}"
+    return None
 
 
 def _problem(sample: Any) -> str | None:

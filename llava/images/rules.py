@@ -1,0 +1,101 @@
+"""What a model's config says of images: their form, the grids of tiles, the pixels they become, whether photos turn.
+
+Every size is `(width, height)` in pixels; transformers' configs, which have it the other way, are turned here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from llava.kinds.families import find_family
+
+Size = tuple[int, int]
+
+_TOWER_SIDE = 384  # pixels; CLIP of 336 and SigLIP take no larger ones
+
+
+def parse_pinpoints(pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
+    """Read a list of (width, height); LLaVA's configs hold it as a list or as the text of one.
+
+    Raises:
+        ValueError: It is neither, or it is empty.
+    """
+    value: Any = pinpoints
+    try:
+        if isinstance(value, str):
+            value = ast.literal_eval(value)
+        sizes = [(int(width), int(height)) for width, height in value]
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(f"image_grid_pinpoints={pinpoints!r} is not a list of (width, height) pairs.") from error
+    if not sizes:
+        raise ValueError("image_grid_pinpoints is empty: any-resolution images need at least one (width, height).")
+    return sizes
+
+
+def grid_pinpoints(config: Any) -> list[Size]:
+    """Return a model config's `image_grid_pinpoints` as (width, height), whichever order the config keeps.
+
+    LLaVA's configs hold (width, height), those of transformers (`model_type` llava_next) hold (height, width).
+
+    Raises:
+        ValueError: The config has no such entry or a malformed one.
+    """
+    pinpoints = getattr(config, "image_grid_pinpoints", None)
+    if pinpoints is None:
+        raise ValueError("the model config has no `image_grid_pinpoints`, which image_aspect_ratio='anyres' needs.")
+    sizes = parse_pinpoints(pinpoints)
+    family = find_family(config)
+    if family is not None and family.is_tiled:
+        sizes = [(width, height) for height, width in sizes]
+    return sizes
+
+
+def aspect_ratio_of(config: Any) -> str | None:
+    """Return what a config says of an image's form: `pad`, `anyres`, `square` (also named `original`) or None.
+
+    Raises:
+        ValueError: It says something else, or `anyres` without a list of `image_grid_pinpoints`.
+    """
+    aspect_ratio = getattr(config, "image_aspect_ratio", None)
+    family = find_family(config)
+    if aspect_ratio is None and family is not None:
+        aspect_ratio = family.aspect_ratio
+    if aspect_ratio == "original":  # lmms-eval's word for what LLaVA does with every word that it does not know
+        return "square"
+    if aspect_ratio not in (None, "square", "pad", "anyres"):
+        raise ValueError(f"image_aspect_ratio={aspect_ratio!r} is unknown; choose pad, anyres or square.")
+    if aspect_ratio == "anyres":
+        grid_pinpoints(config)
+    return aspect_ratio
+
+
+def processed_pixels(size: Size, config: Any) -> int:
+    """Return the pixels of the largest picture that an image is on its way through `process_images`.
+
+    Far more than its own if it is long and thin: `pad` makes a square of its longer side, and without padding its
+    shorter side is scaled to the tower's. Tiles are cut from a picture of the grid's size.
+
+    Args:
+        size: The image's (width, height).
+        config: As `process_images` takes it.
+    """
+    shorter, longer = sorted(size)
+    aspect_ratio = aspect_ratio_of(config)
+    if aspect_ratio == "anyres":
+        return max(shorter * longer, max(width * height for width, height in grid_pinpoints(config)))
+    if aspect_ratio == "pad":
+        return longer * longer
+    return max(shorter * longer, _TOWER_SIDE * _TOWER_SIDE * longer // max(shorter, 1))
+
+
+def turns_photos(config: Any) -> bool:
+    """Whether images are turned as their EXIF tag says: transformers' rule for paths and URLs, not LLaVA's.
+
+    Args:
+        config: The model's config; `anyres_rule` says whose rules it follows, as for tiles and tokens. LLaVA's own
+            configs, and objects with some of their entries, have no such entry: LLaVA's rule.
+    """
+    rule = getattr(config, "anyres_rule", None)
+    return rule == "transformers" or (rule is None and find_family(config) is not None)
