@@ -157,8 +157,8 @@ class Inference:
             batch_size: Questions a batch. None begins with what the memory is likely to take and halves it whenever
                 that was too much; no question is lost. Where `exact` is set it is 1.
             options: Generation options; greedy by default.
-            skip_errors: Whether a question that cannot be prepared, for its image cannot be read above all, or whose logits
-                are not finite, gets an answer with `error` set; by default the error is raised.
+            skip_errors: Whether a question that cannot be prepared, for its image cannot be read above all, or whose
+                logits are not finite, gets an answer with `error` set; by default the error is raised.
             allow_cut: Whether the model may cut a prompt that is too long for it, as LLaVA does; else it is an error.
             on_begin: Called with the questions, by index, that are worked on from now on until the next call.
 

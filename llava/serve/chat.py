@@ -78,7 +78,7 @@ class Chat:
         Raises:
             UnreadableImageError: An image cannot be read (first turn).
             ValueError: The text names other images than there are, is empty or not Unicode, or makes the conversation
-                longer than the model can see, or the model's logits are not finite; the conversation is as it was before.
+                longer than the model can see, or the model's logits are not finite; the conversation is as it was.
         """
         if not text.strip():
             raise ValueError("an empty message cannot be answered")
