@@ -78,6 +78,8 @@ class CommandParser(argparse.ArgumentParser):
             SystemExit: Status 2 for wrong flags, 1 for a plug-in that cannot be loaded, with a line that says why.
         """
         words = with_hyphens(sys.argv[1:] if args is None else args)
+        if any("\0" in word for word in words):
+            self.error(f"a NUL character in {next(word for word in words if chr(0) in word)!r}")
         parsed, rest = super().parse_known_args(words, namespace)
         load_named_plugins(getattr(parsed, "plugin", ()))
         return parsed, rest

@@ -1,0 +1,1 @@
+"""Bad inputs at every front door."""
