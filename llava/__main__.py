@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["help"] and len(words) > 1:  # `llava help eval` is `llava eval --help`
         words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
-        print(overview())
+        with _whoever_reads():
+            print(overview(), flush=True)
         return 0
     if words[0] == "--version":
         print(f"{PROGRAM} {__version__}")
@@ -41,11 +43,18 @@ def run(command: Command, words: Sequence[str]) -> int:
     module = import_module(command.module)
     if hasattr(module, "__path__"):  # a package is started by its __main__
         module = import_module(f"{command.module}.__main__")
-    try:
+    with _whoever_reads():
         return module.main() or 0
-    except BrokenPipeError:  # as in `llava eval --list | head`: nobody reads on
+    return 1
+
+
+@contextmanager
+def _whoever_reads() -> Iterator[None]:
+    """Around what prints: ends it without a word where nobody reads on, as in `llava eval --list | head`."""
+    try:
+        yield
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's end would fail to write too
-        return 1
 
 
 def overview() -> str:

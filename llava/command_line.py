@@ -135,7 +135,7 @@ def add_shared(parser: argparse._ActionsContainer, *flags: str, **changes: Any) 
 def add_model_flags(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Adds what a command that loads a model for inference takes, but for the compression: one budget or several."""
     add_shared(parser, "--model-path", required=required)
-    add_shared(parser, "--model-base", "--conv-mode", "--device", "--dtype", "--attn-implementation")
+    add_shared(parser, "--model-base", "--conv-mode,--version", "--device", "--dtype", "--attn-implementation")
     add_shared(parser, "--load-4bit", "--load-8bit")
 
 

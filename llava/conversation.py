@@ -326,6 +326,6 @@ def default_conv_mode(config: Any) -> str:
         raise ValueError(
             f"no template is known for model_type={getattr(language, 'model_type', None)!r} with "
             f"vocab_size={getattr(language, 'vocab_size', None)}: choose one with --conv-mode (or `conv_mode` in the "
-            f"config) from {', '.join(conv_templates)}."
+            f"config) from {', '.join(conv_templates)}, or load the language model's plug-in with --plugin"
         )
     return kind.template

@@ -125,6 +125,17 @@ def test_the_map_of_the_readme_is_that_of_the_house() -> None:
     }
 
 
+def test_results_are_kept_from_every_other_room() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    [listed] = [one["forbidden_modules"] for one in contracts if one.get("source_modules") == ["llava.results"]]
+    found = {
+        path.stem for path in (ROOT / "llava").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(listed) == {f"llava.{name}" for name in found - {"__init__", "__main__", "results"}}
+
+
 def test_no_pickle_is_tracked() -> None:
     for file in tracked_files():
         assert file.suffix not in {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}, file

@@ -10,14 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from llava.conversation import TEMPLATES
 from llava.eval.tasks import TASKS, Sample
-from llava.kinds import plugin_records
-from llava.kinds.families import FAMILIES
-from llava.kinds.languages import LANGUAGES, find_language
-from llava.kinds.towers import TOWERS
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor import COMPRESSORS
+from llava.model.used_plugins import model_plugins, records_of
 
 _IN_FILE_NAMES = str.maketrans({":": "_", ",": "_", "=": "-", "/": "-", "|": "_"})
 
@@ -73,20 +68,9 @@ def used_plugins(task: str, compression: CompressionConfig | None, conv_mode: st
         config: Of the model: its tower, language model and family may be a plug-in's.
 
     Returns:
-        Name and hash of each, in the order in which they were loaded.
+        Name and hash of each, by name.
     """
-    language = find_language(config.text_config)
-    names = {
-        TASKS.plugin_name(task),
-        TEMPLATES.plugin_name(conv_mode),
-        TOWERS.plugin_name(config.vision_config.model_type),
-        LANGUAGES.plugin_name(language.name) if language else None,
-        FAMILIES.plugin_name(config.model_type),
-    }
-    while compression is not None:
-        names.add(COMPRESSORS.plugin_name(compression.method))
-        compression = compression.then
-    return [record for record in plugin_records() if record["name"] in names]
+    return records_of({TASKS.plugin_name(task)} | model_plugins(config, compression, conv_mode))
 
 
 def prompts_fingerprint(samples: Sequence[Sample]) -> str:

@@ -20,7 +20,9 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
 from pathlib import Path
 from threading import RLock
-from types import ModuleType
+from typing import Any
+
+from llava.kinds.own_files import own_files
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +42,14 @@ class Plugin:
     Attributes:
         name: A module's dotted name, or a file's name without its folder, so that no local path is published.
         module: The name under which Python knows it.
-        sha256: Of the module's file when it was last imported, the first 16 digits; empty where there is no file.
+        sha256: Of its code when it was last imported, the first 16 digits; empty where there is no file.
+        modules: The module, and what it imports of the same package or of its author's other files.
     """
 
     name: str
     module: str
     sha256: str
+    modules: tuple[str, ...]
 
 
 _LOCK = RLock()  # held while a plug-in is imported: another thread that asks for a name waits for it
@@ -60,7 +64,7 @@ class _PluginFiles:
     """Finds plug-in files by their module's name, so that `importlib.reload` and pickles do."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
         """As Python's import asks it."""
         file = _FILES.get(name)
         return None if file is None else importlib.util.spec_from_file_location(name, file)
@@ -92,16 +96,17 @@ def plugin_records() -> list[dict[str, str]]:
 
 def plugin_of(module: str) -> Plugin | None:
     """The plug-in that a module belongs to, None for a module of this package or of the user's own program."""
-    return next(
-        (found for found in _LOADED.values() if module == found.module or module.startswith(f"{found.module}.")), None
-    )
+    for plugin in _LOADED.values():
+        if module in plugin.modules or module.startswith(f"{plugin.module}."):
+            return plugin
+    return None
 
 
 def note_reload(module: str) -> None:
     """Notes that a module is imported anew: what it makes is known by its new content."""
     for key, plugin in list(_LOADED.items()):
-        if plugin.module == module:
-            _LOADED[key] = Plugin(plugin.name, module, _digest(sys.modules[module]))
+        if module in plugin.modules:
+            _LOADED[key] = _described(plugin.name, plugin.module)
 
 
 def on_failure(forget: Callable[[str], None]) -> None:
@@ -112,7 +117,7 @@ def on_failure(forget: Callable[[str], None]) -> None:
 def discover_plugins() -> bool:
     """Loads what `LLAVA_PLUGINS` and installed packages name, unless that is done.
 
-    A package whose plug-in cannot be loaded is warned about once: it is nobody's wish that it stops other commands.
+    A package whose plug-in cannot be loaded is warned about once, so that it does not stop other commands.
 
     Returns:
         Whether anything new was loaded.
@@ -165,7 +170,7 @@ def _load(text: str) -> Plugin | None:
             raise PluginError(f"plug-in {text}: {type(error).__name__}: {error}") from error
         finally:
             _IMPORTING.discard(key)
-        _LOADED[key] = Plugin(Path(key).name if is_file else text, module.__name__, _digest(module))
+        _LOADED[key] = _described(Path(key).name if is_file else text, module.__name__)
     return _LOADED[key]
 
 
@@ -181,9 +186,14 @@ def _name_file(file: Path) -> str:
         _FILES[name] = file
     if _PluginFiles not in sys.meta_path:
         sys.meta_path.append(_PluginFiles)
+    if str(file.parent) not in sys.path:  # files beside it can be imported, as beside a program
+        sys.path.append(str(file.parent))
     return name
 
 
-def _digest(module: ModuleType) -> str:
-    file = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+def _described(name: str, module: str) -> Plugin:
+    files = own_files(module)
+    digest = hashlib.sha256()
+    for content in sorted(file.read_bytes() for file in files.values()):
+        digest.update(content)
+    return Plugin(name, module, digest.hexdigest()[:16] if files else "", tuple(dict.fromkeys((module, *files))))

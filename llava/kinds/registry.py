@@ -60,12 +60,16 @@ class Registry(Generic[Kind]):
         found = self._entries.get(name)
         if found is not None:
             is_new = found.spec is not entry.spec or entry.module == _REPLACEABLE
-            if found.module == entry.module and is_new:
-                note_reload(entry.module)
-            else:
+            if found.module != entry.module or not is_new:
                 raise ValueError(
                     f"a {self.noun} named {name!r} is registered already, by {found.module}; choose another name"
                 )
+        outdated = [old for old, found in self._entries.items() if found.module == entry.module]
+        outdated = [old for old in outdated if self._entries[old].spec is not entry.spec]
+        if outdated:  # the module was reloaded: what it no longer registers is gone
+            note_reload(entry.module)
+        for old in outdated:
+            del self._entries[old]
         self._entries[name] = entry
         return kind
 

@@ -90,6 +90,6 @@ def tower_kind(vision_config: Any) -> TowerKind:
     if kind is None:
         raise ValueError(
             f"vision_config.model_type {vision_config.model_type!r} is not supported; supported: "
-            f"{', '.join(TOWERS.names())}"
+            f"{', '.join(TOWERS.names())}, and what --plugin brings"
         )
     return kind

@@ -1,4 +1,4 @@
-"""Which attention a model is loaded with when nobody asks for one."""
+"""Which attention a model is loaded with by default."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ _SHORT_FORM = re.compile(
     rf"(?P<method>{_NAME}):(?P<dominant>\d+)(?:\+(?P<contextual>\d+))?(?P<options>(?:,[^,|]+)*)", re.ASCII
 )
 _WHOLE = re.compile(r"[+-]?\d{1,30}", re.ASCII)
+_LARGEST = 10**30  # longer numbers cannot be read back as whole ones
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _OPTION = re.compile(rf"({_NAME})=(.*)")
 _WORDS = {"true": True, "false": False}
@@ -226,9 +227,9 @@ def _checked_options(options: Any) -> dict[str, OptionValue]:
         value = tuple(value) if isinstance(value, list) else value
         for part in value if isinstance(value, tuple) else (value,):
             is_word = isinstance(part, str) and re.fullmatch(_NAME, part) and part == _parse_value(part)
-            is_number = isinstance(part, int | float) and math.isfinite(part)
-            if not (is_word or is_number):
-                raise ValueError(f"compression.options: {name}={part!r} is none of a number, true, false or a word")
+            is_whole = isinstance(part, int) and abs(part) < _LARGEST
+            if not (is_word or is_whole or (isinstance(part, float) and math.isfinite(part))):
+                raise ValueError(f"compression.options: {name}={part!r:.80} is none of a number, true, false or a word")
         if not isinstance(name, str) or re.fullmatch(_NAME, name) is None or name in ("merge", "seed"):
             raise ValueError(f"compression.options: {name!r} cannot be the name of an option")
         checked[name] = value

@@ -82,7 +82,7 @@ class VisionSeam:
 
     @property
     def tokens_per_tile(self) -> int:
-        """What the tower, or the compressor behind it, makes of a tile."""
+        """Tokens that the tower, or the compressor behind it, gives for a tile."""
         budget = self.compression
         if budget is not None:
             return budget.num_tokens

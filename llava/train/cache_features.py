@@ -29,9 +29,9 @@ from llava.data.feature_cache import FeatureCache, FeatureReader, FeatureWriter,
 from llava.data.records import ImageRef, images_of
 from llava.images.processing import ImageDecodeError, ImageTooLargeError, load_image, process_images
 from llava.images.rules import turns_photos
-from llava.kinds import plugin_records
 from llava.model.anyres import TileLayout
 from llava.model.multimodal_encoder import selected_depth
+from llava.model.used_plugins import records_of, vision_plugins
 from llava.model.vision_tokens import VisionTokens
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def cache_key(model: Any, dataset: LlavaDataset, layout: TokenFormat) -> dict[st
     """
     device = next(model.vision_tower.parameters()).device.type
     vision, compression = model.config.vision_config, model.compression
-    config, plugins = dataset.image_config, plugin_records()
+    config, plugins = dataset.image_config, records_of(vision_plugins(model.config, compression))
     return {
         "format": _FORMAT,
         "tower": _fingerprint(model),
@@ -135,7 +135,7 @@ def cache_key(model: Any, dataset: LlavaDataset, layout: TokenFormat) -> dict[st
         "pinpoints": [list(pair) for pair in TileLayout.from_config(config).pinpoints],
         "max pixels": dataset.max_pixels,
         **({"photos": "turned by EXIF"} if turns_photos(config) else {}),
-        **({"plugins": plugins} if plugins else {}),  # one of them may be the method
+        **({"plugins": plugins} if plugins else {}),
     }
 
 

@@ -124,7 +124,7 @@ def _read(path: Path) -> list[Setting]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode):
-        raise ValueError(f"{path}: a recipe is a list of `flag: value` lines")
+        raise ValueError(f"{path}: a recipe has lines of the form `flag: value`, without a dash before them")
     settings: dict[str, Setting] = {}
     for key_node, value_node in root.value:
         where = f"{path}:{key_node.start_mark.line + 1}"

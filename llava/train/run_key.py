@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from llava.data.subset import content_hash, hash_file
-from llava.kinds import plugin_records
 from llava.model.checkpoints.files import projector_file, resolve_checkpoint, weight_files
 from llava.model.checkpoints.lora import adapter_file
+from llava.model.configuration import as_compression
+from llava.model.used_plugins import model_plugins, records_of
 from llava.train.arguments import Arguments
 from llava.train.start import is_llava_checkpoint
 from llava.train.template import first_name
@@ -82,7 +83,8 @@ def run_key(arguments: Arguments, config: Any, records: Sequence[Any]) -> dict[s
         "--global_batch_size": at_once * training.gradient_accumulation_steps,
         **{f"--{name}": getattr(training, name) for name in _flags_of(arguments)},
     }
-    if plugins := plugin_records():  # keys of runs without any stay what they were
+    names = model_plugins(config, as_compression(getattr(config, "compression", None)), model.version or "")
+    if plugins := records_of(names):  # keys of runs without any stay what they were
         key["--plugin"] = plugins
     plain: dict[str, Any] = json.loads(json.dumps(key, default=str))  # as it will be read again
     return plain

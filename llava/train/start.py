@@ -66,7 +66,7 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
 def record_template(config: Any, version: str) -> None:
     """Notes the conversation template of a training in the model's config, so that the model is asked in it later.
 
-    The language model's usual template is not noted, nor that of LLaVA's first stage, in which nobody asks.
+    Not recorded are the language model's usual template, and that of LLaVA's first stage, which holds no conversations.
 
     Args:
         config: Of the model.

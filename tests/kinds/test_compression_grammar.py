@@ -118,3 +118,9 @@ def test_options_cannot_be_changed_and_a_budget_can_be_copied_and_sent():
     assert all(each == budget and hash(each) == hash(budget) and str(each) == str(budget) for each in copies)
     assert budget.to_dict()["options"] == {"layer": 2, "layers": [2, 6]} and type(budget.to_dict()["options"]) is dict
     assert {budget: 1}[CompressionConfig.parse("fastv:64,layers=2/6,layer=2")] == 1
+
+
+@pytest.mark.parametrize("number", [10**30, 10**400, -(10**30)], ids=["31 digits", "401 digits", "negative"])
+def test_a_number_that_cannot_be_read_back_is_refused(number):
+    with pytest.raises(ValueError, match="none of a number"):
+        CompressionConfig("a", 1, options={"x": number})

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -15,7 +18,8 @@ import torch
 from llava.kinds import PluginError, load_plugins, loaded_plugins
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoints.files import CheckpointError
-from llava.model.multimodal_compressor import COMPRESSORS, get_compressor
+from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor import COMPRESSORS, Compressor, get_compressor
 from tests.model.tiny import random_pixels
 
 PLUGIN = Path(__file__).parents[1] / "fixtures" / "plugins" / "corner_first.py"
@@ -41,8 +45,8 @@ def test_its_options_are_typed_and_checked_when_the_model_is_told(plugin):
         "corner_first:20,row=-1": "row must be 0 or more, got -1",
         "corner_first:20+4": "merges nothing, got contextual=4",
         "corner_first:20,row=14": "row 14 is outside 0..13",
-        "corner_first:20,row=1.5": "row=1.5 must be of type int",
-        "corner_first:20,row=top": "row='top' must be of type int",
+        "corner_first:20,row=1.5": "row=1.5 must be a whole number",
+        "corner_first:20,row=top": "row='top' must be a whole number",
         "corner_first:20,seed=x": "seed must be an int, got 'x'",
     }.items():
         with pytest.raises(ValueError, match=named):
@@ -199,3 +203,30 @@ def test_an_unknown_method_in_a_config_is_named(tmp_path):
     file.write_text(json.dumps(entries))
     with pytest.raises(CheckpointError, match=r"unknown compression method 'magic'; there are: .*--plugin"):
         load_pretrained_model(tmp_path, device="cpu")
+
+
+@dataclass(frozen=True)
+class _Options:
+    layer: int | None = None
+    rate: float = 0.5
+    mode: Literal["sum", "mean"] = "sum"
+    layers: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("layer=foo", "layer='foo' must be a whole number"),
+        ("layer=1.5", "layer=1.5 must be a whole number"),
+        ("mode=max", "mode='max' must be one of sum, mean"),
+        ("layers=2", "layers=2 must be a list, such as 2/5, or 2/ of one value"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_named_with_what_it_must_be(text, message):
+    compressor = Compressor(
+        "typed", lambda features, budget, options: features, frozenset(), keeps_cls=True, options=_Options
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        compressor.options_of(CompressionConfig.parse(f"typed:5,{text}"))
+    options = compressor.options_of(CompressionConfig.parse("typed:5,layer=3,rate=1,layers=2/"))
+    assert options == _Options(3, 1.0, "sum", (2,)) and isinstance(options.rate, float)

@@ -117,7 +117,10 @@ def _files_in_folder(folder: Path, config: str | None, split: str) -> list[Path]
     if glob.has_magic(str(folder.resolve())):  # `datasets` would take another folder that the pattern fits
         pattern = f"{glob.escape(str(folder))}/**/{split}-*.parquet"
         raise ValueError(f"{folder}: `datasets` reads *, ? and [ as a pattern; rename it, or name files: {pattern}")
-    files = [Path(name) for name in _data_files(str(folder), config, split)]
+    names = [file.name for file in folder.rglob("*") if file.suffix in _SUFFIXES]
+    if names and not (folder / _README).is_file():  # `datasets` would leave one suffix out; a README may name its files
+        _suffix_of(str(folder), names)
+    files = [Path(name) for name in _data_files(str(folder.resolve()), config, split)]
     _check_shards(files)
     return files
 

@@ -40,7 +40,8 @@ def not_a_llava(raw: Mapping[str, Any], folder: Path) -> CheckpointError:
     families = " or ".join(FAMILIES.names())
     return CheckpointError(
         f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
-        f"mm_vision_tower (LLaVA's format) nor vision_config with model_type {families} (transformers')"
+        f"mm_vision_tower (LLaVA's format) nor vision_config with model_type {families} (transformers'). A family from "
+        "outside this package comes with --plugin"
     )
 
 
@@ -120,7 +121,7 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         known = sorted({name for kind in LANGUAGES if kind.is_supported for name in kind.llava_model_types})
         raise CheckpointError(
             f"{where}: config.json: model_type {model_type!r} is not supported; supported: {', '.join(known)}, and "
-            f"transformers' {' and '.join(FAMILIES.names())}"
+            f"transformers' {' and '.join(FAMILIES.names())}; others come with --plugin"
         )
     projector_type = raw.get("mm_projector_type", "linear")
     if projector_type != _PROJECTOR_TYPE:

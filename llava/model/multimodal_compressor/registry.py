@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from llava.kinds import Registry
@@ -77,10 +77,14 @@ class Compressor:
             return None
         for name, kind in get_type_hints(self.options).items():
             if name in budget.options and not _is_of(budget.options[name], kind):
-                wanted = getattr(kind, "__name__", str(kind))
-                raise ValueError(f"compression {budget}: {name}={budget.options[name]!r} must be of type {wanted}")
+                raise ValueError(f"compression {budget}: {name}={budget.options[name]!r} must be {_in_words(kind)}")
+        typed = get_type_hints(self.options)
+        given = {
+            name: float(value) if typed.get(name) is float and isinstance(value, int) else value
+            for name, value in budget.options.items()
+        }
         try:
-            return self.options(**budget.options)
+            return self.options(**given)
         except (TypeError, ValueError) as error:
             raise ValueError(f"compression {budget}: {error}") from error
 
@@ -98,7 +102,7 @@ class BoundCompressor:
     """A compressor that knows what to keep.
 
     Attributes:
-        compressor: It.
+        compressor: The method.
         budget: Of one tile.
         options: Typed; None if the method has none.
     """
@@ -208,7 +212,19 @@ def _is_of(value: Any, kind: Any) -> bool:
         return isinstance(value, tuple) and all(_is_of(part, element) for part in value)
     if kind in (int, float):
         return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    return kind not in (bool, str) or isinstance(value, kind)
+    return kind not in (bool, str, NoneType) or isinstance(value, kind)
+
+
+def _in_words(kind: Any) -> str:
+    """What an option must be, for a message."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(_in_words(one) for one in get_args(kind) if one is not NoneType)
+    if kind is tuple or get_origin(kind) is tuple:
+        return "a list, such as 2/5, or 2/ of one value"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    return words.get(kind) or f"of type {getattr(kind, '__name__', kind)}"
 
 
 def available_compressors() -> list[str]:

@@ -38,7 +38,7 @@ def visionzip(
         contextual: Tokens to merge the rest into; 0 drops the rest.
         has_cls: Whether row 0 is a CLS token: N = P + 1, else N = P.
         merge: `"reference"`: target + mean of those that joined it; `"mean"`: the mean over the whole group.
-        return_assignment: Also tell for each patch which token holds it.
+        return_assignment: Also return, for each patch, the token that holds it.
 
     Returns:
         K = dominant + contextual tokens for each of the B tiles.

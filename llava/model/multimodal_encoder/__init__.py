@@ -1,4 +1,4 @@
-"""Vision towers, and what they tell a compressor."""
+"""Vision towers, and the features that they give a compressor."""
 
 from llava.model.multimodal_encoder.features import (
     extract_features,
