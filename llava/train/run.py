@@ -26,7 +26,7 @@ from llava.inference import Inference
 from llava.model.sdpa_by_sample import attend_by_sample
 from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.cache_features import use_feature_cache
-from llava.train.checkpoint import CheckpointWriteError, checkpoint_to_resume, steps_done
+from llava.train.checkpoint import CheckpointWriteError, check_processes, checkpoint_to_resume, steps_done
 from llava.train.closing import closing_words
 from llava.train.interruption import Interrupted, StopSignals
 from llava.train.leaving import leaving_group
@@ -96,6 +96,8 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
         attend_by_sample(model)
     key = run_key(arguments, model.config, records)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
+    if checkpoint is not None and not _is_finished(checkpoint):
+        check_processes(checkpoint, training.world_size, _zero_stage(training))
     trainer = LlavaTrainer(
         stage=stage,
         key=key,
@@ -111,6 +113,12 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
         for dataset in filter(None, (trainer.train_dataset, trainer.eval_dataset)):
             check_images_exist(dataset, is_quiet=training.disable_tqdm)
     return Run(arguments, trainer, tokenizer, image_processor, subset, checkpoint)
+
+
+def _zero_stage(training: TrainingArguments) -> int | None:
+    """None without DeepSpeed."""
+    plugin = training.deepspeed_plugin
+    return None if plugin is None else int(plugin.zero_stage)
 
 
 def _join_processes(training: TrainingArguments) -> None:
