@@ -17,6 +17,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from llava.command_line import plain_errors
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, SampleError
+from llava.data.feature_cache import CacheError
 from llava.data.presence import check_images_exist
 from llava.data.records import Record
 from llava.data.source import open_records, select_records
@@ -84,6 +85,7 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
         logger.info("%s", note)
     if training.fp16 and training.device.type == "cpu":
         raise ValueError("--fp16 True: the CPU cannot train in fp16; give --fp16 False (to the scripts: FP16=False)")
+    _check_folders(arguments)
     arguments = with_template(arguments)
     set_seed(training.seed)
     if is_deepspeed_zero3_enabled():
@@ -115,6 +117,21 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
     return Run(arguments, trainer, tokenizer, image_processor, subset, checkpoint)
 
 
+def _check_folders(arguments: Arguments) -> None:
+    """Looks at what the flags name as a folder, before anything large is read.
+
+    Raises:
+        ValueError: There is none to read from, or a file where one is to be written.
+    """
+    data = arguments.data
+    if data.image_folder is not None and not Path(data.image_folder).is_dir():
+        raise ValueError(f"--image_folder {data.image_folder} is not a folder")
+    written = {"output_dir": arguments.training.output_dir, "feature_cache": data.feature_cache}
+    for flag, folder in {**written, "data_cache": data.data_cache}.items():
+        if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+            raise ValueError(f"--{flag} {folder} is a file, not a folder")
+
+
 def _zero_stage(training: TrainingArguments) -> int | None:
     """None without DeepSpeed."""
     plugin = training.deepspeed_plugin
@@ -136,6 +153,7 @@ def execute(run: Run) -> LlavaTrainer:
         BadDataError: More images cannot be used than `--max_bad_fraction` allows, or nothing can be learned from.
         DivergedError: The loss is not a number, or the weights are too large to be used.
         CheckpointWriteError: The disk took no checkpoint.
+        CacheError: `--feature_cache` cannot be used.
     """
     trainer, training = run.trainer, run.arguments.training
     trainer.try_checkpoint()
@@ -198,7 +216,7 @@ def _train_in_plain_words(choose_attention: Callable[[TrainingArguments], str] |
     except Interrupted as stop:
         logger.warning("%s", stop)
         raise SystemExit(stop.exit_status) from stop
-    except (BadDataError, DivergedError, CheckpointWriteError) as error:
+    except (BadDataError, DivergedError, CheckpointWriteError, CacheError) as error:
         raise SystemExit(f"error: {error}") from error
     except SampleError as error:
         # A loading process puts its traceback before the message.
