@@ -124,8 +124,9 @@ def _check_folders(arguments: Arguments) -> None:
         ValueError: There is none to read from, or a file where one is to be written.
     """
     data = arguments.data
-    if data.image_folder is not None and not Path(data.image_folder).is_dir():
-        raise ValueError(f"--image_folder {data.image_folder} is not a folder")
+    images = None if data.image_folder is None else Path(data.image_folder)
+    if images is not None and not images.is_dir() and (images.exists() or data.feature_cache is None):
+        raise ValueError(f"--image_folder {images} is not a folder")  # a cache does without the images
     written = {"output_dir": arguments.training.output_dir, "feature_cache": data.feature_cache}
     for flag, folder in {**written, "data_cache": data.data_cache}.items():
         if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
