@@ -135,6 +135,7 @@ class Arguments:
     training: TrainingArguments
     recipe: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what the user should know of how the flags were read
+    plugins: tuple[str, ...] = ()  # as they were named
 
     @property
     def stage(self) -> Stage:
@@ -220,12 +221,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     recipe = _named_in(words).recipe
     given = words
     words = [*recipe_flags(recipe), *given]
-    load_named_plugins(_named_in(words).plugin)
+    plugins = _named_in(words).plugin
+    load_named_plugins(plugins)
     model, data, training, _ = parser.parse_args_into_dataclasses(words)
     notes = [] if _gives(given, "--data_fraction") else _use_all_of_other_data(data, recipe)
     if data.eval_data_path is not None and training.eval_strategy == IntervalStrategy.NO:
         training.eval_strategy, training.do_eval = IntervalStrategy.EPOCH, True
-    arguments = Arguments(model, data, training, tuple(recipe), tuple(notes))
+    arguments = Arguments(model, data, training, tuple(recipe), tuple(notes), tuple(plugins))
     training.record = arguments.record()
     return arguments
 

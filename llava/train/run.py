@@ -177,9 +177,15 @@ def execute(run: Run) -> LlavaTrainer:
         check_weights({name: state[name] for name in trained_names(trainer.model)})
         save_result(training.output_dir, trainer.model, state, stage, run.arguments, run.tokenizer, run.image_processor)
     num_used = len(trainer.train_dataset)
-    num_samples = run.subset["num_samples"] if run.subset else num_used
-    steps = trainer.state.global_step
-    logger.info("%s", closing_words(training.output_dir, num_used, num_samples, steps, was_finished=was_finished))
+    told = closing_words(
+        training.output_dir,
+        num_used,
+        run.subset["num_samples"] if run.subset else num_used,
+        trainer.state.global_step,
+        was_finished=was_finished,
+        plugins=run.arguments.plugins,
+    )
+    logger.info("%s", told)
     return trainer
 
 
