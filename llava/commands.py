@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     "train": (
         Command("prepare", "llava.data.prepare", "download LLaVA's training data"),
         Command("validate", "llava.data.validate", "check a data file as training will read it"),
+        Command("convert", "llava.data.convert", "write other programs' conversations in LLaVA's form"),
         Command("subset", "llava.data.subset", "draw a seeded part of a data file"),
         Command("train", "llava.train.launch", "train a recipe on the GPUs of this machine"),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,14 +81,16 @@ def check_all(checks: Checks, num_workers: int) -> Iterator[Checked]:
 
     Args:
         checks: What to check.
-        num_workers: Processes; 0 for this one alone.
+        num_workers: Processes; 0 for this one alone, as on systems that cannot fork.
     """
+    can_fork = "fork" in multiprocessing.get_all_start_methods()
+    workers = num_workers if can_fork else 0  # the entries are shared, not sent
     loader = DataLoader(
         checks,  # type: ignore[arg-type]
         batch_size=_CHUNK,
-        num_workers=num_workers,
+        num_workers=workers,
         collate_fn=list,
-        multiprocessing_context="fork" if num_workers else None,  # the entries are shared, not sent
+        multiprocessing_context="fork" if workers else None,
     )
     for chunk in loader:
         yield from chunk

@@ -28,7 +28,11 @@ KEY_NAME = "key.json"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class CacheKeyError(ValueError):
+class CacheError(ValueError):
+    """The cache cannot be used; the message names its folder."""
+
+
+class CacheKeyError(CacheError):
     """The folder holds tokens that something else made; the message says what differs."""
 
 
@@ -154,8 +158,11 @@ class FeatureCache:
             except OSError:  # a file system without links
                 os.replace(whole, file)
             whole.unlink(missing_ok=True)
-        found = json.loads(file.read_text(encoding="utf-8"))
-        differing = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            differing = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+        except (ValueError, TypeError) as error:
+            raise CacheKeyError(f"--feature_cache: {file} is damaged ({error}); use another folder") from error
         if differing:
             differences = "; ".join(f"{name} was {found.get(name)}, is {wanted.get(name)}" for name in differing)
             raise CacheKeyError(

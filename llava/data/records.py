@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llava.data.foreign import Record, looks_foreign
 from llava.data.templates import PromptTemplate, Turn, move_images_to_front
 from llava.images.paths import path_inside
 
-Record = dict[str, Any]
 TEXT_ONLY = "text"
 _ROLES = ("human", "gpt")
 
@@ -160,10 +160,13 @@ def problem_of(record: Any, template: PromptTemplate | None, image_folder: str |
     if isinstance(record, BadLine):
         return Problem("schema", record.message)
     if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
-        return Problem("schema", "not an object with a list `conversations`")
+        return Problem("schema", "not an object with a list `conversations`" + _advice(record))
+    if record.get("images") and not images_of(record):
+        return Problem("schema", "its images stand in `images`, and LLaVA's form has `image`" + _advice(record))
     for turn in record["conversations"]:
         if not isinstance(turn, dict) or turn.get("from") not in _ROLES or not isinstance(turn.get("value"), str):
-            return Problem("schema", f"a turn must be {{'from': 'human' or 'gpt', 'value': text}}, got {turn!r:.200}")
+            message = f"a turn must be {{'from': 'human' or 'gpt', 'value': text}}, got {turn!r:.200}"
+            return Problem("schema", message + _advice(record))
         if not is_text(turn["value"]):
             return Problem("schema", f"a turn holds half of a surrogate pair, which is no character: {turn!r:.200}")
     for name in images_of(record):
@@ -185,6 +188,13 @@ def problem_of(record: Any, template: PromptTemplate | None, image_folder: str |
     if not any(turn.role == "gpt" for turn in turns):
         return Problem("no answer", "no turn from 'gpt' after one from 'human', so there is nothing to learn")
     return None
+
+
+def _advice(record: Any) -> str:
+    """How an entry of another program's form is brought into LLaVA's."""
+    if not looks_foreign(record):
+        return ""
+    return "; `llava convert DATA --output NEW.json` (python -m llava.data.convert) writes LLaVA's form"
 
 
 def is_text(text: str) -> bool:

@@ -144,7 +144,8 @@ def move_images_to_front(turns: Sequence[Turn], num_images: int) -> list[Turn]:
         placed.append(Turn(turn.role, text))
     found = sum(turn.text.count(DEFAULT_IMAGE_TOKEN) for turn in placed)
     if found != num_images:
-        raise ValueError(f"{found} {DEFAULT_IMAGE_TOKEN} in the conversation for {num_images} image(s)")
+        advice = "" if found else "; `llava convert DATA --image-first --output NEW.json` puts it in front"
+        raise ValueError(f"{found} {DEFAULT_IMAGE_TOKEN} in the conversation for {num_images} image(s){advice}")
     return placed
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ from transformers.utils import is_torch_tf32_available
 
 from llava.command_line import load_named_plugins
 from llava.kinds import plugin_records
+from llava.train.bounds import check_values
 from llava.train.code_version import code_version
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
 from llava.train.fraction import data_of_fraction, is_same_data
 from llava.train.help import add_plugin_flag, add_recipe_flag
+from llava.train.known_flags import RENAMED, unknown_key
 from llava.train.recipe import find_config, read_recipe
 from llava.train.stages import Stage, stage_of
 
@@ -35,6 +38,7 @@ class TrainingArguments(TrainingFlags, transformers.TrainingArguments):
     record: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # what trackers get besides the flags
 
     def __post_init__(self) -> None:
+        check_values(self)
         _check_adapters(self)
         _check_device(self)
         if self.mm_vision_tower_lr is not None:
@@ -58,13 +62,29 @@ class TrainingArguments(TrainingFlags, transformers.TrainingArguments):
             self.gradient_accumulation_steps = steps
         named = self.deepspeed
         if isinstance(named, str) and not named.startswith("{"):
-            self.deepspeed: Any = str(find_config(named, "deepspeed", flag="--deepspeed"))
+            self.deepspeed: Any = str(_deepspeed_config(named))
         super().__post_init__()
         self.deepspeed = named  # the record of a run holds no path of its machine
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers', with `record`; trackers store it as the config of the run."""
         return {**super().to_dict(), **self.record}
+
+
+def _deepspeed_config(named: str) -> Path:
+    """The file that `--deepspeed` names.
+
+    Raises:
+        ValueError: There is none, or it is no JSON object.
+    """
+    file = find_config(named, "deepspeed", flag="--deepspeed")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--deepspeed {file} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"--deepspeed {file} holds no JSON object")
+    return file
 
 
 def _check_adapters(given: TrainingArguments) -> None:
@@ -115,6 +135,7 @@ class Arguments:
     training: TrainingArguments
     recipe: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what the user should know of how the flags were read
+    plugins: tuple[str, ...] = ()  # as they were named
 
     @property
     def stage(self) -> Stage:
@@ -154,21 +175,9 @@ class Arguments:
 _HAS_ACTIVATION_CHECKPOINTING = any(
     entry.name == "activation_checkpointing" for entry in fields(transformers.TrainingArguments)
 )
-# Flags that other commands call otherwise, and those that transformers 5 renamed (None: dropped). Their values kept
-# their meaning: a ratio is a number of steps below 1.
-_RENAMED: dict[str, str | None] = {
-    "--conv_mode": "--version",
-    "--model_path": "--model_name_or_path",
-    "--evaluation_strategy": "--eval_strategy",
-    "--warmup_ratio": "--warmup_steps",
-    "--no_cuda": "--use_cpu",
-    **({"--gradient_checkpointing": "--activation_checkpointing"} if _HAS_ACTIVATION_CHECKPOINTING else {}),
-    "--logging_dir": None,
-    "--overwrite_output_dir": None,
-    "--save_safetensors": None,
-    "--fp16_backend": None,
-    "--half_precision_backend": None,
-}
+_RENAMED = dict(RENAMED)
+if _HAS_ACTIVATION_CHECKPOINTING:
+    _RENAMED["--gradient_checkpointing"] = "--activation_checkpointing"
 
 
 def translate_flags(argv: Sequence[str]) -> list[str]:
@@ -212,12 +221,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     recipe = _named_in(words).recipe
     given = words
     words = [*recipe_flags(recipe), *given]
-    load_named_plugins(_named_in(words).plugin)
+    plugins = _named_in(words).plugin
+    load_named_plugins(plugins)
     model, data, training, _ = parser.parse_args_into_dataclasses(words)
     notes = [] if _gives(given, "--data_fraction") else _use_all_of_other_data(data, recipe)
     if data.eval_data_path is not None and training.eval_strategy == IntervalStrategy.NO:
         training.eval_strategy, training.do_eval = IntervalStrategy.EPOCH, True
-    arguments = Arguments(model, data, training, tuple(recipe), tuple(notes))
+    arguments = Arguments(model, data, training, tuple(recipe), tuple(notes), tuple(plugins))
     training.record = arguments.record()
     return arguments
 
@@ -257,9 +267,7 @@ def recipe_flags(files: Sequence[str]) -> list[str]:
         if not words:
             continue
         if words[0].removeprefix("--") not in known:
-            close = get_close_matches(setting.key, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"{setting.where}: {setting.key} is no flag of train.py{hint}")
+            raise ValueError(unknown_key(setting, known))
         try:
             _, left_over = parser.parse_known_args(words)
         except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:

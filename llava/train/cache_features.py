@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from llava.data.cached_dataset import CachedDataset
 from llava.data.dataset import LlavaDataset, SampleError
-from llava.data.feature_cache import FeatureCache, FeatureReader, FeatureWriter, FileStamp, TokenFormat
+from llava.data.feature_cache import CacheError, FeatureCache, FeatureReader, FeatureWriter, FileStamp, TokenFormat
 from llava.data.records import ImageRef, images_of
 from llava.images.processing import ImageDecodeError, ImageTooLargeError, load_image, process_images
 from llava.images.rules import turns_photos
@@ -67,12 +67,22 @@ def use_feature_cache(trainer: Any, folder: str | Path) -> None:
         folder: Of the cache; made if it is not there. Shared by the processes.
 
     Raises:
-        ValueError: The stage trains the tower, the cache is of something else, or the disk is too small.
+        CacheError: The stage trains the tower, the cache is of something else or cannot be written.
         SampleError: An image is missing or leaves the folder.
     """
+    try:
+        _use(trainer, folder)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[-1]  # a loading process puts its traceback before it
+        raise CacheError(
+            f"--feature_cache {folder}: {reason}; what is in it stays, and the next run goes on"
+        ) from error
+
+
+def _use(trainer: Any, folder: str | Path) -> None:
     model, accelerator = trainer.model.model, trainer.accelerator
     if any(parameter.requires_grad for parameter in model.vision_tower.parameters()):
-        raise ValueError("--feature_cache does not go with a stage that trains the vision tower; drop it")
+        raise CacheError("--feature_cache does not go with a stage that trains the vision tower; drop it")
     datasets = [data for data in (trainer.train_dataset, trainer.eval_dataset) if data is not None]
     with _whole_tower(model.vision_tower, trainer.args.device), accelerator.autocast():
         layout = token_format(model)
@@ -201,7 +211,7 @@ def _plan(cache: FeatureCache, dataset: LlavaDataset) -> _Plan:
 
     Raises:
         SampleError: One is missing that the cache does not know either.
-        ValueError: The disk is too small.
+        CacheError: The disk is too small.
     """
     stamps = stamps_of(dataset, _images_by_name(dataset))
     unknown = cache.lacks(stamps)
@@ -264,13 +274,13 @@ def _await(cache: FeatureCache, plan: _Plan) -> None:
     """Reads what the other processes wrote; a shared file system may show it late.
 
     Raises:
-        ValueError: It does not show.
+        CacheError: It does not show.
     """
     deadline = time.monotonic() + _PATIENCE_S
     cache.refresh()
     while lacking := cache.lacks(plan.stamps):
         if time.monotonic() > deadline:
-            raise ValueError(
+            raise CacheError(
                 f"--feature_cache {cache.folder}: tokens of {len(lacking)} images, {lacking[0]} among them, are not to "
                 "be seen from this process; all nodes must share the folder"
             )
@@ -286,7 +296,7 @@ def _check_disk(cache: FeatureCache, dataset: LlavaDataset, num_images: int) -> 
     """Says what the images will take.
 
     Raises:
-        ValueError: The disk has less.
+        CacheError: The disk has less.
     """
     layout = TileLayout.from_config(dataset.image_config)
     tiles = 1
@@ -297,7 +307,7 @@ def _check_disk(cache: FeatureCache, dataset: LlavaDataset, num_images: int) -> 
     text = f"{num_images} images take at most {needed / _GB:.3g} GB, {free / _GB:.3g} GB are free"
     logger.info("--feature_cache %s: %s", cache.folder, text)
     if needed > free:
-        raise ValueError(f"--feature_cache {cache.folder}: {text}; name a folder on a larger disk, or free some space")
+        raise CacheError(f"--feature_cache {cache.folder}: {text}; name a folder on a larger disk, or free some space")
 
 
 # ---- what is computed ----

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _STATE_NAME = "trainer_state.json"  # the trainer writes it after all else
 _SEAL_NAME = "files.json"
+_DEEPSPEED_MARK = "latest"  # DeepSpeed's note of the newest step in the folder
 
 
 class CheckpointWriteError(OSError):
@@ -109,6 +110,40 @@ def checkpoint_to_resume(output_dir: str | Path, asked: str | None, key: Mapping
         )
     logger.info("resuming from %s", found)
     return str(found)
+
+
+def check_processes(checkpoint: str | Path, processes: int, zero_stage: int | None) -> None:
+    """Sees before anything is loaded whether DeepSpeed can go on from a checkpoint: each process reads its own part.
+
+    Args:
+        checkpoint: Whole, of the same run.
+        processes: Of this run.
+        zero_stage: Of this run; None without DeepSpeed.
+
+    Raises:
+        ValueError: It was written by another number of processes, or with another ZeRO stage, or only one of the two
+            runs is under DeepSpeed.
+    """
+    folder = Path(checkpoint)
+    anew = "or begin anew with --resume_from_checkpoint none"
+    is_deepspeeds = (folder / _DEEPSPEED_MARK).is_file()
+    if is_deepspeeds != (zero_stage is not None):
+        written, advice = ("under", "give --deepspeed") if is_deepspeeds else ("without", "drop --deepspeed")
+        raise ValueError(f"{folder} was written {written} DeepSpeed; {advice} as it was then, {anew}")
+    if zero_stage is None:
+        return
+    parts = len(list(folder.glob("global_step*/*_optim_states.pt")))  # none where no ZeRO stage splits the optimizer
+    if parts not in (0, processes):
+        raise ValueError(
+            f"{folder} was written by {parts} process(es) under DeepSpeed, and this run has {processes}: each reads "
+            f"the part that it wrote. Start {parts}, {anew}"
+        )
+    is_stage_3 = any(folder.glob("global_step*/zero_pp_rank_*_model_states.pt"))
+    if is_stage_3 != (zero_stage == 3):
+        was = "ZeRO-3" if is_stage_3 else "a lower stage than ZeRO-3"
+        raise ValueError(
+            f"{folder} was written under {was}, and this run is under ZeRO-{zero_stage}; change it, {anew}"
+        )
 
 
 def steps_done(checkpoint: str | Path) -> tuple[int, int]:

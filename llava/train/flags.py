@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from llava.train.bounds import check_values
+
 
 def _flag(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -51,6 +53,7 @@ class ModelArguments:
     attn_implementation: str | None = _flag(None, "sdpa, flash_attention_2, eager; by default what is there.")
 
     def __post_init__(self) -> None:
+        check_values(self)
         if not self.model_name_or_path:
             raise ValueError("--model_name_or_path must be given: a LLaVA checkpoint or a language model")
         for name in ("mm_use_im_start_end", "mm_use_im_patch_token"):
@@ -90,6 +93,7 @@ class DataArguments:
     is_multimodal: bool = _flag(True, "Accepted for LLaVA's scripts; the data say which samples have images.")
 
     def __post_init__(self) -> None:
+        check_values(self)
         if not self.data_path:
             raise ValueError("--data_path must be given: a JSON file or a table of conversations")
         if not 0 <= self.max_bad_fraction <= 1:

@@ -13,12 +13,17 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llava.command_line import load_named_plugins
 from llava.train.help import add_launch_flags, add_plugin_flag, make_help
+
+if TYPE_CHECKING:
+    from llava.train.recipe import Setting
 
 _MODULE = "llava.train.train_mem"
 
@@ -150,6 +155,7 @@ def _check(recipes: Sequence[str], machine: Sequence[str], flags: Sequence[str])
 
     settings = [setting for file in recipes for setting in read_named(file, "--recipe")]
     settings += [setting for file in machine for setting in read_named(file, "--hardware")]
+    _check_names(settings, flags)
     named = {*(f"--{setting.key}" for setting in settings), *(word.partition("=")[0] for word in flags)}
     if not {name.replace("-", "_") for name in named} & {"__model_name_or_path", "__model_path", "__help_all"}:
         raise ValueError(
@@ -160,6 +166,33 @@ def _check(recipes: Sequence[str], machine: Sequence[str], flags: Sequence[str])
     add_plugin_flag(parser)
     of_recipes = [setting.values for setting in settings if setting.key == "plugin"][-1:]  # as of all flags, the last
     load_named_plugins([*chain(*of_recipes), *parser.parse_known_args(flags)[0].plugin])
+
+
+def _check_names(settings: Sequence[Setting], flags: Sequence[str]) -> None:
+    """Refuses keys and flags that training does not have.
+
+    Raises:
+        ValueError: Names the first of them, and the nearest right one.
+    """
+    from llava.train.known_flags import plain_name, unknown_flag, unknown_key
+
+    wrong = [(setting.key, unknown_key(setting)) for setting in settings]
+    wrong += [(plain_name(word), unknown_flag(word)) for word in flags if word.startswith("--")]
+    for name, message in wrong:
+        if message is not None and not _is_in_newer_transformers(name):
+            raise ValueError(message)
+
+
+def _is_in_newer_transformers(name: str) -> bool:
+    """Asks a transformers that is newer than the list of its flags, which takes seconds."""
+    from llava.train.known_flags import WRITTEN_FOR
+
+    found = tuple(int(number) for number in re.findall(r"\d+", version("transformers"))[:2])
+    if found <= WRITTEN_FOR:
+        return False
+    from transformers import TrainingArguments
+
+    return any(entry.name == name.replace("-", "_") for entry in fields(TrainingArguments))
 
 
 def _split(launcher_args: str) -> list[str]:

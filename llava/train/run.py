@@ -17,6 +17,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from llava.command_line import plain_errors
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, SampleError
+from llava.data.feature_cache import CacheError
 from llava.data.presence import check_images_exist
 from llava.data.records import Record
 from llava.data.source import open_records, select_records
@@ -26,7 +27,7 @@ from llava.inference import Inference
 from llava.model.sdpa_by_sample import attend_by_sample
 from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.cache_features import use_feature_cache
-from llava.train.checkpoint import CheckpointWriteError, checkpoint_to_resume, steps_done
+from llava.train.checkpoint import CheckpointWriteError, check_processes, checkpoint_to_resume, steps_done
 from llava.train.closing import closing_words
 from llava.train.interruption import Interrupted, StopSignals
 from llava.train.leaving import leaving_group
@@ -84,6 +85,7 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
         logger.info("%s", note)
     if training.fp16 and training.device.type == "cpu":
         raise ValueError("--fp16 True: the CPU cannot train in fp16; give --fp16 False (to the scripts: FP16=False)")
+    _check_folders(arguments)
     arguments = with_template(arguments)
     set_seed(training.seed)
     if is_deepspeed_zero3_enabled():
@@ -96,6 +98,8 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
         attend_by_sample(model)
     key = run_key(arguments, model.config, records)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
+    if checkpoint is not None and not _is_finished(checkpoint):
+        check_processes(checkpoint, training.world_size, _zero_stage(training))
     trainer = LlavaTrainer(
         stage=stage,
         key=key,
@@ -113,6 +117,28 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
     return Run(arguments, trainer, tokenizer, image_processor, subset, checkpoint)
 
 
+def _check_folders(arguments: Arguments) -> None:
+    """Looks at what the flags name as a folder, before anything large is read.
+
+    Raises:
+        ValueError: There is none to read from, or a file where one is to be written.
+    """
+    data = arguments.data
+    images = None if data.image_folder is None else Path(data.image_folder)
+    if images is not None and not images.is_dir() and (images.exists() or data.feature_cache is None):
+        raise ValueError(f"--image_folder {images} is not a folder")  # a cache does without the images
+    written = {"output_dir": arguments.training.output_dir, "feature_cache": data.feature_cache}
+    for flag, folder in {**written, "data_cache": data.data_cache}.items():
+        if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+            raise ValueError(f"--{flag} {folder} is a file, not a folder")
+
+
+def _zero_stage(training: TrainingArguments) -> int | None:
+    """None without DeepSpeed."""
+    plugin = training.deepspeed_plugin
+    return None if plugin is None else int(plugin.zero_stage)
+
+
 def _join_processes(training: TrainingArguments) -> None:
     """Connects the processes before the model is made, which ZeRO-3 splits over them as it is."""
     import deepspeed
@@ -128,6 +154,7 @@ def execute(run: Run) -> LlavaTrainer:
         BadDataError: More images cannot be used than `--max_bad_fraction` allows, or nothing can be learned from.
         DivergedError: The loss is not a number, or the weights are too large to be used.
         CheckpointWriteError: The disk took no checkpoint.
+        CacheError: `--feature_cache` cannot be used.
     """
     trainer, training = run.trainer, run.arguments.training
     trainer.try_checkpoint()
@@ -150,9 +177,15 @@ def execute(run: Run) -> LlavaTrainer:
         check_weights({name: state[name] for name in trained_names(trainer.model)})
         save_result(training.output_dir, trainer.model, state, stage, run.arguments, run.tokenizer, run.image_processor)
     num_used = len(trainer.train_dataset)
-    num_samples = run.subset["num_samples"] if run.subset else num_used
-    steps = trainer.state.global_step
-    logger.info("%s", closing_words(training.output_dir, num_used, num_samples, steps, was_finished=was_finished))
+    told = closing_words(
+        training.output_dir,
+        num_used,
+        run.subset["num_samples"] if run.subset else num_used,
+        trainer.state.global_step,
+        was_finished=was_finished,
+        plugins=run.arguments.plugins,
+    )
+    logger.info("%s", told)
     return trainer
 
 
@@ -190,7 +223,7 @@ def _train_in_plain_words(choose_attention: Callable[[TrainingArguments], str] |
     except Interrupted as stop:
         logger.warning("%s", stop)
         raise SystemExit(stop.exit_status) from stop
-    except (BadDataError, DivergedError, CheckpointWriteError) as error:
+    except (BadDataError, DivergedError, CheckpointWriteError, CacheError) as error:
         raise SystemExit(f"error: {error}") from error
     except SampleError as error:
         # A loading process puts its traceback before the message.

@@ -150,7 +150,11 @@ def _peak_memory(device: torch.device) -> float:
     """GiB, so far: of the device's allocator, on CPU of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _GIB
-    import resource  # not on Windows
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil  # accelerate requires it
 
+        return float(psutil.Process().memory_info().peak_wset) / _GIB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB

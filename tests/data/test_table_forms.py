@@ -177,3 +177,16 @@ def test_what_is_wrong_is_told_in_a_line(kind, message, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         open_records(write_wrong(kind, tmp_path / "folder"), V1)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_two_kinds_of_files_is_refused_and_no_half_is_read(png, tmp_path):
+    write(tmp_path / "a.parquet", [row("a", image=stored(png))], image=tables.IMAGE)
+    tables.write_arrow(tmp_path / "b.arrow", [row("b", image=stored(png))])
+    with pytest.raises(ValueError, match=r"its files end in \.arrow, \.parquet"):
+        open_table(tmp_path)
+
+
+def test_the_present_folder_is_a_folder_like_others(png, tmp_path, monkeypatch):
+    write(tmp_path / "a.parquet", [row("a", image=stored(png))], image=tables.IMAGE)
+    monkeypatch.chdir(tmp_path)
+    assert [len(open_table(place)) for place in (".", "./")] == [1, 1]

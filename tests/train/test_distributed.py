@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -121,3 +122,26 @@ def test_the_tuning_script_runs_under_each_launcher(launcher, oracle_dir, data, 
     assert json.loads((tmp_path / "tuned" / "subset.json").read_text())["num_selected"] == 4
     assert (tmp_path / "tuned" / "mm_projector.safetensors").is_file()
     assert not (tmp_path / "tuned" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_number_of_processes_is_refused_before_it_is_loaded(flags, tmp_path):
+    """Two processes under ZeRO-2 wrote it; one cannot read it, and two can."""
+    out = tmp_path / "out"
+    given = flags(stage="projector", max_steps=2, save_strategy="steps", save_steps=1, deepspeed="zero2")
+
+    def run(processes: int) -> subprocess.CompletedProcess[str]:
+        launcher = ["torchrun", "--standalone", "--nproc_per_node", str(processes), "-m", "llava.train.train"]
+        sizes = ["--global_batch_size", "2", "--per_device_train_batch_size", "1"]
+        return subprocess.run(
+            [*launcher, *given, *sizes], env=launch_environment(), cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+
+    done = run(2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shutil.rmtree(out / "checkpoint-2")  # as if it had been killed in its second step
+    refused = run(1)
+    said = f"error: {out / 'checkpoint-1'} was written by 2 process(es) under DeepSpeed, and this run has 1: "
+    assert refused.returncode != 0 and said in refused.stderr, refused.stderr[-3000:]
+    assert "ZeRO-2 checkpoint" not in refused.stderr and "load_checkpoint" not in refused.stderr
+    assert run(2).returncode == 0

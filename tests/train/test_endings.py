@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from llava.inference import Inference
 from llava.train.arguments import parse_arguments
 from llava.train.checkpoint import why_not_whole
 from llava.train.interruption import Interrupted, StopSignals
@@ -42,6 +43,16 @@ def test_the_last_lines_say_where_the_result_is_and_what_to_do_next(flags, tmp_p
     with caplog.at_level("INFO", logger="llava.train.run"):
         train(command)
     assert caplog.messages[-1].startswith("already complete: trained on 3 of 3 samples in 2 steps")
+
+
+def test_an_own_compressor_trains_from_a_cache_and_its_result_is_asked_with_it(flags, tmp_path, caplog):
+    plugin = str(ROOT / "tests" / "fixtures" / "plugins" / "corner_first.py")
+    words = flags(stage="projector", max_steps=2, compression="corner_first:20,row=3", feature_cache=tmp_path / "cache")
+    with caplog.at_level("INFO", logger="llava.train.run"):
+        trainer = train([*words, "--plugin", plugin])
+    assert {entry["visual_tokens_per_sample"] for entry in trainer.state.log_history if "loss" in entry} <= {20, 0}
+    assert caplog.messages[-1].count(f" --plugin {plugin}") == 3
+    assert Inference.load(tmp_path / "out", device="cpu").model.config.compression["plugin"] == "corner_first.py"
 
 
 class _Press(TrainerCallback):

@@ -23,7 +23,7 @@ from llava.model.vision_tokens import VisionTokens
 from llava.train.cache_features import token_format
 from llava.train.train import train
 from tests.model.tiny import hf_llava, hf_llava_next, random_pixels
-from tests.train.conftest import losses_of
+from tests.train.conftest import launch_environment, losses_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -246,3 +246,32 @@ def test_two_processes_share_a_cache(zero_stage, flags, data, tmp_path):
     subprocess.run([*torchrun, str(launched), *two], env=environment, check=True, timeout=600)
     assert json.loads(report.read_text())["losses"] == pytest.approx(losses_of(one), abs=1e-4)
     assert len(list(cache.glob("*.jsonl"))) == 2
+
+
+FULL_DISK = """
+import resource, signal, sys
+from llava.train.run import main
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit := int(sys.argv.pop(1)), limit))
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_told_and_the_next_run_goes_on(flags, tmp_path):
+    """The file-size limit of a process stands in for a full disk: the second image does not fit."""
+    given = flags(stage="projector", max_steps=1, feature_cache=tmp_path / "cache")
+    (tmp_path / "full.py").write_text(FULL_DISK)
+    whole = train(flags(stage="projector", max_steps=1, output_dir=tmp_path / "without"))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "full.py"), "60000", *given],
+        env=launch_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert last.startswith(f"error: --feature_cache {tmp_path / 'cache'}: ") and "File too large" in last
+    assert losses_of(train(given)) == losses_of(whole)

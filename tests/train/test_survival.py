@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from llava.train.arguments import parse_arguments
-from llava.train.checkpoint import checkpoint_to_resume, seal, unseal, why_not_whole
+from llava.train.checkpoint import check_processes, checkpoint_to_resume, seal, unseal, why_not_whole
 from llava.train.interruption import Interrupted, StopSignals
 from llava.train.run import execute, main, prepare, train
 from llava.train.run_key import write_key
@@ -317,3 +317,42 @@ def test_a_signal_to_the_whole_group_waits_for_the_step(flags, oracle_dir, tmp_p
 def test_questions_to_answer_need_data(flags):
     with pytest.raises(ValueError, match="--eval_generate 3 needs the questions of --eval_data_path"):
         train(flags(stage="projector", eval_generate=3))
+
+
+@pytest.mark.parametrize(
+    ("files", "processes", "stage", "message"),
+    [
+        ((), 3, None, None),  # without DeepSpeed any number goes on
+        (("latest", "global_step1/mp_rank_00_model_states.pt"), 3, 0, None),  # nothing of it is split
+        (("latest", "global_step1/bf16_zero_pp_rank_{}_mp_rank_00_optim_states.pt"), 2, 2, None),
+        (
+            ("latest", "global_step1/zero_pp_rank_{}_mp_rank_00_optim_states.pt"),
+            1,
+            2,
+            r"was written by 2 process\(es\) under DeepSpeed, and this run has 1: .* --resume_from_checkpoint none",
+        ),
+        (("latest",), 2, None, "was written under DeepSpeed; give --deepspeed as it was then"),
+        ((), 2, 2, "was written without DeepSpeed; drop --deepspeed as it was then"),
+        (
+            ("latest", "global_step1/zero_pp_rank_{}_mp_rank_00_model_states.pt"),
+            2,
+            2,
+            "was written under ZeRO-3, and this run is under ZeRO-2",
+        ),
+        (
+            ("latest", "global_step1/zero_pp_rank_{}_mp_rank_00_optim_states.pt"),
+            2,
+            3,
+            "was written under a lower stage than ZeRO-3, and this run is under ZeRO-3",
+        ),
+    ],
+)
+def test_what_deepspeed_cannot_read_is_told_before_it_tries(files, processes, stage, message, tmp_path):
+    (tmp_path / "global_step1").mkdir()
+    for name in (file.format(rank) for file in files for rank in range(2)):
+        (tmp_path / name).touch()
+    if message is None:
+        check_processes(tmp_path, processes, stage)
+        return
+    with pytest.raises(ValueError, match=message):
+        check_processes(tmp_path, processes, stage)

@@ -69,7 +69,8 @@ def image_column(path: Path, schema: Any) -> str | None:
     from pyarrow import types
 
     if _CONVERSATIONS not in schema.names:
-        raise ValueError(f"{path} has no column {_CONVERSATIONS!r}; it has {', '.join(schema.names) or 'none'}")
+        advice = "; write it as JSON, and `llava convert` that" if "messages" in schema.names else ""
+        raise ValueError(f"{path} has no column {_CONVERSATIONS!r}; it has {', '.join(schema.names) or 'none'}{advice}")
     for name in (*TEXT_COLUMNS, *_IMAGE_COLUMNS):
         if schema.names.count(name) > 1:
             raise ValueError(f"{path} has {schema.names.count(name)} columns {name!r}; keep one")
