@@ -113,7 +113,7 @@ def facts_of(row: Mapping[str, Any]) -> TaskFacts:
     for name, value in known.items():
         wanted = _JSON_TYPES[type(getattr(TaskFacts, name))]
         item, words = _ITEMS.get(name, (None, _WORDS.get(wanted)))
-        if not isinstance(value, wanted) or (item is not None and not all(type(each) is item for each in value)):
+        if not isinstance(value, wanted) or (item is not None and {type(each) for each in known[name]} - {item}):
             raise ValueError(f"{FIELD}.{name} is {value!r:.80}, not {words}")
     try:
         return TaskFacts(**known | {name: tuple(known.get(name, ())) for name in _ITEMS})
