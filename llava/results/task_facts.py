@@ -109,11 +109,11 @@ def facts_of(row: Mapping[str, Any]) -> TaskFacts:
     before = _BEFORE.get(row["task"])
     if before is not None and before.releases and "releases" not in held:  # its sizes were not all known then
         held = {**held, "published_sizes": list(before.published_sizes), "releases": list(before.releases)}
-    known = {field.name: held[field.name] for field in fields(TaskFacts) if field.name in held}
+    known: dict[str, Any] = {field.name: held[field.name] for field in fields(TaskFacts) if field.name in held}
     for name, value in known.items():
         wanted = _JSON_TYPES[type(getattr(TaskFacts, name))]
         item, words = _ITEMS.get(name, (None, _WORDS.get(wanted)))
-        if not isinstance(value, wanted) or (item is not None and not all(type(each) is item for each in value)):
+        if not isinstance(value, wanted) or (item is not None and {type(each) for each in known[name]} - {item}):
             raise ValueError(f"{FIELD}.{name} is {value!r:.80}, not {words}")
     try:
         return TaskFacts(**known | {name: tuple(known.get(name, ())) for name in _ITEMS})

@@ -89,8 +89,8 @@ def answer_accuracy(
     options = GenerationOptions(max_new_tokens=MAX_ANSWER_TOKENS)
     right = 0
     with suppress(NotFiniteError):  # of a run that diverges, and ends by its own rule; others wait in `reduce`
-        for answer in inference.ask(questions, batch_size=batch_size, options=options, skip_errors=True):
-            right += answer.error is None and _normalised(answer.text) == _normalised(expected[answer.index])
+        for said in inference.ask(questions, batch_size=batch_size, options=options, skip_errors=True):
+            right += said.error is None and _normalised(said.text) == _normalised(expected[said.index])
     found = torch.tensor([float(right), float(len(own))], device=accelerator.device)
     right_in_all, count = accelerator.reduce(found, reduction="sum").tolist()
     return {"accuracy": right_in_all / max(count, 1), "questions": count}

@@ -18,28 +18,31 @@ _COLUMNS += (("vision_ms", "vision ms"), ("prefill_ms", "prefill ms"), ("n", "qu
 _PERCENT = {"accuracy", "retention"}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-img { max-width: 100% }
+img { max-width: 100%; height: auto; display: block; margin: auto }
+div.wide { overflow-x: auto }
 table { border-collapse: collapse }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap }
 th:first-child, td:first-child { text-align: left }
 """
 
 
 def write_page(folder: Path, table: Table, rows: Sequence[dict[str, Any]], scenes: Sequence[Scene], notes: str) -> Path:
-    """Writes `report.png` and the page that holds it, `report.html`; returns the page's path."""
+    """Writes `report.png`, and the page `report.html` with its halves one by one; returns the page's path."""
     title = "A tiny LLaVA with VisionZip"
-    picture = draw(table, scenes, title)
-    (folder / "report.png").write_bytes(picture)
-    encoded = base64.b64encode(picture).decode()
+    (folder / "report.png").write_bytes(draw(table, scenes, title))
+    curves, kept = (base64.b64encode(draw(*half)).decode() for half in ((table, (), ""), (None, scenes, "")))
     page = folder / "report.html"
     page.write_text(
         f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>{_STYLE}</style>
 <h1>{title}</h1>
 <p>{html.escape(notes)}</p>
-<img alt="kept tokens over scenes, and what is kept of the score" src="data:image/png;base64,{encoded}">
+<img alt="what is kept of the score against tokens" src="data:image/png;base64,{curves}">
+<div class="wide">
 {html_table(rows)}
+</div>
+<img alt="kept tokens over scenes" src="data:image/png;base64,{kept}">
 </html>
 """,
         encoding="utf-8",
@@ -47,20 +50,26 @@ def write_page(folder: Path, table: Table, rows: Sequence[dict[str, Any]], scene
     return page
 
 
-def draw(table: Table, scenes: Sequence[Scene], title: str) -> bytes:
-    """A PNG: scenes above, retention against tokens below."""
+def draw(table: Table | None, scenes: Sequence[Scene], title: str) -> bytes:
+    """A PNG: scenes above, retention against tokens below, or one of the two."""
     from matplotlib.figure import Figure
 
     from llava.analysis.kept_tokens import draw_scenes
     from llava.eval.report.picture import draw_panel
 
-    figure = Figure(figsize=(11, 4 + 3 * len(scenes)), layout="constrained")
+    heights = [3 * len(scenes)] * bool(scenes) + [4] * (table is not None)
+    # The curve alone is so small that its letters can be read on a phone.
+    figure = Figure(figsize=(11 if scenes else 5.5, sum(heights)), layout="constrained")
     figure.suptitle(title)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[3 * len(scenes), 4])
-    draw_scenes(upper, scenes)
-    axes = lower.subplots()
-    draw_panel(axes, table, "tiny_vqa")
-    axes.set_ylim(0, 105)
+    parts = list(figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).flat)
+    if scenes:
+        draw_scenes(parts[0], scenes)
+    if table is not None:
+        axes = parts[-1].subplots()
+        draw_panel(axes, table, "tiny_vqa")
+        axes.set_xlabel("visual tokens")
+        axes.set_ylabel("% of vanilla")
+        axes.legend()
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=130)
     return stream.getvalue()

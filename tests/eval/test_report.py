@@ -152,6 +152,10 @@ def test_files_of_the_report(folder: Path, data: Path, tmp_path: Path, capsys: p
     text = (tmp_path / "report.md").read_text()
     assert text in capsys.readouterr().out
     assert (tmp_path / "report.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    latex = (tmp_path / "report.tex").read_text()
+    assert latex.startswith(r"\begin{tabular}{lrccccc" + "c}") and r"MMVet & Mean \\" in latex
+    score = next(row["score"] for row in csv.DictReader((tmp_path / "report.csv").open()) if row["task"] == "gqa")
+    assert rf"vanilla & 576 & {float(score):.1f} & " in latex and r"paper: VisionZip\_ft & 64 & " in latex
     with (tmp_path / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     own = {(row["task"], row["compression"]): row for row in rows if row["source"] == str(folder)}
@@ -361,6 +365,8 @@ def test_two_answer_sets_question_by_question(
     page = (tmp_path / "diff-gqa-none-visionzip_54+10.html").read_text()
     assert page.count('<article class="lost">') == lost > 0 and page.count('<article class="gained">') == gained > 0
     assert page.count("data:image/jpeg;base64,") > 0 and "cannot read image" in page  # i9.jpg is not there
+    assert page.count("<section id=") == page.count("</section>") and 'name="viewport"' in page
+    assert all(f'name="{name}"' in page for name in ("words", "kind", "order", "count"))
     assert main(["--diff", *files, "--output", str(tmp_path), "--data-root", str(data), "--pictures", "2"]) == 0
     page = (tmp_path / "diff-gqa-none-visionzip_54+10.html").read_text()
     assert page.count("data:image/jpeg;base64,") + page.count("cannot read image") == 2

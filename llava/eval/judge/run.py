@@ -131,7 +131,8 @@ def grade_answers(
     Raises:
         JudgeRefused: The endpoint answers no question, or not one of the first eight.
     """
-    grades = Grades(*({sample.sample_id: [None] * judge.runs for sample in samples} for _ in range(2)))
+    values, read = ({sample.sample_id: [None] * judge.runs for sample in samples} for _ in range(2))
+    grades = Grades(dict(values), dict(read))
     jobs = [(sample, run) for run in range(judge.runs) for sample in samples]
 
     def grade(job: tuple[Sample, int]) -> Grade:

@@ -1,4 +1,4 @@
-"""`python -m llava.eval.report`: folders of results -> report.md, report.csv, report.png; or two answer sets compared.
+"""`python -m llava.eval.report`: folders of results -> report.md, .csv, .tex, .png; or two answer sets compared.
 
 Example:
     python -m llava.eval.report runs/7b runs/7b-tuned --paper table1 --output runs/report
@@ -29,8 +29,21 @@ def make_parser() -> argparse.ArgumentParser:
     add_data_flags(parser)
     parser.add_argument("--resamples", type=int, default=2_000, help="of the bootstrap; 0: no intervals (default 2000)")
     parser.add_argument("--no-picture", action="store_true", help="without report.png, which needs matplotlib")
+    parser.add_argument(
+        "--formats", default="png", help="of the picture: png, pdf and svg, separated by commas (default png)"
+    )
+    parser.add_argument(
+        "--columns", type=_columns, default=2, help="panels of the picture beside each other (default 2: fits a phone)"
+    )
     parser.add_argument("--pictures", type=int, default=200, help="--diff: pictures in the page at most (default 200)")
     return parser
+
+
+def _columns(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,9 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(args: argparse.Namespace, data: DataPlace) -> list[Path]:
     from llava.eval.report.files import to_csv, to_markdown
     from llava.eval.report.intervals import add_intervals
+    from llava.eval.report.latex import to_latex
+    from llava.eval.report.picture import draw
     from llava.eval.report.table import build_table
     from llava.results.paper import paper_tables
 
+    formats = _formats(args)
     if args.paper is not None and args.paper not in paper_tables():
         raise ValueError(f"--paper: no table {args.paper!r}; there are: {', '.join(paper_tables())}")
     table = build_table(args.folders, paper_tables()[args.paper] if args.paper else None)
@@ -60,17 +76,31 @@ def _report(args: argparse.Namespace, data: DataPlace) -> list[Path]:
         add_intervals(table, data, args.resamples)
     output: Path = args.output_dir or args.folders[0]
     output.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in formats:
+        written.append(output / f"report.{name}")
+        written[-1].write_bytes(draw(table, name, args.columns))
     markdown = to_markdown(table)
-    written = [output / "report.md", output / "report.csv"]
-    if not args.no_picture:
-        from llava.eval.report.picture import draw
-
-        written.append(output / "report.png")
-        written[-1].write_bytes(draw(table))
-    written[0].write_text(markdown, encoding="utf-8")
-    written[1].write_text(to_csv(table), encoding="utf-8")
+    for name, text in (("md", markdown), ("csv", to_csv(table)), ("tex", to_latex(table))):
+        written.append(output / f"report.{name}")
+        written[-1].write_text(text, encoding="utf-8")
     print(markdown)
     return written
+
+
+def _formats(args: argparse.Namespace) -> list[str]:
+    """Formats of the picture, each once.
+
+    Raises:
+        ValueError: One is not known.
+    """
+    from llava.eval.report.picture import FORMATS
+
+    named = [] if args.no_picture else [name.strip().lower() for name in args.formats.split(",") if name.strip()]
+    for name in named:
+        if name not in FORMATS:
+            raise ValueError(f"--formats: {name!r} is none of {', '.join(FORMATS)}")
+    return list(dict.fromkeys(named))
 
 
 def _diff(args: argparse.Namespace, data: DataPlace) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 from llava.eval.report.settings import asked_lines, paper_lines, settings_lines
@@ -13,6 +14,8 @@ from llava.eval.whole_files import markdown_table
 
 _PAPER = "paper: "
 _PART = "*"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def to_markdown(table: Table, confidence: int = 95) -> str:
@@ -41,7 +44,7 @@ def to_markdown(table: Table, confidence: int = 95) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """A line a score, ours and the paper's."""
+    """A line a score, ours and the paper's; no cell is a formula to a spreadsheet."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     head = ["source", "label", "compression", "tokens", "task", "score_name", "score", "n", "published_n"]
@@ -55,15 +58,21 @@ def to_csv(table: Table) -> str:
             what = [str(line.folder), line.label, line.compression, f"{line.tokens:g}", column.task, column.score]
             size = [cell.row["n"], next(iter(column.facts.published_sizes), "")]
             kept = [_plain(value) for value in (cell.retention, cell.low, cell.high)]
-            writer.writerow([*what, f"{cell.score:.4f}", *size, *kept, judge])
+            writer.writerow(map(_defused, [*what, f"{cell.score:.4f}", *size, *kept, judge]))
     if table.paper is not None:
         named = {task.paper_column: (task.name, task.main_score) for task in TASKS}
         for row in table.paper.rows:
             own = table.paper.retention(row) if table.paper.vanilla is not None else {}
             for name, score in row.scores.items():
                 left = [f"paper {table.paper.name}", row.method, "", row.tokens, *named.get(name, (name, ""))]
-                writer.writerow([*left, score, "", "", _plain(own.get(name)), "", "", ""])
+                writer.writerow(map(_defused, [*left, score, "", "", _plain(own.get(name)), "", "", ""]))
     return stream.getvalue()
+
+
+def _defused(cell: object) -> object:
+    """A cell that begins as a formula does, as text; numbers stay numbers, negative ones too."""
+    is_formula = isinstance(cell, str) and cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if is_formula else cell
 
 
 def _scores(table: Table) -> str:

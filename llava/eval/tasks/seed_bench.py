@@ -36,8 +36,8 @@ class SeedBench(Task):
     benchmark = "seed"
     sources = ("https://huggingface.co/datasets/AILab-CVC/SEED-Bench",)
     published_size = 19_242
-    other_sizes = (17_990,)
-    releases = SEED_RELEASES
+    other_sizes: ClassVar[tuple[int, ...]] = (17_990,)
+    releases: ClassVar[tuple[str, ...]] = SEED_RELEASES
     paper_column = "SEED"
     data_types: ClassVar[tuple[str, ...]] = _DATA_TYPES
 
@@ -106,7 +106,8 @@ class SeedBenchImages(SeedBench):
     name = "seed_image"
     description = "SEED-Bench, images only; accuracy"
     published_size = 14_233  # in both releases
-    other_sizes = releases = ()
+    other_sizes = ()
+    releases = ()
     paper_column = "SEED-I"
     data_types = ("image",)
 

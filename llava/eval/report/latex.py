@@ -1,0 +1,41 @@
+"""A table for a paper, in LaTeX."""
+
+from __future__ import annotations
+
+from llava.eval.report.table import Table
+
+_NONE = "--"
+_SPECIAL = str.maketrans(
+    {name: f"\\{name}" for name in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
+
+
+def to_latex(table: Table) -> str:
+    """A table for a paper, with rules of the package booktabs: of each method the scores, and below what is kept."""
+    head = ["Method", "Tokens", *(column.heading for column in table.columns), "Mean"]
+    lines = [
+        r"\begin{tabular}{lr" + "c" * (len(head) - 2) + "}",
+        r"\toprule",
+        " & ".join(heading.translate(_SPECIAL) for heading in head) + r" \\",
+    ]
+    for line in table.lines:
+        cells = [line.cells.get(column.task) for column in table.columns]
+        scores = [_NONE if cell is None else f"{cell.score:.1f}" for cell in cells]
+        kept = [_NONE if cell is None or cell.retention is None else rf"{cell.retention:.1f}\%" for cell in cells]
+        lines += _latex_rows(line.label, f"{line.tokens:g}", scores, kept, line.mean(table.tasks))
+    if table.paper is not None:
+        for row in table.paper.rows:
+            own = table.paper.retention(row) if table.paper.vanilla is not None else {}
+            names = [column.heading for column in table.columns]
+            scores = [_NONE if name not in row.scores else f"{row.scores[name]:.1f}" for name in names]
+            kept = [_NONE if name not in own else rf"{own[name]:.1f}\%" for name in names]
+            mean = table.paper.mean(row, table.headings(table.tasks))
+            lines += _latex_rows(f"paper: {row.method}", str(row.tokens), scores, kept, mean)
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex_rows(label: str, tokens: str, scores: list[str], kept: list[str], mean: float | None) -> list[str]:
+    shown = _NONE if mean is None else rf"{mean:.1f}\%"
+    rows = ([label.translate(_SPECIAL), tokens, *scores, ""], ["", "", *kept, shown])
+    return [r"\midrule", *(" & ".join(cells) + r" \\" for cells in rows)]
