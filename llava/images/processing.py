@@ -359,8 +359,9 @@ def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
     import transformers
     from transformers.image_processing_base import ImageProcessingMixin
 
-    for file in ("preprocessor_config.json", "processor_config.json"):
-        optional_json(Path(path), file)  # which checks it
+    found = [optional_json(Path(path), name) for name in ("preprocessor_config.json", "processor_config.json")]
+    if Path(path).is_dir() and not any(found):
+        raise FileNotFoundError(f"{path}: there is no preprocessor_config.json")
     fields, _ = ImageProcessingMixin.get_image_processor_dict(path)
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
     plain = kind.removesuffix("Fast").removesuffix("Pil")

@@ -8,18 +8,32 @@ from typing import Any
 
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from llava.kinds.families import family_of
 from llava.kinds.towers import tower_kind
-from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
+from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint, take_hub_options
 from llava.model.checkpoints.names import to_file_names, tower_root, transformers_names
-from llava.model.checkpoints.parts import parts_of_checkpoint, set_generation_config
+from llava.model.checkpoints.parts import ModelParts, finish_model, parts_of_checkpoint
 from llava.model.checkpoints.stored_tensor import StoredTensor
-from llava.model.checkpoints.strictness import check_tensors
-from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
+from llava.model.checkpoints.strictness import check_tensors, choose_compression
+from llava.model.configuration import STORED, CompressionLike, Stored
 
 # transformers replaces methods of its classes while it loads: two threads at once would leave it so, and from then on
 # no head of the process would be tied to its embedding.
 _LOADING = RLock()
-_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+
+
+def open_checkpoint(path_or_repo: Any, kwargs: dict[str, Any]) -> ModelParts:
+    """What a checkpoint is made of.
+
+    Args:
+        path_or_repo: A folder, or a repository on the Hub.
+        kwargs: Of `from_pretrained`; those of the Hub are taken out.
+
+    Raises:
+        CheckpointError: It cannot be had, or holds nothing that can be loaded.
+    """
+    hub = take_hub_options(kwargs)
+    return parts_of_checkpoint(resolve_checkpoint(path_or_repo, **hub) / kwargs.pop("subfolder", ""))
 
 
 class StrictCheckpoints:
@@ -54,28 +68,45 @@ class StrictCheckpoints:
         Raises:
             CheckpointError: The checkpoint does not hold this kind of model.
         """
-        hub = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
-        folder = resolve_checkpoint(pretrained_model_name_or_path, **hub) / kwargs.pop("subfolder", "")
-        parts = parts_of_checkpoint(folder)
-        found, wanted = parts.config.model_type, cls.config_class.model_type  # type: ignore[attr-defined]
-        if found != wanted:
+        parts = open_checkpoint(pretrained_model_name_or_path, kwargs)
+        return cls.from_parts(parts, pretrained_model_name_or_path, compression, **kwargs)
+
+    @classmethod
+    def from_parts(cls, parts: ModelParts, name: Any, compression: CompressionLike | Stored, **kwargs: Any) -> Any:
+        """Makes the model of an opened checkpoint.
+
+        Args:
+            parts: From `open_checkpoint`.
+            name: What was asked for: a folder or a repository.
+            compression: In place of the config's.
+            **kwargs: For transformers' `from_pretrained`.
+
+        Raises:
+            CheckpointError: The checkpoint does not hold this kind of model.
+        """
+        family = family_of(parts.config)
+        if parts.config.model_type != cls.config_class.model_type:  # type: ignore[attr-defined]
+            fitting = family.model_class.partition(":")[2]
             raise CheckpointError(
-                f"{pretrained_model_name_or_path}: holds a {found}, and a {cls.__name__} is a {wanted}"
+                f"{name}: holds a {family.name} ({parts.config.model_type}), which {fitting} loads, not "
+                f"{cls.__name__}; AutoLlava.from_pretrained loads either"
             )
         parts.config = kwargs.pop("config", None) or parts.config
-        store_compression(parts.config, compression)
+        choose_compression(parts, compression)
         check_tensors(parts, cls)
         made = cls.from_state(parts.config, parts.state, **kwargs)
-        set_generation_config(made[0] if isinstance(made, tuple) else made, parts)
+        finish_model(made[0] if isinstance(made, tuple) else made, parts, name)
         return made
 
-    def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> Any:
+    def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> None:
         """Transformers' `save_pretrained`, with the tensor names of the published llava-hf checkpoints."""
         if getattr(self, "_hf_peft_config_loaded", False):  # then the adapters alone are written, in peft's format
-            return super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)  # type: ignore[misc]
+            super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)  # type: ignore[misc]
+            self.config.save_pretrained(save_directory)  # type: ignore[attr-defined]  # with the compression
+            return
         own = self.state_dict() if state_dict is None else state_dict  # type: ignore[attr-defined]
         prefix = tower_kind(self.config.vision_config).file_prefix  # type: ignore[attr-defined]
         renamed = to_file_names(own, transformers_names(prefix), tower_root(own))
-        return super().save_pretrained(  # type: ignore[misc]
+        super().save_pretrained(  # type: ignore[misc]
             save_directory, *args, state_dict=renamed, save_original_format=False, **kwargs
         )
