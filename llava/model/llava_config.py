@@ -67,6 +67,11 @@ class _LanguageModelEntries:
         return int(self.text_config.max_position_embeddings)
 
 
+def entries_without_place(config: Any) -> dict[str, Any]:
+    """All entries of a config, but for the place that it was loaded from on this machine."""
+    return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+
+
 class LlavaConfig(_LanguageModelEntries, HFLlavaConfig):
     """A LLaVA-1.5 model; `model_type` and file format are transformers'."""
 

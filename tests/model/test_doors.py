@@ -23,6 +23,7 @@ from llava import (
 )
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import build_from_parts
+from llava.model.multimodal_projector import save_projector
 from llava.small_files import CheckpointError
 from tests.model.folders import KINDS, TINY, image, save_transformers_folder
 from tests.model.test_checkpoints import edit_config
@@ -63,8 +64,6 @@ def test_the_wrong_class_names_the_right_one(kind, folders):
 
 
 def test_llavas_format_and_a_projector_open_too(oracle_dir, tmp_path):
-    from llava.model.multimodal_projector import save_projector
-
     base = oracle_dir / "tiny-llava-v1.6-next"
     model = AutoLlava.from_pretrained(base, compression="visionzip:54+10")
     assert type(model) is LlavaNextForConditionalGeneration
@@ -115,6 +114,8 @@ def test_a_model_knows_its_place_and_adapters_their_base(oracle_dir, tmp_path):
     assert written["base_model_name_or_path"] == place
     again = load_pretrained_model(tmp_path / "adapter", device="cpu")[1]  # names its base, so nothing need be said
     assert again.name_or_path == str(tmp_path / "adapter")
+    save_projector(again, tmp_path / "projector", base_model="me/base")
+    assert "_name_or_path" not in json.loads((tmp_path / "projector" / "config.json").read_text())
     loaded.save_pretrained(tmp_path / "saved")
     assert place not in (tmp_path / "saved" / "config.json").read_text().replace(f"{place}/", "")
 
