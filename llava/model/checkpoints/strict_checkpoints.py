@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from threading import RLock
 from typing import Any
@@ -11,11 +12,15 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from llava.kinds.families import family_of
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint, take_hub_options
+from llava.model.checkpoints.lora import adapter_tensors, some
 from llava.model.checkpoints.names import to_file_names, tower_root, transformers_names
 from llava.model.checkpoints.parts import ModelParts, finish_model, parts_of_checkpoint
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.checkpoints.strictness import check_tensors, choose_compression
-from llava.model.configuration import STORED, CompressionLike, Stored
+from llava.model.configuration import STORED, CompressionLike, Stored, as_compression
+from llava.small_files import optional_json
+
+logger = logging.getLogger(__name__)
 
 # transformers replaces methods of its classes while it loads: two threads at once would leave it so, and from then on
 # no head of the process would be tied to its embedding.
@@ -97,6 +102,40 @@ class StrictCheckpoints:
         made = cls.from_state(parts.config, parts.state, **kwargs)
         finish_model(made[0] if isinstance(made, tuple) else made, parts, name)
         return made
+
+    def load_adapter(self, peft_model_id: Any = None, adapter_name: str | None = None, **kwargs: Any) -> Any:
+        """Transformers' `load_adapter`, for adapters of any age and origin.
+
+        transformers knows the names that layers had in earlier versions for its own classes only.
+
+        Args:
+            peft_model_id: A folder, or a repository on the Hub.
+            adapter_name: What it is called here.
+            **kwargs: For transformers' `load_adapter`.
+
+        Raises:
+            CheckpointError: The adapter has no tensors for layers that its config adapts, or others than these.
+        """
+        if peft_model_id is None or kwargs.get("adapter_state_dict") is not None:
+            return super().load_adapter(peft_model_id, adapter_name, **kwargs)  # type: ignore[misc]
+        hub = {**(kwargs.pop("adapter_kwargs", None) or {})}
+        folder = resolve_checkpoint(peft_model_id, **take_hub_options(hub)) / hub.pop("subfolder", "")
+        kwargs["adapter_state_dict"] = adapter_tensors(folder, tower_root(self.state_dict()))  # type: ignore[attr-defined]
+        info = super().load_adapter(str(folder), adapter_name, **kwargs)  # type: ignore[misc]
+        wrong = {"missing": info.missing_keys, "unexpected": info.unexpected_keys}
+        problems = [f"{label} ({len(names)}): {some(names)}" for label, names in wrong.items() if names]
+        if problems:
+            self.delete_adapter(adapter_name or "default")  # type: ignore[attr-defined]
+            raise CheckpointError(f"{folder}: the adapter was trained on another model; {'; '.join(problems)}")
+        trained_under = optional_json(folder, "config.json").get("compression", self.config.compression)  # type: ignore[attr-defined]
+        if trained_under != self.config.compression:  # type: ignore[attr-defined]
+            logger.warning(
+                "%s was trained under compression %s, and the model has %s; call model.set_compression to agree",
+                folder,
+                as_compression(trained_under) or "none",
+                as_compression(self.config.compression) or "none",  # type: ignore[attr-defined]
+            )
+        return info
 
     def save_pretrained(self, save_directory: Any, *args: Any, state_dict: Any = None, **kwargs: Any) -> None:
         """Transformers' `save_pretrained`, with the tensor names of the published llava-hf checkpoints."""
