@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llava.model.auto import AutoLlava, AutoLlavaProcessor
     from llava.model.builder import load_pretrained_model
     from llava.model.configuration import CompressionConfig
     from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AutoLlava",
+    "AutoLlavaProcessor",
     "CompressionConfig",
     "LlavaForConditionalGeneration",
     "LlavaNextForConditionalGeneration",
@@ -26,6 +29,8 @@ __all__ = [
 ]
 
 _HOME_OF = {
+    "AutoLlava": "llava.model.auto",
+    "AutoLlavaProcessor": "llava.model.auto",
     "CompressionConfig": "llava.model.configuration",
     "LlavaForConditionalGeneration": "llava.model.llava_arch",
     "LlavaNextForConditionalGeneration": "llava.model.llava_arch",

@@ -6,6 +6,7 @@ puts that question on the terminal, where `yes |` answers it.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,9 @@ def config_from(config_class: Any, entries: Mapping[str, Any], folder: Path) -> 
         CheckpointError: The class refuses an entry.
     """
     try:
-        return config_class.from_dict(without_code(entries))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that an entry of a published file has a newer name
+            return config_class.from_dict(without_code(entries))
     except Exception as error:  # of any type: the classes check less than they rely on
         raise CheckpointError(f"{folder}: config.json: {reason(error)}") from error
 

@@ -16,6 +16,10 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be loaded as asked; the message names the folder and what is wrong with it."""
 
 
+class MissingFileError(CheckpointError, FileNotFoundError):
+    """A checkpoint lacks a file that is needed."""
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Reads a JSON object, whose entries are as `llava.entry_types` says of a file of that name.
 
@@ -71,7 +75,7 @@ def check_content(file: Path) -> None:
         CheckpointError: It is missing, no file, empty, or a git-lfs pointer in place of the file.
     """
     if not file.exists():
-        raise CheckpointError(f"{file.parent}: there is no {file.name}")
+        raise MissingFileError(f"{file.parent}: there is no {file.name}")
     if not file.is_file():
         raise CheckpointError(f"{file}: is no file")
     try:
@@ -90,4 +94,4 @@ def _where_cut(text: str) -> str:
     return "" if text.rstrip().endswith("}") else ". Was its download cut off?"
 
 
-__all__ = ["CheckpointError", "check_content", "optional_json", "read_json", "read_text"]
+__all__ = ["CheckpointError", "MissingFileError", "check_content", "optional_json", "read_json", "read_text"]

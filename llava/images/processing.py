@@ -20,7 +20,7 @@ from llava.images.rules import Size, aspect_ratio_of, grid_pinpoints, parse_pinp
 from llava.images.tile_pixels import tile_pixels
 from llava.kinds.towers import TOWERS
 from llava.plain_loading import reason
-from llava.small_files import CheckpointError, optional_json
+from llava.small_files import CheckpointError, MissingFileError, optional_json
 
 if TYPE_CHECKING:
     import torch
@@ -244,14 +244,15 @@ def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
         path: A folder or Hub id with a preprocessor_config.json (or a processor_config.json that holds it).
 
     Raises:
-        OSError: There is no such file.
-        ValueError: The file asks for another kind of processor.
+        MissingFileError: There is no such file.
+        CheckpointError: The file is damaged, or asks for another kind of processor.
     """
     import transformers
     from transformers.image_processing_base import ImageProcessingMixin
 
-    for file in ("preprocessor_config.json", "processor_config.json"):
-        optional_json(Path(path), file)  # which checks it
+    found = [optional_json(Path(path), name) for name in ("preprocessor_config.json", "processor_config.json")]
+    if Path(path).is_dir() and not any(found):
+        raise MissingFileError(f"{path}: there is no preprocessor_config.json")
     fields, _ = ImageProcessingMixin.get_image_processor_dict(path)
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
     plain = kind.removesuffix("Fast").removesuffix("Pil")

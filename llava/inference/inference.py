@@ -212,7 +212,7 @@ class Inference:
     def encode_pixels(self, images: Sequence[ImagePixels]) -> dict[str, Tensor]:
         """(K_i, D) of prepared images, by key; the device is done with them."""
         pixels = self._on_device(join_pixels([image.pixels for image in images if image.pixels is not None]))
-        features = self.model.encode_images(pixels, image_sizes=[image.size for image in images])
+        features = self.model.encode_each(pixels, image_sizes=[image.size for image in images])
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
         return {image.key: feature for image, feature in zip(images, features, strict=True)}
@@ -228,7 +228,7 @@ class Inference:
             One (K_i, D) tensor an image, D the language model's width.
         """
         sizes = [image.size for image in images]
-        features: list[Tensor] = self.model.encode_images(self.preprocess(images), image_sizes=sizes)
+        features: list[Tensor] = self.model.encode_each(self.preprocess(images), image_sizes=sizes)
         return features
 
     def preprocess(self, images: Sequence[Any]) -> Tensor | list[Tensor]:

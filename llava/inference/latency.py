@@ -31,7 +31,7 @@ class PromptBatch:
 
     def encode(self, model: Any) -> list[Tensor]:
         """The vision side: tower, compressor and projector."""
-        features: list[Tensor] = model.encode_images(self.images, image_sizes=self.image_sizes)
+        features: list[Tensor] = model.encode_each(self.images, image_sizes=self.image_sizes)
         return features
 
     def prefill(self, model: Any, features: Sequence[Tensor]) -> Any:

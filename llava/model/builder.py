@@ -19,14 +19,14 @@ from llava.model.attention import default_attention
 from llava.model.checkpoints.files import resolve_checkpoint
 from llava.model.checkpoints.parts import (
     ModelParts,
+    finish_model,
     parts_from_base,
     parts_of_checkpoint,
-    set_generation_config,
 )
-from llava.model.checkpoints.strictness import check_compression, check_tensors
-from llava.model.configuration import STORED, CompressionLike, Stored, store_compression
+from llava.model.checkpoints.strictness import check_tensors, choose_compression
+from llava.model.configuration import STORED, CompressionLike, Stored
 from llava.model.llava_arch import Llava
-from llava.model.quantization import bitsandbytes_config
+from llava.model.quantization import bitsandbytes_config, import_bitsandbytes
 from llava.model.vocabulary import add_image_tokens, fit_vocabulary
 from llava.prompts.tokenization import load_tokenizer
 
@@ -49,6 +49,7 @@ def load_pretrained_model(
     use_flash_attention_2: bool = False,
     compression: CompressionLike | Stored = STORED,
     torch_dtype: torch.dtype | str | None = None,
+    dtype: torch.dtype | str | None = None,
     attn_implementation: str | None = None,
     multimodal: bool | None = None,
     customized_config: Any = None,
@@ -77,6 +78,7 @@ def load_pretrained_model(
             what the checkpoint's config says.
         torch_dtype: Of the weights, a dtype or its name, or `"auto"` for the checkpoint's own; by default float16 on an
             accelerator, as in LLaVA, and float32 on the CPU.
+        dtype: transformers' name for `torch_dtype`.
         attn_implementation: `sdpa`, `eager`, `flash_attention_2` or `_3`; by default flash attention on a GPU in half
             precision where it is installed, else `sdpa`.
         multimodal: LLaVA's; a model of this package always is.
@@ -100,11 +102,10 @@ def load_pretrained_model(
         attn_implementation = "flash_attention_2"
 
     target = torch.device(device) if device is not None else _default_device()
-    dtype = _dtype_for(target, torch_dtype)
+    dtype = _dtype_for(target, _one_of(torch_dtype, dtype))
     parts = parts_of_checkpoint(resolve_checkpoint(model_path), model_base, dtype)
     _overwrite(parts.config, overwrite_config or {})
-    store_compression(parts.config, compression)
-    check_compression(parts)
+    choose_compression(parts, compression)
     tokenizer, image_processor = _small_parts(parts)  # before the weights, which take minutes
     by_map = target.type != "cpu" and (device is None or str(device) == "cuda")  # LLaVA's default names no card
     model = instantiate(
@@ -115,6 +116,7 @@ def load_pretrained_model(
         or default_attention(target, parts.config.dtype if dtype == "auto" else dtype),
         quantization=quantization_config or _quantization(load_8bit, load_4bit, dtype),
     )
+    finish_model(model, parts, model_path)
     fit_vocabulary(model, tokenizer)
     model.image_processor = image_processor
     if compile:
@@ -138,6 +140,7 @@ def build_from_parts(
     image_grid_pinpoints: Any = None,
     compression: CompressionLike = None,
     torch_dtype: torch.dtype | str | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device | None = None,
     attn_implementation: str | None = None,
     quantization_config: Any = None,
@@ -157,6 +160,7 @@ def build_from_parts(
         image_grid_pinpoints: (w, h) of each grid, for `anyres`.
         compression: See `load_pretrained_model`.
         torch_dtype: Of the weights; float32 by default.
+        dtype: transformers' name for `torch_dtype`.
         device: Where to put the model; the CPU by default.
         attn_implementation: `sdpa` or another of transformers'.
         quantization_config: transformers'.
@@ -181,14 +185,14 @@ def build_from_parts(
         **extra_entries,
     }
     parts = parts_from_base(resolve_checkpoint(llm_path), entries, pretrain_mm_mlp_adapter)
-    store_compression(parts.config, compression)
+    choose_compression(parts, compression)
     tokenizer, image_processor = _small_parts(parts)
     own_image_token = tokenizer.get_vocab().get(DEFAULT_IMAGE_TOKEN)
     if own_image_token is not None and own_image_token < parts.config.vocab_size:
         parts.config.image_token_id = own_image_token  # then plain transformers can run what is saved
     model = instantiate(
         parts,
-        dtype=torch_dtype or torch.float32,
+        dtype=_one_of(torch_dtype, dtype) or torch.float32,
         device_map=None if device is None else {"": torch.device(device)},
         attn_implementation=attn_implementation,
         quantization=quantization_config,
@@ -219,6 +223,8 @@ def instantiate(
         CheckpointError: See `check_tensors`.
     """
     model_class = family_of(parts.config).model()
+    if quantization is not None:
+        import_bitsandbytes()
     check_tensors(parts, model_class)
     if is_deepspeed_zero3_enabled():
         device_map = None  # DeepSpeed places the parts itself
@@ -226,7 +232,7 @@ def instantiate(
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     model: Llava = model_class.from_state(parts.config, parts.state, **options)
-    set_generation_config(model, parts)
+    finish_model(model, parts, "")  # of parts, and so of no place
     return model
 
 
@@ -246,11 +252,18 @@ def _default_device() -> torch.device:
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
+def _one_of(torch_dtype: torch.dtype | str | None, dtype: torch.dtype | str | None) -> torch.dtype | str | None:
+    """The dtype that was asked for, under either name."""
+    if torch_dtype is not None and dtype is not None and torch_dtype != dtype:
+        raise ValueError(f"torch_dtype={torch_dtype} and dtype={dtype} are two names of one thing; give one of them")
+    return dtype if torch_dtype is None else torch_dtype
+
+
 def _dtype_for(device: torch.device, asked: torch.dtype | str | None) -> torch.dtype | str:
     if isinstance(asked, str) and asked != "auto":
         named = getattr(torch, asked, None)
         if not isinstance(named, torch.dtype):
-            raise ValueError(f"torch_dtype {asked!r} is no dtype; say 'float16', 'bfloat16', 'float32' or 'auto'")
+            raise ValueError(f"dtype {asked!r} is no dtype; say 'float16', 'bfloat16', 'float32' or 'auto'")
         return named
     if asked is not None:
         return asked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 from transformers import LlavaForConditionalGeneration as HFLlavaForConditionalGeneration
@@ -25,26 +25,54 @@ __all__ = [
 ]
 
 
-class LlavaModel(VisionSeam, HFLlavaModel):
+class LlavaNames:
+    """What LLaVA calls the parts of its model, which is a language model with a tower; here it holds both."""
+
+    multi_modal_projector: nn.Module
+    language_model: Any
+
+    @property
+    def mm_projector(self) -> nn.Module:
+        """The projector."""
+        return self.multi_modal_projector
+
+    @property
+    def embed_tokens(self) -> nn.Module:
+        """The token embedding."""
+        embedding: nn.Module = self.language_model.get_input_embeddings()
+        return embedding
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The layers of the language model."""
+        layers: nn.ModuleList = self.language_model.layers
+        return layers
+
+    @property
+    def norm(self) -> nn.Module:
+        """What follows them."""
+        norm: nn.Module = self.language_model.norm
+        return norm
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding; transformers would look for a module of that name."""
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embedding, where it is."""
+        self.language_model.set_input_embeddings(value)
+
+
+class LlavaModel(LlavaNames, VisionSeam, HFLlavaModel):
     """LLaVA-1.5 without its language-modelling head."""
 
     config_class = LlavaConfig
 
-    @property
-    def mm_projector(self) -> nn.Module:
-        """LLaVA's name for the projector."""
-        return self.multi_modal_projector
 
-
-class LlavaNextModel(VisionSeam, HFLlavaNextModel):
+class LlavaNextModel(LlavaNames, VisionSeam, HFLlavaNextModel):
     """LLaVA-NeXT without its language-modelling head."""
 
     config_class = LlavaNextConfig
-
-    @property
-    def mm_projector(self) -> nn.Module:
-        """LLaVA's name for the projector."""
-        return self.multi_modal_projector
 
 
 class LlavaForConditionalGeneration(StrictCheckpoints, LlavaMetaForCausalLM, HFLlavaForConditionalGeneration):

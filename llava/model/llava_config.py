@@ -7,6 +7,9 @@ from typing import Any
 from transformers import LlavaConfig as HFLlavaConfig
 from transformers import LlavaNextConfig as HFLlavaNextConfig
 
+from llava.model.checkpoints.config_adapter import read_config
+from llava.model.checkpoints.files import resolve_checkpoint, take_hub_options
+
 
 class _LanguageModelEntries:
     """Read-only views of `text_config`; they are not written to config.json, which stays transformers' own."""
@@ -17,6 +20,26 @@ class _LanguageModelEntries:
     mm_use_im_start_end = False
     mm_use_im_patch_token = False
     use_cache = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Transformers' `from_pretrained`, of a config.json in either format.
+
+        Args:
+            pretrained_model_name_or_path: A folder, or a repository on the Hub.
+            **kwargs: As transformers takes them: the Hub's options, and entries to be changed.
+
+        Raises:
+            CheckpointError: config.json is missing, or is not a LLaVA's.
+        """
+        hub = take_hub_options(kwargs)
+        subfolder, wants_rest = kwargs.pop("subfolder", ""), kwargs.pop("return_unused_kwargs", False)
+        config, _ = read_config(resolve_checkpoint(pretrained_model_name_or_path, weights=False, **hub) / subfolder)
+        config.name_or_path = str(pretrained_model_name_or_path)
+        known = {name: kwargs.pop(name) for name in list(kwargs) if hasattr(config, name)}
+        for name, value in known.items():
+            setattr(config, name, value)
+        return (config, kwargs) if wants_rest else config
 
     @property
     def hidden_size(self) -> int:
@@ -42,6 +65,11 @@ class _LanguageModelEntries:
     def max_position_embeddings(self) -> int:
         """Longest sequence, in tokens, that the language model was made for."""
         return int(self.text_config.max_position_embeddings)
+
+
+def entries_without_place(config: Any) -> dict[str, Any]:
+    """All entries of a config, but for the place that it was loaded from on this machine."""
+    return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
 
 
 class LlavaConfig(_LanguageModelEntries, HFLlavaConfig):

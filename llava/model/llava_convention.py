@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.anyres import size_pairs
 from llava.model.configuration import CompressionConfig, CompressionLike
 from llava.model.image_rules import ImageRules
+from llava.model.llava_internals import LlavaInternals
 from llava.model.multimodal_compressor import CompressedTokens
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights
@@ -43,17 +45,21 @@ class _NotGiven:
 _NOT_GIVEN = _NotGiven()
 
 
-class LlavaMetaForCausalLM(GrowingVocabulary):
+class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
     """LLaVA's calling convention: `-200` in the ids, `images=`, and new ids only from `generate`.
 
     Attributes:
         image_processor: The processor that the checkpoint came with; `load_pretrained_model` sets it.
+        tokenizer_folder: Where the tokenizer of the checkpoint lies; None for a model that was not loaded.
+        processor_folder: Where the config of its image processor lies.
     """
 
     config: Any
     model: Any
     lm_head: nn.Module
     image_processor: Any = None
+    tokenizer_folder: Path | None = None
+    processor_folder: Path | None = None
 
     @property
     def compression(self) -> CompressionConfig | None:
@@ -98,8 +104,22 @@ class LlavaMetaForCausalLM(GrowingVocabulary):
         rules = ImageRules.from_config(self.config)
         return [rules.num_tokens(size, self.compression) for size in size_pairs(image_sizes, height_first=False) or []]
 
-    def encode_images(self, images: Images, image_sizes: ImageSizes | None = None) -> list[Tensor]:
+    def encode_images(self, images: Images, image_sizes: ImageSizes | None = None) -> Tensor | list[Tensor]:
         """Encodes images once, for `image_features=` of `forward` and `generate`.
+
+        Args:
+            images: As for `encode_each`.
+            image_sizes: As for `encode_each`.
+
+        Returns:
+            (B, tokens, D) for (B, 3, H, W), as in LLaVA; else a list, as `encode_each`.
+        """
+        features = self.encode_each(images, image_sizes)
+        is_batch = isinstance(images, Tensor) and images.dim() == 4 and len(features) > 0
+        return torch.stack(features) if is_batch else features
+
+    def encode_each(self, images: Images, image_sizes: ImageSizes | None = None) -> list[Tensor]:
+        """Encodes images, which may differ in their tokens.
 
         Args:
             images: (B, 3, H, W), (B, T, 3, H, W), or a list of (3, H, W) or (T, 3, H, W); a list may mix sizes of T.
@@ -109,7 +129,7 @@ class LlavaMetaForCausalLM(GrowingVocabulary):
             For each image (its tokens, D), compressed, projected and in order.
         """
         if isinstance(images, Tensor) and images.dim() == 4:
-            return self.model.encode_tiles(images, None, None)
+            return list(self.model.encode_tiles(images, None, None))
         tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
         if not tiles:
             return []
@@ -154,7 +174,7 @@ class LlavaMetaForCausalLM(GrowingVocabulary):
             if used is not None and images is not None:
                 images = images[used] if isinstance(images, Tensor) else [images[index] for index in used]
                 image_sizes = None if image_sizes is None else [image_sizes[index] for index in used]
-            image_features = [] if images is None or not len(images) else self.encode_images(images, image_sizes)
+            image_features = [] if images is None or not len(images) else self.encode_each(images, image_sizes)
         sequence = expand_placeholders(
             input_ids,
             [len(image) for image in image_features],

@@ -26,8 +26,8 @@ from llava.images.processing import load_image_processor, process_images
 from llava.kinds import PluginError
 from llava.kinds.families import FAMILIES, Family, family_of
 from llava.model.checkpoints.config_adapter import read_config
-from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
-from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
+from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint, take_hub_options
+from llava.model.configuration import STORED, CompressionConfig, CompressionLike, Stored, as_compression
 from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor import with_plugin
 from llava.prompts.chat_template import chat_template as chat_template_of
@@ -98,38 +98,55 @@ class CompressedProcessor:
         self.set_compression(compression)
 
     @classmethod
-    def for_model(cls, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any = None) -> Any:
+    def for_model(
+        cls, model: Any, tokenizer: PreTrainedTokenizerBase | None = None, image_processor: Any = None
+    ) -> Any:
         """Makes the processor of a model, with the compression that the model has now.
 
         Args:
             model: Of this package.
-            tokenizer: Its tokenizer, as `load_pretrained_model` returns it.
-            image_processor: Its image processor; by default `model.image_processor`.
+            tokenizer: Its tokenizer, as `load_pretrained_model` returns it; by default that of its checkpoint.
+            image_processor: Its image processor; by default that of its checkpoint.
 
         Raises:
-            ValueError: The model is of the other kind, or no image processor is known.
+            ValueError: The model is of the other kind, or was not loaded, so that its tokenizer is not known.
         """
-        image_processor = image_processor or getattr(model, "image_processor", None)
-        if image_processor is None:
-            raise ValueError("the model came without an image processor; give image_processor=")
+        image_processor = image_processor or model.image_processor
+        if tokenizer is None and model.tokenizer_folder is not None:
+            tokenizer = load_tokenizer(model.tokenizer_folder)
+        if image_processor is None and model.processor_folder is not None:
+            image_processor = load_image_processor(model.processor_folder)
+        if tokenizer is None or image_processor is None:
+            raise ValueError("the model was not loaded from a checkpoint; give tokenizer= and image_processor=")
         return cls._made_of(model.config, tokenizer, image_processor, "the model")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **hub_options: Any) -> Any:
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *,
+        compression: CompressionLike | Stored = STORED,
+        **hub_options: Any,
+    ) -> Any:
         """Loads the processor of a checkpoint in either format, or a saved one.
-
-        The compression is that of the `config.json` in the folder, the model's; in a folder without one, the one that
-        the processor was saved with.
 
         Args:
             pretrained_model_name_or_path: A folder, or a repository on the Hub, of which no weights are fetched.
+            compression: Not given: that of the `config.json` in the folder, the model's; in a folder without one, the
+                one that the processor was saved with.
             **hub_options: `revision`, `cache_dir`, `token`, ...; `subfolder`.
 
         Raises:
             CheckpointError: It cannot be had, holds the other kind of model, or an entry is not what it should be.
+            TypeError: An option is not known here.
         """
-        subfolder = hub_options.pop("subfolder", "")
-        folder = resolve_checkpoint(pretrained_model_name_or_path, weights=False, **hub_options) / subfolder
+        made = cls._of_folder(open_small_files(pretrained_model_name_or_path, hub_options))
+        if not isinstance(compression, Stored):
+            made.set_compression(compression)
+        return made
+
+    @classmethod
+    def _of_folder(cls, folder: Path) -> Any:
         if (folder / "config.json").is_file():
             config, processor_folder = read_config(folder)
             try:
@@ -137,7 +154,7 @@ class CompressedProcessor:
             except (OSError, ValueError) as error:
                 raise CheckpointError(
                     f"{folder}: has no whole processor: {error}. Of a projector or an adapter load the model, and say "
-                    f"{cls.__name__}.for_model(model, tokenizer)"
+                    f"{cls.__name__}.for_model(model)"
                 ) from error
             return cls._made_of(config, tokenizer, image_processor, str(folder), _saved_template(folder))
         entries = read_json(folder / _PROCESSOR_FILE)
@@ -301,6 +318,27 @@ class LlavaNextProcessor(CompressedProcessor, HFLlavaNextProcessor):
     model_type = "llava_next"
 
 
+def open_small_files(path_or_repo: Any, options: dict[str, Any]) -> Path:
+    """The folder of a checkpoint, of which a processor needs no weights.
+
+    Args:
+        path_or_repo: A folder, or a repository on the Hub.
+        options: Of a `from_pretrained`: the Hub's, and `subfolder`.
+
+    Raises:
+        CheckpointError: It cannot be had.
+        TypeError: An option is none of these.
+    """
+    subfolder = options.pop("subfolder", "")
+    hub = take_hub_options(options)
+    if options:
+        raise TypeError(
+            f"a processor's from_pretrained takes no {', '.join(options)}: images and texts are prepared as the model "
+            "was trained; there are compression=, subfolder= and the Hub's options (revision, cache_dir, token, ...)"
+        )
+    return resolve_checkpoint(path_or_repo, weights=False, **hub) / subfolder
+
+
 def _text_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The tokenizer's options, from transformers' flat and nested keywords.
 
@@ -345,4 +383,4 @@ def _template_of(config: Any) -> str | None:
     return chat_template_of(mode, image)
 
 
-__all__ = ["CompressedProcessor", "LlavaNextProcessor", "LlavaProcessor"]
+__all__ = ["CompressedProcessor", "LlavaNextProcessor", "LlavaProcessor", "open_small_files"]

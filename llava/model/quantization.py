@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import logging
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 # Full paths: short names skip nothing.
 _KEPT = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+
+
+class _AboutKernels(logging.Filter):
+    """Drops the advice to install another package for 4 bits on a CPU, and nothing else."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "gemm_4bit" not in record.getMessage()
+
+
+def import_bitsandbytes() -> bool:
+    """Imports bitsandbytes, where it is installed, without the advice that it logs at every start on a CPU.
+
+    Returns:
+        Whether it can be used.
+    """
+    if find_spec("bitsandbytes") is None:
+        return False
+    speaker, quiet = logging.getLogger("bitsandbytes.backends.cpu.ops"), _AboutKernels()
+    speaker.addFilter(quiet)
+    try:
+        import_module("bitsandbytes")
+    except Exception:  # of an unfit driver, or its own; whoever needs it says so
+        return False
+    finally:
+        speaker.removeFilter(quiet)
+    return True
 
 
 def bitsandbytes_config(

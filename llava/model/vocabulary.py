@@ -18,6 +18,16 @@ class GrowingVocabulary:
     """
 
     config: Any
+    model: Any
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
+        embedding: nn.Module = self.model.get_input_embeddings()
+        return embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embedding where it is, not under the name that LLaVA has for it."""
+        self.model.set_input_embeddings(value)
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from llava.kinds.languages import language_named
 from llava.plain_loading import auto_tokenizer, reason
-from llava.small_files import CheckpointError, check_content, read_json
+from llava.small_files import CheckpointError, MissingFileError, check_content, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SENTENCEPIECE_FILE = "tokenizer.model"
+_VOCABULARIES = ("tokenizer.json", _SENTENCEPIECE_FILE, "vocab.json", "vocab.txt", "spiece.model")
 _LLAMA_CLASSES = frozenset({"LlamaTokenizer", "LlamaTokenizerFast"})
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
@@ -39,12 +40,13 @@ def load_tokenizer(path: str | os.PathLike[str], *, like_slow: bool | None = Non
         A fast tokenizer. Where its files say so, it has the attribute `legacy` that LLaVA programs read.
 
     Raises:
-        FileNotFoundError: There is no tokenizer at `path`.
+        MissingFileError: There is no tokenizer at `path`.
+        CheckpointError: Its files are damaged.
         ValueError: `like_slow=True` for a tokenizer that is no SentencePiece Llama tokenizer.
     """
     settings, config = _read_json(path, "tokenizer_config.json"), _read_json(path, "config.json")
-    if not settings and not any(_find_file(path, name) for name in (_SENTENCEPIECE_FILE, "tokenizer.json")):
-        raise FileNotFoundError(f"{path}: no tokenizer (tokenizer_config.json, {_SENTENCEPIECE_FILE}, tokenizer.json).")
+    if not any(_find_file(path, name) for name in _VOCABULARIES):
+        raise MissingFileError(f"{path}: there is no tokenizer, neither {' nor '.join(_VOCABULARIES[:2])}")
     model_file = _find_file(path, _SENTENCEPIECE_FILE) if _is_llama(settings, config) else None
     if like_slow and model_file is None:
         raise ValueError(f"{path}: like_slow=True needs a Llama tokenizer with its {_SENTENCEPIECE_FILE}.")

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llava.model.checkpoints.lora import ADAPTER_CONFIG, ADAPTER_FILE
+from llava.model.quantization import import_bitsandbytes
 
 _NAME = "default"  # peft leaves it out of its files
 _LLM = "model.language_model."
@@ -29,6 +30,7 @@ def add_adapters(model: Any, *, r: int, alpha: int, dropout: float = 0.0, bias: 
         bias: Which biases are trained besides: `none`, `lora_only` those of the adapted layers, `all` those of the
             language model.
     """
+    import_bitsandbytes()  # which peft would do, less quietly
     from peft import LoraConfig
 
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name.startswith(_LLM)]

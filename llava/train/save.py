@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from llava.model.llava_config import entries_without_place
 from llava.model.multimodal_projector import save_projector
 from llava.prompts.tokenization import sentencepiece_file
 from llava.train.adapters import save_adapter, write_adapter_config
@@ -91,7 +92,7 @@ def share_weights(directory: Path, like: str) -> None:
 
 def describe_checkpoint(folder: Path, model: Any, stage: Stage, base_model: str | Path) -> None:
     """Writes what `load_pretrained_model` needs beside the trained tensors of a checkpoint under way."""
-    entries = {**model.config.to_dict(), "base_model_name_or_path": str(base_model)}
+    entries = {**entries_without_place(model.config), "base_model_name_or_path": str(base_model)}
     (folder / "config.json").write_text(json.dumps(entries, indent=2, sort_keys=True, default=str) + "\n", "utf-8")
     if stage.has_adapters:
         write_adapter_config(model, folder, base_model)

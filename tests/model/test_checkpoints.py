@@ -326,7 +326,7 @@ def test_keywords(oracle_dir):
         load_pretrained_model(folder, device="cpu", overwrite_config={"mm_patch_merge_type": "spatial_unpad"})
     rms = load_pretrained_model(folder, device="cpu", overwrite_config={"rms_norm_eps": 1e-3})[1]
     assert rms.model.language_model.norm.variance_epsilon == 1e-3
-    with pytest.raises(ValueError, match="torch_dtype 'half16' is no dtype"):
+    with pytest.raises(ValueError, match="dtype 'half16' is no dtype"):
         load_pretrained_model(folder, device="cpu", torch_dtype="half16")
     assert load_pretrained_model(folder, device="cpu", torch_dtype="bfloat16")[1].dtype == torch.bfloat16
     with pytest.warns(UserWarning, match="customized_config is ignored"):
@@ -343,7 +343,10 @@ def test_from_pretrained_of_the_wrong_class_is_refused(tmp_path):
     from llava.model import LlavaNextForConditionalGeneration
 
     hf_llava().save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="holds a llava, and a LlavaNextForConditionalGeneration is a llava_next"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds a LLaVA-1.5 \(llava\), which LlavaForConditionalGeneration loads",
+    ):
         LlavaNextForConditionalGeneration.from_pretrained(tmp_path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PretrainedConfig
@@ -12,9 +12,11 @@ from transformers.configuration_utils import PretrainedConfig
 from llava.kinds.families import FAMILIES, family_of_llava
 from llava.kinds.languages import LANGUAGES, language_named
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
-from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.multimodal_encoder import tile_shape
 from llava.plain_loading import config_from, config_of, reason
+
+if TYPE_CHECKING:
+    from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 
 _SELECT_STRATEGY = {"patch": "default", "cls_patch": "full"}
 _PROJECTOR_TYPE = "mlp2x_gelu"

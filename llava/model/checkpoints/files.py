@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 from functools import partial
@@ -17,12 +18,22 @@ from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTens
 from llava.plain_loading import reason
 from llava.small_files import CheckpointError, check_content, read_json
 
+logger = logging.getLogger(__name__)
+
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TRAINED_FILE = "trained.safetensors"  # in a checkpoint of a run: what was trained, by the module's names
 _SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 _PROJECTORS = ("mm_projector.safetensors", "mm_projector.bin")
+
+
+def take_hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Takes the Hub's options, and what says nothing here, out of the keywords of a `from_pretrained`."""
+    if kwargs.pop("trust_remote_code", False):
+        logger.warning("trust_remote_code=True has no effect: code of a checkpoint is never run")
+    return {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
 
 
 def resolve_checkpoint(path_or_repo: str | Path, *, weights: bool = True, **hub_options: Any) -> Path:
@@ -170,5 +181,6 @@ __all__ = [
     "read_json",
     "read_tensors",
     "resolve_checkpoint",
+    "take_hub_options",
     "weight_files",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,14 +98,32 @@ def read_adapter(folder: Path, tower: str) -> Adapter:
             foreign.append(name)
     incomplete = [layer for layer, pair in halves.items() if len(pair) < 2]
     if foreign or incomplete or not halves:
-        found = f"tensors that are no factors of linear layers: {_some(foreign)}" if foreign else "no whole factors"
-        found = f"only one factor of {_some(incomplete)}" if incomplete and not foreign else found
+        found = f"tensors that are no factors of linear layers: {some(foreign)}" if foreign else "no whole factors"
+        found = f"only one factor of {some(incomplete)}" if incomplete and not foreign else found
         raise CheckpointError(f"{file}: {found}; merge the adapter with peft first")
     factors = {layer: (pair["A"], pair["B"], _scale(config, layer, pair["A"], file)) for layer, pair in halves.items()}
     rename = _renaming(halves, tower)
     return Adapter(
         {name.removesuffix(".weight"): value for name, value in rename(_with_suffix(factors)).items()}, rename(others)
     )
+
+
+def adapter_tensors(folder: Path, tower: str) -> dict[str, Tensor]:
+    """The tensors of an adapter as peft names them, whatever the age of its file, with the module's names of layers.
+
+    Args:
+        folder: With `adapter_config.json`.
+        tower: From `tower_root`, for the names.
+
+    Raises:
+        CheckpointError: There are none.
+    """
+    read_json(folder / ADAPTER_CONFIG)
+    file = adapter_file(folder)
+    if file is None:
+        raise CheckpointError(f"{folder}: there is {ADAPTER_CONFIG}, but none of {', '.join(_ADAPTER_FILES)}")
+    tensors = unwrapped(read_tensors([file]))
+    return dict(_renaming(tensors, tower)(tensors))
 
 
 def read_trained_beside(folder: Path, tower: str) -> dict[str, Tensor] | None:
@@ -171,8 +189,8 @@ def _check_adapter(state: Mapping[str, StoredTensor], adapter: Adapter, where: s
         elif weight.shape != (len(b), a.shape[1]):
             misshapen.append(f"{layer}.weight is {weight.shape}, the adapter's {(len(b), a.shape[1])}")
     if missing or misshapen:
-        said = [f"not in the base ({len(missing)}): {_some(missing)}"] if missing else []
-        said += [f"of another shape ({len(misshapen)}): {_some(misshapen)}"] if misshapen else []
+        said = [f"not in the base ({len(missing)}): {some(missing)}"] if missing else []
+        said += [f"of another shape ({len(misshapen)}): {some(misshapen)}"] if misshapen else []
         raise CheckpointError(f"{where}: the adapter was trained on another model; {'; '.join(said)}")
 
 
@@ -227,5 +245,7 @@ def _with_suffix(factors: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{layer}.weight": value for layer, value in factors.items()}
 
 
-def _some(names: list[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first few names, for a message."""
+    names = list(names)
     return ", ".join(sorted(names)[:_MAX_NAMED]) + (", ..." if len(names) > _MAX_NAMED else "")

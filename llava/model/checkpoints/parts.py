@@ -77,6 +77,7 @@ class ModelParts:
         may_start_at_random: Prefixes of tensors that need not be there (a new projector, a new newline).
         has_tower: Whether the checkpoint's own files hold the vision tower.
         unused: Tensors of the files that LLaVA writes and the model has no place for.
+        tells_compression: Whether a config says, if only by silence, which compression the weights belong to.
     """
 
     source: Path
@@ -88,6 +89,7 @@ class ModelParts:
     may_start_at_random: tuple[str, ...] = ()
     has_tower: bool = True
     unused: dict[str, StoredTensor] = field(default_factory=dict)
+    tells_compression: bool = True
 
 
 # ----- What a folder holds -----------------------------------------------------
@@ -201,7 +203,7 @@ def _tuned_parts(
         if is_whole
         else parts_from_base(base, _llava_entries(raw), None, folder)
     )
-    parts.source = folder
+    parts.source, parts.tells_compression = folder, bool(raw)
     _replace_trained(parts, folder, base, dtype)
     for entry in ("compression", "image_aspect_ratio") if is_adapter(folder) else ("compression",):
         if entry in raw or not is_whole:
@@ -284,6 +286,19 @@ def _tower_state(folder: Path, config: LlavaConfig | LlavaNextConfig, root: str)
 
 
 # ----- After the model is made -------------------------------------------------
+
+
+def finish_model(model: Any, parts: ModelParts, name: str | Path) -> None:
+    """Tells a model where it comes from, as transformers does: peft's adapters and model cards name their base by it.
+
+    Args:
+        model: Just made.
+        parts: What it was made of.
+        name: What was asked for: a folder or a repository.
+    """
+    model.name_or_path = model.config.name_or_path = str(name)
+    model.tokenizer_folder, model.processor_folder = parts.tokenizer_folder, parts.processor_folder
+    set_generation_config(model, parts)
 
 
 def set_generation_config(model: Any, parts: ModelParts) -> None:

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 
 from llava.model.checkpoints.parts import ModelParts
 from llava.model.checkpoints.skeleton import expected_shapes
-from llava.model.configuration import as_compression
+from llava.model.configuration import CompressionLike, Stored, as_compression, store_compression
 from llava.model.image_rules import ImageRules
 from llava.small_files import CheckpointError
 
+logger = logging.getLogger(__name__)
+
 _MAX_NAMED = 8
 _WEIGHT_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+
+
+def choose_compression(parts: ModelParts, compression: CompressionLike | Stored) -> None:
+    """Sets what the caller asks for, or leaves what the config says.
+
+    Args:
+        parts: Of the checkpoint; its config is changed.
+        compression: See `load_pretrained_model`.
+
+    Raises:
+        ValueError: What the caller asks for is malformed, of an unknown method, or does not fit the tower.
+        CheckpointError: The same of the config's.
+    """
+    if isinstance(compression, Stored):
+        if not parts.tells_compression:
+            logger.warning(
+                "%s does not say which compression it was trained under; its base's is used (%s). Give compression= to "
+                "say another one, None for all visual tokens",
+                parts.source,
+                getattr(parts.config, "compression", None) or "none",
+            )
+        check_compression(parts)
+        return
+    budget = as_compression(compression)
+    _image_rules(parts).check(budget)
+    store_compression(parts.config, budget)
 
 
 def check_compression(parts: ModelParts) -> None:
@@ -24,10 +53,7 @@ def check_compression(parts: ModelParts) -> None:
             images is malformed.
     """
     value = getattr(parts.config, "compression", None)
-    try:
-        rules = ImageRules.from_config(parts.config)
-    except ValueError as error:
-        raise CheckpointError(f"{parts.source}: config.json: {error}") from error
+    rules = _image_rules(parts)
     try:
         rules.check(as_compression(value))
     except (TypeError, ValueError) as error:
@@ -35,6 +61,13 @@ def check_compression(parts: ModelParts) -> None:
             f"{parts.source}: config.json: compression {value!r}: {error}. Mend the entry, or load with compression= "
             "another one, None for all visual tokens"
         ) from error
+
+
+def _image_rules(parts: ModelParts) -> ImageRules:
+    try:
+        return ImageRules.from_config(parts.config)
+    except ValueError as error:
+        raise CheckpointError(f"{parts.source}: config.json: {error}") from error
 
 
 def check_tensors(parts: ModelParts, model_class: type[Any]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llava.model.checkpoints.files import CheckpointError, projector_file, read_tensors
 from llava.model.checkpoints.names import PROJECTOR_NAMES, to_file_names, to_module_names, unwrapped
+from llava.model.llava_config import entries_without_place
 
 PROJECTOR_FILE = "mm_projector.safetensors"
 _OWN = ("model.multi_modal_projector.", "model.image_newline")
@@ -45,7 +46,7 @@ def save_projector(
     named = to_file_names(own, PROJECTOR_NAMES, tower="")
     save_file({name: value.detach().cpu().contiguous() for name, value in named.items()}, folder / PROJECTOR_FILE)
 
-    entries = model.config.to_dict()
+    entries = entries_without_place(model.config)
     entries["architectures"] = [type(model).__name__]
     if base_model is not None:
         entries["base_model_name_or_path"] = str(base_model)
