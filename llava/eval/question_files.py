@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 from llava.command_line import CommandParser, add_model_flags, add_shared, compression_option, loading_options
 
 Item = TypeVar("Item")
+
+_CUT_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -85,17 +88,25 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
     path = args.answers_file.expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting: dict[int, str] = {}
-    done = 0
+    done = cut = 0
     with path.open("w", encoding="utf-8") as file:
         stream = inference.ask(questions, batch_size=args.batch_size, options=options)
         for answer in tqdm(stream, total=len(questions), unit="q"):
             waiting[answer.index] = answer.text
+            if answer.truncated:
+                cut += 1
+                if cut <= _CUT_SHOWN:
+                    name = asked[answer.index].row["question_id"]
+                    lost = f"its last {answer.lost_tokens} tokens are not seen (tokenizer_model_max_length)"
+                    tqdm.write(f"question {name!r}: the prompt is cut as in LLaVA, {lost}", file=sys.stderr)
             while done in waiting:
                 item = asked[done]
                 line = item.row | {"text": waiting.pop(done)} | item.more | {"answer_id": uuid.uuid4().hex} | ending
                 file.write(json.dumps(line) + "\n")
                 done += 1
             file.flush()
+    if cut > _CUT_SHOWN:
+        print(f"{cut} of {len(questions)} prompts were cut", file=sys.stderr)
 
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
