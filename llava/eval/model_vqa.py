@@ -27,7 +27,7 @@ def eval_model(args: argparse.Namespace, max_new_tokens: int = _MAX_NEW_TOKENS) 
     asked = [
         Asked(
             text=row["text"],
-            image=image_path(args.image_folder, row["image"]),
+            image=image_path(args, row["question_id"], row["image"]),
             row={"question_id": row["question_id"], "prompt": row["text"]},
             more={},
         )

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llava.command_line import CommandParser, add_model_flags, add_shared, compression_option, loading_options
+from llava.eval.whole_files import read_text
+from llava.images.paths import path_inside
 
 Item = TypeVar("Item")
 
@@ -63,9 +65,19 @@ def get_chunk(items: Sequence[Item], num_chunks: int, chunk_idx: int) -> list[It
     return list(items[chunk_idx * size : (chunk_idx + 1) * size])
 
 
-def image_path(folder: str, image: str) -> Path:
-    """Where a question's image is."""
-    return Path(folder).expanduser() / image
+def image_path(args: argparse.Namespace, question_id: Any, image: Any) -> Path:
+    """Where a question's image is: inside `--image-folder`, as its name is written.
+
+    Raises:
+        ValueError: The name leaves the folder, or is none.
+    """
+    try:
+        return path_inside(Path(args.image_folder).expanduser(), image)
+    except ValueError as error:
+        raise ValueError(
+            f"{args.question_file}: question {question_id!r}: image {error}; --image-folder says where images are, '/' "
+            "takes any absolute name"
+        ) from None
 
 
 def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens: int) -> None:
@@ -111,6 +123,8 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "text": (str, "text"),
+    "category": (str, "text"),
+    "label": (str, "text"),
     "prompt": (str, "text"),
     "question_id": ((str, int), "text or a whole number"),
 }
@@ -121,10 +135,11 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
     Raises:
         OSError: It cannot be read.
+        ValueError: It is not UTF-8.
     """
     rows: list[dict[str, Any]] = []
     bad = 0
-    for line in path.expanduser().read_text(encoding="utf-8").split("\n"):
+    for line in read_text(path).split("\n"):
         if line.strip():
             try:
                 rows.append(json.loads(line))
@@ -155,6 +170,8 @@ def check_fields(path: Path, rows: Sequence[Any], fields: Sequence[str]) -> None
     """
     if not rows:
         raise ValueError(f"{path} has no row: there is nothing to score or to ask")
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} holds no list of rows")
     for number, row in enumerate(rows, start=1):
         lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
         if lacking:
