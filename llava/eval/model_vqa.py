@@ -20,8 +20,8 @@ def eval_model(args: argparse.Namespace, max_new_tokens: int = _MAX_NEW_TOKENS) 
 
     Raises:
         OSError: The question file cannot be read.
-        UnreadableImageError: An image cannot be read.
-        ValueError: A row, a flag or the checkpoint is not what it should be.
+        ValueError: A row, a flag or the checkpoint is not what it should be; or questions have no answer, see
+            `answer_file`.
     """
     rows = read_questions(args.question_file, ("question_id", "image", "text"))
     asked = [

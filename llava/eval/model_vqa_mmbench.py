@@ -17,8 +17,8 @@ def eval_model(args: argparse.Namespace) -> None:
     """Answers the chunk of `args.question_file` that is asked for.
 
     Raises:
-        UnreadableImageError: An image cannot be read.
-        ValueError: The table, a flag or the checkpoint is not what it should be.
+        ValueError: The table, a flag or the checkpoint is not what it should be; or questions have no answer, see
+            `answer_file`.
     """
     from llava.eval.tasks.mmbench import read_table
 

@@ -24,8 +24,8 @@ def eval_model(args: argparse.Namespace) -> None:
 
     Raises:
         OSError: The question file cannot be read.
-        UnreadableImageError: An image cannot be read.
-        ValueError: A row, a flag or the checkpoint is not what it should be.
+        ValueError: A row, a flag or the checkpoint is not what it should be; or questions have no answer, see
+            `answer_file`.
     """
     text = read_text(args.question_file)
     try:

@@ -18,7 +18,7 @@ from llava.images.paths import path_inside
 
 Item = TypeVar("Item")
 
-_CUT_SHOWN = 10
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
     """Asks a model and writes LLaVA's answer file, a line a question, in the order of the questions.
 
     Raises:
-        UnreadableImageError: An image cannot be read; answers up to it are written.
-        ValueError: The checkpoint, the budget or a flag is not what it should be.
+        ValueError: The checkpoint, the budget or a flag is not what it should be; or, once all others are answered and
+            written, questions could not be asked, which have no line.
     """
     from tqdm import tqdm
 
@@ -99,26 +99,57 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
     questions = [Question(item.text, () if item.image is None else (item.image,)) for item in asked]
     path = args.answers_file.expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    waiting: dict[int, str] = {}
-    done = cut = 0
+    cut, failed = _Notes("prompts were cut"), _Notes("questions have no answer")
+    waiting: dict[int, str | None] = {}
+    done = 0
     with path.open("w", encoding="utf-8") as file:
-        stream = inference.ask(questions, batch_size=args.batch_size, options=options)
+        stream = inference.ask(questions, batch_size=args.batch_size, options=options, skip_errors=True)
         for answer in tqdm(stream, total=len(questions), unit="q"):
-            waiting[answer.index] = answer.text
+            waiting[answer.index] = answer.text if answer.error is None else None
+            name = f"question {asked[answer.index].row['question_id']!r}"
+            if answer.error is not None:
+                failed.add(f"{name}: {answer.error}")
             if answer.truncated:
-                cut += 1
-                if cut <= _CUT_SHOWN:
-                    name = asked[answer.index].row["question_id"]
-                    lost = f"its last {answer.lost_tokens} tokens are not seen (tokenizer_model_max_length)"
-                    tqdm.write(f"question {name!r}: the prompt is cut as in LLaVA, {lost}", file=sys.stderr)
+                lost = f"its last {answer.lost_tokens} tokens are not seen (tokenizer_model_max_length)"
+                cut.add(f"{name}: the prompt is cut as in LLaVA, {lost}")
             while done in waiting:
-                item = asked[done]
-                line = item.row | {"text": waiting.pop(done)} | item.more | {"answer_id": uuid.uuid4().hex} | ending
-                file.write(json.dumps(line) + "\n")
+                item, text = asked[done], waiting.pop(done)
+                line = item.row | {"text": text} | item.more | {"answer_id": uuid.uuid4().hex} | ending
+                file.write("" if text is None else json.dumps(line) + "\n")
                 done += 1
             file.flush()
-    if cut > _CUT_SHOWN:
-        print(f"{cut} of {len(questions)} prompts were cut", file=sys.stderr)
+    cut.end(len(questions))
+    if failed.first is not None:
+        raise ValueError(f"{failed.count} of {len(questions)} {failed.about}, the others are in {path}; {failed.first}")
+
+
+class _Notes:
+    """What is told of some questions: the first ones while they are asked, and how many there were.
+
+    Attributes:
+        about: What they have in common.
+        count: How many there are.
+        first: What was told first.
+    """
+
+    def __init__(self, about: str) -> None:
+        self.about = about
+        self.count = 0
+        self.first: str | None = None
+
+    def add(self, note: str) -> None:
+        """Tells of one more."""
+        from tqdm import tqdm
+
+        self.first = self.first or note
+        self.count += 1
+        if self.count <= _SHOWN:
+            tqdm.write(note, file=sys.stderr)
+
+    def end(self, of: int) -> None:
+        """Tells how many there were, if not all have been told."""
+        if self.count > _SHOWN:
+            print(f"{self.count} of {of} {self.about}", file=sys.stderr)
 
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {

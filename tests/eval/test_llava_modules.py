@@ -110,6 +110,27 @@ def test_a_prompt_that_is_cut_is_named(oracle_dir: Path, tmp_path: Path, capsys:
         run_llava.main([*one, "--query", "What is this? " * 40])
 
 
+def test_questions_that_cannot_be_asked_are_named_and_the_others_answered(
+    oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"question_id": 1, "image": "small.png", "text": "What?"},
+        {"question_id": 2, "image": "none.png", "text": "What?"},
+        {"question_id": 3, "image": "small.png", "text": "Half \ud83d of a pair"},
+        {"question_id": 4, "image": "small.png", "text": "Is <image> like <image>?"},
+        {"question_id": 5, "image": "small.png", "text": "Why?"},
+    ]
+    questions = tmp_path / "q.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = r"error: 3 of 5 questions have no answer, the others are in .*answers\.jsonl; question \d: "
+    with pytest.raises(SystemExit, match=told):
+        model_vqa_loader.main(flags(oracle_dir, tmp_path, questions, "--max_new_tokens", "1", "--batch-size", "2"))
+    assert [answer["question_id"] for answer in read(tmp_path / "deep" / "answers.jsonl")] == [1, 5]
+    err = capsys.readouterr().err
+    assert "none.png: No such file" in err and "question 3: the text is not Unicode" in err
+    assert "question 4: the text has 2 <image> but 1 images" in err
+
+
 def test_model_vqa_answers_up_to_1024_tokens(oracle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(model_vqa, "answer_file", lambda args, items, limit: asked.append((items, limit)))
