@@ -112,6 +112,9 @@ def test_a_name_with_the_separator_in_it_is_told(words: list[str], tmp_path: Pat
     name = str(tmp_path / "a,b.png")
     with pytest.raises(SystemExit, match=r"--image-file .*a,b\.png' was split at ','; give another --sep"):
         run_llava.main([*words, "--query", "?", "--image-file", name])
+    with pytest.raises(SystemExit, match="was split at ','") as end:
+        run_llava.main([*words, "--query", "?", "--image-file", "http://me:s3cret@[::1/a,b.png"])
+    assert "s3cret" not in str(end.value)
     with pytest.raises(SystemExit, match=r"^error: cannot read image .*a,b\.png: No such file or directory$"):
         run_llava.main([*words, "--query", "?", "--image-file", name, "--sep", ""])
 

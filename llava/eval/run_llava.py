@@ -98,7 +98,9 @@ def _split_at(args: Any) -> str:
     sep, files = _given(args, "sep", ","), args.image_file
     if not isinstance(files, str) or not sep or sep not in files:
         return ""
-    return f" (--image-file {files!r} was split at {sep!r}; give another --sep if that belongs to a name)"
+    from llava.images.download import shown_url
+
+    return f" (--image-file {shown_url(files)!r} was split at {sep!r}; give another --sep if that belongs to a name)"
 
 
 def _generation_options(args: Any) -> GenerationOptions:

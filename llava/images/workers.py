@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from llava.images.processing import aspect_ratio_of, grid_pinpoints, process_images
-from llava.images.source import ImageSource, UnreadableImageError, open_image
+from llava.images.source import ImageSource, UnreadableImageError, name_of, open_image
 
 _MOST_WORKERS = 8
 _IMAGES_A_WORKER = 4  # fewer are not worth starting one
@@ -272,7 +272,7 @@ class _Images(Dataset[ImagePixels]):
         except MemoryError:
             raise  # the batch was too large
         except Exception as error:  # one bad image must not end thousands
-            return ImagePixels(key, (0, 0), None, f"cannot prepare image {key.partition(':')[2]}: {error!r}")
+            return ImagePixels(key, (0, 0), None, f"cannot prepare image {name_of(self.sources[key])}: {error!r}")
         return ImagePixels(key, image.size, pixels)  # type: ignore[arg-type]
 
 

@@ -110,6 +110,20 @@ def test_a_photo_is_turned_as_in_plain_transformers(kind, orientation, folders, 
     assert answer.visual_tokens == sum(inference.model.num_visual_tokens([seen.size]))
 
 
+def test_guesses_from_the_prompt_say_what_they_need(tiny):
+    """They repeat the image's tokens, and there are no more images for these."""
+    tokenizer, model, _, _ = load_pretrained_model(str(TINY), device="cpu")
+    options = {"do_sample": False, "max_new_tokens": 5, "prompt_lookup_num_tokens": 3}
+    inputs = tiny(text="USER: <image>\nhi ASSISTANT:", images=image(), return_tensors="pt")
+    with pytest.raises(ValueError, match=r"pass images= .* as generate with prompt_lookup_num_tokens needs it"):
+        model.generate(**inputs, **options)
+    ids = tokenizer_image_token("USER: <image>\nhi ASSISTANT:", tokenizer, return_tensors="pt")[None]
+    pixels = tiny(images=image(), return_tensors="pt").pixel_values
+    del options["prompt_lookup_num_tokens"]
+    plain = model.generate(ids, images=pixels, image_sizes=[image().size], **options)
+    assert torch.equal(model.generate(ids, images=pixels, prompt_lookup_num_tokens=3, **options), plain)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_both_load(kind, folders, tmp_path):
     ours = OURS[kind].from_pretrained(folders[kind])
