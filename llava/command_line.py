@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,33 @@ class CommandParser(argparse.ArgumentParser):
         add_shared(self, "--plugin")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parses, then loads the plug-ins; see argparse.
+        """Parses, then loads the plug-ins; see argparse. From now on, what a terminal cannot show is shown as `?`.
 
         Raises:
             SystemExit: Status 2 for wrong flags, 1 for a plug-in that cannot be loaded, with a line that says why.
         """
+        _print_whatever_comes()
         words = with_hyphens(sys.argv[1:] if args is None else args)
         if any("\0" in word for word in words):
             self.error(f"a NUL character in {next(word for word in words if chr(0) in word)!r}")
         parsed, rest = super().parse_known_args(words, namespace)
         load_named_plugins(getattr(parsed, "plugin", ()))
         return parsed, rest
+
+
+def _print_whatever_comes() -> None:
+    """Output that is not UTF-8 (ascii, latin-1, gbk) must not end a program: an answer would be lost."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def print_text(text: str) -> None:
+    """Prints a text in a program of somebody else, whose output is left as it is: with `?` for what it cannot take."""
+    try:
+        print(text)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        print(text.encode(encoding, "replace").decode(encoding))
 
 
 def command_name(module: str) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llava.eval.answers import parse_answers
 from llava.eval.answers_key import compression_name
 from llava.eval.results import Row
-from llava.eval.whole_files import read_json_lines
+from llava.eval.whole_files import read_text
 from llava.model.configuration import as_compression
 
 
@@ -44,15 +45,15 @@ def read_answer_set(path: Path) -> AnswerSet:
         OSError: It cannot be read.
         ValueError: It is not a file of answers, or a kill cut its last line short.
     """
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     try:
-        header, *rows = read_json_lines(text)
-        answers = AnswerSet(
-            path, header["run_key"], {row["question_id"]: row["text"] for row in rows if "error" not in row}
-        )
+        key, rows, _ = parse_answers(text)
+        answers = AnswerSet(path, key, {sample_id: row["text"] for sample_id, row in rows.items()})
         answers.task, answers.compression  # noqa: B018  # both must be there
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a file of answers of llava.eval ({error!r})") from None
+    except KeyError as error:
+        raise ValueError(f"{path} is not a file of answers of llava.eval: its run_key has no {error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a file of answers of llava.eval ({error})") from None
     return answers
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from llava.eval.answers_key import AnswersKey
-from llava.eval.whole_files import json_lines, read_json_lines, write_whole
+from llava.eval.whole_files import as_text, json_lines, read_json_lines, write_whole
 from llava.locks import open_alone
 
 AnswerRow = dict[str, Any]
@@ -102,12 +102,9 @@ def read_answers(path: Path, key: AnswersKey) -> tuple[dict[str, AnswerRow], dic
     if not complete:
         return {}, {}
     try:
-        header, *rows = read_json_lines(complete.decode("utf-8"))
-        stored = header["run_key"]
-        answers = {row["question_id"]: row for row in rows if "error" not in row}
-        errors = {row["question_id"]: row["error"] for row in rows if "error" in row}
-    except (ValueError, KeyError, TypeError) as error:
-        raise AnswersKeyMismatch(f"{path} is not a file of answers ({error!r}); move it away") from None
+        stored, answers, errors = parse_answers(as_text(path, complete))
+    except ValueError as error:
+        raise AnswersKeyMismatch(f"{path} is not a file of answers ({error}); move it away") from None
     differences = key.differences(stored)
     if differences:
         raise AnswersKeyMismatch(
@@ -115,6 +112,27 @@ def read_answers(path: Path, key: AnswersKey) -> tuple[dict[str, AnswerRow], dic
             "give another --output-dir, or remove the file"
         )
     return answers, {sample_id: reason for sample_id, reason in errors.items() if sample_id not in answers}
+
+
+def parse_answers(text: str) -> tuple[dict[str, Any], dict[str, AnswerRow], dict[str, str]]:
+    """The run key, the answers and the errors that a file's text holds, by sample.
+
+    Raises:
+        ValueError: A line is not JSON, lacks a field or has a value of another type; says which line.
+    """
+    header, *rows = read_json_lines(text) or [None]
+    key = header.get("run_key") if isinstance(header, dict) else None
+    if not isinstance(key, dict):
+        raise ValueError("line 1: there is no run_key")
+    for number, row in enumerate(rows, start=2):
+        named = row if isinstance(row, dict) else {}
+        for name in ("question_id", "error" if "error" in named else "text"):
+            if not isinstance(named.get(name), str):
+                raise ValueError(f"line {number}: {name} is {named.get(name)!r:.60}, which is not text")
+        if not isinstance(named.get("visual_tokens", 0), int):
+            raise ValueError(f"line {number}: visual_tokens is {named['visual_tokens']!r:.60}, which is no number")
+    answers = {row["question_id"]: row for row in rows if "error" not in row}
+    return key, answers, {row["question_id"]: row["error"] for row in rows if "error" in row}
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             progress=workers.rank == 0 or not workers.waits,
             workers=workers,
             source=place.source,
+            image_root=place.image_root,
         )
         left_out: dict[str, str] | None = {} if runs_all else None
         own = [inference.model.compression]

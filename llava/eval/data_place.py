@@ -29,6 +29,12 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         metavar="local|hub|FOLDER",
         help="benchmarks from --data-root, from the Hub, or from a folder of its parquet files (default: local)",
     )
+    parser.add_argument(
+        "--image-root",
+        type=Path,
+        metavar="DIR",
+        help="where images may lie that are outside --data-root; '/': anywhere (default: nowhere)",
+    )
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,12 @@ class DataPlace:
     Attributes:
         root: Folder of the local layout; None: that of the results, else each task's own.
         source: Where tasks that it has are taken from, instead of `root`.
+        image_root: Where images may lie, too; None: only in the tasks' own folder.
     """
 
     root: Path | None = None
     source: ParquetSource | None = None
+    image_root: Path | None = None
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> DataPlace:
@@ -54,7 +62,7 @@ class DataPlace:
 
         environment = os.environ.get(DATA_ROOT_VARIABLE)
         root = args.data_root or (Path(environment) if environment else None)
-        return cls(root, ParquetSource.parse(args.data_source))
+        return cls(root, ParquetSource.parse(args.data_source), args.image_root)
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Finds out before a large model is loaded, and others of the tasks are asked, what cannot be had.
@@ -88,9 +96,9 @@ class DataPlace:
         try:
             if self.source is not None and self.source.has(task.name):
                 root, data = self.source.root_for(task.name)
-                return load_task(task, root), root, data
+                return load_task(task, root, self.image_root), root, data
             known = Path(answered_from) if answered_from and Path(answered_from).is_dir() else task.default_data_root
-            return load_task(task, self.root or known), self.root or known, None
+            return load_task(task, self.root or known, self.image_root), self.root or known, None
         except TaskDataError as error:
             published = f"; published at {', '.join(task.sources)}" if task.sources else ""
             raise TaskDataError(f"{error}{published}") from None

@@ -12,6 +12,7 @@ from llava.command_line import CommandParser, plain_errors
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.metrics.scienceqa import LETTERS, parse_letter, predicted_index
 from llava.eval.question_files import read_questions
+from llava.eval.whole_files import read_text
 
 _FAILED = "FAILED"
 
@@ -35,6 +36,8 @@ def evaluate(base_dir: Path, split: str, result_file: Path) -> tuple[dict[str, l
     splits, problems = _read(base_dir / "pid_splits.json"), _read(base_dir / "problems.json")
     if split not in splits:
         raise ValueError(f"{base_dir / 'pid_splits.json'} has no split {split!r}; it has {', '.join(splits)}")
+    if not isinstance(splits[split], list) or not all(isinstance(key, str) for key in splits[split]):
+        raise ValueError(f"{base_dir / 'pid_splits.json'}: the split {split!r} is no list of ids")
     if not splits[split]:
         raise ValueError(
             f"{base_dir / 'pid_splits.json'}: the split {split!r} has no problem, so there is nothing to score"
@@ -46,6 +49,10 @@ def evaluate(base_dir: Path, split: str, result_file: Path) -> tuple[dict[str, l
         if key not in problems:
             raise ValueError(f"{base_dir / 'problems.json'} has no problem {key!r}, which the split {split!r} names")
         problem, answer = problems[key], answers.get(key, {"text": _FAILED, "prompt": "Unknown"})
+        if not _is_problem(problem):
+            raise ValueError(
+                f"{base_dir / 'problems.json'}: problem {key!r} lacks choices, or the place of the right one"
+            )
         text = answer["text"]
         index = predicted_index(text, len(problem["choices"]))
         summary["results"][key], summary["outputs"][key] = index, text
@@ -63,9 +70,17 @@ def evaluate(base_dir: Path, split: str, result_file: Path) -> tuple[dict[str, l
     return analyses, summary | {"acc": _percent(correct, count), "correct": correct, "count": count}
 
 
+def _is_problem(problem: Any) -> bool:
+    """Whether it has choices and names one of them."""
+    choices = problem.get("choices") if isinstance(problem, dict) else None
+    if not isinstance(choices, list) or type(problem.get("answer")) is not int:
+        return False
+    return problem["answer"] in range(min(len(choices), len(LETTERS)))
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(content, dict):

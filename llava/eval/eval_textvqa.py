@@ -12,6 +12,7 @@ from llava.command_line import CommandParser, plain_errors
 from llava.eval.metrics.averages import mean
 from llava.eval.metrics.vqa import vqa_accuracy
 from llava.eval.question_files import read_questions
+from llava.eval.whole_files import read_text
 
 _OLD_FORM = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
 
@@ -44,13 +45,18 @@ def eval_single(annotation_file: Path, result_file: Path) -> float:
     """
     print(result_file.stem)
     try:
-        rows = json.loads(annotation_file.expanduser().read_text(encoding="utf-8"))["data"]
-        known = {(row["image_id"], row["question"].lower()): row["answers"] for row in rows}
-    except (ValueError, KeyError, TypeError) as error:
+        rows = json.loads(read_text(annotation_file))["data"]
+        known = {(row["image_id"], row["question"].lower()): list(row["answers"]) for row in rows}
+        if not all(isinstance(answer, str) for answers in known.values() for answer in answers):
+            raise TypeError("an answer is no text")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{annotation_file} is not TextVQA's annotation file ({error!r})") from None
     scores = []
     for row in read_questions(result_file, ("question_id", "prompt", "text")):
-        key = (row["question_id"], prompt_processor(row["prompt"]))
+        try:
+            key = (row["question_id"], prompt_processor(row["prompt"]))
+        except ValueError as error:
+            raise ValueError(f"{result_file}: question {row['question_id']!r}: {error}") from None
         if key not in known:
             raise ValueError(f"{result_file}: there is no question {key[1]!r} about image {key[0]!r}")
         scores.append(vqa_accuracy(row["text"], known[key]))

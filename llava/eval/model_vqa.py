@@ -20,14 +20,14 @@ def eval_model(args: argparse.Namespace, max_new_tokens: int = _MAX_NEW_TOKENS) 
 
     Raises:
         OSError: The question file cannot be read.
-        UnreadableImageError: An image cannot be read.
-        ValueError: A row, a flag or the checkpoint is not what it should be.
+        ValueError: A row, a flag or the checkpoint is not what it should be; or questions have no answer, see
+            `answer_file`.
     """
     rows = read_questions(args.question_file, ("question_id", "image", "text"))
     asked = [
         Asked(
             text=row["text"],
-            image=image_path(args.image_folder, row["image"]),
+            image=image_path(args, row["question_id"], row["image"]),
             row={"question_id": row["question_id"], "prompt": row["text"]},
             more={},
         )

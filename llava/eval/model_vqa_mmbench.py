@@ -17,24 +17,29 @@ def eval_model(args: argparse.Namespace) -> None:
     """Answers the chunk of `args.question_file` that is asked for.
 
     Raises:
-        UnreadableImageError: An image cannot be read.
-        ValueError: The table, a flag or the checkpoint is not what it should be.
+        ValueError: The table, a flag or the checkpoint is not what it should be; or questions have no answer, see
+            `answer_file`.
     """
     from llava.eval.tasks.mmbench import read_table
 
     rows = read_table(args.question_file.expanduser())
     check_fields(args.question_file, rows, _FIELDS)
+    encoded = {row["index"]: row["image"] for row in rows}
     chunk = get_chunk(rows, args.num_chunks, args.chunk_idx)
-    asked = [item for row in chunk for item in _rounds(row, args)]
+    asked = [item for row in chunk for item in _rounds(row, encoded, args)]
     answer_file(args, asked, _MAX_NEW_TOKENS)
 
 
-def _rounds(row: Mapping[str, str], args: argparse.Namespace) -> Iterator[Asked]:
+def _rounds(row: Mapping[str, str], encoded: Mapping[str, str], args: argparse.Namespace) -> Iterator[Asked]:
     """A row once, or as often as it has options, the options rotated each time."""
     from llava.eval.tasks.local_files import LETTERS, OPTION_LETTER, options_below
-    from llava.eval.tasks.mmbench import OPTION_LETTER_CN, decode_image, is_none, shown_options
+    from llava.eval.tasks.mmbench import OPTION_LETTER_CN, decode_image, encoded_image, is_none, shown_options
 
-    image = decode_image(row["image"], f"of row {row['index']}")
+    try:
+        image = decode_image(encoded_image(row, encoded), f"of row {row['index']}")
+        question_id = int(row["index"])
+    except ValueError as error:
+        raise ValueError(f"{args.question_file}: {error}") from None
     options = shown_options(row)
     letters = list(LETTERS[: len(options)])
     question = row["question"] if is_none(row["hint"]) else f"{row['hint']}\n{row['question']}"
@@ -45,7 +50,7 @@ def _rounds(row: Mapping[str, str], args: argparse.Namespace) -> Iterator[Asked]
         yield Asked(
             text=prompt + tail,
             image=image,
-            row={"question_id": int(row["index"]), "round_id": number, "prompt": prompt},
+            row={"question_id": question_id, "round_id": number, "prompt": prompt},
             more={"options": turned, "option_char": letters[number:] + letters[:number]},
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 from llava.command_line import plain_errors
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.question_files import Asked, answer_file, check_fields, get_chunk, image_path, make_parser
+from llava.eval.whole_files import read_text
 
 _MAX_NEW_TOKENS = 1024
 
@@ -23,11 +24,12 @@ def eval_model(args: argparse.Namespace) -> None:
 
     Raises:
         OSError: The question file cannot be read.
-        UnreadableImageError: An image cannot be read.
-        ValueError: A row, a flag or the checkpoint is not what it should be.
+        ValueError: A row, a flag or the checkpoint is not what it should be; or questions have no answer, see
+            `answer_file`.
     """
+    text = read_text(args.question_file)
     try:
-        rows = json.loads(args.question_file.expanduser().read_text(encoding="utf-8"))
+        rows = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{args.question_file} is not JSON ({error})") from None
     check_fields(args.question_file, rows, ("id", "conversations"))
@@ -38,12 +40,15 @@ def eval_model(args: argparse.Namespace) -> None:
 def _asked(row: dict[str, Any], args: argparse.Namespace) -> Asked:
     from llava.eval.tasks.local_files import OPTION_LETTER
 
-    text = row["conversations"][0]["value"].replace(DEFAULT_IMAGE_TOKEN, "").strip()
+    try:
+        text = row["conversations"][0]["value"].replace(DEFAULT_IMAGE_TOKEN, "").strip()
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError(f"{args.question_file}: question {row['id']!r}: conversations[0].value is no text") from None
     text += f"\n{OPTION_LETTER}" if args.single_pred_prompt else ""
     has_image = "image" in row
     return Asked(
         text=text,
-        image=image_path(args.image_folder, row["image"]) if has_image else None,
+        image=image_path(args, row["id"], row["image"]) if has_image else None,
         row={"question_id": row["id"], "prompt": f"{DEFAULT_IMAGE_TOKEN}\n{text}" if has_image else text},
         more={},
     )

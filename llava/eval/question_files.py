@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llava.command_line import CommandParser, add_model_flags, add_shared, compression_option, loading_options
+from llava.eval.whole_files import read_text
+from llava.images.paths import path_inside
 
 Item = TypeVar("Item")
+
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,27 @@ def get_chunk(items: Sequence[Item], num_chunks: int, chunk_idx: int) -> list[It
     return list(items[chunk_idx * size : (chunk_idx + 1) * size])
 
 
-def image_path(folder: str, image: str) -> Path:
-    """Where a question's image is."""
-    return Path(folder).expanduser() / image
+def image_path(args: argparse.Namespace, question_id: Any, image: Any) -> Path:
+    """Where a question's image is: inside `--image-folder`, as its name is written.
+
+    Raises:
+        ValueError: The name leaves the folder, or is none.
+    """
+    try:
+        return path_inside(Path(args.image_folder).expanduser(), image)
+    except ValueError as error:
+        raise ValueError(
+            f"{args.question_file}: question {question_id!r}: image {error}; --image-folder says where images are, '/' "
+            "takes any absolute name"
+        ) from None
 
 
 def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens: int) -> None:
     """Asks a model and writes LLaVA's answer file, a line a question, in the order of the questions.
 
     Raises:
-        UnreadableImageError: An image cannot be read; answers up to it are written.
-        ValueError: The checkpoint, the budget or a flag is not what it should be.
+        ValueError: The checkpoint, the budget or a flag is not what it should be; or, once all others are answered and
+            written, questions could not be asked, which have no line.
     """
     from tqdm import tqdm
 
@@ -84,22 +99,63 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
     questions = [Question(item.text, () if item.image is None else (item.image,)) for item in asked]
     path = args.answers_file.expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    waiting: dict[int, str] = {}
+    cut, failed = _Notes("prompts were cut"), _Notes("questions have no answer")
+    waiting: dict[int, str | None] = {}
     done = 0
     with path.open("w", encoding="utf-8") as file:
-        stream = inference.ask(questions, batch_size=args.batch_size, options=options)
+        stream = inference.ask(questions, batch_size=args.batch_size, options=options, skip_errors=True)
         for answer in tqdm(stream, total=len(questions), unit="q"):
-            waiting[answer.index] = answer.text
+            waiting[answer.index] = answer.text if answer.error is None else None
+            name = f"question {asked[answer.index].row['question_id']!r}"
+            if answer.error is not None:
+                failed.add(f"{name}: {answer.error}")
+            if answer.truncated:
+                lost = f"its last {answer.lost_tokens} tokens are not seen (tokenizer_model_max_length)"
+                cut.add(f"{name}: the prompt is cut as in LLaVA, {lost}")
             while done in waiting:
-                item = asked[done]
-                line = item.row | {"text": waiting.pop(done)} | item.more | {"answer_id": uuid.uuid4().hex} | ending
-                file.write(json.dumps(line) + "\n")
+                item, text = asked[done], waiting.pop(done)
+                line = item.row | {"text": text} | item.more | {"answer_id": uuid.uuid4().hex} | ending
+                file.write("" if text is None else json.dumps(line) + "\n")
                 done += 1
             file.flush()
+    cut.end(len(questions))
+    if failed.first is not None:
+        raise ValueError(f"{failed.count} of {len(questions)} {failed.about}, the others are in {path}; {failed.first}")
+
+
+class _Notes:
+    """What is told of some questions: the first ones while they are asked, and how many there were.
+
+    Attributes:
+        about: What they have in common.
+        count: How many there are.
+        first: What was told first.
+    """
+
+    def __init__(self, about: str) -> None:
+        self.about = about
+        self.count = 0
+        self.first: str | None = None
+
+    def add(self, note: str) -> None:
+        """Tells of one more."""
+        from tqdm import tqdm
+
+        self.first = self.first or note
+        self.count += 1
+        if self.count <= _SHOWN:
+            tqdm.write(note, file=sys.stderr)
+
+    def end(self, of: int) -> None:
+        """Tells how many there were, if not all have been told."""
+        if self.count > _SHOWN:
+            print(f"{self.count} of {of} {self.about}", file=sys.stderr)
 
 
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "text": (str, "text"),
+    "category": (str, "text"),
+    "label": (str, "text"),
     "prompt": (str, "text"),
     "question_id": ((str, int), "text or a whole number"),
 }
@@ -110,10 +166,11 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
     Raises:
         OSError: It cannot be read.
+        ValueError: It is not UTF-8.
     """
     rows: list[dict[str, Any]] = []
     bad = 0
-    for line in path.expanduser().read_text(encoding="utf-8").split("\n"):
+    for line in read_text(path).split("\n"):
         if line.strip():
             try:
                 rows.append(json.loads(line))
@@ -144,6 +201,8 @@ def check_fields(path: Path, rows: Sequence[Any], fields: Sequence[str]) -> None
     """
     if not rows:
         raise ValueError(f"{path} has no row: there is nothing to score or to ask")
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} holds no list of rows")
     for number, row in enumerate(rows, start=1):
         lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
         if lacking:

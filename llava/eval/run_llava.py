@@ -14,13 +14,14 @@ from llava.command_line import (
     compression_option,
     loading_options,
     plain_errors,
+    print_text,
 )
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from llava.images.source import ImageSource
-    from llava.inference import Inference
+    from llava.inference import GenerationOptions, Inference
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -48,8 +49,10 @@ def eval_model(args: Any) -> str:
         UnreadableImageError: An image cannot be read.
         ValueError: The checkpoint or the budget is not what it should be.
     """
-    answer = _ask(*_read(args), args)
-    print(answer)
+    options = _generation_options(args)  # a mistake in them is found before the model is loaded
+    inference, images = _read(args)
+    answer = inference.ask_one(args.query, *images, options=options).text
+    print_text(answer)
     return answer
 
 
@@ -95,19 +98,20 @@ def _split_at(args: Any) -> str:
     sep, files = _given(args, "sep", ","), args.image_file
     if not isinstance(files, str) or not sep or sep not in files:
         return ""
-    return f" (--image-file {files!r} was split at {sep!r}; give another --sep if that belongs to a name)"
+    from llava.images.download import shown_url
+
+    return f" (--image-file {shown_url(files)!r} was split at {sep!r}; give another --sep if that belongs to a name)"
 
 
-def _ask(inference: Inference, images: list[ImageSource], args: Any) -> str:
+def _generation_options(args: Any) -> GenerationOptions:
     from llava.inference import GenerationOptions
 
-    options = GenerationOptions(
+    return GenerationOptions(
         max_new_tokens=_given(args, "max_new_tokens", 512),
         temperature=_given(args, "temperature", 0.0),
         top_p=_given(args, "top_p"),
         num_beams=_given(args, "num_beams", 1),
     )
-    return inference.ask_one(args.query, *images, options=options).text
 
 
 def _given(args: Any, name: str, default: Any = None) -> Any:

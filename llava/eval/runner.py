@@ -64,7 +64,7 @@ def evaluate(
 def _run_task(
     inference: Inference, task: Task, compressions: Sequence[CompressionConfig | None], settings: RunSettings
 ) -> list[TaskResult]:
-    loaded, root, data = DataPlace(settings.data_root, settings.source).locate(task)
+    loaded, root, data = DataPlace(settings.data_root, settings.source, settings.image_root).locate(task)
     results = []
     for compression in compressions:
         inference.model.set_compression(compression)

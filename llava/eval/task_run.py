@@ -65,6 +65,7 @@ class RunSettings:
         progress: Whether a progress bar is shown.
         workers: This process among those that share the work.
         source: Where tasks that it has are taken from, instead of `data_root`.
+        image_root: Where images may lie that are outside the tasks' folder.
     """
 
     output_dir: Path
@@ -76,6 +77,7 @@ class RunSettings:
     progress: bool = True
     workers: Workers = field(default_factory=Workers)
     source: ParquetSource | None = None
+    image_root: Path | None = None
 
     @property
     def results_path(self) -> Path:

@@ -19,7 +19,7 @@ from llava.images.decoding import (
     source_name,
     to_rgb,
 )
-from llava.images.download import Download, download, is_url
+from llava.images.download import Download, download, is_url, shown_url
 
 __all__ = [
     "Download",
@@ -29,6 +29,7 @@ __all__ = [
     "fetch_image",
     "image_size",
     "is_url",
+    "name_of",
     "open_image",
     "source_key",
 ]
@@ -50,7 +51,7 @@ def open_image(source: ImageSource, config: Any = None) -> Image:
     source = download(str(source)) if is_url(source) else source
     with _named(source):
         if isinstance(source, Image):
-            check_size(source.size, "(a PIL image)", config=config)
+            check_size(source.size, name_of(source), config=config)
             return to_rgb(source)
         return load_image(source, config=config)
 
@@ -64,7 +65,7 @@ def image_size(source: ImageSource, config: Any = None) -> tuple[int, int]:
     source = download(str(source)) if is_url(source) else source
     with _named(source):
         if isinstance(source, Image):
-            check_size(source.size, "(a PIL image)", config=config)
+            check_size(source.size, name_of(source), config=config)
             return source.size
         return decoding.image_size(source, config=config)
 
@@ -78,6 +79,13 @@ def fetch_image(source: ImageSource) -> ImageSource:
     source = download(str(source)) if is_url(source) else source
     image_size(source)
     return source
+
+
+def name_of(source: ImageSource) -> str:
+    """What an image is called in messages; a URL without user and password."""
+    if isinstance(source, Image):
+        return "(a PIL image)"
+    return shown_url(source_name(source))
 
 
 def source_key(source: ImageSource) -> str:
@@ -95,7 +103,6 @@ def _named(source: ImageSource) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name = source_name(source) if isinstance(source, str | Path | bytes) else "(a PIL image)"
-        raise UnreadableImageError(f"cannot read image {name}: {error.strerror or error}") from error
+        raise UnreadableImageError(f"cannot read image {name_of(source)}: {error.strerror or error}") from error
     except ImageDecodeError as error:
         raise UnreadableImageError(f"cannot read image {error}") from error

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from traceback import clear_frames
 from types import TracebackType
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from llava.images.processing import aspect_ratio_of, grid_pinpoints, process_images
-from llava.images.source import ImageSource, UnreadableImageError, open_image
+from llava.images.source import ImageSource, UnreadableImageError, name_of, open_image
 
 _MOST_WORKERS = 8
 _IMAGES_A_WORKER = 4  # fewer are not worth starting one
@@ -128,6 +130,8 @@ class ImageFeed:
         self._copying: Future[None] | None = None
         self._coming: set[str] = set()  # what the workers will still give
         self._made: Iterator[ImagePixels] = iter(())
+        self._workers: set[BaseProcess] = set()
+        self._is_alone = False
         if workers:
             loader = DataLoader(
                 self._images,
@@ -138,11 +142,13 @@ class ImageFeed:
                 pin_memory=is_cuda,
                 generator=torch.Generator(),  # or it would draw from the one that answers are sampled with
             )
+            others = set(active_children())
             try:
                 self._made = iter(loader)
             except BaseException as error:
                 _forget_locals(error)
                 raise
+            self._workers = set(active_children()) - others
             self._coming = set(sources)
 
     def __enter__(self) -> ImageFeed:
@@ -160,8 +166,9 @@ class ImageFeed:
 
     def take(self, keys: Sequence[str]) -> list[ImagePixels]:
         """Images in the given order, on the device, waited for where need be; unreadable ones come with an error."""
-        copying, self._copying = self._copying, None
-        if copying is not None:
+        if self._copying is not None:
+            wait([self._copying])  # the death of a worker interrupts it; the thread is then waited for the next time
+            copying, self._copying = self._copying, None
             copying.result()
         taken = [self._find(key) for key in keys]
         if self._copies is not None:
@@ -183,6 +190,21 @@ class ImageFeed:
         if self._coming and self._copying is None:
             self._copying = self._thread.submit(self._fetch_until, count)
 
+    def go_on_alone(self, error: BaseException) -> bool:
+        """Whether an error is about a dead worker: then what is still needed is prepared here.
+
+        Where an image is to blame, this process will say which: it dies while that is asked for. PyTorch tells of a
+        dead worker wherever this process is at the time, so whoever takes images asks this of a RuntimeError.
+        """
+        alive = {worker for worker in self._workers if worker.is_alive()}
+        if alive == self._workers:
+            return False
+        if not self._is_alone:
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"a process that prepares images has ended, this one goes on alone: {reason}", stacklevel=2)
+        self._workers, self._is_alone = alive, True
+        return True
+
     def forget(self, keys: Iterable[str]) -> None:
         """Lets go of the sources of images that will not be taken again."""
         for key in keys:
@@ -202,11 +224,11 @@ class ImageFeed:
         """Takes what a worker has made; says whether there was anything more."""
         try:
             image = next(self._made, None)
-        except RuntimeError as error:  # a worker is dead; where an image is to blame, this process will say which
+        except RuntimeError as error:
+            if not (self.go_on_alone(error) or self._is_alone):
+                raise
             self._made, image = iter(()), None
             _forget_locals(error)
-            reason = str(error).partition("\n")[0]
-            warnings.warn(f"a process that prepares images has ended, this one goes on alone: {reason}", stacklevel=2)
         except BaseException as error:
             self._made = iter(())  # what is still needed is prepared here
             _forget_locals(error)
@@ -250,7 +272,7 @@ class _Images(Dataset[ImagePixels]):
         except MemoryError:
             raise  # the batch was too large
         except Exception as error:  # one bad image must not end thousands
-            return ImagePixels(key, (0, 0), None, f"cannot prepare image {key.partition(':')[2]}: {error!r}")
+            return ImagePixels(key, (0, 0), None, f"cannot prepare image {name_of(self.sources[key])}: {error!r}")
         return ImagePixels(key, image.size, pixels)  # type: ignore[arg-type]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from llava.images.source import ImageSource
 
+_LEAST_TEMPERATURE = 1e-9  # logits over it stay finite in fp32
+
 
 @dataclass(frozen=True)
 class Question:
@@ -76,6 +78,8 @@ class GenerationOptions:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be 0 (greedy) or more, got {self.temperature}")
+        if 0 < self.temperature < _LEAST_TEMPERATURE:
+            raise ValueError(f"temperature {self.temperature} is too small to divide by; 0 is greedy")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.num_beams < 1:

@@ -138,6 +138,11 @@ class Window:
             self.call.size.halve(len(batch), error)
             self.prefixes.kept.clear()
             return []
+        except RuntimeError as error:
+            if not self.call.store.feed.go_on_alone(error):
+                raise
+            self.prefixes.kept.clear()
+            return []
         self.waiting = self.waiting[len(batch) :]
         return answered
 

@@ -60,6 +60,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
     image_processor: Any = None
     tokenizer_folder: Path | None = None
     processor_folder: Path | None = None
+    _told_of_cut = False
 
     @property
     def compression(self) -> CompressionConfig | None:
@@ -184,6 +185,14 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             max_length=getattr(self.config, "tokenizer_model_max_length", None),
             packing=self._packing_layout if packing else None,
         )
+        if sequence.lost_tokens and not self._told_of_cut:
+            self._told_of_cut = True
+            logger.warning(
+                "a prompt was cut to the %d tokens of tokenizer_model_max_length, as LLaVA does, and its last %d "
+                "tokens are not seen; this is told once a model",
+                self.config.tokenizer_model_max_length,
+                sequence.lost_tokens,
+            )
         is_image = sequence.image_rows >= 0
         if image_features:
             # By index, since a cut sample leaves some of its image's rows out.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,8 +11,6 @@ from torch import Tensor
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.packing import PackingLayout, pack_samples, padding_positions
-
-logger = logging.getLogger(__name__)
 
 PaddingSide = Literal["left", "right"]
 
@@ -28,6 +25,7 @@ class ExpandedSequence:
         position_ids: (B, L), counted from each sample's first token.
         image_rows: (B, L), the row of the concatenated image features that stands there, -1 for text and padding.
         labels: (B, L), `IGNORE_INDEX` at image rows, first tokens and padding; None if there were none.
+        lost_tokens: Tokens at the end of the longest sample that did not fit.
     """
 
     input_ids: Tensor
@@ -35,6 +33,7 @@ class ExpandedSequence:
     position_ids: Tensor
     image_rows: Tensor
     labels: Tensor | None
+    lost_tokens: int = 0
 
 
 def expand_placeholders(
@@ -74,8 +73,9 @@ def expand_placeholders(
 
     expanded_is_image = is_image.flatten()[source]
     image_row = torch.where(expanded_is_image, expanded_is_image.cumsum(0) - 1, -1)
+    lost = 0
     if max_length is not None and int(lengths.max()) > max_length:
-        logger.warning("a sample of %d tokens was cut to max_length %d", int(lengths.max()), max_length)
+        lost = int(lengths.max()) - max_length
         fits = column < max_length
         source, row, column, image_row = source[fits], row[fits], column[fits], image_row[fits]
         lengths = lengths.clamp(max=max_length)
@@ -96,6 +96,7 @@ def expand_placeholders(
         labels=None
         if labels is None
         else scatter(labels.flatten()[source].masked_fill(no_target, IGNORE_INDEX), IGNORE_INDEX),
+        lost_tokens=lost,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from llava.command_line import (
     CommandParser,
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.serve.chat import Chat
 
     with plain_errors():
+        options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
         images = [fetch_image(source) for source in args.image_file]
         inference = Inference.load(
             args.model_path,
@@ -50,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **loading_options(args),
             **compression_option(args),
         )
-        options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
         chat = Chat(inference, inference.open(images))
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a bad byte is then an error of its turn, and not the end
     user, assistant = _shown_roles(chat.roles)
     while True:
         try:

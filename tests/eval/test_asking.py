@@ -75,6 +75,9 @@ def test_a_cut_prompt_is_reported(
         assert answers[1].lost_tokens == whole[1].prompt_tokens - limit
         with pytest.raises(ValueError, match=rf"{whole[1].prompt_tokens} tokens long.* the model sees {limit} "):
             inference.ask_one(long.text, picture, options=SHORT)
+    told = [record.getMessage() for record in caplog.records if "tokenizer_model_max_length" in record.getMessage()]
+    lost = whole[1].prompt_tokens - whole[0].prompt_tokens
+    assert len(told) == 1 and f"its last {lost} tokens are not seen" in told[0]
     before = inference.prompt(short).split("<image>")[0]
     assert answers[0].visual_tokens == 80 - len(inference.tokenize(before)), "the image itself was cut"
 

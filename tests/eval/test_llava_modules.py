@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from llava.eval import (
     model_vqa_loader,
     model_vqa_mmbench,
     model_vqa_science,
+    run_llava,
 )
 from llava.eval.m4c_evaluator import EvalAIAnswerProcessor, TextVQAAccuracyEvaluator
 from llava.eval.question_files import get_chunk
@@ -85,6 +88,47 @@ def test_model_vqa_loader(oracle_dir: Path, inference: Inference, tmp_path: Path
     assert len({answer["answer_id"] for answer in answers}) == 3
     assert model_vqa_loader.main([*words, "--num-chunks", "2", "--chunk-idx", "1"]) == 0
     assert [answer["question_id"] for answer in read(tmp_path / "deep" / "answers.jsonl")] == [9]
+
+
+def test_a_prompt_that_is_cut_is_named(oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tmp_path / "model"
+    shutil.copytree(oracle_dir / "tiny-llava-v1.5", checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"tokenizer_model_max_length": 150}))
+    rows = [{"question_id": "short", "image": "small.png", "text": "What?"}]
+    rows += [{"question_id": f"q{n}", "image": "small.png", "text": "What is this? " * (n + 40)} for n in range(12)]
+    questions = layout.write_jsonl(tmp_path / "q.jsonl", rows)
+    words = flags(oracle_dir, tmp_path, questions, "--max_new_tokens", "1", "--batch-size", "13")
+    assert model_vqa_loader.main([*words, "--model-path", str(checkpoint)]) == 0
+    err = capsys.readouterr().err
+    named = re.findall(r"question 'q(\d+)': the prompt is cut as in LLaVA, its last (\d+) tokens are not seen", err)
+    assert len(named) == 10 and "12 of 13 prompts were cut" in err and "'short'" not in err
+    lost = {int(number): int(count) for number, count in named}
+    assert all(lost[n + 1] - lost[n] == lost[1] - lost[0] > 0 for n in range(8))
+    one = ["--model-path", str(checkpoint), "--image-file", str(oracle_dir / "images" / "small.png"), "--device", "cpu"]
+    with pytest.raises(SystemExit, match=r"error: the prompt would be \d+ tokens long, .* and the model sees 150"):
+        run_llava.main([*one, "--query", "What is this? " * 40])
+
+
+def test_questions_that_cannot_be_asked_are_named_and_the_others_answered(
+    oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"question_id": 1, "image": "small.png", "text": "What?"},
+        {"question_id": 2, "image": "none.png", "text": "What?"},
+        {"question_id": 3, "image": "small.png", "text": "Half \ud83d of a pair"},
+        {"question_id": 4, "image": "small.png", "text": "Is <image> like <image>?"},
+        {"question_id": 5, "image": "small.png", "text": "Why?"},
+    ]
+    questions = tmp_path / "q.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = r"error: 3 of 5 questions have no answer, the others are in .*answers\.jsonl; question \d: "
+    with pytest.raises(SystemExit, match=told):
+        model_vqa_loader.main(flags(oracle_dir, tmp_path, questions, "--max_new_tokens", "1", "--batch-size", "2"))
+    assert [answer["question_id"] for answer in read(tmp_path / "deep" / "answers.jsonl")] == [1, 5]
+    err = capsys.readouterr().err
+    assert "none.png: No such file" in err and "question 3: the text is not Unicode" in err
+    assert "question 4: the text has 2 <image> but 1 images" in err
 
 
 def test_model_vqa_answers_up_to_1024_tokens(oracle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from transformers import AutoProcessor
 
 from llava import LlavaNextProcessor, LlavaProcessor, load_pretrained_model
 from llava.images.source import UnreadableImageError
+from llava.inference import GenerationOptions, Inference
 from llava.mm_utils import tokenizer_image_token
 from llava.model.checkpoints.files import CheckpointError
 from llava.prompts.chat_template import chat_template
@@ -82,6 +83,45 @@ def test_plain_transformers_prepares_the_same(kind, folders):
         torch.testing.assert_close(mine[name], value, atol=1e-6, rtol=0)
     one = {"text": "USER: <image>\nhi", "images": image(), "return_tensors": "pt"}
     assert torch.equal(ours(**one).input_ids, theirs(**one).input_ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_photo_is_turned_as_in_plain_transformers(kind, orientation, folders, tmp_path):
+    """By path, as an answer sees it too; a picture that is there already is left as it is, there and here."""
+    path, exif = tmp_path / "photo.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    image("landscape").crop((0, 0, 60, 30)).save(path, exif=exif, quality=95)
+    ours = OURS[kind].from_pretrained(folders[kind])
+    theirs = AutoProcessor.from_pretrained(folders[kind], backend="pil")
+    with Image.open(path) as opened:
+        opened.load()
+        for given in (str(path), opened):
+            prompt = {"text": "USER: <image>\nhi", "images": given, "return_tensors": "pt"}
+            mine, plain = ours(**prompt), theirs(**prompt)
+            for name, value in plain.items():
+                torch.testing.assert_close(mine[name], value, atol=1e-6, rtol=0)
+    inference = Inference.load(folders[kind], device="cpu", conv_mode="v1")
+    [seen] = inference.open([path])
+    assert seen.size == ((30, 60) if orientation == 6 else (60, 30))
+    pixels = inference.preprocess([seen])
+    torch.testing.assert_close(pixels, theirs(**prompt | {"images": str(path)})["pixel_values"], atol=1e-6, rtol=0)
+    answer = inference.ask_one("hi", path, options=GenerationOptions(max_new_tokens=1))
+    assert answer.visual_tokens == sum(inference.model.num_visual_tokens([seen.size]))
+
+
+def test_guesses_from_the_prompt_say_what_they_need(tiny):
+    """They repeat the image's tokens, and there are no more images for these."""
+    tokenizer, model, _, _ = load_pretrained_model(str(TINY), device="cpu")
+    options = {"do_sample": False, "max_new_tokens": 5, "prompt_lookup_num_tokens": 3}
+    inputs = tiny(text="USER: <image>\nhi ASSISTANT:", images=image(), return_tensors="pt")
+    with pytest.raises(ValueError, match=r"pass images= .* as generate with prompt_lookup_num_tokens needs it"):
+        model.generate(**inputs, **options)
+    ids = tokenizer_image_token("USER: <image>\nhi ASSISTANT:", tokenizer, return_tensors="pt")[None]
+    pixels = tiny(images=image(), return_tensors="pt").pixel_values
+    del options["prompt_lookup_num_tokens"]
+    plain = model.generate(ids, images=pixels, image_sizes=[image().size], **options)
+    assert torch.equal(model.generate(ids, images=pixels, prompt_lookup_num_tokens=3, **options), plain)
 
 
 @pytest.mark.parametrize("kind", KINDS)

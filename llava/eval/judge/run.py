@@ -263,9 +263,11 @@ def read_grades(output_dir: Path, task: str, file_name: str) -> dict[str, list[A
         return {}
     try:
         rows = read_json_lines(path.read_text(encoding="utf-8"))[1:]
+        if not all(isinstance(row["grades"], list) for row in rows):
+            raise TypeError("grades that are no list")
         return {row["question_id"]: row["grades"] for row in rows}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a file of grades ({error!r}); move it away") from None
+        raise ValueError(f"{path} is not a file of grades ({error}); move it away") from None
 
 
 def _messages(system_prompt: str, prompt: str) -> list[Message]:

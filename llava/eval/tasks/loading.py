@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.eval.tasks.base import EmbeddedImage, LoadedTask, Sample, Task, TaskDataError
+from llava.images.paths import path_inside
 from llava.prompts.around import check_text, place_images
 
 
-def load_task(task: Task, data_root: Path) -> LoadedTask:
+def load_task(task: Task, data_root: Path, image_root: Path | None = None) -> LoadedTask:
     """A task's samples, checked; those that cannot be asked or written are left out and named among the bad rows.
+
+    Args:
+        task: The benchmark.
+        data_root: The folder of its files. Its images lie in it, too, as their names are written; links in it may lead
+            elsewhere.
+        image_root: Where else images may lie.
 
     Raises:
         TaskDataError: The task's files are missing, it has no samples, or one of them is not what it should be; the
@@ -32,16 +41,20 @@ def load_task(task: Task, data_root: Path) -> LoadedTask:
                 f"{task.name}: sample {number}: sample_id {sample.sample_id!r} is that of sample {earlier} too; ids "
                 "must be unique within a task"
             )
-    reasons = {sample.sample_id: reason for sample in loaded.samples if (reason := _cannot_be_asked(sample))}
+    roots = [data_root] if image_root is None else [data_root, image_root]
+    reasons = {sample.sample_id: reason for sample in loaded.samples if (reason := _cannot_be_asked(sample, roots))}
     if len(reasons) == len(loaded.samples):
         raise TaskDataError(f"{task.name}: not one sample can be asked, the first is {next(iter(reasons.values()))}")
     usable = [sample for sample in loaded.samples if sample.sample_id not in reasons]
     return LoadedTask(usable, [*loaded.bad_rows, *(f"{task.name} {reason}" for reason in reasons.values())])
 
 
-def _cannot_be_asked(sample: Sample) -> str | None:
-    """Why a sample cannot be asked or written, None if it can: placeholders without images, text that is none."""
+def _cannot_be_asked(sample: Sample, roots: Sequence[Path]) -> str | None:
+    """Why a sample cannot be asked or written, None if it can: placeholders without images, files of others..."""
     try:
+        for image in sample.images:
+            if isinstance(image, Path):
+                _check_inside(image, roots)
         texts = (sample.sample_id, sample.answer, sample.group, sample.image_names)
         for text in (*texts, json.dumps(dict(sample.details), ensure_ascii=False, default=repr)):
             check_text(text)
@@ -49,6 +62,20 @@ def _cannot_be_asked(sample: Sample) -> str | None:
     except (TypeError, ValueError) as error:
         return f"sample {sample.sample_id!r}: {error}"
     return None
+
+
+def _check_inside(image: Path, roots: Sequence[Path]) -> None:
+    """Raises ValueError for a path that is in none of the roots, as it is written."""
+    written = os.path.normpath(image.absolute())
+    if any(written.startswith(f"{root.absolute()}{os.sep}") for root in roots):
+        return
+    for root in reversed(roots):  # so that the first one is named
+        try:
+            path_inside(root, written)
+            return
+        except ValueError as error:
+            reason = error
+    raise ValueError(f"image {reason}; --image-root names a folder of images outside of --data-root")
 
 
 def _problem(sample: Any) -> str | None:

@@ -49,13 +49,11 @@ class MmBench(Task):
         """Reads the table."""
         path = existing([data_root / self.name / self.file_name, data_root / "mmbench" / self.file_name])
         rows = read_table(path)
-        encoded = {row.get("index"): row.get("image", "") for row in rows}
+        encoded = {row.get("index", ""): row.get("image", "") for row in rows}
         images: dict[str, EmbeddedImage] = {}
 
         def build(row: dict[str, str]) -> Sample:
-            image = row["image"]
-            if len(image) <= _LONGEST_REFERENCE:
-                image = encoded[image]
+            image = encoded_image(row, encoded)
             if image not in images:  # rotations share their question's image, and so its bytes
                 images[image] = decode_image(image, f"{path.name}#{row['index']}")
             options = options_of(row)
@@ -173,6 +171,26 @@ def options_of(row: Mapping[str, str]) -> dict[str, str]:
 def shown_options(row: Mapping[str, str]) -> list[str]:
     """The options of LLaVA's prompt: those before the first that is missing."""
     return list(takewhile(lambda option: not is_none(option), (row[letter] for letter in _OPTIONS)))
+
+
+def encoded_image(row: Mapping[str, str], encoded: Mapping[str, str]) -> str:
+    """The base64 text of a row's image, its own or that of the row whose index stands in its place.
+
+    Args:
+        row: A row of the table.
+        encoded: The cell `image` of every row, by index.
+
+    Raises:
+        ValueError: The table has no such row, or that row has no image of its own.
+    """
+    image = row["image"]
+    if len(image) > _LONGEST_REFERENCE:
+        return image
+    if image not in encoded:
+        raise ValueError(f"row {row['index']}: its image is that of row {image!r}, which the table does not have")
+    if len(encoded[image]) <= _LONGEST_REFERENCE:
+        raise ValueError(f"row {row['index']}: its image is that of row {image!r}, which has none of its own")
+    return encoded[image]
 
 
 def decode_image(text: str, name: str) -> EmbeddedImage:
