@@ -126,7 +126,8 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     try:
         names = _task_names(args.tasks)
         tasks = [get_task(name) for name in names]
-        compressions = [CompressionConfig.parse(text) for text in args.compression or []]
+        given = [CompressionConfig.parse(text) for text in args.compression or []]
+        compressions = list({str(budget): budget for budget in given}.values())  # one may be spelled in two ways
         place = DataPlace.of(args)
     except ValueError as error:
         parser.error(str(error))

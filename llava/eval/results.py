@@ -17,8 +17,10 @@ from typing import Any
 
 from llava import __version__
 from llava.eval.answers import AnswersKeyMismatch
+from llava.eval.tasks import TASKS
 from llava.eval.whole_files import markdown_table, write_whole
 from llava.kinds import plugin_records
+from llava.model.used_plugins import records_of
 from llava.results.rows import circumstances, comparable, main_score, main_value, read_content
 from llava.results.task_facts import facts_of
 
@@ -68,11 +70,17 @@ def write_results(path: Path, rows: Sequence[Row], fingerprint: str, **run: Any)
     made_by: Row = {"versions": package_versions(), "commit": source_commit()}
     if plugins := plugin_records():
         made_by["plugins"] = plugins
-    merged = {identity(row): row for row in [*read_results(path, fingerprint), *(row | made_by for row in rows)]}
+    new = [row | made_by | _task_plugin(row["task"]) for row in rows]
+    merged = {identity(row): row for row in [*read_results(path, fingerprint), *new]}
     done = with_retention(list(merged.values()))
     about = {"model": fingerprint, **made_by, **run}
     write_json(path, {"run": about, "rows": done})
     return done
+
+
+def _task_plugin(task: str) -> Row:
+    found = records_of({TASKS.plugin_name(task)})
+    return {"task_plugin": found} if found else {}
 
 
 def with_retention(rows: Sequence[Row]) -> list[Row]:

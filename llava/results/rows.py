@@ -64,6 +64,8 @@ def differences(row: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     names = [name for name in (*CIRCUMSTANCES, "references") if row.get(name) != other.get(name)]
     if None not in (row.get("release"), other.get("release")) and row["release"] != other["release"]:
         names.append("release")
+    if (row.get("task_plugin") or []) != (other.get("task_plugin") or []):  # an edited one may score otherwise
+        names.append("task_plugin")
     if (row.get("rules") or "") != (other.get("rules") or ""):  # rows of older versions have none
         names.append("rules")
     return names if same_judge(row, other) else [*names, "judge"]

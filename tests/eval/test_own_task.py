@@ -23,6 +23,7 @@ from llava.eval.judge.command import main as judge
 from llava.eval.report.command import main as report
 from llava.eval.report.intervals import add_intervals
 from llava.eval.report.table import build_table
+from llava.eval.results import with_retention
 from llava.eval.tasks import (
     POINTS,
     SHARE,
@@ -36,8 +37,11 @@ from llava.eval.tasks import (
     register_task,
 )
 from llava.kinds import load_plugins, plugin_records, plugins
+from llava.kinds.families import FAMILIES
+from llava.kinds.towers import TOWERS
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import COMPRESSORS
+from llava.model.used_plugins import vision_plugins
 from llava.results.task_facts import TaskFacts
 from tests.eval.judge_server import judging
 from tests.test_readme import blocks
@@ -167,7 +171,7 @@ def test_answers_are_bound_to_the_plugins_that_they_depend_on(run: Path, monkeyp
 
     assert (held("own_points"), held("own_graded")) == ([OWN.name], [GRADED.name])  # both were loaded for both
     assert len(plugin_records()) > 1
-    for registry in (COMPRESSORS, TEMPLATES):
+    for registry in (COMPRESSORS, TEMPLATES, TOWERS, FAMILIES):
         registry.names()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(plugins, "_LOADED", dict(plugins._LOADED))
@@ -185,6 +189,43 @@ def test_answers_are_bound_to_the_plugins_that_they_depend_on(run: Path, monkeyp
     assert used("gqa", own, "vicuna_v1") == ["corner_first.py"]
     assert used("gqa", replace(budget, then=own), "vicuna_v1") == ["corner_first.py"]
     assert used("gqa", None, template) == ["own_template.py"]
+    load_plugins([str(PLUGINS / f"own_{name}.py") for name in ("tower", "family")])
+    towers = [name for name in TOWERS.names() if TOWERS.plugin_name(name) == "own_tower.py"]
+    assert [vision_plugins(LlavaConfig(vision_config={"model_type": name}), None) for name in towers] == [
+        {"own_tower.py", None}
+    ]
+    assert vision_plugins(FAMILIES.get("llava_scaled").config()(), own) == {"own_family.py", "corner_first.py", None}
+
+
+def test_an_edited_task_is_set_in_no_relation_to_the_one_before(run: Path, tmp_path: Path) -> None:
+    rows = [row for row in json.loads((run / "results.json").read_text())["rows"] if row["task"] == "own_points"]
+    assert [row["task_plugin"][0]["name"] for row in rows] == [OWN.name] * len(rows)
+    vanilla, compressed = sorted(rows, key=lambda row: row["compression"] != "none")[:2]
+    edited = compressed | {"task_plugin": [compressed["task_plugin"][0] | {"sha256": "0" * 16}]}
+    assert [row["retention"] is None for row in with_retention([vanilla, compressed, edited])] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("paper_column", None, "task_facts.paper_column is None, not a text"),
+        ("published_size", "20", "task_facts.published_sizes is ['20'], not a list of whole numbers"),
+        ("needs_image", "yes", "task_facts.needs_image is 'yes', not true or false"),
+        ("max_new_tokens", "16", "max_new_tokens is '16', not a whole number above 0"),
+        ("scale", "percent", "scale 'percent' is neither"),
+    ],
+)
+def test_a_wrong_attribute_is_named_before_anything_is_asked(attribute: str, value: object, message: str) -> None:
+    task = type("Wrong", (Median,), {"name": "wrong_task", attribute: value})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        register_task(task)
+    assert TASKS.find("wrong_task") is None
+
+
+def test_what_an_answer_earns_is_a_number() -> None:
+    task = type("NoNumber", (Median,), {"name": "no_number", "is_correct": lambda self, sample, text: None})()
+    with pytest.raises(ValueError, match=r"NoNumber\.is_correct gives None for sample 7, no number"):
+        task.earned([Sample("7", "What?", (), "1")], {"7": "1"})
 
 
 def test_a_report_without_the_plugin_says_what_it_lacks(run: Path, tmp_path: Path) -> None:

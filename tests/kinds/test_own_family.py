@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from llava.hub.export import export
+from llava.hub.verify import verify
 from llava.inference import Inference
 from llava.kinds import load_plugins
 from llava.kinds.families import FAMILIES
@@ -84,3 +86,13 @@ def test_export_refuses_what_cannot_run_it(to, message, oracle_dir, tmp_path):
     with pytest.raises(CheckpointError, match=message):
         export(folder, to=to, output=tmp_path / "release")
     assert not (tmp_path / "release").exists()
+
+
+def test_a_family_that_transformers_can_run_is_exported_as_its_class(oracle_dir, tmp_path, monkeypatch):
+    entry = FAMILIES._entries["llava_scaled"]
+    own = {"transformers_model": "LlavaForConditionalGeneration", "transformers_processor": "LlavaProcessor"}
+    monkeypatch.setitem(FAMILIES._entries, "llava_scaled", replace(entry, kind=replace(entry.kind, **own)))
+    export(in_llavas_format(oracle_dir, tmp_path / "scaled", 1.0), to="hf", output=tmp_path / "release")
+    config = json.loads((tmp_path / "release" / "config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == ("llava", ["LlavaForConditionalGeneration"])
+    assert all(check.ok is not False for check in verify(tmp_path / "release").checks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 from llava.eval.metrics.averages import mean, mean_by_group, some
 from llava.kinds import Registry
 from llava.results.parts import ScoreParts, mean_of_sums
-from llava.results.task_facts import SHARE, TaskFacts
+from llava.results.task_facts import FIELD, SHARE, TaskFacts, facts_of
 
 Scores: TypeAlias = dict[str, float | dict[str, float]]
 Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
@@ -149,7 +150,15 @@ class Task(ABC):
             texts: What the model said, by sample id.
             grades: The judge's; for judged tasks.
         """
-        return {s.sample_id: self.is_correct(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples}
+        return {s.sample_id: self._earns(s, texts[s.sample_id]) if s.sample_id in texts else 0.0 for s in samples}
+
+    def _earns(self, sample: Sample, text: str) -> float:
+        earned = self.is_correct(sample, text)
+        if not isinstance(earned, int | float) or not math.isfinite(earned):
+            raise ValueError(
+                f"{type(self).__name__}.is_correct gives {earned!r} for sample {sample.sample_id}, no number"
+            )
+        return float(earned)
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
         """Scores of a run. A task that overrides this with another main score than a mean overrides `parts` too.
@@ -232,7 +241,7 @@ def register_task(task: TaskClass) -> TaskClass:
     """Class decorator: makes a task known under its `name`.
 
     Raises:
-        ValueError: The name is empty, malformed or taken, or the scale is neither `SHARE` nor `POINTS`.
+        ValueError: The name is empty, malformed or taken, or an attribute has a wrong type or value.
     """
     if not task.name:
         raise ValueError(f"{task.__name__} has no name; set its attribute `name`")
@@ -241,7 +250,12 @@ def register_task(task: TaskClass) -> TaskClass:
             f"{task.__name__}.name is {task.name!r}: folders are named after it, so it must be of letters, digits, _, "
             f"- and ., begin with a letter or digit, and not be {_ALL!r}"
         )
-    task.facts()
+    if type(task.max_new_tokens) is not int or task.max_new_tokens < 1:
+        raise ValueError(f"{task.__name__}.max_new_tokens is {task.max_new_tokens!r}, not a whole number above 0")
+    try:
+        facts_of({"task": task.name, FIELD: task.facts().to_json()})  # what a report will read
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{task.__name__}: {error}") from error
     TASKS.register(task.name, task, depth=2)
     return task
 

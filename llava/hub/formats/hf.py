@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import transformers
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
@@ -128,7 +129,9 @@ def config_entries(source: ExportSource, notes: list[str]) -> dict[str, Any]:
     """
     config = source.config
     entries = json.loads(config.to_json_string(use_diff=True))
-    entries["architectures"] = [family_of(config).transformers_model]
+    family = family_of(config)
+    entries["architectures"] = [family.transformers_model]
+    entries["model_type"] = getattr(transformers, str(family.transformers_model)).config_class.model_type
     entries["dtype"] = main_dtype(source.tensors)
     budget = source.compression
     entries["compression"] = None if budget is None else budget.to_dict()
