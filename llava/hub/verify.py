@@ -129,9 +129,12 @@ class _Subject:
 
     def check_files(self) -> tuple[bool | None, str]:
         from llava.hub.manifest import damaged_files, read_manifest
-        from llava.hub.publish.release_files import is_weights
+        from llava.hub.publish.release_files import first_not_finite, is_weights
         from llava.hub.staging import MANIFEST
 
+        tensors = {file.name: first_not_finite(file) for file in sorted(self.folder.glob("*.safetensors"))}
+        if broken := [f"{file}: {name} holds numbers that are not finite" for file, name in tensors.items() if name]:
+            return False, "; ".join(broken)
         if not (self.folder / MANIFEST).is_file():
             return None, f"there is no {MANIFEST}, so no hashes"
         problems = damaged_files(self.folder)

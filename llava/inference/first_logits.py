@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -52,6 +53,11 @@ class FirstLogits:
     def _keep(self, module: Any, inputs: Any, output: Tensor) -> None:
         self._handle.remove()  # decoding, which may be compiled, runs without a hook
         self._logits = output[:, -1]
+
+    @cached_property
+    def is_finite(self) -> bool:
+        """The verdict on all prompts, which costs a copy from the device; for text that is handed on as it comes."""
+        return self._logits is None or bool(torch.isfinite(self._logits).all())
 
     def beside(self, ids: Tensor, beams: int = 1) -> Tensor:
         """The ids and the verdict in one tensor, so that one copy from the device fetches both.

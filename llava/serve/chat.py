@@ -144,22 +144,32 @@ class Chat:
             if self._prefix is not None and self.token_ids[: len(self._prefix[0])] == self._prefix[0]:
                 fill_cache(self._cache, [self._prefix[1]])
         input_ids = torch.tensor([self.token_ids], device=inference.model.device)
-        with FirstLogits(inference.model) as first:
+        first = FirstLogits(inference.model)
+
+        def hand_on(text: str) -> None:
+            self._check(first)
+            if on_text is not None:
+                on_text(text)
+
+        with first:
             output = inference.model.generate(
                 input_ids,
                 image_features=self._features,
                 past_key_values=self._cache,
                 pad_token_id=inference.pad_token_id,
-                streamer=_CallbackStreamer(inference.tokenizer, on_text) if on_text else None,
+                streamer=_CallbackStreamer(inference.tokenizer, hand_on) if on_text else None,
                 use_cache=True,
                 **(options.to_kwargs() | inference.stop_kwargs()),
             )
-        new_ids: list[int]
-        *new_ids, is_finite = first.beside(output, options.num_beams)[0].tolist()
-        if not is_finite:
-            raise NotFiniteError(inference.name, inference.model.dtype)
+        self._check(first)
+        new_ids: list[int] = output[0].tolist()
         # The end token is the template's to write; the cache does not hold the last new id yet.
         return new_ids[:-1] if new_ids and new_ids[-1] in end_token_ids(inference.model) else new_ids
+
+    def _check(self, first: FirstLogits) -> None:
+        """Raises where nothing that the model says means anything, before any of it is handed on."""
+        if not first.is_finite:
+            raise NotFiniteError(self.inference.name, self.inference.model.dtype)
 
 
 class _CallbackStreamer(TextStreamer):

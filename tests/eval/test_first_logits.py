@@ -61,10 +61,11 @@ def test_a_model_with_nan_weights_is_named(
 
 def test_chat_and_likelihoods_name_it_too(inference: Inference, picture: Path) -> None:
     chat = Chat(inference, [picture])
-    for _ in range(2):
+    pieces: list[str] = []
+    for on_text in (None, pieces.append):
         with pytest.raises(NotFiniteError, match="not finite"):
-            chat.say("What?", options=SHORT)
-    assert chat.messages == [] and chat.token_ids == []
+            chat.say("What?", options=SHORT, on_text=on_text)
+    assert chat.messages == [] and chat.token_ids == [] and pieces == []
     with pytest.raises(NotFiniteError, match="not finite"):
         list(likelihoods(inference, [(Question("What?", (picture,)), "cat")]))
 

@@ -63,6 +63,17 @@ def test_weights_that_the_export_did_not_write_fail(released):
 
 
 @pytest.mark.slow
+def test_tensors_that_are_not_finite_are_named(released):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(released / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("down_proj.weight"))
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, released / "model.safetensors", {"format": "pt"})
+    (files,) = [check for check in verify(released).checks if check.name == "files"]
+    assert files.ok is False and files.detail == f"model.safetensors: {name} holds numbers that are not finite"
+
+
 def test_what_is_broken_is_named(released):
     edit_json(released / "generation_config.json", eos_token_id=5)
     (released / "tokenizer_config.json").unlink()

@@ -110,7 +110,7 @@ def forbidden_content(file: ReleaseFile) -> str | None:
     optimizer = next((name for name in _tensor_names(file.path) if _OPTIMIZER_TENSORS.search(name)), None)
     if optimizer:
         return f"state of an optimizer: it holds {optimizer}"
-    broken = _not_finite(file.path)
+    broken = first_not_finite(file.path)
     return (
         f"{broken} holds numbers that are not finite (NaN or infinity): such a model answers nothing"
         if broken
@@ -159,7 +159,7 @@ def _tensor_names(path: Path) -> Iterator[str]:
     yield from header
 
 
-def _not_finite(path: Path) -> str | None:
+def first_not_finite(path: Path) -> str | None:
     """The first tensor of a safetensors file that is not finite; None of another file, or a damaged one."""
     if not safetensors_header(path):
         return None
