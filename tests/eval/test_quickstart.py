@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import subprocess
 import sys
@@ -11,11 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from llava import CompressionConfig
+from llava.analysis.kept_tokens import KeptTokens, Scene
 from llava.eval.answers import AnswerFile
 from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name
+from llava.eval.report.table import build_table
 from llava.eval.results import write_results
 from llava.eval.tasks import get_task
 from llava.train.launch import LAUNCH_VARIABLES, VARIABLES
@@ -200,3 +206,24 @@ def test_the_recipe_writes_the_card_that_lies_beside_the_model(monkeypatch: pyte
     assert re.fullmatch(".+?".join(map(re.escape, words)), card, re.DOTALL)
     rows = [line.split("|")[1:3] for line in card.splitlines() if re.match(r"\| \d", line)]
     assert len(rows) == len(import_module("publish").BUDGETS)
+
+
+def test_the_page_fits_a_phone(quickstart: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    budgets = (("none", 196, 0.9), ("visionzip:41+8", 49, 0.88), ("visionzip:17+3", 20, 0.87))
+    rows: list[dict[str, Any]] = [
+        {"task": "tiny_vqa", "method": budget.split(":")[0], "compression": budget, "n": 9, "tokens": tokens}
+        | {"accuracy": accuracy, "retention": accuracy / 0.9, "vision_ms": 1.0, "prefill_ms": 1.0}
+        for budget, tokens, accuracy in budgets
+    ]
+    write_results(tmp_path / "results.json", rows, "fp")
+    kept = KeptTokens(np.zeros((28, 28, 3)), (2, 2), (0,), {3: 2}, keeps_cls=True)
+    scene = Scene("Which <digit>?", "1", ((kept, "1"),))
+    path = import_module("page").write_page(tmp_path, build_table([tmp_path]), rows, [scene], "a < b")
+    page = path.read_text(encoding="utf-8")
+    assert 'name="viewport"' in page and "overflow-x: auto" in page and "a &lt; b" in page
+    pictures = [base64.b64decode(found) for found in re.findall(r"base64,([^\"]+)", page)]
+    sizes = [Image.open(io.BytesIO(picture)).size for picture in pictures]
+    # The curve is drawn small, so that its letters of 10 points stay readable at 400 pixels.
+    assert len(sizes) == 2 and sizes[0][0] < 800 < sizes[1][0]
+    assert (tmp_path / "report.png").is_file()
