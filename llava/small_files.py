@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from llava.entry_types import wrong_entry
+from llava.json_text import parse_json
 
 _LARGEST = 256 * 2**20  # a tokenizer.json of a large vocabulary has 30
 _POINTER = b"version https://git-lfs"
@@ -28,9 +28,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     text = read_text(file)
     try:
-        content = json.loads(text)
-    except RecursionError:
-        raise CheckpointError(f"{file}: is nested too deeply") from None
+        content = parse_json(text)
     except ValueError as error:  # a number of thousands of digits is one, too
         raise CheckpointError(f"{file}: not valid JSON: {error}{_where_cut(text)}") from error
     if not isinstance(content, dict):

@@ -15,7 +15,7 @@ from typing import Any
 from llava.command_line import CommandParser, plain_errors
 from llava.data.foreign import Options, to_llava
 from llava.data.records import BadLine, Record, count_sources, problem_of, read_entries, source_table, write_records
-from llava.data.tables.source import is_table
+from llava.data.tables.open_table import is_table
 from llava.data.templates import get_template
 
 

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.model_rules import check_aspect_ratio
+from llava.data.open_records import names_files
 from llava.data.records import ImageRef, StoredImage, images_of, printable, read_records, turns_of
-from llava.data.source import names_files
 from llava.data.templates import PromptTemplate, closing_separator, encode_spans
 from llava.images.paths import path_inside
 from llava.images.processing import (
@@ -139,7 +139,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         """Keeps what is needed; opens nothing.
 
         Args:
-            records: Of `llava.data.source.open_records`.
+            records: Of `llava.data.open_records.open_records`.
             tokenizer: Of `llava.prompts.tokenization.load_tokenizer`.
             template: Of `llava.data.templates.get_template`.
             image_processor: Of `load_pretrained_model`.

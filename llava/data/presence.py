@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from tqdm.auto import tqdm
 
 from llava.data.dataset import LlavaDataset, SampleError
+from llava.data.open_records import names_files
 from llava.data.records import images_of
-from llava.data.source import names_files
 
 _THREADS = 16  # a look-up waits for the file system
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from llava.data.foreign import Record, looks_foreign
 from llava.data.templates import PromptTemplate, Turn, move_images_to_front
 from llava.images.paths import path_inside
+from llava.json_text import parse_json
 
 TEXT_ONLY = "text"
 _ROLES = ("human", "gpt")
@@ -111,8 +112,8 @@ def read_entries(path: str | Path, *, keep_bad_lines: bool = False) -> list[tupl
         raise FileNotFoundError(f"{path} is not a file; docs/data.md says how tables and datasets of the Hub are named")
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark in front
-        entries = _json_lines(text, keep_bad_lines) if path.suffix == ".jsonl" else json.loads(text)
-    except (ValueError, RecursionError) as error:
+        entries = _json_lines(text, keep_bad_lines) if path.suffix == ".jsonl" else parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path} must hold a non-empty list of conversations")
@@ -127,8 +128,8 @@ def _json_lines(text: str, keep_bad_lines: bool) -> list[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON strings may hold other line ends
         if line.strip():
             try:
-                entries.append((f"line {number}", json.loads(line)))
-            except (ValueError, RecursionError) as error:
+                entries.append((f"line {number}", parse_json(line)))
+            except ValueError as error:
                 message = str(error)
                 if isinstance(error, json.JSONDecodeError):
                     message = f"{error.msg} (column {error.colno})"

@@ -16,8 +16,9 @@ from typing import Any
 
 from llava.command_line import CommandParser, plain_errors
 from llava.data.records import count_sources, read_entries, source_of, source_table, write_records
+from llava.data.tables.open_table import is_table
 from llava.data.tables.records import TableRecords
-from llava.data.tables.source import is_table
+from llava.json_text import parse_json
 
 
 def subset_indices(num_samples: int, fraction: float, seed: int) -> list[int]:
@@ -192,7 +193,7 @@ def _write_subset(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{data}: an entry is not an object; `python -m llava.data.validate` lists such entries")
     if arguments.from_manifest is not None:
         try:
-            manifest = json.loads(arguments.from_manifest.read_text(encoding="utf-8"))
+            manifest = parse_json(arguments.from_manifest.read_text(encoding="utf-8"))
             chosen = remake(data, records, manifest)
         except ValueError as error:
             raise ValueError(f"{arguments.from_manifest}: {error}") from error

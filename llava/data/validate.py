@@ -18,9 +18,9 @@ from tqdm import tqdm
 from llava.command_line import CommandParser, add_shared, compression_option
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.conversation import default_conv_mode
-from llava.data.source import open_entries
+from llava.data.open_records import open_entries
 from llava.data.subset import content_hash
-from llava.data.tables.source import is_table
+from llava.data.tables.open_table import is_table
 from llava.data.templates import PromptTemplate, get_template
 from llava.data.validation_report import Findings, summary
 

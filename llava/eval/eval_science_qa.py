@@ -13,6 +13,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.metrics.scienceqa import LETTERS, parse_letter, predicted_index
 from llava.eval.question_files import read_questions
 from llava.eval.whole_files import read_text
+from llava.json_text import parse_json
 
 _FAILED = "FAILED"
 
@@ -80,7 +81,7 @@ def _is_problem(problem: Any) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(content, dict):

@@ -6,7 +6,6 @@ The file is a list of {id, image?, conversations: [{value}, ...]}; questions wit
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from llava.command_line import plain_errors
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.question_files import Asked, answer_file, check_fields, get_chunk, image_path, make_parser
 from llava.eval.whole_files import read_text
+from llava.json_text import parse_json
 
 _MAX_NEW_TOKENS = 1024
 
@@ -29,7 +29,7 @@ def eval_model(args: argparse.Namespace) -> None:
     """
     text = read_text(args.question_file)
     try:
-        rows = json.loads(text)
+        rows = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{args.question_file} is not JSON ({error})") from None
     check_fields(args.question_file, rows, ("id", "conversations"))

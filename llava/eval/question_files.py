@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from llava.command_line import CommandParser, add_model_flags, add_shared, compression_option, loading_options
 from llava.eval.whole_files import read_text
 from llava.images.paths import path_inside
+from llava.json_text import parse_json
 
 Item = TypeVar("Item")
 
@@ -173,7 +174,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     for line in read_text(path).split("\n"):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append(parse_json(line))
             except ValueError:
                 bad += 1
     return rows, bad

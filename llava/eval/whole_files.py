@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.json_text import parse_json
+
 
 def write_whole(path: Path, content: str | bytes) -> Path:
     """Writes a file in one step, its folder too where there is none; a kill leaves the old one.
@@ -56,7 +58,7 @@ def read_json_lines(text: str) -> list[Any]:
         ValueError: A line is not JSON.
     """
     # Not splitlines(): a value may hold what else Unicode takes for the end of a line.
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+    return [parse_json(line) for line in text.split("\n") if line.strip()]
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

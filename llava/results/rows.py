@@ -30,7 +30,7 @@ def read_content(file: Path) -> dict[str, Any]:
             _check_facts(row, number)
             row["compression"] = _BEFORE_COMMAS.sub(",", row["compression"])
         _ = content["run"]["model"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = error if isinstance(error, ValueError) else repr(error)
         raise ValueError(f"{file} is not a results.json ({reason}); move it away") from None
     return content

@@ -18,9 +18,9 @@ from llava.command_line import plain_errors
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, SampleError
 from llava.data.feature_cache import CacheError
+from llava.data.open_records import open_records, select_records
 from llava.data.presence import check_images_exist
 from llava.data.records import Record
-from llava.data.source import open_records, select_records
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import PromptTemplate, get_template
 from llava.inference import Inference

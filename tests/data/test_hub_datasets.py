@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.data.source import open_records
-from llava.data.tables.source import HubName
+from llava.data.open_records import open_records
+from llava.data.tables.open_table import HubName
 from llava.data.templates import get_template
 from tests.data import tables
 from tests.data.hub_server import COMMIT, NAME, serving_dataset
@@ -45,7 +45,7 @@ def test_names_on_the_hub():
 
 OPEN = """
 import json, sys
-from llava.data.source import open_records
+from llava.data.open_records import open_records
 from llava.data.templates import get_template
 
 for name in sys.argv[1:]:

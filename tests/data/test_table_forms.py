@@ -13,10 +13,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from llava.data.open_records import open_records
 from llava.data.records import images_of
-from llava.data.source import open_records
 from llava.data.subset import content_hash
-from llava.data.tables.source import open_table
+from llava.data.tables.open_table import open_table
 from llava.data.templates import get_template
 from llava.data.validate import main as validate
 from tests.data import tables

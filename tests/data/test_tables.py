@@ -18,11 +18,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from llava.data.dataset import LlavaDataset, SampleError, Skipped, TrainingSample
+from llava.data.open_records import open_records, select_records
 from llava.data.presence import check_images_exist
 from llava.data.records import images_of, read_records, source_of
-from llava.data.source import open_records, select_records
 from llava.data.subset import content_hash, subset_indices, subset_manifest
-from llava.data.tables.source import is_table
+from llava.data.tables.open_table import is_table
 from llava.data.templates import get_template
 from llava.data.validate import main as validate
 from llava.model.builder import load_pretrained_model
@@ -152,7 +152,8 @@ def test_what_is_sent_to_another_process_holds_no_images(kind, write, tmp_path):
 
 
 def test_no_copy_lands_in_the_cache_of_datasets(write, tmp_path):
-    code = "import sys; from llava.data.source import open_records; from llava.data.templates import get_template\n"
+    code = "import sys; from llava.data.open_records import open_records\n"
+    code += "from llava.data.templates import get_template\n"
     code += "records = open_records(sys.argv[1], get_template('v1')); print(len(records), 'torch' in sys.modules)"
     home = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_DATASETS_CACHE": str(tmp_path / "home/datasets")}
     path, _ = write("shards")

@@ -22,7 +22,7 @@ from llava.eval.report.table import build_table
 from llava.eval.tasks import JudgedTask, Task, get_task
 from llava.model.configuration import CompressionConfig
 from llava.results.paper import paper_tables
-from llava.results.parts import ScoreParts, mean_of
+from llava.results.score_parts import ScoreParts, mean_of
 from tests.eval import layout
 
 BUDGETS = {"none": (None, 576), "visionzip:54+10": (CompressionConfig("visionzip", 54, 10), 64)}

@@ -311,9 +311,68 @@ def of_recipes(world: World) -> Iterator[Case]:
         yield Case(f"train: {name}", (*words, "--recipe", str(folder / name)), names)
 
 
+# JSON that no reader can use.
+UNREADABLE: dict[str, bytes] = {
+    "empty": b"",
+    "no-json": b"{'a': 1}",
+    "no-utf8": b'{"a": "\xff"}',
+    "deep": b"[" * 100_000,
+    "digits": b"1" * 10_000,
+    "number": b"5",
+    "text": b'"rows"',
+    "list": b"[1]",
+}
+
+
+def of_json_files(world: World) -> Iterator[Case]:
+    """JSON files that are none, at the other commands that read one."""
+    for name, data in UNREADABLE.items():
+        folder = world.root / "json" / name
+        folder.mkdir(parents=True)
+        (folder / "eval_vqa.json").write_bytes(data)
+        yield Case(f"eval: benchmark {name}", evaluate(world, None, folder), ("eval_vqa.json",))
+        (folder / "results.json").write_bytes(data)
+        yield Case(f"report: {name}", ("report", str(folder), "--no-picture"), ("results.json",))
+        card = ("card", str(world.model), "--results", str(folder / "results.json"))
+        yield Case(f"card: results {name}", card, ("results.json",))
+        judged = ("judge", str(folder), "--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m")
+        yield Case(f"judge: {name}", judged, ("results.json",))
+        for file in ("export.json", "a.manifest.json"):
+            (folder / file).write_bytes(data)
+        yield Case(f"refresh: {name}", ("refresh", str(folder)), ("export.json",))
+        manifest = ("--from-manifest", str(folder / "a.manifest.json"), "--output", world.out)
+        yield Case(
+            f"subset: manifest {name}", ("subset", str(world.data / "train_tiny.json"), *manifest), ("manifest",)
+        )
+        (folder / "conversations.json").write_bytes(data)
+        words = ("convert", str(folder / "conversations.json"), "--output", world.out)
+        yield Case(f"convert: {name}", words, ("conversations.json",))
+        science = ("--question-file", str(folder / "conversations.json"), "--image-folder", str(world.data))
+        words = modules(world, "model_vqa_science", *science, "--answers-file", f"{world.out}.jsonl")
+        yield Case(f"model_vqa_science: {name}", words, ("conversations.json",))
+
+
+def of_releases(world: World) -> Iterator[Case]:
+    """Broken checkpoints, at the commands that publish one."""
+    for name in ("no-config", "config-deep", "config-list", "weights-cut", "weights-pointer", "pickle", "code"):
+        folder = world.root / "models" / name
+        names = checkpoints.BROKEN[name][1]
+        push = ("push", str(folder), "--repo", "me/model", "--dry-run")
+        yield Case(f"push: {name}", push)
+        yield Case(f"card: {name}", ("card", str(folder), "--output-dir", world.out))
+        if name == "code":
+            continue
+        for to in ("llava", "projector"):
+            words = ("export", str(folder), "--to", to, "--output-dir", world.out)
+            yield Case(f"export --to {to}: {name}", words, names)
+        bench = ("bench", "--model-path", str(folder), "--device", "cpu", "--image-file", str(world.picture))
+        yield Case(f"bench: {name}", bench, names)
+
+
 def all_cases(world: World) -> list[Case]:
     """The table."""
     groups = (of_checkpoints, of_images, of_training_data, of_questions, of_answers, of_flags, of_recipes)
+    groups += (of_json_files, of_releases)
     cases = [case for group in groups for case in group(world)]
     folders = [str(world.root / "out" / str(number)) for number in range(len(cases))]
     return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from llava.data.records import is_text
+from llava.json_text import parse_json
 
 _OTHER_SUFFIXES = (".gif", ".png", ".jpeg", ".JPG", ".GIF", ".PNG")
 _LONGEST_NAME = 240  # bytes; most disks take 255, and a part is called `NAME.part.json`
@@ -43,7 +43,7 @@ def image_jobs(names: Iterable[str], folder: str, index: Path | None, base_url: 
     wanted = sorted({name for name in names if str(PurePosixPath(name).parent) == folder and _is_usable(name)})
     if index is None:
         return [ImageJob(name, f"{str(base_url).rstrip('/')}/{name}") for name in wanted]
-    entries = json.loads(index.read_text(encoding="utf-8"))
+    entries = parse_json(index.read_text(encoding="utf-8"))
     if not isinstance(entries, dict):
         raise ValueError(f"{index} holds a {type(entries).__name__}, not an object of images by id")
     jobs = []

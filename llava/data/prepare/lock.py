@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.data.subset import hash_file
+from llava.json_text import parse_json
 
 LOCK_NAME = "prepare.lock.json"
 _SAVE_EVERY_S = 5.0
@@ -41,9 +42,9 @@ class LockFile:
         self._mutex = threading.Lock()
         self._saved_at = time.monotonic()
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {"files": {}}
+            content = parse_json(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {"files": {}}
             self.files: dict[str, dict[str, Any]] = _checked(content["files"])
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path} is not a record of downloads ({error}); restore or delete it") from error
 
     def check(self, name: str, file: Path, url: str) -> None:

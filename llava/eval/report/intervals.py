@@ -13,7 +13,7 @@ from llava.eval.report.table import Cell, Column, Line, Table
 from llava.eval.results import Row
 from llava.eval.tasks import TASKS, Sample, Task, TaskDataError
 from llava.results.bootstrap import bootstrap_interval
-from llava.results.parts import ScoreParts, Sums, mean_of
+from llava.results.score_parts import ScoreParts, Sums, mean_of
 
 _TOLERANCE = 0.1  # of the table's scale; LLaVA-Bench's summary is rounded to one decimal
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from llava.eval.metrics.averages import mean, mean_by_group, some
 from llava.kinds import Registry
-from llava.results.parts import ScoreParts, mean_of_sums
+from llava.results.score_parts import ScoreParts, mean_of_sums
 from llava.results.task_facts import FIELD, SHARE, TaskFacts, facts_of
 
 Scores: TypeAlias = dict[str, float | dict[str, float]]

@@ -11,7 +11,7 @@ import numpy as np
 
 from llava.eval.metrics.averages import mean
 from llava.eval.tasks.base import Grades, Sample, Scores, Task
-from llava.results.parts import ScoreParts, Sums
+from llava.results.score_parts import ScoreParts, Sums
 from llava.results.task_facts import POINTS
 
 

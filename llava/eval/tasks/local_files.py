@@ -6,13 +6,13 @@ cannot be used is left out and named.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from llava.eval.tasks.base import LoadedTask, Sample, TaskDataError
+from llava.json_text import parse_json
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."
@@ -60,7 +60,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     """
     text = read_text(path)
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise TaskDataError(f"{path} is not JSON ({error}); {_WHERE}") from None
     if not isinstance(content, kind):
@@ -91,7 +91,7 @@ def read_jsonl(path: Path) -> list[Any]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
-                rows.append(json.loads(line))
+                rows.append(parse_json(line))
             except ValueError as error:
                 raise TaskDataError(f"{path} line {number} is not JSON ({error}); {_WHERE}") from None
     return rows

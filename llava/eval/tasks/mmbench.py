@@ -21,7 +21,7 @@ from llava.eval.metrics import mmbench
 from llava.eval.submissions import write_mmbench_submission
 from llava.eval.tasks.base import EmbeddedImage, Grades, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import OPTION_LETTER, collect, existing, options_below, with_tail
-from llava.results.parts import ScoreParts, mean_of_sums
+from llava.results.score_parts import ScoreParts, mean_of_sums
 
 OPTION_LETTER_CN = "请直接回答选项字母。"
 _OPTIONS = ("A", "B", "C", "D")

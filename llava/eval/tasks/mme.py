@@ -15,7 +15,7 @@ import numpy as np
 from llava.eval.metrics import mme
 from llava.eval.tasks.base import Grades, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import SHORT_ANSWER, collect, existing, read_text, with_tail
-from llava.results.parts import ScoreParts, Sums
+from llava.results.score_parts import ScoreParts, Sums
 from llava.results.task_facts import POINTS
 
 _ASKED_FOR = "Please answer yes or no."

@@ -17,7 +17,7 @@ import numpy as np
 from llava.eval.metrics import pope
 from llava.eval.tasks.base import Grades, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import SHORT_ANSWER, collect, read_jsonl, with_tail
-from llava.results.parts import ScoreParts, Sums
+from llava.results.score_parts import ScoreParts, Sums
 from llava.results.task_facts import POPE_RELEASES
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.data.records import Record, check_records, images_of, read_entries, read_records
+from llava.data.tables.open_table import is_table, open_table
 from llava.data.tables.records import TableRecords
-from llava.data.tables.source import is_table, open_table
 from llava.data.templates import PromptTemplate
 
 
@@ -21,7 +21,7 @@ def open_records(
     """Opens the data and checks each entry; opens no image.
 
     Args:
-        data_path: A JSON or JSONL file, or what `llava.data.tables.source.open_table` takes.
+        data_path: A JSON or JSONL file, or what `llava.data.tables.open_table.open_table` takes.
         template: What the conversations must fit.
         cache: Folder for an Arrow copy of parquet files; None reads them in place.
         image_folder: Where the paths of the images begin.
