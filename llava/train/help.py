@@ -8,6 +8,7 @@ from dataclasses import Field, fields
 
 from llava.command_line import SHARED_FLAGS, add_shared, command_name
 from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
+from llava.train.known_flags import RENAMED
 
 _USAGE = "{program} --model_name_or_path MODEL --data_path DATA --output_dir FOLDER [--FLAG VALUE]"
 _LAUNCHED = "{program} --recipe NAME [--hardware NAME] [--FLAG VALUE]"
@@ -124,6 +125,7 @@ def _add(group: argparse._ArgumentGroup, entry: Field[object]) -> None:
     name, text = entry.name, entry.metadata["help"].replace("%", "%%")
     is_truth_value = str(entry.type).startswith("bool")
     default = argparse.SUPPRESS if entry.default is None else entry.default
-    group.add_argument(f"--{name}", nargs="?" if is_truth_value else None, default=default, help=text)
+    others = [old for old, new in RENAMED.items() if new == f"--{name}"]  # as the other commands call it
+    group.add_argument(f"--{name}", *others, nargs="?" if is_truth_value else None, default=default, help=text)
     if is_truth_value and entry.default is True:
         group.add_argument(f"--no_{name}", action="store_true", default=argparse.SUPPRESS, help=f"--{name} False")
