@@ -98,7 +98,7 @@ FORBIDDEN = {
     "kernel.data": (lambda file: file.write_bytes(b"\x7fELF\x02"), "code, which a checkpoint needs none of"),
     "other.json": (
         lambda file: file.write_text('{"a": [{"auto_map": {}}]}'),
-        "its entry auto_map tells loaders to run",
+        "its entry auto_map tells loaders",
     ),
     "linked.txt": (lambda file: file.symlink_to(__file__), "a link out of the folder; put the file itself there"),
     "adam.safetensors": (lambda file: save_file({"p.0.exp_avg": torch.ones(1)}, file), "it holds p.0.exp_avg"),

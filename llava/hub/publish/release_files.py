@@ -32,7 +32,6 @@ _CODE_SUFFIXES = {
     ".pyc",
     ".pyo",
     ".pyd",
-    ".pyx",
     ".ipynb",
     ".so",
     ".dll",
@@ -42,7 +41,7 @@ _CODE_SUFFIXES = {
     ".bat",
     ".js",
 }
-_PROGRAMS = (b"\x7fELF", b"MZ", b"\xfe\xed\xfa", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"#!")
+_PROGRAMS = (b"\x7fELF", b"MZ\x90", b"\xfe\xed\xfa", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"#!")
 _RUNS_CODE = ("auto_map", "custom_pipelines", "custom_generate")
 _JSON_PARSED_BYTES = 2**25
 _BINARY = r"(pt|pth|bin|pkl|pickle|ckpt|npz|npy|safetensors|distcp|msgpack|h5)$"
