@@ -45,16 +45,16 @@ def staged(output: str | Path, overwrite: bool, sources: Sequence[Path] = ()) ->
     _recover(target)
     _check_output(target, overwrite, sources)
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}{_PARTIAL}", dir=target.parent))
+    room = Path(tempfile.mkdtemp(prefix=f".{target.name}{_PARTIAL}", dir=target.parent))
     try:
-        work.chmod(0o777 & ~_umask())  # mkdtemp lets nobody else read it
-        with held(work / _IN_USE):
+        with held(room / _IN_USE):
+            work = room / target.name  # in the room, for mkdtemp lets nobody else read that
+            work.mkdir()
             yield work
-        (work / _IN_USE).unlink()
-        _check_output(target, overwrite, sources)  # again: the work may have taken an hour
-        _put_in_place(work, target)
+            _check_output(target, overwrite, sources)  # again: the work may have taken an hour
+            _put_in_place(work, target)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -66,7 +66,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + _SPARE_BYTES:
         raise ValueError(
-            f"--output {folder.parent}: the disk has {free / 1e9:.1f} GB free, "
+            f"--output {folder.parent.parent / folder.name}: the disk has {free / 1e9:.1f} GB free, "
             f"the export needs {(needed + _SPARE_BYTES) / 1e9:.1f} GB"
         )
 
@@ -124,11 +124,11 @@ def _recover(target: Path) -> None:
             logger.warning("%s: removed, as an interrupted export had left it", folder)
 
 
-def _is_abandoned(work: Path) -> bool:
-    """Whether nobody works in a folder; one that is just made, or about to take its name, is locked by none."""
-    if (work / _IN_USE).exists():
-        return not is_held(work / _IN_USE)
-    return time.time() - work.stat().st_mtime > _LONG_AGO
+def _is_abandoned(room: Path) -> bool:
+    """Whether nobody works in a folder; one that has just been made is not locked yet."""
+    if (room / _IN_USE).exists():
+        return not is_held(room / _IN_USE)
+    return time.time() - room.stat().st_mtime > _LONG_AGO
 
 
 def _put_in_place(work: Path, target: Path) -> None:
@@ -139,7 +139,7 @@ def _put_in_place(work: Path, target: Path) -> None:
         shutil.copyfile(target / name, work / name)
     if exchange(work, target):  # and `work`, now the old folder, is removed
         return
-    old = work.with_name(work.name.replace(_PARTIAL, _REPLACED))
+    old = target.parent / work.parent.name.replace(_PARTIAL, _REPLACED)
     os.replace(target, old)
     try:
         os.replace(work, target)
@@ -147,10 +147,3 @@ def _put_in_place(work: Path, target: Path) -> None:
         os.replace(old, target)
         raise
     shutil.rmtree(old)
-
-
-def _umask() -> int:
-    """The process's mask, which can be read only by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

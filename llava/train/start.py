@@ -14,7 +14,7 @@ from llava.model.builder import build_from_parts, load_pretrained_model
 from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
 from llava.model.checkpoints.files import read_json, resolve_checkpoint
 from llava.model.multimodal_projector import read_projector
-from llava.model.quantization import bitsandbytes_config, unpack_projector
+from llava.model.quantization import bitsandbytes_config, import_bitsandbytes, unpack_projector
 from llava.train.adapters import add_adapters
 from llava.train.arguments import Arguments
 from llava.train.stages import Stage, apply_stage
@@ -40,6 +40,7 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
     Raises:
         ValueError: The flags do not fit the checkpoint.
     """
+    import_bitsandbytes()  # which the trainer would do, less quietly
     model_arguments = arguments.model
     attention = model_arguments.attn_implementation or attn_implementation
     if is_llava_checkpoint(model_arguments.model_name_or_path):

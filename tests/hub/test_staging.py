@@ -128,3 +128,10 @@ print("watching", flush=True)
 while True:
     missed += not os.path.exists(sys.argv[1])
 """
+
+
+def test_the_room_of_the_work_is_no_part_of_the_result(tmp_path):
+    export(tmp_path / "out", "new")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["config.json", MANIFEST]
+    (tmp_path / "made").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "made").stat().st_mode
