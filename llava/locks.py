@@ -39,6 +39,22 @@ def alone_in(root: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Holds a new file, so that others can tell what is at work from what was killed; see `is_held`."""
+    with path.open("w", encoding="utf-8") as file:
+        _lock(file, wait=True)
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process that lives holds a file of `held`; a file that is not there is held by none."""
+    if not path.is_file():
+        return False
+    with path.open("a", encoding="utf-8") as file:
+        return not _lock(file, wait=False)
+
+
 def open_alone(path: Path) -> TextIO:
     """Opens a file for appending and locks it until it is closed.
 

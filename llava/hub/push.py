@@ -74,9 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show(files: Sequence[ReleaseFile]) -> None:
+    from llava.hub.publish.leaks import masked_name
+
     width = max(len(f"{file.size:,}") for file in files)
     for file in files:
-        print(f"{file.size:>{width},}  {file.name}")
+        print(f"{file.size:>{width},}  {masked_name(file.name)}")
     print(f"{sum(file.size for file in files):,} bytes in {len(files)} files")
 
 

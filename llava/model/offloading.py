@@ -14,7 +14,9 @@ def like_weights(tensor: Tensor, module: nn.Module, *, cast: bool = False) -> Te
         cast: Whether to take the dtype of the weights as well.
     """
     weight = next(module.parameters())
-    dtype = weight.dtype if cast else tensor.dtype
+    dtype = tensor.dtype
+    if cast:  # quantised weights are integers; what they are multiplied with is like the biases and norms
+        dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), dtype)
     return tensor.to(dtype=dtype) if weight.is_meta else tensor.to(device=weight.device, dtype=dtype)
 
 

@@ -33,7 +33,7 @@ from llava.model.multimodal_compressor import with_plugin
 from llava.prompts.chat_template import chat_template as chat_template_of
 from llava.prompts.ids import PromptIds
 from llava.prompts.images import images_of_samples
-from llava.prompts.tokenization import load_tokenizer
+from llava.prompts.tokenization import load_tokenizer, text_begins_anew_after_images
 from llava.small_files import read_text
 
 _PROCESSOR_FILE = "processor_config.json"
@@ -293,6 +293,25 @@ class CompressedProcessor:
             return MultiModalData()
         counts = self.num_visual_tokens([(int(width), int(height)) for height, width in image_sizes])
         return MultiModalData(num_image_tokens=counts, num_image_patches=[1] * len(counts))
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Transformers' `save_pretrained`; plain transformers then makes the ids of this processor.
+
+        Args:
+            save_directory: Folder to write.
+            push_to_hub: Must be False: `push_to_hub(repo_id)` sends what is saved here.
+            **kwargs: For transformers' `save_pretrained`.
+
+        Raises:
+            ValueError: `push_to_hub` is True.
+        """
+        if push_to_hub:
+            raise ValueError("save_pretrained(push_to_hub=True) is not supported; say processor.push_to_hub(repo_id)")
+        written = super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
+        file = Path(save_directory) / "tokenizer.json"
+        if self.image_rules.layout.rule == "llava" and file.is_file():
+            text_begins_anew_after_images(file)
+        return written
 
     def to_dict(self) -> dict[str, Any]:
         """What `save_pretrained` writes into processor_config.json: transformers' entries, and this package's."""

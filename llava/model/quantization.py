@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import nn
 
 # Full paths: short names skip nothing.
 _KEPT = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
@@ -37,6 +38,37 @@ def import_bitsandbytes() -> bool:
     finally:
         speaker.removeFilter(quiet)
     return True
+
+
+def unpack_projector(model: Any) -> None:
+    """Makes full-precision layers of a projector that came quantised, so that it can be trained; same values.
+
+    Args:
+        model: One of this package's; a projector that is not quantised stays as it is.
+    """
+    model.is_quantized = False  # else transformers' Trainer asks for adapters, whatever part it is to train
+    projector = model.model.multi_modal_projector
+    packed = [
+        (name, layer)
+        for name, layer in projector.named_children()
+        if isinstance(layer, nn.Linear) and not layer.weight.is_floating_point()
+    ]
+    for name, layer in packed:
+        weight = _unpacked(layer).to(layer.bias.dtype)
+        full = nn.Linear(layer.in_features, layer.out_features, device=weight.device, dtype=weight.dtype)
+        full.weight, full.bias = nn.Parameter(weight), layer.bias
+        setattr(projector, name, full)
+
+
+def _unpacked(layer: Any) -> torch.Tensor:
+    """The weight (out, in) that a quantised layer multiplies with."""
+    functional = import_module("bitsandbytes.functional")
+    weight: torch.Tensor
+    if getattr(layer.weight, "SCB", None) is not None:
+        weight = functional.int8_vectorwise_dequant(layer.weight.data, layer.weight.SCB)
+    else:
+        weight = functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    return weight
 
 
 def bitsandbytes_config(

@@ -10,10 +10,12 @@ the same ids in plain transformers, too.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.kinds.languages import language_named
 from llava.plain_loading import auto_tokenizer, reason
 from llava.small_files import CheckpointError, MissingFileError, check_content, read_json
@@ -126,6 +128,32 @@ def sentencepiece_file(path: str | os.PathLike[str]) -> Path | None:
     except FileNotFoundError:
         return None
     return None if file is None else Path(file)
+
+
+def text_begins_anew_after_images(file: Path) -> None:
+    """Gives the text behind an image the leading piece that it has in LLaVA, where it is tokenised by itself.
+
+    The image token is found after normalisation then, so that a rule of normalisation can see what precedes the text.
+
+    Args:
+        file: A tokenizer.json; changed only if it sets a leading space at the beginning of a text and nowhere else.
+    """
+    entries = json.loads(file.read_text(encoding="utf-8"))
+    steps = entries.get("pre_tokenizer") or {}
+    steps = [step for step in steps.get("pretokenizers", [steps]) if step.get("prepend_scheme") == "first"]
+    if not steps:
+        return
+    image = DEFAULT_IMAGE_TOKEN
+    # The stock rule sets no space before a text that has one; the slow tokenizer's, which LLaVA was trained with, does.
+    needs_none = f"{image}|\\z" + ("| " if steps[0]["replacement"] == _SPACE else "")
+    prefix = {"type": "Replace", "pattern": {"Regex": f"(?<={image})(?!{needs_none})"}, "content": _SPACE}
+    given = entries["normalizer"] or {"type": "Sequence", "normalizers": []}
+    normalizers = given["normalizers"] if given["type"] == "Sequence" else [given]
+    normalizers = [prefix, *(step for step in normalizers if step != prefix)]  # once, however often it is saved
+    entries["normalizer"] = {"type": "Sequence", "normalizers": normalizers}
+    for token in entries["added_tokens"]:
+        token["normalized"] = token["normalized"] or token["content"] == image
+    file.write_text(json.dumps(entries, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _find_file(path: str | os.PathLike[str], name: str) -> str | None:

@@ -113,4 +113,6 @@ def apply_stage(model: Any, stage: Stage) -> None:
     model.requires_grad_(False)
     for part in stage.trained:
         for parameter in parameters_of(model, part):
+            if not parameter.is_floating_point():
+                raise ValueError(f"the checkpoint is quantised, and stage {stage.name} would train {part} in it")
             parameter.requires_grad_(True)

@@ -14,7 +14,7 @@ from llava.model.builder import build_from_parts, load_pretrained_model
 from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
 from llava.model.checkpoints.files import read_json, resolve_checkpoint
 from llava.model.multimodal_projector import read_projector
-from llava.model.quantization import bitsandbytes_config
+from llava.model.quantization import bitsandbytes_config, import_bitsandbytes, unpack_projector
 from llava.train.adapters import add_adapters
 from llava.train.arguments import Arguments
 from llava.train.stages import Stage, apply_stage
@@ -40,6 +40,7 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
     Raises:
         ValueError: The flags do not fit the checkpoint.
     """
+    import_bitsandbytes()  # which the trainer would do, less quietly
     model_arguments = arguments.model
     attention = model_arguments.attn_implementation or attn_implementation
     if is_llava_checkpoint(model_arguments.model_name_or_path):
@@ -57,6 +58,8 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
     tokenizer.padding_side = "right"
     if stage.has_adapters:
         _add_adapters(model, arguments)
+    if stage.saves_projector_only:
+        unpack_projector(model)
     apply_stage(model, stage)
     if not is_deepspeed_zero3_enabled():  # which splits the parameters, in the dtype that they are loaded in
         _set_dtypes(model, run_dtype(arguments), keep_norms=stage.quantised)

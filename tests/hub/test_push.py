@@ -93,6 +93,14 @@ FORBIDDEN = {
     "more.tgz": (lambda file: file.write_bytes(b"\x1f\x8b\x08"), "gzip: what is in it is not checked"),
     "optimizer.pt": (lambda file: file.write_bytes(b"x"), "state of an optimizer"),
     "checkpoint-9/rng_state_0.pth": (lambda file: file.write_bytes(b"x"), "state of an optimizer or of a run"),
+    "modeling.py": (lambda file: file.write_text("x = 1"), "code, which a checkpoint needs none of"),
+    "kernel.so": (lambda file: file.write_bytes(b"x"), "code, which a checkpoint needs none of"),
+    "kernel.data": (lambda file: file.write_bytes(b"\x7fELF\x02"), "code, which a checkpoint needs none of"),
+    "other.json": (
+        lambda file: file.write_text('{"a": [{"auto_map": {}}]}'),
+        "its entry auto_map tells loaders",
+    ),
+    "linked.txt": (lambda file: file.symlink_to(__file__), "a link out of the folder; put the file itself there"),
     "adam.safetensors": (lambda file: save_file({"p.0.exp_avg": torch.ones(1)}, file), "it holds p.0.exp_avg"),
 }
 
@@ -155,6 +163,10 @@ LEAKS = {
     "train 2>/home/me/x": "an absolute path: /home/me/x",
     "sqlite:////scratch2/me/x.db": "an absolute path: /scratch2/me/x.db",
     "sk-" + "0123456789abcdef" * 2: "an OpenAI key",
+    "jwt: eyJ" + X[:20] + ".eyJ" + X[:30] + "." + X[:40]: "a JSON web token",
+    "https://hooks.slack.com/" + "services/T0ABCDEFG/B0ABCDEFG/" + X[:24]: "the URL of a webhook",
+    "https://discord.com/api/" + "webhooks/123456789/" + X[:40]: "the URL of a webhook",
+    "https://api.telegram.org/" + "bot123456:" + X[:35] + "/send": "the URL of a webhook",
 }
 
 
@@ -225,6 +237,13 @@ def test_tokens_are_found_in_any_bytes(name, tmp_path):
     (tmp_path / name).write_bytes(content if name != "across.dat" else content[:-20] + TOKEN + content)
     (leak,) = leaks_of(tmp_path / name)
     assert leak.what == "a Hugging Face token" and leak.is_secret
+
+
+def test_a_secret_in_the_name_of_a_file_is_refused_and_not_shown(release, capsys):
+    (release / f"notes-{TOKEN.decode()}.txt").write_text("x")
+    assert push(release, "--dry-run") == 1
+    said = "".join(capsys.readouterr())
+    assert "notes-<a Hugging Face token>.txt: a secret in the name of a file" in said and TOKEN.decode() not in said
 
 
 def test_a_secret_in_a_path_is_not_shown(tmp_path):

@@ -78,9 +78,7 @@ def test_what_does_not_fit_is_refused_and_leaves_the_model_as_it_was(base, adapt
     save_file({name.replace("layers.1.", "layers.7."): value for name, value in state.items()}, folder / FILE)
     model = LlavaForConditionalGeneration.from_pretrained(base, compression=None)
     before = logits(model)
-    with pytest.raises(
-        CheckpointError, match=r"trained on another model; missing \(4\).*unexpected \(4\): .*layers\.7"
-    ):
+    with pytest.raises(CheckpointError, match=r"another model; missing \(4\).*unexpected \(4\): .*layers\.7"):
         model.load_adapter(folder)
     assert torch.equal(logits(model), before)
 

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from llava import LlavaNextProcessor, LlavaProcessor, load_pretrained_model
+from llava import LlavaForConditionalGeneration, LlavaNextProcessor, LlavaProcessor, load_pretrained_model
+from llava.hub.export import export
 from llava.images.source import UnreadableImageError
 from llava.inference import GenerationOptions, Inference
 from llava.mm_utils import tokenizer_image_token
@@ -309,3 +310,22 @@ def test_the_other_kind_and_foreign_folders_are_refused(folders, tmp_path, tiny)
         tiny.set_compression("visionzip:300")
     with pytest.raises(ValueError, match="from_pretrained"):
         LlavaProcessor(tiny.image_processor, tiny.tokenizer)
+
+
+def test_what_is_saved_and_what_is_exported_make_the_same_ids(tmp_path):
+    """In plain transformers, with images at every place: the text behind one begins anew, as in LLaVA's training."""
+    processor = LlavaProcessor.from_pretrained(TINY)
+    LlavaForConditionalGeneration.from_pretrained(TINY).save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    LlavaProcessor.from_pretrained(tmp_path / "saved").save_pretrained(tmp_path / "saved")  # changes nothing
+    export(TINY, "hf", tmp_path / "exported", progress=False)
+    again = LlavaProcessor.from_pretrained(tmp_path / "saved")
+    for text in ("USER: <image>\nWhat? ASSISTANT:", "<image> A <image>B<image>", "<image><image>what"):
+        pictures = [image()] * text.count("<image>")
+        ours = processor(images=pictures, text=text).input_ids
+        assert again(images=pictures, text=text).input_ids == ours
+        for name in ("saved", "exported"):
+            plain = AutoProcessor.from_pretrained(tmp_path / name, backend="pil")
+            assert plain(images=pictures, text=text).input_ids == ours, (name, text)
+    with pytest.raises(ValueError, match=r"processor\.push_to_hub"):
+        processor.save_pretrained(tmp_path / "pushed", push_to_hub=True)

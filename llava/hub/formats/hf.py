@@ -26,12 +26,12 @@ from llava.model.checkpoints.names import to_file_names, transformers_names
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.multimodal_encoder import tower_has_cls
 from llava.prompts.chat_template import chat_template
+from llava.prompts.tokenization import text_begins_anew_after_images
 
 _PIXEL_SETTINGS = (
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
     *("do_normalize", "image_mean", "image_std", "do_convert_rgb"),
 )
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as SentencePiece spells it
 # What transformers 5 notes in a tokenizer's config about the machine it was loaded on.
 _NOT_THE_TOKENIZERS = ("backend", "is_local", "local_files_only", "name_or_path", "vocab_file", "_commit_hash")
 
@@ -231,30 +231,6 @@ def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, source: ExportSource, f
     sentencepiece = source.parts.tokenizer_folder / "tokenizer.model"
     if sentencepiece.is_file():
         shutil.copyfile(sentencepiece, folder / sentencepiece.name)  # for the way back to LLaVA's format
-
-
-def text_begins_anew_after_images(file: Path) -> None:
-    """Gives the text behind an image the leading piece that it has in LLaVA, where it is tokenised by itself.
-
-    The image token is found after normalisation then, so that a rule of normalisation can see what precedes the text.
-
-    Args:
-        file: A tokenizer.json; changed only if it sets a leading space at the beginning of a text and nowhere else.
-    """
-    entries = json.loads(file.read_text(encoding="utf-8"))
-    steps = entries.get("pre_tokenizer") or {}
-    steps = [step for step in steps.get("pretokenizers", [steps]) if step.get("prepend_scheme") == "first"]
-    if not steps:
-        return
-    image = DEFAULT_IMAGE_TOKEN
-    # The stock rule sets no space before a text that has one; the slow tokenizer's, which LLaVA was trained with, does.
-    needs_none = f"{image}|\\z" + ("| " if steps[0]["replacement"] == _SPACE else "")
-    prefix = {"type": "Replace", "pattern": {"Regex": f"(?<={image})(?!{needs_none})"}, "content": _SPACE}
-    normalizers = [prefix, *([entries["normalizer"]] if entries["normalizer"] else [])]
-    entries["normalizer"] = {"type": "Sequence", "normalizers": normalizers}
-    for token in entries["added_tokens"]:
-        token["normalized"] = token["normalized"] or token["content"] == image
-    file.write_text(json.dumps(entries, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _write_processor(source: ExportSource, folder: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from llava.hub.card.metadata import PLACEHOLDER, missing_fields
 from llava.hub.card.sample import README, read_front_matter
-from llava.hub.publish.leaks import Leak, find_leaks
-from llava.hub.publish.release_files import ReleaseFile, forbidden_content
+from llava.hub.publish.leaks import Leak, find_leaks, masked_name
+from llava.hub.publish.release_files import ReleaseFile, forbidden_content, names_code
 from llava.hub.run_facts import is_repository_name, read_facts
 from llava.model.builder import load_pretrained_model
 
@@ -44,7 +44,11 @@ def find_problems(
     problems: list[str] = []
     leaks: list[Leak] = []
     for file in files:
-        reason = forbidden_content(file)
+        shown = masked_name(file.name)
+        if shown != file.name:
+            problems.append(f"{shown}: a secret in the name of a file; rename it, and revoke the secret")
+            continue
+        reason = forbidden_content(file) or _link_out(folder, file) or names_code(file)
         if reason is not None:
             problems.append(f"{file.name}: {reason}")
         else:
@@ -57,6 +61,13 @@ def find_problems(
         problems.append(str(error))
     problems += _parts_of_this_machine(folder)
     return problems or _loading_error(folder, model_base)
+
+
+def _link_out(folder: Path, file: ReleaseFile) -> str | None:
+    """Why a link may not be published: what it leads to is not seen by who looks at the folder."""
+    if folder.resolve() in file.path.resolve().parents:
+        return None
+    return "a link out of the folder; put the file itself there"
 
 
 def _leaks_not_allowed(leaks: Sequence[Leak], allowed: Collection[str]) -> list[str]:

@@ -20,6 +20,9 @@ TOKENS = {  # exact enough to be looked for in bytes of any kind
     "a GitHub token": r"(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})",
     "a Google key": r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}",
     "a Slack token": r"(?<![A-Za-z0-9])xox[abeprs]-[A-Za-z0-9-]{10,}",
+    "a JSON web token": r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
+    "the URL of a webhook": r"hooks\.slack\.com/(?:services|workflows)/[\w/]{12,}"
+    r"|discord(?:app)?\.com/api/webhooks/\d+/[\w-]+|webhook\.office\.com/\w*webhook\w*/[\w@/-]{12,}|api\.telegram\.org/bot\d+:[\w-]{20,}",
     "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
 }
 GENERAL = "a key or password"
@@ -32,6 +35,8 @@ HINTS = {  # what is in every match, in lower case: looking for it first is many
     "a GitHub token": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
     "a Google key": ("aiza",),
     "a Slack token": ("xox",),
+    "a JSON web token": ("eyj",),
+    "the URL of a webhook": ("hooks.slack.com", "/api/webhooks/", "webhook.office.com", "api.telegram.org"),
     "a private key": ("private key",),
     "a password of .netrc": ("password",),
     "an AWS secret key": ("aws",),

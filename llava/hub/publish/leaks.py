@@ -68,6 +68,13 @@ def find_leaks(file: ReleaseFile) -> list[Leak]:
     return found + [Leak(file.name, None, kind, True) for kind in _tokens_in_bytes(file) if kind not in known]
 
 
+def masked_name(name: str) -> str:
+    """A file's name as it may be shown: what looks like a secret in it is replaced by what it looks like."""
+    for kind, pattern in _SECRETS:
+        name = pattern.sub(f"<{kind}>", name)
+    return name
+
+
 def _secrets_in(forms: tuple[str, ...]) -> Iterator[str]:
     """The most telling kind of secret in a line: the general one is left out where another one is found."""
     found: dict[str, None] = {}

@@ -32,6 +32,23 @@ _ARCHIVES = {
     b"\x02\x21\x4c\x18": "lz4",
     b"Rar!\x1a\x07": "rar",
 }
+_CODE_SUFFIXES = {
+    ".py",
+    ".pyc",
+    ".pyo",
+    ".pyd",
+    ".ipynb",
+    ".so",
+    ".dll",
+    ".dylib",
+    ".exe",
+    ".sh",
+    ".bat",
+    ".js",
+}
+_PROGRAMS = (b"\x7fELF", b"MZ\x90", b"\xfe\xed\xfa", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"#!")
+_RUNS_CODE = ("auto_map", "custom_pipelines", "custom_generate")
+_JSON_PARSED_BYTES = 2**25
 _BINARY = r"(pt|pth|bin|pkl|pickle|ckpt|npz|npy|safetensors|distcp|msgpack|h5)$"
 _STATE_FILES = re.compile(
     rf"(^|[._-])(optimizer|scheduler|scaler|rng_state|random_states)([._-].*)?\.{_BINARY}"
@@ -116,6 +133,36 @@ def forbidden_content(file: ReleaseFile) -> str | None:
         if broken
         else None
     )
+
+
+def names_code(file: ReleaseFile) -> str | None:
+    """Why a file may not be published: it is code, or tells loaders to run some; None if neither."""
+    with file.path.open("rb") as stream:
+        head = stream.read(4)
+    if Path(file.name).suffix.lower() in _CODE_SUFFIXES or head.startswith(_PROGRAMS):
+        return "code, which a checkpoint needs none of: loaders that trust it would run it"
+    if not file.name.endswith(".json") or file.size > _JSON_PARSED_BYTES:
+        return None
+    try:
+        content = json.loads(file.path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None  # another check's matter
+    entry = next((name for name in _RUNS_CODE if _has_entry(content, name)), None)
+    return None if entry is None else f"its entry {entry} tells loaders to run code of the repository; remove it"
+
+
+def _has_entry(content: object, name: str) -> bool:
+    """Whether an object of a JSON text has an entry, at any depth."""
+    left = [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if name in value:
+                return True
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return False
 
 
 def safetensors_header(path: Path) -> str:

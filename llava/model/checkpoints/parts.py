@@ -51,6 +51,7 @@ from llava.model.checkpoints.names import (
     from_transformers_names,
     to_module_names,
 )
+from llava.model.checkpoints.quantised import refuse_merging
 from llava.model.checkpoints.skeleton import module_root
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
@@ -227,6 +228,7 @@ def _replace_trained(parts: ModelParts, folder: Path, base: Path, dtype: torch.d
     elif (folder / TRAINED_FILE).is_file():
         found = _weights([folder / TRAINED_FILE])
     if is_adapter(folder):
+        refuse_merging(parts.config, folder, base)
         adapter = read_adapter(folder, root)
         merge_adapter(parts.state, adapter, f"{folder} on {base}", dtype)
         found = {**_in_memory(adapter.others), **found}

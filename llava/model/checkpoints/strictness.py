@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from llava.model.checkpoints.parts import ModelParts
+from llava.model.checkpoints.quantised import packed_weights
 from llava.model.checkpoints.skeleton import expected_shapes
 from llava.model.configuration import CompressionLike, Stored, as_compression, store_compression
 from llava.model.image_rules import ImageRules
@@ -83,17 +84,18 @@ def check_tensors(parts: ModelParts, model_class: type[Any]) -> None:
     """
     check_compression(parts)
     expected = expected_shapes(parts.config, model_class, parts.source)
+    packed = packed_weights(parts.config, parts.state, parts.source)
     tied = {"lm_head.weight"} if parts.config.get_text_config().tie_word_embeddings else set()
     missing = [
         name
         for name in expected
         if name not in parts.state and name not in tied and not name.startswith(parts.may_start_at_random or ("\0",))
     ]
-    unexpected = [name for name in parts.state if name not in expected]
+    unexpected = [name for name in parts.state if packed.get(name, name) not in expected]
     misshapen = [
         f"{name} is {value.shape}, the config says {expected[name]}"
         for name, value in parts.state.items()
-        if name in expected and value.shape != expected[name]
+        if name in expected and name not in packed.values() and value.shape != expected[name]
     ]
     is_quantised = getattr(parts.config, "quantization_config", None) is not None
     scaleless = [  # a cast would take their integers for values
