@@ -121,6 +121,8 @@ def _read(path: Path) -> list[Setting]:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{path} is no recipe: it is nested too deeply") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode):
@@ -128,6 +130,8 @@ def _read(path: Path) -> list[Setting]:
     settings: dict[str, Setting] = {}
     for key_node, value_node in root.value:
         where = f"{path}:{key_node.start_mark.line + 1}"
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ValueError(f"{where}: a key is a flag's name, not a list or a mapping")
         key = str(key_node.value)
         if key in settings:
             raise ValueError(f"{where}: {key} stands twice, first at {settings[key].where}")
