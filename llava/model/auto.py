@@ -9,7 +9,8 @@ from llava.kinds.families import FAMILIES, Family, family_of
 from llava.model.checkpoints.config_adapter import read_config
 from llava.model.checkpoints.strict_checkpoints import open_checkpoint
 from llava.model.configuration import STORED, CompressionLike, Stored
-from llava.model.processing import CompressedProcessor, open_small_files
+from llava.model.processing import CompressedProcessor
+from llava.model.processor_files import open_small_files
 from llava.small_files import CheckpointError, read_json
 
 

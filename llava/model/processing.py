@@ -19,25 +19,20 @@ from transformers import LlavaNextProcessor as HFLlavaNextProcessor
 from transformers import LlavaProcessor as HFLlavaProcessor
 from transformers.processing_utils import MultiModalData, TextKwargs
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
-from llava.conversation import default_conv_mode
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.images.plain_processor import standalone_image_processor, view_processor
 from llava.images.processing import load_image_processor, process_images
-from llava.kinds import PluginError
 from llava.kinds.families import FAMILIES, Family, family_of
 from llava.model.checkpoints.config_adapter import read_config
-from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint, take_hub_options
+from llava.model.checkpoints.files import CheckpointError, read_json
 from llava.model.configuration import STORED, CompressionConfig, CompressionLike, Stored, as_compression
 from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor import with_plugin
-from llava.prompts.chat_template import chat_template as chat_template_of
+from llava.model.processor_files import PROCESSOR_FILE, open_small_files, saved_template, template_of
 from llava.prompts.ids import PromptIds
 from llava.prompts.images import images_of_samples
 from llava.prompts.tokenization import load_tokenizer, text_begins_anew_after_images
-from llava.small_files import read_text
 
-_PROCESSOR_FILE = "processor_config.json"
-_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", _PROCESSOR_FILE)
 _OWN_ENTRIES = ("compression", "image_rules", "image_token_id")
 
 
@@ -156,20 +151,20 @@ class CompressedProcessor:
                     f"{folder}: has no whole processor: {error}. Of a projector or an adapter load the model, and say "
                     f"{cls.__name__}.for_model(model)"
                 ) from error
-            return cls._made_of(config, tokenizer, image_processor, str(folder), _saved_template(folder))
-        entries = read_json(folder / _PROCESSOR_FILE)
+            return cls._made_of(config, tokenizer, image_processor, str(folder), saved_template(folder))
+        entries = read_json(folder / PROCESSOR_FILE)
         if entries.get("processor_class") != cls.__name__ or "image_rules" not in entries:
             raise CheckpointError(
-                f"{folder}: {_PROCESSOR_FILE} is of a {entries.get('processor_class')}, and says "
+                f"{folder}: {PROCESSOR_FILE} is of a {entries.get('processor_class')}, and says "
                 f"{'image_rules' if 'image_rules' in entries else 'no image_rules'}; a {cls.__name__} of this package "
                 "has them, or lies beside its model's config.json"
             )
         try:
             own: dict[str, Any] = {name: entries.get(name) for name in _OWN_ENTRIES}
-            template = _saved_template(folder)
+            template = saved_template(folder)
             return cls(load_image_processor(folder), load_tokenizer(folder), chat_template=template, **own)
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{folder}: {_PROCESSOR_FILE}: {error}") from error
+            raise CheckpointError(f"{folder}: {PROCESSOR_FILE}: {error}") from error
 
     @classmethod
     def _made_of(
@@ -185,7 +180,7 @@ class CompressedProcessor:
             return cls(
                 image_processor,
                 tokenizer,
-                chat_template=chat_template or _template_of(config),
+                chat_template=chat_template or template_of(config),
                 compression=getattr(config, "compression", None),
                 image_rules=rules,
                 image_token_id=config.image_token_id,
@@ -337,27 +332,6 @@ class LlavaNextProcessor(CompressedProcessor, HFLlavaNextProcessor):
     model_type = "llava_next"
 
 
-def open_small_files(path_or_repo: Any, options: dict[str, Any]) -> Path:
-    """The folder of a checkpoint, of which a processor needs no weights.
-
-    Args:
-        path_or_repo: A folder, or a repository on the Hub.
-        options: Of a `from_pretrained`: the Hub's, and `subfolder`.
-
-    Raises:
-        CheckpointError: It cannot be had.
-        TypeError: An option is none of these.
-    """
-    subfolder = options.pop("subfolder", "")
-    hub = take_hub_options(options)
-    if options:
-        raise TypeError(
-            f"a processor's from_pretrained takes no {', '.join(options)}: images and texts are prepared as the model "
-            "was trained; there are compression=, subfolder= and the Hub's options (revision, cache_dir, token, ...)"
-        )
-    return resolve_checkpoint(path_or_repo, weights=False, **hub) / subfolder
-
-
 def _text_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The tokenizer's options, from transformers' flat and nested keywords.
 
@@ -378,28 +352,4 @@ def _text_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _saved_template(folder: Path) -> str | None:
-    """The chat template that lies in a folder, as transformers of any age writes it."""
-    for name in _TEMPLATE_FILES:
-        if (folder / name).is_file():
-            is_text = name.endswith(".jinja")
-            template = read_text(folder / name) if is_text else read_json(folder / name).get("chat_template")
-            if template:
-                return str(template)
-    return None
-
-
-def _template_of(config: Any) -> str | None:
-    """The chat template of the conversation that a model was tuned with, None if that is not known."""
-    try:
-        mode = default_conv_mode(config)
-    except PluginError:
-        raise
-    except ValueError:
-        return None
-    marked = getattr(config, "mm_use_im_start_end", False)
-    image = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN if marked else DEFAULT_IMAGE_TOKEN
-    return chat_template_of(mode, image)
-
-
-__all__ = ["CompressedProcessor", "LlavaNextProcessor", "LlavaProcessor", "open_small_files"]
+__all__ = ["CompressedProcessor", "LlavaNextProcessor", "LlavaProcessor"]

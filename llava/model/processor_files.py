@@ -1,0 +1,60 @@
+"""What a processor reads of a checkpoint's folder: its place, and its chat template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.conversation import default_conv_mode
+from llava.kinds import PluginError
+from llava.model.checkpoints.files import read_json, resolve_checkpoint, take_hub_options
+from llava.small_files import read_text
+
+PROCESSOR_FILE = "processor_config.json"
+_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", PROCESSOR_FILE)
+
+
+def open_small_files(path_or_repo: Any, options: dict[str, Any]) -> Path:
+    """The folder of a checkpoint, of which a processor needs no weights.
+
+    Args:
+        path_or_repo: A folder, or a repository on the Hub.
+        options: Of a `from_pretrained`: the Hub's, and `subfolder`.
+
+    Raises:
+        CheckpointError: It cannot be had.
+        TypeError: An option is none of these.
+    """
+    subfolder = options.pop("subfolder", "")
+    hub = take_hub_options(options)
+    if options:
+        raise TypeError(
+            f"a processor's from_pretrained takes no {', '.join(options)}: images and texts are prepared as the model "
+            "was trained; there are compression=, subfolder= and the Hub's options (revision, cache_dir, token, ...)"
+        )
+    return resolve_checkpoint(path_or_repo, weights=False, **hub) / subfolder
+
+
+def saved_template(folder: Path) -> str | None:
+    """The chat template that lies in a folder, as transformers of any age writes it."""
+    for name in _TEMPLATE_FILES:
+        if (folder / name).is_file():
+            is_text = name.endswith(".jinja")
+            template = read_text(folder / name) if is_text else read_json(folder / name).get("chat_template")
+            if template:
+                return str(template)
+    return None
+
+
+def template_of(config: Any) -> str | None:
+    """The chat template of the conversation that a model was tuned with, None if that is not known."""
+    try:
+        mode = default_conv_mode(config)
+    except PluginError:
+        raise
+    except ValueError:
+        return None
+    marked = getattr(config, "mm_use_im_start_end", False)
+    image = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN if marked else DEFAULT_IMAGE_TOKEN
+    return chattemplate_of(mode, image)
