@@ -9,6 +9,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.conversation import default_conv_mode
 from llava.kinds import PluginError
 from llava.model.checkpoints.files import read_json, resolve_checkpoint, take_hub_options
+from llava.prompts.chat_template import chat_template
 from llava.small_files import read_text
 
 PROCESSOR_FILE = "processor_config.json"
@@ -57,4 +58,4 @@ def template_of(config: Any) -> str | None:
         return None
     marked = getattr(config, "mm_use_im_start_end", False)
     image = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN if marked else DEFAULT_IMAGE_TOKEN
-    return chattemplate_of(mode, image)
+    return chat_template(mode, image)
