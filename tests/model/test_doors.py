@@ -225,6 +225,7 @@ add_adapters(model, r=2, alpha=4)
 """
 
 
+@pytest.mark.slow
 def test_loading_is_quiet(oracle_dir):
     """Nothing of other libraries but their progress bar, quantised and with adapters."""
     program = LOADS.format(folder=str(oracle_dir / "tiny-llava-v1.5"), options="load_4bit=True")
