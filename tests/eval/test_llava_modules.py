@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import runpy
@@ -168,6 +169,39 @@ def test_model_vqa_mmbench(
     assert answers[1]["text"] == greedy(inference, f"{answers[1]['prompt']}\n{TAIL}", layout.png(), limit=4)
     assert model_vqa_mmbench.main([*words[:-2], "--single-pred-prompt", "--lang", "cn"]) == 0
     assert [a["round_id"] for a in read(tmp_path / "deep" / "answers.jsonl")] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("3", None),
+        ("77", "row 4: its image is that of row '77', which the table does not have"),
+        ("4", "row 4: its image is that of row '4', which has none of its own"),
+    ],
+)
+def test_an_image_of_mmbench_may_be_that_of_another_row(
+    reference: str,
+    message: str | None,
+    oracle_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(model_vqa_mmbench, "_MAX_NEW_TOKENS", 2)
+    row = {"question": "Which?", "hint": "nan", "A": "red", "B": "blue", "answer": "A"}
+    table = layout.write_mmbench(tmp_path, [row | {"index": 3}, row | {"index": 4}])
+    first, second, third = table.read_text().splitlines()
+    image = base64.b64encode(layout.png()).decode()
+    table.write_text("\n".join([first, second, third.replace(image, reference)]) + "\n")
+    words = flags(oracle_dir, tmp_path, table)
+    if message is None:
+        assert model_vqa_mmbench.main(words) == 0
+        texts = [answer["text"] for answer in read(tmp_path / "deep" / "answers.jsonl")]
+        assert len(texts) == 2 and texts[0] == texts[1]
+        return
+    with pytest.raises(SystemExit) as end:
+        model_vqa_mmbench.main(words)
+    assert message in f"{end.value}{capsys.readouterr().err}" and table.name in str(end.value)
 
 
 def test_model_vqa_science(
