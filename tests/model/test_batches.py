@@ -80,6 +80,20 @@ def test_generated_ids_equal_batch_one(model, compression, side):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
+def test_mixed_batches_are_the_same_under_every_attention(model, side):
+    model.set_compression("visionzip:5+2")
+    made = samples(model)
+    ids, mask = padded([row for row, _, _ in made], side)
+    images, sizes = [one for _, own, _ in made for one in own], [one for _, _, own in made for one in own]
+    options = {"images": images, "image_sizes": sizes, "do_sample": False, "max_new_tokens": 6, "pad_token_id": 0}
+    answers = []
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        answers.append(model.generate(ids, attention_mask=mask, eos_token_id=None, **options).tolist())
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
 def test_logits_and_loss_equal_batch_one(model, side):
     model.set_compression("visionzip:5+2")
     made = samples(model)

@@ -52,9 +52,7 @@ def test_800_questions_leave_nothing_behind(inference: Inference, tmp_path: Path
         Image.effect_noise((672, 672), 20 + number).convert("RGB").save(tmp_path / f"{number}.bmp")
 
     def ask(window: int) -> None:
-        asked = [
-            Question(f"What is {n}?", (tmp_path / f"{n // 5}.bmp",)) for n in range(window * 40, window * 40 + 40)
-        ]
+        asked = [Question(f"What is {n}?", (tmp_path / f"{n // 5}.bmp",)) for n in range(window * 40, window * 40 + 40)]
         assert len(list(inference.ask(asked, batch_size=8, options=SHORT))) == 40
 
     check(ask, warm_up=5, steps=20)
