@@ -223,7 +223,8 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         for reference in images_of(record):
             name = self.name_of(reference)
             try:
-                image = load_image(self.encoded(reference, record.get("id")), self.max_pixels, self.image_config)
+                encoded = self.encoded(reference, record.get("id"))
+                image = load_image(encoded, self.max_pixels, self.image_config, self.image_processor)
             except OSError as error:
                 where = f"image {name} of sample {record.get('id')!r}"
                 raise SampleError(f"{where} cannot be read: {error.strerror or error}", "missing image") from error
@@ -264,7 +265,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         """Whether more pixels than the limit would be made of an image of this size (w, h)."""
         if self.max_pixels is None or self.image_config is None:
             return False
-        return processed_pixels(size, self.image_config) > self.max_pixels
+        return processed_pixels(size, self.image_config, self.image_processor) > self.max_pixels
 
     def encode(self, record: dict[str, Any]) -> tuple[list[int], list[int]]:
         """Ids and labels of an entry, not truncated; no image is opened.

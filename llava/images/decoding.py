@@ -35,7 +35,10 @@ class ImageTooLargeError(ImageDecodeError):
 
 
 def load_image(
-    source: str | os.PathLike[str] | bytes, max_pixels: int | None = DEFAULT_MAX_PIXELS, config: Any = None
+    source: str | os.PathLike[str] | bytes,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    config: Any = None,
+    processor: Any = None,
 ) -> Image.Image:
     """Decode an image completely and convert it to RGB.
 
@@ -46,6 +49,7 @@ def load_image(
         source: A path, or the bytes of an encoded image; their attribute `name`, if they have one, names them.
         max_pixels: The most pixels that the image may have, and may become on its way to the tower; None for no limit.
         config: The model's config, or any object with its entries; None: what it becomes is not known here.
+        processor: The image processor that is to see it, for what it becomes; see `processed_pixels`.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -53,7 +57,7 @@ def load_image(
         ImageDecodeError: The data is no image, is damaged, or ends too early; or the path is a pipe or a device.
     """
     with _opened(source) as image:
-        check_size(image.size, source_name(source), max_pixels, config)
+        check_size(image.size, source_name(source), max_pixels, config, processor)
         image.load()
         orientation = _orientation(image)
         upright: Image.Image = image
@@ -80,7 +84,13 @@ def image_size(
         return width, height
 
 
-def check_size(size: Size, name: str, max_pixels: int | None = DEFAULT_MAX_PIXELS, config: Any = None) -> None:
+def check_size(
+    size: Size,
+    name: str,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    config: Any = None,
+    processor: Any = None,
+) -> None:
     """Refuses an image that is too large, or becomes too large on its way to the tower.
 
     Args:
@@ -88,6 +98,7 @@ def check_size(size: Size, name: str, max_pixels: int | None = DEFAULT_MAX_PIXEL
         name: For the message.
         max_pixels: The limit; None for none.
         config: The model's config; None: only the image's own pixels count.
+        processor: The image processor, whose size counts too; see `processed_pixels`.
 
     Raises:
         ImageTooLargeError: It is.
@@ -99,7 +110,7 @@ def check_size(size: Size, name: str, max_pixels: int | None = DEFAULT_MAX_PIXEL
         raise ImageTooLargeError(
             f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; shrink the image."
         )
-    becomes = 0 if config is None else processed_pixels(size, config)
+    becomes = 0 if config is None else processed_pixels(size, config, processor)
     if becomes > max_pixels:
         raise ImageTooLargeError(
             f"{name}: {width}x{height} pixels become {becomes} once padded or scaled for the vision tower, more than "

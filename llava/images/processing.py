@@ -220,7 +220,7 @@ def process_images(
     if not images:
         raise ValueError("`images` is empty: there is nothing to process.")
     for number, image in enumerate(images):
-        check_size(image.size, f"image {number}", max_pixels, model_cfg)
+        check_size(image.size, f"image {number}", max_pixels, model_cfg, image_processor)
     images = [to_rgb(image) for image in images]
     aspect_ratio = aspect_ratio_of(model_cfg)
     if aspect_ratio == "anyres":

@@ -13,7 +13,7 @@ from llava.kinds.families import find_family
 
 Size = tuple[int, int]
 
-_TOWER_SIDE = 384  # pixels; CLIP of 336 and SigLIP take no larger ones
+_USUAL_SIDE = 384  # pixels; where the image processor is not known: CLIP of 336 and SigLIP take no larger ones
 
 
 def parse_pinpoints(pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
@@ -71,7 +71,7 @@ def aspect_ratio_of(config: Any) -> str | None:
     return aspect_ratio
 
 
-def processed_pixels(size: Size, config: Any) -> int:
+def processed_pixels(size: Size, config: Any, processor: Any = None) -> int:
     """Return the pixels of the largest picture that an image is on its way through `process_images`.
 
     Far more than its own if it is long and thin: `pad` makes a square of its longer side, and without padding its
@@ -80,14 +80,33 @@ def processed_pixels(size: Size, config: Any) -> int:
     Args:
         size: The image's (width, height).
         config: As `process_images` takes it.
+        processor: The image processor; None: one that resizes to 384 pixels at most.
     """
-    shorter, longer = sorted(size)
+    width, height = size
     aspect_ratio = aspect_ratio_of(config)
     if aspect_ratio == "anyres":
-        return max(shorter * longer, max(width * height for width, height in grid_pinpoints(config)))
+        grid = max(across * down for across, down in grid_pinpoints(config))
+        return max(width * height, grid, _resized_pixels((1, 1), processor))  # each view is a square
     if aspect_ratio == "pad":
-        return longer * longer
-    return max(shorter * longer, _TOWER_SIDE * _TOWER_SIDE * longer // max(shorter, 1))
+        side = max(size)
+        return max(side * side, _resized_pixels((side, side), processor))
+    return max(width * height, _resized_pixels(size, processor))
+
+
+def _resized_pixels(size: Size, processor: Any) -> int:
+    """The pixels of an image after an image processor's resize, or after its crop, which fills up what is too small."""
+    shorter, longer = max(min(size), 1), max(size)
+    target = getattr(processor, "size", None)
+    if target is None:
+        return _USUAL_SIDE * _USUAL_SIDE * longer // shorter
+    edge = target.get("shortest_edge")
+    resized = edge * edge * longer // shorter if edge else _area(target)
+    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", None) else None
+    return max(resized if getattr(processor, "do_resize", True) else 0, _area(crop or {}))
+
+
+def _area(sides: Any) -> int:
+    return int(sides.get("height") or 0) * int(sides.get("width") or 0)
 
 
 def turns_photos(config: Any) -> bool:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from llava.images.decoding import ImageTooLargeError, check_size
 from llava.images.processing import aspect_ratio_of, grid_pinpoints, process_images
 from llava.images.source import ImageSource, UnreadableImageError, name_of, open_image
 
@@ -266,9 +267,12 @@ class _Images(Dataset[ImagePixels]):
         """Decodes, resizes and normalises."""
         try:
             image = open_image(self.sources[key], self.config)
+            check_size(image.size, name_of(self.sources[key]), config=self.config, processor=self.image_processor)
             pixels = process_images([image], self.image_processor, self.config)
         except UnreadableImageError as error:
             return ImagePixels(key, (0, 0), None, str(error))
+        except ImageTooLargeError as error:
+            return ImagePixels(key, (0, 0), None, f"cannot prepare image {error}")
         except MemoryError:
             raise  # the batch was too large
         except Exception as error:  # one bad image must not end thousands

@@ -345,7 +345,7 @@ class _Unseen(Dataset[_Opened]):
         if content in self.known:
             return _Opened(stamp, content)
         try:
-            decoded = load_image(file, dataset.max_pixels, dataset.image_config)
+            decoded = load_image(file, dataset.max_pixels, dataset.image_config, dataset.image_processor)
         except ImageTooLargeError:
             return _Opened(stamp, content, problem="image too large")
         except ImageDecodeError:

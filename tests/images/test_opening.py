@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import time
@@ -15,10 +16,14 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil
 from transformers.image_utils import load_image as transformers_load_image
 
-from llava.images.processing import load_image, load_image_processor, process_images
+from llava.images.processing import ImageTooLargeError, load_image, load_image_processor, process_images
 from llava.images.source import UnreadableImageError, fetch_image, image_size, open_image
+from llava.images.workers import ImageFeed
 
 PAD = SimpleNamespace(image_aspect_ratio="pad")
 SQUARE = SimpleNamespace(image_aspect_ratio="square")
@@ -133,3 +138,22 @@ def test_damaged_metadata_harm_no_pixels(tmp_path: Path) -> None:
     PIL.Image.new("RGB", (30, 20), (200, 10, 10)).save(path, exif=b"Exif\0\0not a TIFF header at all")
     assert open_image(path, TURNING).size == image_size(path, TURNING) == (30, 20)
     assert open_image(path, NOT_TURNING).size == (30, 20)
+
+
+@pytest.mark.parametrize("aspect_ratio", [None, "pad", "anyres"])
+def test_the_bound_counts_the_size_of_the_checkpoints_image_processor(aspect_ratio: str | None) -> None:
+    config = SimpleNamespace(image_aspect_ratio=aspect_ratio, image_grid_pinpoints=[[32, 32]])
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 16_384}, crop_size={"height": 336, "width": 336})
+    with Image.new("RGB", (3000, 30)) as image, pytest.raises(ImageTooLargeError, match="3000x30 pixels become"):
+        process_images([image], processor, config)
+    crop = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 16_384, "width": 16_384})
+    with Image.new("RGB", (30, 30)) as image, pytest.raises(ImageTooLargeError, match="30x30 pixels become"):
+        process_images([image], crop, config)
+
+
+def test_a_question_whose_image_the_processor_would_blow_up_is_told_with_its_name(tmp_path: Path) -> None:
+    Image.new("RGB", (3000, 30)).save(tmp_path / "wide.png")
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 16_384}, crop_size={"height": 336, "width": 336})
+    feed = ImageFeed({"a": tmp_path / "wide.png"}, processor, SimpleNamespace(), torch.device("cpu"))
+    with feed:
+        assert re.search(r"cannot prepare image .*wide\.png: 3000x30 pixels become", feed.take(["a"])[0].error)
