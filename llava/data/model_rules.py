@@ -12,6 +12,7 @@ from llava.model.checkpoints.config_adapter import is_llava_format, is_transform
 from llava.model.checkpoints.files import CheckpointError, read_json
 from llava.model.configuration import as_compression
 from llava.model.image_rules import ImageRules
+from llava.plain_files import expanded
 from llava.prompts.tokenization import load_tokenizer
 
 ImageSize = tuple[int, int]
@@ -84,7 +85,7 @@ def _small_files(path: str | Path) -> Path:
     Raises:
         CheckpointError: It is neither a folder nor a repository that can be downloaded.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download

@@ -19,6 +19,7 @@ from llava.data.records import count_sources, read_entries, source_of, source_ta
 from llava.data.tables.open_table import is_table
 from llava.data.tables.records import TableRecords
 from llava.json_text import parse_json
+from llava.plain_files import check_is_file
 
 
 def subset_indices(num_samples: int, fraction: float, seed: int) -> list[int]:
@@ -193,6 +194,7 @@ def _write_subset(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{data}: an entry is not an object; `python -m llava.data.validate` lists such entries")
     if arguments.from_manifest is not None:
         try:
+            check_is_file(arguments.from_manifest)
             manifest = parse_json(arguments.from_manifest.read_text(encoding="utf-8"))
             chosen = remake(data, records, manifest)
         except ValueError as error:

@@ -9,8 +9,8 @@ from typing import Any
 from llava.eval.answers import parse_answers
 from llava.eval.answers_key import compression_name
 from llava.eval.results import Row
-from llava.eval.whole_files import read_text
 from llava.model.configuration import as_compression
+from llava.plain_files import read_utf8
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_answer_set(path: Path) -> AnswerSet:
         OSError: It cannot be read.
         ValueError: It is not a file of answers, or a kill cut its last line short.
     """
-    text = read_text(path)
+    text = read_utf8(path)
     try:
         key, rows, _ = parse_answers(text)
         answers = AnswerSet(path, key, {sample_id: row["text"] for sample_id, row in rows.items()})

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from llava.eval.answers_key import AnswersKey
-from llava.eval.whole_files import as_text, json_lines, read_json_lines, write_whole
+from llava.eval.whole_files import json_lines, read_json_lines, write_whole
 from llava.locks import open_alone
+from llava.plain_files import as_text, read_bytes
 
 AnswerRow = dict[str, Any]
 
@@ -97,7 +98,7 @@ def read_answers(path: Path, key: AnswersKey) -> tuple[dict[str, AnswerRow], dic
     Raises:
         AnswersKeyMismatch: The file's answers were made with something else, or it is not a file of answers.
     """
-    whole = path.read_bytes() if path.exists() else b""
+    whole = read_bytes(path) if path.exists() else b""
     complete = whole[: whole.rfind(b"\n") + 1]
     if not complete:
         return {}, {}
@@ -208,7 +209,7 @@ class AnswerStore:
 
 def _cut_unfinished_line(path: Path) -> None:
     """A kill can leave a last line without its end: its question is asked again."""
-    whole = path.read_bytes()
+    whole = read_bytes(path)
     complete = whole.rfind(b"\n") + 1
     if complete < len(whole):
         with path.open("r+b") as stream:

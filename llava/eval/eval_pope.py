@@ -10,6 +10,7 @@ from typing import Any
 from llava.command_line import CommandParser, plain_errors
 from llava.eval.metrics import pope
 from llava.eval.question_files import read_questions
+from llava.plain_files import expanded
 
 _PREFIX = "coco_pope_"
 
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unknown = next((row["question_id"] for row in answers if row["question_id"] not in category), None)
         if unknown is not None:
             raise ValueError(f"{args.result_file}: question {unknown!r} is not in {args.question_file}")
-        paths = sorted(args.annotation_dir.expanduser().glob(f"{_PREFIX}*.json"))
+        paths = sorted(expanded(args.annotation_dir).glob(f"{_PREFIX}*.json"))
         if not paths:
             raise ValueError(f"{args.annotation_dir} has no {_PREFIX}<split>.json")
         for path in paths:

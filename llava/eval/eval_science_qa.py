@@ -12,8 +12,8 @@ from llava.command_line import CommandParser, plain_errors
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.metrics.scienceqa import LETTERS, parse_letter, predicted_index
 from llava.eval.question_files import read_questions
-from llava.eval.whole_files import read_text
 from llava.json_text import parse_json
+from llava.plain_files import expanded, read_utf8
 
 _FAILED = "FAILED"
 
@@ -81,7 +81,7 @@ def _is_problem(problem: Any) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = parse_json(read_text(path))
+        content = parse_json(read_utf8(path))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from None
     if not isinstance(content, dict):
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"IMG-Accuracy: {_percent(right, every):.2f}%"
         )
         for path, content in ((args.output_file, analyses), (args.output_result, summary)):
-            path.expanduser().write_text(json.dumps(content, indent=2), encoding="utf-8")
+            expanded(path).write_text(json.dumps(content, indent=2), encoding="utf-8")
     return 0
 
 

@@ -11,8 +11,8 @@ from llava.command_line import CommandParser, plain_errors
 from llava.eval.metrics.averages import mean
 from llava.eval.metrics.vqa import vqa_accuracy
 from llava.eval.question_files import read_questions
-from llava.eval.whole_files import read_text
 from llava.json_text import parse_json
+from llava.plain_files import read_utf8
 
 _OLD_FORM = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
 
@@ -45,7 +45,7 @@ def eval_single(annotation_file: Path, result_file: Path) -> float:
     """
     print(result_file.stem)
     try:
-        rows = parse_json(read_text(annotation_file))["data"]
+        rows = parse_json(read_utf8(annotation_file))["data"]
         known = {(row["image_id"], row["question"].lower()): list(row["answers"]) for row in rows}
         if not all(isinstance(answer, str) for answers in known.values() for answer in answers):
             raise TypeError("an answer is no text")

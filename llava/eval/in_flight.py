@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TextIO
 
 from llava.eval.whole_files import json_lines, write_whole
+from llava.plain_files import read_utf8
 
 _DEATHS = 2  # at the same question, the last time alone
 
@@ -77,7 +78,7 @@ class InFlight:
     def _read(self) -> list[str]:
         """Fills the counts; returns the questions that were worked on last."""
         try:
-            header, *lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # a line without its end is none
+            header, *lines = read_utf8(self.path).split("\n")[:-1]  # a line without its end is none
             counts = json.loads(header)
             self.deaths.update({str(name): int(count) for name, count in counts["deaths"].items()})
             self.given_up.update(map(str, counts["given_up"]))

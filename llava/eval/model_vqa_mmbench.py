@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llava.command_line import plain_errors
 from llava.eval.question_files import Asked, answer_file, check_fields, get_chunk, make_parser
+from llava.plain_files import expanded
 
 _MAX_NEW_TOKENS = 1024
 _FIELDS = ("index", "question", "hint", "A", "B", "C", "D", "image")
@@ -22,7 +23,7 @@ def eval_model(args: argparse.Namespace) -> None:
     """
     from llava.eval.tasks.mmbench import read_table
 
-    rows = read_table(args.question_file.expanduser())
+    rows = read_table(expanded(args.question_file))
     check_fields(args.question_file, rows, _FIELDS)
     encoded = {row["index"]: row["image"] for row in rows}
     chunk = get_chunk(rows, args.num_chunks, args.chunk_idx)

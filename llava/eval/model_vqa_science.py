@@ -13,8 +13,8 @@ from typing import Any
 from llava.command_line import plain_errors
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.question_files import Asked, answer_file, check_fields, get_chunk, image_path, make_parser
-from llava.eval.whole_files import read_text
 from llava.json_text import parse_json
+from llava.plain_files import read_utf8
 
 _MAX_NEW_TOKENS = 1024
 
@@ -27,7 +27,7 @@ def eval_model(args: argparse.Namespace) -> None:
         ValueError: A row, a flag or the checkpoint is not what it should be; or questions have no answer, see
             `answer_file`.
     """
-    text = read_text(args.question_file)
+    text = read_utf8(args.question_file)
     try:
         rows = parse_json(text)
     except ValueError as error:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llava.command_line import CommandParser, add_model_flags, add_shared, compression_option, loading_options
-from llava.eval.whole_files import read_text
 from llava.images.paths import path_inside
 from llava.json_text import parse_json
+from llava.plain_files import expanded, read_utf8
 
 Item = TypeVar("Item")
 
@@ -73,7 +73,7 @@ def image_path(args: argparse.Namespace, question_id: Any, image: Any) -> Path:
         ValueError: The name leaves the folder, or is none.
     """
     try:
-        return path_inside(Path(args.image_folder).expanduser(), image)
+        return path_inside(expanded(args.image_folder), image)
     except ValueError as error:
         raise ValueError(
             f"{args.question_file}: question {question_id!r}: image {error}; --image-folder says where images are, '/' "
@@ -98,7 +98,7 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
     inference = Inference.load(args.model_path, args.model_base, conv_mode=args.conv_mode, **loading)
     ending = {"model_id": get_model_name_from_path(args.model_path), "metadata": {}}
     questions = [Question(item.text, () if item.image is None else (item.image,)) for item in asked]
-    path = args.answers_file.expanduser()
+    path = expanded(args.answers_file)
     path.parent.mkdir(parents=True, exist_ok=True)
     cut, failed = _Notes("prompts were cut"), _Notes("questions have no answer")
     waiting: dict[int, str | None] = {}
@@ -171,7 +171,7 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """
     rows: list[dict[str, Any]] = []
     bad = 0
-    for line in read_text(path).split("\n"):
+    for line in read_utf8(path).split("\n"):
         if line.strip():
             try:
                 rows.append(parse_json(line))

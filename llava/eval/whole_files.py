@@ -28,24 +28,6 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def read_text(path: Path) -> str:
-    """A file's text, without a byte order mark.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is not UTF-8; the message names it.
-    """
-    return as_text(path, path.expanduser().read_bytes())
-
-
-def as_text(path: Path, content: bytes) -> str:
-    """The text that the bytes of a file are; raises as `read_text` does."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {content[error.start]:#04x} at byte {error.start}") from None
-
-
 def json_lines(rows: Iterable[Any]) -> str:
     """One JSON value a line."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.command_line import CommandParser, add_shared, plain_errors
+from llava.plain_files import expanded
 
 FORMATS = ("hf", "llava", "projector")
 RUN_RECORDS = ("subset.json",)  # what else a run leaves holds paths of its machine
@@ -102,7 +103,7 @@ def export(
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, work / name)
         write_manifest(work, facts, layout.rows, digests)
-    written = sorted(file for file in Path(output).expanduser().iterdir() if file.is_file())
+    written = sorted(file for file in expanded(output).iterdir() if file.is_file())
     return ExportReport(
         Path(output),
         to,
@@ -173,7 +174,7 @@ def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[st
 
 def public_name(path_or_repo: str | Path) -> str:
     """A repository's name as it is; of a folder its last part, which says nothing about this machine."""
-    path = Path(path_or_repo).expanduser()
+    path = expanded(path_or_repo)
     return path.absolute().name if path.exists() else str(path_or_repo)
 
 

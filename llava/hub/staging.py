@@ -16,6 +16,7 @@ from llava.hub.card.sample import README, is_picture
 from llava.hub.exchange import exchange
 from llava.locks import held, is_held
 from llava.model.checkpoints.files import read_json
+from llava.plain_files import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def staged(output: str | Path, overwrite: bool, sources: Sequence[Path] = ()) ->
     Raises:
         ValueError: `output` holds something that is not to be replaced.
     """
-    target = _followed(Path(output).expanduser())
+    target = _followed(expanded(output))
     _recover(target)
     _check_output(target, overwrite, sources)
     target.parent.mkdir(parents=True, exist_ok=True)

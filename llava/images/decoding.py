@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.images.rules import Size, processed_pixels, turns_photos
+from llava.plain_files import NotAFileError, check_is_file
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNED = range(2, 9)  # its values that ask for a turn or a mirror
@@ -158,11 +157,10 @@ def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
 
 def _check_is_file(path: str | os.PathLike[str], name: str) -> None:
     """Refuses what would be waited for without end, or has no end: a pipe, a socket, a device."""
-    mode = os.stat(path).st_mode  # noqa: PTH116 -- it may be text with any characters
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if not stat.S_ISREG(mode):
-        raise ImageDecodeError(f"{name}: a pipe, a socket or a device, not a file with an image.")
+    try:
+        check_is_file(path)
+    except NotAFileError:
+        raise ImageDecodeError(f"{name}: a pipe, a socket or a device, not a file with an image.") from None
 
 
 def _orientation(image: Image.Image) -> int:

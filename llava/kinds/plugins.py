@@ -23,6 +23,7 @@ from threading import RLock
 from typing import Any
 
 from llava.kinds.own_files import own_files
+from llava.plain_files import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def discover_plugins() -> bool:
 def _load(text: str) -> Plugin | None:
     """The plug-in; None while it is being imported, for its own code may look names up."""
     is_file = text.endswith(".py") or os.sep in text
-    key = str(Path(text).expanduser().resolve()) if is_file else text
+    key = str(expanded(text).resolve()) if is_file else text
     if key in _IMPORTING:
         return None
     if key not in _LOADED:

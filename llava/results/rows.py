@@ -23,6 +23,8 @@ def read_content(file: Path) -> dict[str, Any]:
         OSError: The file cannot be read.
         ValueError: It is not a results.json.
     """
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is not a file; move it away")
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         for number, row in enumerate(content["rows"]):

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from llava.eval.judge.client import Reply
 from llava.eval.whole_files import json_lines, read_json_lines
+from llava.plain_files import read_bytes
 
 
 def cache_key(request: Mapping[str, Any], run: int, attempt: int) -> str:
@@ -87,7 +88,7 @@ class JudgeCache:
                 self._stream.flush()
 
     def _read(self) -> None:
-        whole = self.path.read_bytes()
+        whole = read_bytes(self.path)
         complete = whole[: whole.rfind(b"\n") + 1]
         if len(complete) < len(whole):
             with self.path.open("r+b") as stream:

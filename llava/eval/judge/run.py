@@ -20,6 +20,7 @@ from llava.eval.results import Row, identity, read_results, with_retention, writ
 from llava.eval.tasks import JudgedTask, Sample
 from llava.eval.whole_files import json_lines, read_json_lines, write_whole
 from llava.locks import only_one
+from llava.plain_files import read_utf8
 from llava.results.rows import read_content
 from llava.results.task_facts import facts_of
 
@@ -262,7 +263,7 @@ def read_grades(output_dir: Path, task: str, file_name: str) -> dict[str, list[A
     if not path.exists():
         return {}
     try:
-        rows = read_json_lines(path.read_text(encoding="utf-8"))[1:]
+        rows = read_json_lines(read_utf8(path))[1:]
         if not all(isinstance(row["grades"], list) for row in rows):
             raise TypeError("grades that are no list")
         return {row["question_id"]: row["grades"] for row in rows}

@@ -11,6 +11,7 @@ from typing import Any
 
 from llava.eval.sources.table import HubTable
 from llava.eval.tasks import TaskDataError
+from llava.plain_files import check_is_file
 
 Row = dict[str, Any]
 _ROWS_AT_A_TIME = 64
@@ -48,6 +49,7 @@ class TableFiles:
 
         for is_checked, path in product((False, True), self.files):  # all are checked before the first row is given
             try:
+                check_is_file(path)
                 names = read_schema(path).names
                 if missing := [name for name in columns if name not in names]:
                     raise TaskDataError(f"{path} has no column {missing[0]!r}; docs/benchmarks.md has the schema")

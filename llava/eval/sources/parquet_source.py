@@ -14,6 +14,7 @@ from llava.eval.sources.layout import WRITERS
 from llava.eval.sources.parquet import TableFiles, in_folder, on_the_hub
 from llava.eval.sources.table import TABLES
 from llava.locks import only_one
+from llava.plain_files import expanded
 
 CACHE_VARIABLE = "LLAVA_EVAL_CACHE"
 _DONE = "written.json"
@@ -22,7 +23,7 @@ _VERSION = 1  # of the writers: what another has written is written again
 
 def default_cache() -> Path:
     """Where benchmarks are written."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/llava-visionzip/eval").expanduser()
+    return expanded(os.environ.get(CACHE_VARIABLE) or "~/.cache/llava-visionzip/eval")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from llava.eval.tasks.base import LoadedTask, Sample, TaskDataError
 from llava.json_text import parse_json
+from llava.plain_files import read_utf8
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."
@@ -40,11 +41,11 @@ def read_text(path: Path) -> str:
     """A file's text.
 
     Raises:
-        TaskDataError: It cannot be read as UTF-8.
+        TaskDataError: It is no file, or cannot be read as UTF-8.
     """
     try:
-        return existing([path]).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_utf8(existing([path]))
+    except (OSError, ValueError) as error:
         raise TaskDataError(f"{path} cannot be read ({error}); {_WHERE}") from None
 
 

@@ -21,6 +21,7 @@ from llava.eval.metrics import mmbench
 from llava.eval.submissions import write_mmbench_submission
 from llava.eval.tasks.base import EmbeddedImage, Grades, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import OPTION_LETTER, collect, existing, options_below, with_tail
+from llava.plain_files import check_is_file
 from llava.results.score_parts import ScoreParts, mean_of_sums
 
 OPTION_LETTER_CN = "请直接回答选项字母。"
@@ -146,6 +147,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
     import pandas  # comes with datasets; LLaVA reads the tables with it, and what it takes for empty is empty
 
     try:
+        check_is_file(path)
         table = pandas.read_table(path, dtype=str, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise TaskDataError(f"{path} is not a table of tab-separated columns ({error})") from None

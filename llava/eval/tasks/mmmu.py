@@ -20,6 +20,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.metrics import mmmu
 from llava.eval.tasks.base import EmbeddedImage, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import OPTION_LETTER, SHORT_ANSWER, collect
+from llava.plain_files import check_is_file
 
 _IMAGE = re.compile(r"<image (\d+)>")
 _MULTIPLE_CHOICE = "multiple-choice"
@@ -128,6 +129,7 @@ def _rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
     for path in files:
         try:
+            check_is_file(path)
             for batch in ParquetFile(path).iter_batches(batch_size=64):
                 yield from batch.to_pylist()
         except (ArrowException, OSError) as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Literal
 
 from llava.hub.card.sample import README, parse_front_matter
+from llava.plain_files import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def license_of(name: str, kind: Literal["model", "dataset"] = "model") -> str | 
         name: A folder, or a name on the Hub.
         kind: Of repository.
     """
-    file = Path(name).expanduser() / README
+    file = expanded(name) / README
     try:
         text = file.read_text(encoding="utf-8") if file.parent.is_dir() else _fetch(name, kind)
         entries = parse_front_matter(text, f"{README} of {name}")

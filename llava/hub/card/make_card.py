@@ -19,6 +19,7 @@ from llava.hub.run_facts import RunFacts, read_facts
 from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
 from llava.model.checkpoints.fingerprint import model_fingerprint
 from llava.model.configuration import as_compression
+from llava.plain_files import expanded
 from llava.results.paper import PaperRow, PaperTable
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -171,7 +172,7 @@ def _base_prints(facts: RunFacts, measured: Measured) -> set[str]:
     """Fingerprints of the LLaVA that the run was trained from; none where it is not here, or is no LLaVA yet."""
     prints = set()
     for named in (measured.model_base, facts.base) if measured.vanilla else ():
-        folder = None if named is None else Path(named).expanduser()
+        folder = None if named is None else expanded(named)
         if folder is not None and folder.is_dir():
             config = optional_json(folder, "config.json")
             if is_llava_format(config) or is_transformers_format(config):

@@ -18,6 +18,7 @@ from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.checkpoints.strictness import check_tensors
 from llava.model.configuration import CompressionConfig, as_compression
 from llava.model.vocabulary import add_image_tokens
+from llava.plain_files import expanded
 from llava.prompts.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -102,14 +103,14 @@ def folders_read(src: str | Path, model_base: str | Path | None = None) -> list[
         src: A folder or a repository on the Hub.
         model_base: For a projector or adapters; what they name themselves is counted in.
     """
-    named = [Path(path).expanduser() for path in (src, model_base) if path is not None]
+    named = [expanded(path) for path in (src, model_base) if path is not None]
     folders = [folder for folder in named if folder.is_dir()]
     for folder in folders:  # which grows
         entries = optional_json(folder, "config.json")
         names = [entries.get(name) for name in ("mm_vision_tower", "vision_tower", "base_model_name_or_path")]
         names.append(optional_json(folder, "adapter_config.json").get("base_model_name_or_path"))
         for name in [name for name in names if isinstance(name, str) and name]:
-            places = (folder / name, Path(name).expanduser())
+            places = (folder / name, expanded(name))
             folders += [place for place in places if place.is_dir() and place not in folders]
     return folders
 

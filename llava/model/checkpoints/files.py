@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
+from llava.plain_files import expanded
 from llava.plain_loading import reason
 from llava.small_files import CheckpointError, check_content, read_json
 
@@ -47,7 +48,7 @@ def resolve_checkpoint(path_or_repo: str | Path, *, weights: bool = True, **hub_
     Raises:
         CheckpointError: It is neither a folder nor a repository that can be had.
     """
-    folder = Path(path_or_repo).expanduser()
+    folder = expanded(path_or_repo)
     if folder.is_dir():
         return folder
     name = str(path_or_repo)
