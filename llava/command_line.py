@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from llava.constants import MOST_BEAMS
 from llava.kinds import PluginError, load_plugins
 from llava.kinds.plugins import discover_plugins
 
@@ -38,7 +39,7 @@ SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--batch-size": {"metavar": "N", "help": "questions a batch"},
     "--temperature": {"type": float, "default": 0.2, "help": "0 is greedy (default 0.2)"},
     "--top-p": {"type": float, "help": "sample from the likeliest tokens that add up to this; default: all"},
-    "--num-beams": {"type": int, "default": 1, "help": "of beam search (default 1: none)"},
+    "--num-beams": {"type": int, "default": 1, "help": f"of beam search, {MOST_BEAMS} at most (default 1: none)"},
     "--max-new-tokens": {"type": int, "default": 512, "help": "where an answer ends at the latest (default 512)"},
     "--plugin": {
         "action": "append",

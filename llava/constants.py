@@ -26,3 +26,6 @@ IMAGE_PLACEHOLDER = "<image-placeholder>"
 
 DEFAULT_MAX_PIXELS = 89_478_485
 """Images with more pixels than this are refused: the size above which Pillow itself begins to warn."""
+
+MOST_BEAMS = 1024
+"""Of beam search; each takes the memory of a question."""

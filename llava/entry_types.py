@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from llava.constants import MOST_BEAMS
+
 DEEPEST = 32
 """Levels of objects and lists in a file; published ones have four."""
 
@@ -176,7 +178,7 @@ _GENERATION: Mapping[str, EntryRule] = {
     "top_k": _whole(0, 2**24) | _NULL,
     "do_sample": _FLAG | _NULL,
     **dict.fromkeys(("max_length", "max_new_tokens"), _LENGTH | _NULL),
-    "num_beams": _whole(1, 1024) | _NULL,
+    "num_beams": _whole(1, MOST_BEAMS) | _NULL,
 }
 _INDEX: Mapping[str, EntryRule] = {"weight_map": _object(_FILE_NAME)}
 _NESTED = ("text_config", "vision_config", "image_processor")

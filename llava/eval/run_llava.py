@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from llava.command_line import (
@@ -81,16 +82,28 @@ def _read(args: Any) -> tuple[Inference, list[ImageSource]]:
     from llava.images.source import UnreadableImageError, fetch_image
     from llava.inference import Inference
 
-    try:
-        images = [fetch_image(file) for file in image_parser(args)]
-    except UnreadableImageError as error:
-        raise UnreadableImageError(f"{error}{_split_at(args)}") from error
+    files = image_parser(args)
+    images: list[ImageSource] = []
+    for number, file in enumerate(files):
+        try:
+            images.append(fetch_image(file))
+        except UnreadableImageError as error:
+            reason = f"cannot read image {number + 1}" if _may_be_cut_user(files[number:]) else error
+            raise UnreadableImageError(f"{reason}{_split_at(args)}") from error
     parts = [_given(args, name) for name in ("tokenizer", "model", "image_processor")]
     conv_mode = _given(args, "conv_mode")
     if all(part is not None for part in parts):
         return Inference(*parts, conv_mode=conv_mode), images
     options = loading_options(args) | compression_option(args)
     return Inference.load(args.model_path, _given(args, "model_base"), conv_mode=conv_mode, **options), images
+
+
+def _may_be_cut_user(files: Sequence[str]) -> bool:
+    """Whether the first is perhaps the beginning of a URL that was split inside its password."""
+    from llava.images.download import is_url
+
+    rest = takewhile(lambda file: not is_url(file), files[1:])
+    return is_url(files[0]) and "@" not in files[0] and any("@" in file for file in rest)
 
 
 def _split_at(args: Any) -> str:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.images.rules import Size, processed_pixels, turns_photos
 from llava.plain_files import NotAFileError, check_is_file
+from llava.utils import shown
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNED = range(2, 9)  # its values that ask for a turn or a mirror
@@ -133,7 +134,7 @@ def source_name(source: str | os.PathLike[str] | bytes) -> str:
     """What a path or the bytes of an image are called in messages."""
     if isinstance(source, bytes):
         return getattr(source, "name", "") or f"<{len(source)} bytes>"
-    return os.fspath(source)
+    return shown(os.fspath(source))
 
 
 @contextmanager
@@ -152,7 +153,8 @@ def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise ImageDecodeError(f"{name}: not an image in any format that Pillow knows.") from error
     except Exception as error:  # broken data makes Pillow's decoders raise nearly anything
-        raise ImageDecodeError(f"{name}: the image cannot be decoded ({error}).") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageDecodeError(f"{name}: the image cannot be decoded ({shown(reason)}).") from error
 
 
 def _check_is_file(path: str | os.PathLike[str], name: str) -> None:

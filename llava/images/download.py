@@ -13,13 +13,16 @@ from typing import Any
 import httpx
 
 from llava.images.decoding import UnreadableImageError
+from llava.utils import shown
 
 _DEADLINE_S = 30.0
 _MAX_BYTES = 64 * 2**20
 _MOST_REDIRECTS = 5
 _SCHEMES = ("http", "https")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)  # one letter is a drive of Windows
-_USER = re.compile(r"(?<=://)[^/?#]*@")
+_USER = re.compile(r"://(.*)@", re.DOTALL)  # up to the last: a password may hold / ? # @ as they are
+# The client's own words would quote a part of the password.
+_WRITTEN_OTHERWISE = "it is no valid URL; in a user or password write / ? # @ as %2F %3F %23 %40"
 
 
 class Download(bytes):
@@ -38,8 +41,8 @@ def is_url(source: object) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """A URL for messages: without user and password."""
-    return _USER.sub("", url)
+    """A URL for messages: shortened, and without user and password; `***` if they are perhaps a part of its path."""
+    return shown(_USER.sub(lambda user: "://***@" if re.search("[/?#]", user[1]) else "://", url))
 
 
 def download(url: str, deadline: float = _DEADLINE_S) -> Download:
@@ -60,7 +63,9 @@ def download(url: str, deadline: float = _DEADLINE_S) -> Download:
             reason = str(error)
         except httpx.TimeoutException:
             reason = "the server is silent for too long"
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ImportError, ValueError) as error:
+        except httpx.InvalidURL as error:
+            reason = _WRITTEN_OTHERWISE if "@" in url else shown(str(error))
+        except (httpx.HTTPError, OSError, ImportError, ValueError) as error:
             reason = shown_url(str(error)) or type(error).__name__
         else:
             result = Download(content)
@@ -83,6 +88,7 @@ def _fetch(url: str, guard: _Deadline) -> bytes:
         httpx.HTTPError, httpx.InvalidURL, OSError, ValueError: It does not come.
     """
     address = httpx.URL(url)
+    guard.allow(address)  # a client's request of a URL without a host forgets its scheme
     user = (address.username, address.password) if address.userinfo else None
     headers = {"Accept-Encoding": "identity"}  # a short body could unpack to a huge one
     with httpx.Client(timeout=guard.seconds, headers=headers) as client:
@@ -111,7 +117,7 @@ def _closing(response: httpx.Response) -> Iterator[None]:
 
 def _body(response: httpx.Response, guard: _Deadline) -> bytes:
     if not response.is_success:
-        raise _RefusedError(f"the server answers {response.status_code} {response.reason_phrase}".rstrip())
+        raise _RefusedError(f"the server answers {response.status_code} {shown(response.reason_phrase)}".rstrip())
     content = bytearray()
     for part in response.iter_raw():
         content += part

@@ -24,18 +24,18 @@ def path_inside(root: str | Path, name: str) -> Path:
         ValueError: The name is no file name, or leaves the folder; says which.
     """
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{name!r} is no file name")
+        raise ValueError(f"{name!r:.200} is no file name")
     if "\0" in name or not _is_text(name):
-        raise ValueError(f"{name!r} is no file name: no file system takes its characters")
+        raise ValueError(f"{name!r:.200} is no file name: no file system takes its characters")
     if not Path(name).is_absolute():
         inside = os.path.normpath(name)
         if not _stays(inside):
-            raise ValueError(f"{name!r} leaves {root}: a name must not go up with '..'")
+            raise ValueError(f"{name!r:.200} leaves {root}: a name must not go up with '..'")
         return Path(root, inside)
     for base in (Path(root).absolute(), Path(root).resolve()):
         if Path(name).drive == base.drive and _stays(inside := os.path.relpath(name, base)):
             return Path(root, inside)
-    raise ValueError(f"{name!r} lies outside {root}")
+    raise ValueError(f"{name!r:.200} lies outside {root}")
 
 
 def _stays(relative: str) -> bool:

@@ -31,6 +31,7 @@ from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
 from llava.prompts.around import end_token_ids, place_images, stop_string
 from llava.prompts.tokens import tokenizer_image_token
+from llava.utils import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,8 +138,17 @@ class Inference:
         return conv.get_prompt()
 
     def tokenize(self, prompt: str) -> list[int]:
-        """Ids of a whole prompt, -200 for each `<image>`."""
-        return cast("list[int]", tokenizer_image_token(prompt, self.tokenizer, IMAGE_TOKEN_INDEX))
+        """Ids of a whole prompt, -200 for each `<image>`.
+
+        Raises:
+            ValueError: The tokenizer panics at it.
+        """
+        try:
+            return cast("list[int]", tokenizer_image_token(prompt, self.tokenizer, IMAGE_TOKEN_INDEX))
+        except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # a panic in Rust, which would pass every `except Exception`
+            raise ValueError(f"the tokenizer fails at the prompt {shown(prompt)!r}: {error}") from error
 
     def ask(
         self,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from llava.constants import MOST_BEAMS
 from llava.images.source import ImageSource
 
 _LEAST_TEMPERATURE = 1e-9  # logits over it stay finite in fp32
@@ -82,8 +83,8 @@ class GenerationOptions:
             raise ValueError(f"temperature {self.temperature} is too small to divide by; 0 is greedy")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if self.num_beams < 1:
-            raise ValueError(f"num_beams must be at least 1, got {self.num_beams}")
+        if not 1 <= self.num_beams <= MOST_BEAMS:
+            raise ValueError(f"num_beams must be 1 to {MOST_BEAMS}, got {self.num_beams}")
 
     def to_kwargs(self) -> dict[str, Any]:
         """The keyword arguments for `model.generate`."""

@@ -92,3 +92,38 @@ def test_files_that_begin_with_a_byte_order_mark(tiny_data: Path, tmp_path: Path
     words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--image-folder", str(oracle_dir / "images")]
     words += ["--question-file", str(questions), "--answers-file", str(tmp_path / "a.jsonl"), "--device", "cpu"]
     assert model_vqa_loader.main([*words, "--max-new-tokens", "1"]) == 0
+
+
+class Panic(BaseException):
+    """As pyo3's, which is no Exception."""
+
+
+class PanickingTokenizer:
+    """The model's own, but for one word."""
+
+    def __init__(self, own: object) -> None:
+        self.own = own
+
+    def __call__(self, text: str) -> object:
+        if "panic" in text:
+            raise Panic("index out of bounds")
+        return self.own(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.own, name)
+
+
+def test_a_panic_of_the_tokenizer_is_an_error_of_its_question(inference: Inference) -> None:
+    frail = Inference(PanickingTokenizer(inference.tokenizer), inference.model, inference.image_processor)
+    answers = list(frail.ask([Question("hello"), Question("panic")], options=SHORT, skip_errors=True))
+    errors = {answer.index: answer.error for answer in answers}
+    assert errors[0] is None
+    assert "the tokenizer fails at the prompt" in errors[1] and "index out of bounds" in errors[1]
+    with pytest.raises(ValueError, match="the tokenizer fails"):
+        frail.ask_one("panic")
+
+
+def test_beams_are_bounded() -> None:
+    for number in (0, 1025, 100_000):
+        with pytest.raises(ValueError, match=f"num_beams must be 1 to 1024, got {number}"):
+            GenerationOptions(num_beams=number)

@@ -67,5 +67,5 @@ def test_folders_and_what_is_not_there(tmp_path: Path) -> None:
 def test_the_home_of_nobody_is_a_path_that_is_not_there() -> None:
     assert expanded("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
     assert expanded("~/x") == Path.home() / "x"
-    with pytest.raises(SystemExit, match="error: .*~nobody-of-that-name"):
+    with pytest.raises(SystemExit, match=r"error: .*~nobody-of-that-name"):
         model_vqa.main(["--model-path", "x", "--question-file", "~nobody-of-that-name/q.jsonl"])

@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from llava.eval import run_llava
 from llava.images import download as module
 from llava.images.download import download, is_url, shown_url
 from llava.images.source import UnreadableImageError, open_image
@@ -210,7 +212,41 @@ def test_a_password_is_sent_and_never_shown(server: Server) -> None:
     with pytest.raises(UnreadableImageError) as caught:
         open_image("http://user:s3cret@[::1/a.png")
     assert "s3cret" not in str(caught.value)
-    assert shown_url("https://u:p@ss@host/a@b?c=@") == "https://host/a@b?c=@"
+    assert shown_url("https://u:p@ss@host/a") == "https://host/a"
+
+
+@pytest.mark.parametrize("password", ["hunt/er2", "hunt#er2", "hunt?er2", "12/hunt", "h@/unt", "hunt@er"])
+def test_whatever_a_password_holds_is_not_shown(password: str, server: Server) -> None:
+    url = server.url.replace("//", f"//user:{password}@")
+    with pytest.raises(UnreadableImageError) as caught:
+        open_image(f"{url}/none.png")
+    assert not any(part in str(caught.value) for part in ("hunt", "er2", "12/", "user:"))
+    assert "none.png" in str(caught.value)
+    with pytest.raises(SystemExit) as ended:
+        run_llava.main(["--model-path", "x", "--query", "a", "--image-file", f"http://u:{password},more@host/x.png"])
+    assert not any(part in str(ended.value) for part in ("hunt", "er2", "12/", "u:"))
+    assert "was split at ','" in str(ended.value)
+
+
+def test_a_url_without_a_server_keeps_its_scheme() -> None:
+    with pytest.raises(UnreadableImageError, match="file:// is not supported"):
+        open_image("file:///x")
+    with pytest.raises(UnreadableImageError, match="it names no server"):
+        open_image("http:///x.png")
+
+
+def test_what_a_server_says_cannot_move_the_cursor(server: Server) -> None:
+    server.answers["/odd"] = b"HTTP/1.1 404 \x1b[2J\x1b]0;owned\x07 gone\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(UnreadableImageError, match=r"the server answers 404 .*gone|cannot download") as caught:
+        open_image(f"{server.url}/odd")
+    assert str(caught.value).isprintable()
+
+
+def test_long_names_are_shortened(tmp_path: Path) -> None:
+    for source in (f"http://127.0.0.1:1/{'a' * 100_000}.png", "a" * 5000 + ".png", str(tmp_path / ("a" * 5000))):
+        with pytest.raises(UnreadableImageError) as caught:
+            open_image(source)
+        assert len(str(caught.value)) < 500
 
 
 def test_a_body_without_end_is_left(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
