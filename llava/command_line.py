@@ -103,6 +103,19 @@ def print_text(text: str) -> None:
         print(text.encode(encoding, "replace").decode(encoding))
 
 
+def unicode_text(text: str) -> str:
+    """The type of a flag that the model reads; a path may hold bytes that are no characters, a question may not.
+
+    Raises:
+        argparse.ArgumentTypeError: It came from bytes that are no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r:.200}: place {error.start} is no character of Unicode") from None
+    return text
+
+
 def command_name(module: str) -> str:
     """How this command was called: `llava NAME`, as `llava.__main__` leaves it in `sys.argv`, or `python -m MODULE`."""
     return sys.argv[0] if sys.argv[0].startswith(f"{PROGRAM} ") else f"python -m {module}"

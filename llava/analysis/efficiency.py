@@ -13,6 +13,7 @@ from llava.command_line import (
     add_shared,
     loading_options,
     plain_errors,
+    unicode_text,
 )
 
 
@@ -22,7 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_model_flags(parser)
     add_shared(parser, "--compression", **SEVERAL_BUDGETS)
     parser.add_argument("--image-file", nargs="+", required=True, help="paths or URLs")
-    parser.add_argument("--query", default="Describe the image.", help="the question (default: %(default)s)")
+    parser.add_argument(
+        "--query", type=unicode_text, default="Describe the image.", help="the question (default: %(default)s)"
+    )
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=11, help="runs that a median stands on (default 11)")
     return parser

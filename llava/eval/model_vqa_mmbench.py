@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from llava.command_line import plain_errors
-from llava.eval.question_files import Asked, answer_file, check_fields, get_chunk, make_parser
+from llava.eval.question_files import Asked, Problem, answer_file, check_fields, get_chunk, make_parser
 from llava.plain_files import expanded
 
 _MAX_NEW_TOKENS = 1024
@@ -26,9 +27,26 @@ def eval_model(args: argparse.Namespace) -> None:
     rows = read_table(expanded(args.question_file))
     check_fields(args.question_file, rows, _FIELDS)
     encoded = {row["index"]: row["image"] for row in rows}
+    _check_indices(args.question_file, rows)
     chunk = get_chunk(rows, args.num_chunks, args.chunk_idx)
     asked = [item for row in chunk for item in _rounds(row, encoded, args)]
     answer_file(args, asked, _MAX_NEW_TOKENS)
+
+
+def _check_indices(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Refuses a table whose answers could not be told apart.
+
+    Raises:
+        ValueError: An index is no whole number, or is there twice.
+    """
+    first: dict[int, int] = {}
+    for number, row in enumerate(rows, start=1):
+        try:
+            index = int(row["index"])
+        except ValueError:
+            raise ValueError(f"{path}: row {number}: index {row['index']!r:.60} is no whole number") from None
+        if first.setdefault(index, number) != number:
+            raise ValueError(f"{path}: row {number}: index {index} is that of row {first[index]} too")
 
 
 def _rounds(row: Mapping[str, str], encoded: Mapping[str, str], args: argparse.Namespace) -> Iterator[Asked]:
@@ -37,10 +55,9 @@ def _rounds(row: Mapping[str, str], encoded: Mapping[str, str], args: argparse.N
     from llava.eval.tasks.mmbench import OPTION_LETTER_CN, decode_image, encoded_image, is_none, shown_options
 
     try:
-        image = decode_image(encoded_image(row, encoded), f"of row {row['index']}")
-        question_id = int(row["index"])
+        image: bytes | Problem = decode_image(encoded_image(row, encoded), f"of row {row['index']}")
     except ValueError as error:
-        raise ValueError(f"{args.question_file}: {error}") from None
+        image = Problem(f"{args.question_file}: {error}")
     options = shown_options(row)
     letters = list(LETTERS[: len(options)])
     question = row["question"] if is_none(row["hint"]) else f"{row['hint']}\n{row['question']}"
@@ -51,7 +68,7 @@ def _rounds(row: Mapping[str, str], encoded: Mapping[str, str], args: argparse.N
         yield Asked(
             text=prompt + tail,
             image=image,
-            row={"question_id": question_id, "round_id": number, "prompt": prompt},
+            row={"question_id": int(row["index"]), "round_id": number, "prompt": prompt},
             more={"options": turned, "option_char": letters[number:] + letters[:number]},
         )
 
@@ -61,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser("model_vqa_mmbench", "Answer a table of MMBench.")
     parser.add_argument("--all-rounds", action="store_true", help="ask each row with all rotations of its options")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
-    parser.add_argument("--lang", default="en", help="language of that request, en or cn (default en)")
+    parser.add_argument("--lang", default="en", choices=["en", "cn"], help="language of that request (default en)")
     args = parser.parse_args(arguments)
     with plain_errors():
         eval_model(args)

@@ -23,18 +23,29 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True)
+class Problem:
+    """What stands in place of an image that cannot be named.
+
+    Attributes:
+        reason: What is wrong, with file and row.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Asked:
     """A line of a question file, ready to be asked.
 
     Attributes:
         text: What the model is asked, without its image.
-        image: Path or bytes of the image, or None.
+        image: Path or bytes of the image, or None; with a `Problem` the question is not asked, but told of.
         row: The fields that stand before the answer in the answer file.
         more: Those that stand after it.
     """
 
     text: str
-    image: Path | bytes | None
+    image: Path | bytes | Problem | None
     row: dict[str, Any]
     more: dict[str, Any]
 
@@ -66,19 +77,14 @@ def get_chunk(items: Sequence[Item], num_chunks: int, chunk_idx: int) -> list[It
     return list(items[chunk_idx * size : (chunk_idx + 1) * size])
 
 
-def image_path(args: argparse.Namespace, question_id: Any, image: Any) -> Path:
-    """Where a question's image is: inside `--image-folder`, as its name is written.
-
-    Raises:
-        ValueError: The name leaves the folder, or is none.
-    """
+def image_path(args: argparse.Namespace, question_id: Any, image: Any) -> Path | Problem:
+    """Where a question's image is: inside `--image-folder`, as its name is written; or why it is nowhere there."""
     try:
         return path_inside(expanded(args.image_folder), image)
     except ValueError as error:
-        raise ValueError(
-            f"{args.question_file}: question {question_id!r}: image {error}; --image-folder says where images are, '/' "
-            "takes any absolute name"
-        ) from None
+        advice = ", '/' takes any absolute name" if isinstance(image, str) and Path(image).is_absolute() else ""
+        where = f"{args.question_file}: question {question_id!r}"
+        return Problem(f"{where}: image {error}; --image-folder says where images are{advice}")
 
 
 def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens: int) -> None:
@@ -88,6 +94,13 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
         ValueError: The checkpoint, the budget or a flag is not what it should be; or, once all others are answered and
             written, questions could not be asked, which have no line.
     """
+    path = expanded(args.answers_file)
+    if path.is_dir():
+        raise ValueError(f"--answers-file {str(args.answers_file)!r} is a folder; name a file in it")
+    good = [number for number, item in enumerate(asked) if not isinstance(item.image, Problem)]
+    problems = {number: item.image.reason for number, item in enumerate(asked) if isinstance(item.image, Problem)}
+    if problems and not good:
+        raise ValueError(f"not one question can be asked; {next(iter(problems.values()))}")
     from tqdm import tqdm
 
     from llava.inference import GenerationOptions, Inference, Question
@@ -97,17 +110,19 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
     loading = loading_options(args) | compression_option(args)
     inference = Inference.load(args.model_path, args.model_base, conv_mode=args.conv_mode, **loading)
     ending = {"model_id": get_model_name_from_path(args.model_path), "metadata": {}}
-    questions = [Question(item.text, () if item.image is None else (item.image,)) for item in asked]
-    path = expanded(args.answers_file)
+    questions = [Question(asked[number].text, _images(asked[number])) for number in good]
     path.parent.mkdir(parents=True, exist_ok=True)
     cut, failed = _Notes("prompts were cut"), _Notes("questions have no answer")
-    waiting: dict[int, str | None] = {}
+    waiting: dict[int, str | None] = dict.fromkeys(problems)
+    for reason in problems.values():
+        failed.add(reason)
     done = 0
     with path.open("w", encoding="utf-8") as file:
         stream = inference.ask(questions, batch_size=args.batch_size, options=options, skip_errors=True)
         for answer in tqdm(stream, total=len(questions), unit="q"):
-            waiting[answer.index] = answer.text if answer.error is None else None
-            name = f"question {asked[answer.index].row['question_id']!r}"
+            number = good[answer.index]
+            waiting[number] = answer.text if answer.error is None else None
+            name = f"question {asked[number].row['question_id']!r}"
             if answer.error is not None:
                 failed.add(f"{name}: {answer.error}")
             if answer.truncated:
@@ -119,9 +134,13 @@ def answer_file(args: argparse.Namespace, asked: Sequence[Asked], max_new_tokens
                 file.write("" if text is None else json.dumps(line) + "\n")
                 done += 1
             file.flush()
-    cut.end(len(questions))
+    cut.end(len(asked))
     if failed.first is not None:
-        raise ValueError(f"{failed.count} of {len(questions)} {failed.about}, the others are in {path}; {failed.first}")
+        raise ValueError(f"{failed.count} of {len(asked)} {failed.about}, the others are in {path}; {failed.first}")
+
+
+def _images(item: Asked) -> tuple[Path | bytes, ...]:
+    return () if item.image is None or isinstance(item.image, Problem) else (item.image,)
 
 
 class _Notes:

@@ -16,6 +16,7 @@ from llava.command_line import (
     loading_options,
     plain_errors,
     print_text,
+    unicode_text,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ def make_parser() -> argparse.ArgumentParser:
     add_model_flags(parser)
     add_shared(parser, "--compression", "--temperature", "--top-p", "--num-beams", "--max-new-tokens")
     parser.add_argument("--image-file", required=True, help="paths or URLs, separated by --sep")
-    parser.add_argument("--query", required=True, help="the question; <image-placeholder> marks where an image stands")
+    parser.add_argument(
+        "--query",
+        type=unicode_text,
+        required=True,
+        help="the question; <image-placeholder> marks where an image stands",
+    )
     parser.add_argument("--sep", default=",", help="separates image files (default ',')")
     return parser
 

@@ -76,10 +76,15 @@ def select_best_resolution(original_size: Size, possible_resolutions: Sequence[S
 
     Returns:
         The chosen (width, height).
+
+    Raises:
+        ValueError: There are no candidates, or the image has no pixels.
     """
     if not possible_resolutions:
         raise ValueError("`possible_resolutions` is empty: at least one (width, height) is needed.")
     original_width, original_height = original_size
+    if original_width < 1 or original_height < 1:
+        raise ValueError(f"an image of {original_width} x {original_height} pixels (width, height) has none.")
 
     def merit(resolution: Sequence[int]) -> tuple[int, int]:
         width, height = resolution

@@ -131,6 +131,27 @@ def test_question_files_name_images_inside_the_image_folder(name: Any, message: 
             module.main(words)
 
 
+def test_an_image_that_leaves_the_folder_is_a_bad_row_and_the_rest_goes_on(
+    oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["../a.png", "small.png", "/etc/passwd", "square.png", 5]
+    rows = [{"question_id": number, "image": name, "text": "?"} for number, name in enumerate(names)]
+    questions = layout.write_jsonl(tmp_path / "q.jsonl", rows)
+    words = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--device", "cpu", "--temperature", "0"]
+    words += ["--image-folder", str(oracle_dir / "images"), "--question-file", str(questions)]
+    words += ["--answers-file", str(tmp_path / "a.jsonl")]
+    from llava.eval import model_vqa_loader
+
+    with pytest.raises(SystemExit, match=r"error: 3 of 5 questions have no answer.*question 0: image '\.\./a\.png'"):
+        model_vqa_loader.main([*words, "--max-new-tokens", "1"])
+    answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [answer["question_id"] for answer in answers] == [1, 3]
+    told = capsys.readouterr().err
+    assert "question 2: image '/etc/passwd' lies outside" in told and "question 4: image 5 is no file name" in told
+    (line,) = (line for line in told.splitlines() if "'../a.png'" in line)
+    assert "absolute" not in line, "which would not help a relative name"
+
+
 def test_the_image_folder_may_be_all(oracle_dir: Path, tmp_path: Path) -> None:
     picture = oracle_dir / "images" / "small.png"
     questions = layout.write_jsonl(tmp_path / "q.jsonl", [{"question_id": 7, "image": str(picture), "text": "?"}])

@@ -177,6 +177,7 @@ def test_model_vqa_mmbench(
         ("3", None),
         ("77", "row 4: its image is that of row '77', which the table does not have"),
         ("4", "row 4: its image is that of row '4', which has none of its own"),
+        ("not base64!!", "row 4: its image is 'not base64!!', neither an image in base64 nor another row's index"),
     ],
 )
 def test_an_image_of_mmbench_may_be_that_of_another_row(
@@ -202,6 +203,24 @@ def test_an_image_of_mmbench_may_be_that_of_another_row(
     with pytest.raises(SystemExit) as end:
         model_vqa_mmbench.main(words)
     assert message in f"{end.value}{capsys.readouterr().err}" and table.name in str(end.value)
+
+
+def test_a_table_of_mmbench_whose_rows_cannot_be_told_apart(oracle_dir: Path, tmp_path: Path) -> None:
+    row = {"question": "Which?", "hint": "nan", "A": "red", "B": "blue", "answer": "A"}
+    for index, message in (("x", "row 2: index 'x' is no whole number"), (3, "row 2: index 3 is that of row 1 too")):
+        table = layout.write_mmbench(tmp_path, [row | {"index": 3}, row | {"index": index}])
+        with pytest.raises(SystemExit, match=message):
+            model_vqa_mmbench.main(flags(oracle_dir, tmp_path, table))
+    with pytest.raises(SystemExit):
+        model_vqa_mmbench.main(flags(oracle_dir, tmp_path, table, "--lang", "xx"))
+
+
+def test_an_answers_file_that_is_a_folder_is_told_of_before_the_model_is_loaded(tmp_path: Path) -> None:
+    questions = layout.write_jsonl(tmp_path / "q.jsonl", [{"question_id": 1, "image": "a.png", "text": "?"}])
+    words = ["--model-path", "nowhere", "--question-file", str(questions), "--answers-file"]
+    for name in ("", str(tmp_path)):
+        with pytest.raises(SystemExit, match=r"error: --answers-file '.*' is a folder; name a file in it"):
+            model_vqa.main([*words, name])
 
 
 def test_model_vqa_science(

@@ -106,3 +106,9 @@ def test_help_loads_no_torch(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--compression" in done.stdout
+
+
+def test_a_bad_byte_in_a_question_is_told_of_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--model-path", "nowhere", "--image-file", "nowhere.png", "--query", "caf\udce9?"])
+    assert "argument --query: 'caf\\udce9?': place 3 is no character" in capsys.readouterr().err

@@ -369,3 +369,9 @@ def test_other_processors_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match="empty"):
         load_image_processor(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, -1)])
+def test_an_image_without_pixels_has_no_grid(size):
+    with pytest.raises(ValueError, match=r"pixels .* has none"):
+        select_best_resolution(size, [(336, 672)])

@@ -188,6 +188,10 @@ def encoded_image(row: Mapping[str, str], encoded: Mapping[str, str]) -> str:
     image = row["image"]
     if len(image) > _LONGEST_REFERENCE:
         return image
+    if image not in encoded and not image.isdecimal():
+        raise ValueError(
+            f"row {row['index']}: its image is {image!r}, neither an image in base64 nor another row's index"
+        )
     if image not in encoded:
         raise ValueError(f"row {row['index']}: its image is that of row {image!r}, which the table does not have")
     if len(encoded[image]) <= _LONGEST_REFERENCE:
