@@ -1,7 +1,8 @@
 """`python -m llava.data.convert OTHERS.json --output MINE.json`: conversations of other programs in LLaVA's form.
 
 Read are JSON and JSONL of `messages` or `conversations`, `role` or `from`, `content` or `value`, `image` or `images`,
-as LLaMA-Factory, ms-swift and TRL have them. LLaVA's own form may be converted too, for --image-first.
+as LLaMA-Factory, ms-swift and TRL have them; not their forms of a single question (`instruction`, `query`, `prompt`).
+LLaVA's own form may be converted too, for --image-first.
 """
 
 from __future__ import annotations

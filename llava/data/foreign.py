@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 
@@ -50,10 +51,12 @@ def looks_foreign(record: Any) -> bool:
     """Whether an entry is in one of these forms rather than in LLaVA's."""
     if not isinstance(record, dict):
         return False
-    if isinstance(record.get("messages"), list) or (record.get("images") and not record.get("image")):
+    if isinstance(record.get("messages"), list):
         return True
     turns = record.get("conversations")
-    return isinstance(turns, list) and any(
+    if not isinstance(turns, list):
+        return False
+    return bool(record.get("images") and not record.get("image")) or any(
         isinstance(turn, dict) and ("role" in turn or turn.get("from") in ("user", "assistant", "system"))
         for turn in turns
     )
@@ -133,11 +136,15 @@ def _turn(turn: Any, images: _Images) -> tuple[str, str]:
         raise ValueError(f"a turn of {role!r:.40} has no place in LLaVA's form, which knows human and gpt")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise ValueError("a turn calls a tool, which has no place in LLaVA's form")
-    if content is None or isinstance(content, str):
-        return speaker, images.place(content or "")
-    if not isinstance(content, list):
+    if isinstance(content, list):
+        text = "\n".join(part for part in (_part(part, images) for part in content) if part)
+    elif content is None or isinstance(content, str):
+        text = images.place(content or "")
+    else:
         raise ValueError(f"the text of a turn is {content!r:.80}")
-    return speaker, "\n".join(part for part in (_part(part, images) for part in content) if part)
+    if speaker == "gpt" and not text.strip():
+        raise ValueError("an answer is empty, and training on it would teach to say nothing")
+    return speaker, text
 
 
 def _part(part: Any, images: _Images) -> str:
@@ -164,7 +171,7 @@ def _file_of(image: Any) -> str:
         image = image.get("path") or image.get("url")
     if not isinstance(image, str) or image.startswith(_NOT_FILES):
         raise ValueError(f"image {image!r:.60} is no file; save it in the image folder and name it by its path")
-    return image.removeprefix("file://")
+    return unquote(image.removeprefix("file://")) if image.startswith("file://") else image
 
 
 def _without_system(spoken: list[tuple[str, str]], options: Options) -> list[tuple[str, str]]:
@@ -173,6 +180,8 @@ def _without_system(spoken: list[tuple[str, str]], options: Options) -> list[tup
     rest = [(speaker, text) for speaker, text in spoken if speaker != "system"]
     if any(speaker == "system" for speaker, _ in spoken[len(system) :]):
         raise ValueError("a system turn stands behind the first question")
+    if options.drop_system and any(DEFAULT_IMAGE_TOKEN in text for text in system):
+        raise ValueError("the system text that is to be left out holds an image")
     if not system or options.drop_system:
         return rest
     return _before_first_question(rest, lambda text: "\n".join([*filter(None, system), text]))

@@ -104,7 +104,8 @@ class CompressedProcessor:
             image_processor: Its image processor; by default that of its checkpoint.
 
         Raises:
-            ValueError: The model is of the other kind, or was not loaded, so that its tokenizer is not known.
+            ValueError: The model is of the other kind; or its tokenizer is not known, for it was not loaded, or its
+                embedding was resized since.
         """
         image_processor = image_processor or model.image_processor
         if tokenizer is None and model.tokenizer_folder is not None:
@@ -112,7 +113,10 @@ class CompressedProcessor:
         if image_processor is None and model.processor_folder is not None:
             image_processor = load_image_processor(model.processor_folder)
         if tokenizer is None or image_processor is None:
-            raise ValueError("the model was not loaded from a checkpoint; give tokenizer= and image_processor=")
+            raise ValueError(
+                "the model's tokenizer or image processor is not known: it was not loaded from a checkpoint, or its "
+                "token embedding was resized since; say for_model(model, tokenizer=..., image_processor=...)"
+            )
         return cls._made_of(model.config, tokenizer, image_processor, "the model")
 
     @classmethod
@@ -298,10 +302,11 @@ class CompressedProcessor:
             **kwargs: For transformers' `save_pretrained`.
 
         Raises:
-            ValueError: `push_to_hub` is True.
+            ValueError: `push_to_hub` is True, or the tokenizer got tokens that the processor does not know of.
         """
         if push_to_hub:
             raise ValueError("save_pretrained(push_to_hub=True) is not supported; say processor.push_to_hub(repo_id)")
+        self._prompt_ids()  # what cannot be used cannot be saved
         written = super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
         file = Path(save_directory) / "tokenizer.json"
         if self.image_rules.layout.rule == "llava" and file.is_file():

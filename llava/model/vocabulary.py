@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -19,6 +20,7 @@ class GrowingVocabulary:
 
     config: Any
     model: Any
+    tokenizer_folder: Path | None
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""
@@ -48,6 +50,8 @@ class GrowingVocabulary:
         )
         if was_past_the_end:
             self.config.image_token_id = self.config.get_text_config().vocab_size
+        if new_num_tokens is not None:
+            self.tokenizer_folder = None  # the checkpoint's own tokenizer is not the model's any more
         return embedding
 
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: PreTrainedTokenizerBase) -> None:

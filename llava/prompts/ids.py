@@ -50,8 +50,8 @@ class PromptIds:
         if other not in (None, "", self.tokenizer.unk_token, self.image_token):
             raise ValueError(
                 f"image_token_id {self.image_token_id} of the model is {other!r} in the tokenizer; after adding tokens "
-                "say model.resize_token_embeddings(len(tokenizer)), which moves the image token, and make the "
-                "processor anew"
+                "say model.resize_token_embeddings(len(tokenizer)), which moves the image token, then make the "
+                "processor anew: for_model(model, tokenizer=tokenizer)"
             )
 
     def __call__(self, texts: Sequence[str], counts: Sequence[int], options: Mapping[str, Any]) -> dict[str, Any]:

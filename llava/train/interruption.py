@@ -13,7 +13,7 @@ from typing import Any
 # Windows has no SIGUSR1.
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
 _ONE_PRESS_S = 1.0  # a terminal and a launcher may both hand the same Ctrl-C on
-_TOLD = b"\nCtrl-C: a checkpoint is written after this step; a second Ctrl-C ends the run at once\n"
+_TOLD = b"\nCtrl-C: a checkpoint is written after this step; one more, a second later, ends the run at once\n"
 
 
 class OutlivesSignals:

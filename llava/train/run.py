@@ -204,7 +204,10 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
         try:
             _train_in_plain_words(choose_attention)
         except KeyboardInterrupt:
-            print("\nstopped at once; the same command goes on from the last whole checkpoint", file=sys.stderr)
+            print(
+                "\nstopped at once; the same command goes on from the last whole checkpoint, if there is one",
+                file=sys.stderr,
+            )
             sys.stderr.flush()
             os._exit(128 + signal.SIGINT)  # nothing is waited for, loading processes above all
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from llava.data.convert import main
+from llava.data.foreign import Options, looks_foreign, to_llava
 from llava.data.records import read_records
 from llava.data.templates import get_template
 from llava.data.validate import main as validate
@@ -171,3 +172,33 @@ def test_validation_names_the_command_too(tmp_path, capsys):
     assert validate(words) == 1
     shown = capsys.readouterr().out
     assert "schema: 2; the first: entry 0" in shown and "llava convert DATA" in shown
+
+
+@pytest.mark.parametrize(
+    ("entry", "options", "message"),
+    [
+        ({"messages": [USER, {**ASSISTANT, "content": ""}], "images": ["a.png"]}, Options(), "an answer is empty"),
+        ({"messages": [USER, {**ASSISTANT, "content": None}], "images": ["a.png"]}, Options(), "an answer is empty"),
+        (
+            {"messages": [{"role": "system", "content": "See <image>"}, USER, ASSISTANT], "images": ["a", "b"]},
+            Options(drop_system=True),
+            "the system text that is to be left out holds an image",
+        ),
+    ],
+)
+def test_what_would_be_lost_is_refused(entry, options, message):
+    with pytest.raises(ValueError, match=message):
+        to_llava(entry, options)
+
+
+def test_a_url_of_a_file_is_a_path():
+    entry = {"messages": [USER, ASSISTANT], "images": ["file:///d/my%20x.png"]}
+    assert to_llava(entry, Options())["image"] == "/d/my x.png"
+
+
+@pytest.mark.parametrize(
+    "entry", [{"prompt": "a", "images": ["a"]}, {"query": "a"}, {"instruction": "a", "images": []}]
+)
+def test_the_hint_stands_only_where_the_command_helps(entry):
+    assert not looks_foreign(entry)
+    assert looks_foreign({"messages": [USER, ASSISTANT]}) and looks_foreign({"images": ["a"], "conversations": []})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from llava import LlavaForConditionalGeneration, LlavaProcessor, load_pretrained_model
+from llava import AutoLlava, AutoLlavaProcessor, LlavaForConditionalGeneration, LlavaProcessor, load_pretrained_model
 from llava.hub.export import export
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import build_from_parts
@@ -144,3 +144,18 @@ def test_a_language_model_whose_tokenizer_has_more_tokens_than_rows(oracle_dir, 
     tokenizer.save_pretrained(folder)
     tokenizer, model, _ = build_from_parts(folder, oracle_dir / "tiny-clip-vit-l14-336")
     assert len(tokenizer) == model.config.vocab_size == model.config.image_token_id == 702
+
+
+def test_after_resizing_a_processor_needs_the_tokenizer_that_grew(oracle_dir, tmp_path):
+    model = AutoLlava.from_pretrained(oracle_dir / "tiny-llava-v1.5", compression="visionzip:54+10")
+    processor = AutoLlavaProcessor.for_model(model)
+    tokenizer = processor.tokenizer
+    tokenizer.add_tokens(["<box>", "</box>"])
+    with pytest.raises(ValueError, match=r"for_model\(model, tokenizer=tokenizer\)"):
+        processor.save_pretrained(tmp_path / "stale")
+    model.resize_token_embeddings(len(tokenizer))
+    with pytest.raises(ValueError, match="its token embedding was resized"):
+        AutoLlavaProcessor.for_model(model)
+    anew = AutoLlavaProcessor.for_model(model, tokenizer=tokenizer)
+    anew.save_pretrained(tmp_path / "grown")
+    assert len(AutoLlavaProcessor.from_pretrained(tmp_path / "grown").tokenizer) == 702

@@ -47,7 +47,7 @@ def to_csv(table: Table) -> str:
     """A line a score, ours and the paper's; no cell is a formula to a spreadsheet."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    head = ["source", "label", "compression", "tokens", "task", "score_name", "score", "n", "published_n"]
+    head = ["source", "label", "compression", "tokens", "task", "score_name", "score", "n", "published_n", "release"]
     writer.writerow([*head, "retention", "low", "high", "judge"])
     for line in table.lines:
         for column in table.columns:
@@ -56,7 +56,8 @@ def to_csv(table: Table) -> str:
                 continue
             judge = (cell.row.get("judge") or {}).get("model", "")
             what = [str(line.folder), line.label, line.compression, f"{line.tokens:g}", column.task, column.score]
-            size = [cell.row["n"], next(iter(column.facts.published_sizes), "")]
+            sizes, n = column.facts.published_sizes, cell.row["n"]
+            size = [n, n if n in sizes else next(iter(sizes), ""), column.facts.release(n) or ""]
             kept = [_plain(value) for value in (cell.retention, cell.low, cell.high)]
             writer.writerow(map(_defused, [*what, f"{cell.score:.4f}", *size, *kept, judge]))
     if table.paper is not None:
@@ -65,7 +66,7 @@ def to_csv(table: Table) -> str:
             own = table.paper.retention(row) if table.paper.vanilla is not None else {}
             for name, score in row.scores.items():
                 left = [f"paper {table.paper.name}", row.method, "", row.tokens, *named.get(name, (name, ""))]
-                writer.writerow(map(_defused, [*left, score, "", "", _plain(own.get(name)), "", "", ""]))
+                writer.writerow(map(_defused, [*left, score, "", "", "", _plain(own.get(name)), "", "", ""]))
     return stream.getvalue()
 
 
