@@ -271,6 +271,8 @@ class Inference:
 
 def _check_device(device: str | torch.device | None) -> None:
     """Refuses a device that is not here before a checkpoint is read for it."""
+    if str(device) == "meta":
+        raise ValueError("device 'meta' holds no values, so nothing can be computed on it")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
