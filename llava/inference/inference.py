@@ -29,6 +29,7 @@ from llava.inference.prefix import supports_prefixes
 from llava.inference.question import Answer, GenerationOptions, Question, Usage
 from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
+from llava.model.vocabulary import check_ids
 from llava.prompts.around import end_token_ids, place_images, stop_string
 from llava.prompts.tokens import tokenizer_image_token
 
@@ -137,8 +138,15 @@ class Inference:
         return conv.get_prompt()
 
     def tokenize(self, prompt: str) -> list[int]:
-        """Ids of a whole prompt, -200 for each `<image>`."""
-        return cast("list[int]", tokenizer_image_token(prompt, self.tokenizer, IMAGE_TOKEN_INDEX))
+        """Ids of a whole prompt, -200 for each `<image>`.
+
+        Raises:
+            ValueError: The tokenizer knows a token for which the model has no embedding.
+        """
+        ids = cast("list[int]", tokenizer_image_token(prompt, self.tokenizer, IMAGE_TOKEN_INDEX))
+        text = torch.tensor([each for each in ids if each != IMAGE_TOKEN_INDEX], dtype=torch.int64)
+        check_ids(text, self.model.config.get_text_config().vocab_size)
+        return ids
 
     def ask(
         self,

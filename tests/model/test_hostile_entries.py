@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from llava import LlavaProcessor, load_pretrained_model
+from llava.inference import Inference
 from llava.model.checkpoints.files import read_tensors
 from llava.model.checkpoints.patterns import wrong_pattern
 from tests.model.folders import TINY
@@ -212,3 +213,8 @@ def test_patterns_that_hang_or_are_none():
     ]
     for pattern in known:
         assert wrong_pattern({"target_modules": pattern, "rank_pattern": {pattern: 2}}) is None, pattern
+
+
+def test_a_device_that_holds_no_values():
+    with pytest.raises(ValueError, match="device 'meta' holds no values"):
+        Inference.load(TINY, device="meta")
