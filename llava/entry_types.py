@@ -70,6 +70,13 @@ def _object(of: EntryRule) -> EntryRule:
     return EntryRule(f"an object whose values are {of.says}", fits)
 
 
+def _one_of(*values: Any) -> EntryRule:
+    def fits(value: Any) -> bool:
+        return any(type(value) is type(known) and value == known for known in values)
+
+    return EntryRule("one of " + ", ".join("null" if value is None else str(value) for value in values), fits)
+
+
 def _is_plain_name(value: Any) -> bool:
     """The name of a file beside: no folder, no drive, nothing hidden behind `..`."""
     return _is_text(value) and PurePosixPath(value).name == PureWindowsPath(value).name == value != ".."
@@ -95,6 +102,19 @@ _SMALL = _number(1e-12, 1.0)
 _SHARE = _number(0.0, 1.0)
 _PAIRS = _list(_list(_PIXELS, 2))
 
+_DTYPE = _one_of("float16", "bfloat16", "float32", "float64", "auto", None)
+
+_QUANTISATION: Mapping[str, EntryRule] = {
+    "quant_method": _TEXT | _NULL,
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "_load_in_4bit", "_load_in_8bit"), _FLAG | _NULL),
+    **dict.fromkeys(("bnb_4bit_use_double_quant", "llm_int8_has_fp16_weight"), _FLAG | _NULL),
+    "llm_int8_enable_fp32_cpu_offload": _FLAG | _NULL,
+    "bnb_4bit_quant_type": _one_of("nf4", "fp4", None),
+    "bnb_4bit_compute_dtype": _DTYPE,
+    "bnb_4bit_quant_storage": _TEXT | _NULL,
+    "llm_int8_threshold": _number(0.0, 1e6) | _NULL,
+    "llm_int8_skip_modules": _list(_TEXT) | _NULL,
+}
 _CONFIG: Mapping[str, EntryRule] = {
     **dict.fromkeys(("hidden_size", "intermediate_size", "mm_hidden_size"), _WIDTH),
     "num_hidden_layers": _LAYERS,
@@ -121,14 +141,17 @@ _CONFIG: Mapping[str, EntryRule] = {
     **dict.fromkeys(("vision_feature_select_strategy", "mm_vision_select_feature", "mm_projector_type"), _TEXT | _NULL),
     **dict.fromkeys(("mm_patch_merge_type", "image_aspect_ratio", "anyres_rule"), _TEXT | _NULL),
     **dict.fromkeys(("mm_vision_tower", "vision_tower", "base_model_name_or_path"), _ANY_TEXT | _NULL),
-    **dict.fromkeys(("conv_mode", "conv_mode_plugin", "torch_dtype", "dtype"), _TEXT | _NULL),
+    **dict.fromkeys(("conv_mode", "conv_mode_plugin"), _TEXT | _NULL),
+    **dict.fromkeys(("torch_dtype", "dtype"), _DTYPE),
+    "return_dict": EntryRule("true, for models here give objects", lambda value: value in (True, None)),
+    "is_encoder_decoder": EntryRule("false, for models here are decoders", lambda value: value in (False, None)),
     **dict.fromkeys(("tie_word_embeddings", "mm_use_im_start_end", "mm_use_im_patch_token"), _FLAG | _NULL),
     **dict.fromkeys(("attention_bias", "mlp_bias", "multimodal_projector_bias", "use_cache"), _FLAG | _NULL),
     **dict.fromkeys(("tokenizer_model_max_length", "max_sequence_length"), _LENGTH | _NULL),
     "image_grid_pinpoints": _PAIRS | _TEXT | _NULL,
     "quantization_config": _ANY_OBJECT | _NULL,
     "architectures": _list(_TEXT) | _NULL,
-    "layer_types": _list(_TEXT) | _NULL,
+    "layer_types": _list(_one_of("full_attention", "sliding_attention")) | _NULL,
     "text_config": _ANY_OBJECT,
     "vision_config": _ANY_OBJECT,
     "auto_map": _ANY_OBJECT | _NULL,
@@ -168,20 +191,43 @@ _IMAGES: Mapping[str, EntryRule] = {
     "image_grid_pinpoints": _PAIRS | _NULL,
     **dict.fromkeys(("image_processor", "image_rules"), _ANY_OBJECT | _NULL),
     "image_token_id": _whole(0, 2**25) | _NULL,
-    "chat_template": _TEXT | _ANY_OBJECT | _NULL,
+    "chat_template": _TEXT | _ANY_LIST | _ANY_OBJECT | _NULL,
     "processor_class": _TEXT | _NULL,
 }
 _GENERATION: Mapping[str, EntryRule] = {
     **dict.fromkeys(("bos_token_id", "pad_token_id"), _ID | _NULL),
     "eos_token_id": _ID | _list(_ID) | _NULL,
-    **dict.fromkeys(("temperature", "top_p", "repetition_penalty"), _number(0.0, 1e3) | _NULL),
+    **dict.fromkeys(("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values"), _FLAG | _NULL),
+    "temperature": _number(0.0, 1e3) | _NULL,
+    **dict.fromkeys(("top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), _SHARE | _NULL),
     "top_k": _whole(0, 2**24) | _NULL,
-    "do_sample": _FLAG | _NULL,
+    "repetition_penalty": _number(1e-6, 1e3) | _NULL,
+    "length_penalty": _number(-1e3, 1e3) | _NULL,
+    "no_repeat_ngram_size": _whole(0, 2**24) | _NULL,
     **dict.fromkeys(("max_length", "max_new_tokens"), _LENGTH | _NULL),
+    **dict.fromkeys(("min_length", "min_new_tokens"), _whole(0, 2**31) | _NULL),
     "num_beams": _whole(1, MOST_BEAMS) | _NULL,
+    "early_stopping": _FLAG | _one_of("never", None),
+    "suppress_tokens": _list(_ID) | _NULL,
+    "begin_suppress_tokens": _list(_ID) | _NULL,
+}
+GENERATION_ENTRIES = frozenset(_GENERATION)
+"""Entries of a generation_config.json that are honoured."""
+
+_IMAGE_RULES: Mapping[str, EntryRule] = {
+    "aspect_ratio": _one_of("pad", "anyres", "square", None),
+    **dict.fromkeys(("has_cls", "drops_cls", "is_next"), _FLAG),
+    "family": _TEXT,
+    "layout": _ANY_OBJECT,
+    "merge_type": _one_of("flat", "spatial", "spatial_unpad"),
+    "rule": _one_of("llava", "transformers"),
+    "pinpoints": _PAIRS,
+    "tile_size": _PIXELS,
+    "patches_per_side": _PIXELS,
 }
 _INDEX: Mapping[str, EntryRule] = {"weight_map": _object(_FILE_NAME)}
-_NESTED = ("text_config", "vision_config", "image_processor")
+_NESTED = ("text_config", "vision_config", "image_processor", "layout")
+_TABLE_OF = {"quantization_config": _QUANTISATION, "image_rules": _IMAGE_RULES}
 
 _TABLES: Mapping[str, Mapping[str, EntryRule]] = {
     "config.json": _CONFIG,
@@ -190,6 +236,7 @@ _TABLES: Mapping[str, Mapping[str, EntryRule]] = {
     "preprocessor_config.json": _IMAGES,
     "processor_config.json": _IMAGES,
     "generation_config.json": _GENERATION,
+    "image_rules": _IMAGE_RULES,
     "model.safetensors.index.json": _INDEX,
     "pytorch_model.bin.index.json": _INDEX,
 }
@@ -199,7 +246,7 @@ def wrong_entry(name: str, content: Mapping[str, Any]) -> str | None:
     """What is wrong with the first entry that is not as the file's table says.
 
     Args:
-        name: Of the file.
+        name: Of the file; or `image_rules`, of which a processor may be made directly.
         content: What it holds.
 
     Returns:
@@ -216,8 +263,8 @@ def _wrong(table: Mapping[str, EntryRule], content: Mapping[str, Any], prefix: s
         rule = table.get(name)
         if rule is not None and not rule.fits(value):
             yield f"{prefix}{name} is {shown(value)}, and must be {rule.says}"
-        elif name in _NESTED and isinstance(value, dict):
-            yield from _wrong(table, value, f"{prefix}{name}.")
+        elif isinstance(value, dict) and (name in _NESTED or name in _TABLE_OF):
+            yield from _wrong(_TABLE_OF.get(name, table), value, f"{prefix}{name}.")
 
 
 def shown(value: Any) -> str:
@@ -242,4 +289,4 @@ def _is_too_deep(content: Any) -> bool:
     return True
 
 
-__all__ = ["DEEPEST", "EntryRule", "shown", "wrong_entry"]
+__all__ = ["DEEPEST", "GENERATION_ENTRIES", "EntryRule", "shown", "wrong_entry"]

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.small_files import CheckpointError, check_content, optional_json, read_json
+from llava.small_files import CheckpointError, check_content, optional_json, read_json, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,6 +91,8 @@ def _name_damaged(folder: Path) -> None:
     """Raises CheckpointError for a file of a tokenizer that is damaged, which transformers does not name."""
     for name in ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"):
         optional_json(folder, name)
+    if (folder / "chat_template.jinja").exists():
+        read_text(folder / "chat_template.jinja")
     if (folder / "tokenizer.model").exists():
         check_content(folder / "tokenizer.model")
 

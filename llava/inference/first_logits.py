@@ -31,13 +31,14 @@ class NotFiniteError(ValueError):
 class FirstLogits:
     """Keeps what a model says of the first new token, as it is before any processor; a context around `generate`.
 
-    The head's output is kept as a reference: nothing is computed before `beside`, and nothing in later steps.
+    Only the verdict is kept, on the device: what follows may write over the head's output, as assisted decoding and
+    compiled graphs do. Nothing is computed in later steps, and nothing is fetched before it is asked for.
     """
 
     def __init__(self, model: Any) -> None:
         """Takes the model that is about to generate."""
         self._head = model.get_output_embeddings()
-        self._logits: Tensor | None = None
+        self._finite: Tensor | None = None  # (rows,), bool
 
     def __enter__(self) -> FirstLogits:
         """Waits for the head's next output."""
@@ -52,12 +53,12 @@ class FirstLogits:
 
     def _keep(self, module: Any, inputs: Any, output: Tensor) -> None:
         self._handle.remove()  # decoding, which may be compiled, runs without a hook
-        self._logits = output[:, -1]
+        self._finite = torch.isfinite(output[:, -1]).all(dim=-1)
 
     @cached_property
     def is_finite(self) -> bool:
         """The verdict on all prompts, which costs a copy from the device; for text that is handed on as it comes."""
-        return self._logits is None or bool(torch.isfinite(self._logits).all())
+        return self._finite is None or bool(self._finite.all())
 
     def beside(self, ids: Tensor, beams: int = 1) -> Tensor:
         """The ids and the verdict in one tensor, so that one copy from the device fetches both.
@@ -69,7 +70,7 @@ class FirstLogits:
         Returns:
             (B, T + 1), the last column 1 where the prompt's first logits are all finite, else 0.
         """
-        if self._logits is None:
+        if self._finite is None:
             raise RuntimeError("generate has not run inside this context")
-        is_finite = torch.isfinite(self._logits).all(dim=-1)[: len(ids) * beams : beams]  # the beams begin alike
+        is_finite = self._finite[: len(ids) * beams : beams]  # the beams begin alike
         return torch.cat([ids, is_finite.to(ids.device, ids.dtype).unsqueeze(1)], dim=1)

@@ -29,6 +29,7 @@ from llava.inference.prefix import supports_prefixes
 from llava.inference.question import Answer, GenerationOptions, Question, Usage
 from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
+from llava.model.vocabulary import check_ids
 from llava.prompts.around import end_token_ids, place_images, stop_string
 from llava.prompts.tokens import tokenizer_image_token
 from llava.utils import shown
@@ -141,14 +142,17 @@ class Inference:
         """Ids of a whole prompt, -200 for each `<image>`.
 
         Raises:
-            ValueError: The tokenizer panics at it.
+            ValueError: The tokenizer panics at it, or knows a token for which the model has no embedding.
         """
         try:
-            return cast("list[int]", tokenizer_image_token(prompt, self.tokenizer, IMAGE_TOKEN_INDEX))
+            ids = cast("list[int]", tokenizer_image_token(prompt, self.tokenizer, IMAGE_TOKEN_INDEX))
         except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # a panic in Rust, which would pass every `except Exception`
             raise ValueError(f"the tokenizer fails at the prompt {shown(prompt)!r}: {error}") from error
+        text = torch.tensor([each for each in ids if each != IMAGE_TOKEN_INDEX], dtype=torch.int64)
+        check_ids(text, self.model.config.get_text_config().vocab_size)
+        return ids
 
     def ask(
         self,
@@ -281,6 +285,8 @@ class Inference:
 
 def _check_device(device: str | torch.device | None) -> None:
     """Refuses a device that is not here before a checkpoint is read for it."""
+    if str(device) == "meta":
+        raise ValueError("device 'meta' holds no values, so nothing can be computed on it")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it

@@ -23,6 +23,7 @@ from llava.model.checkpoints.parts import (
     parts_from_base,
     parts_of_checkpoint,
 )
+from llava.model.checkpoints.quantised import refuse_quantising_again
 from llava.model.checkpoints.strictness import check_tensors, choose_compression
 from llava.model.configuration import STORED, CompressionLike, Stored
 from llava.model.llava_arch import Llava
@@ -115,8 +116,8 @@ def load_pretrained_model(
         attn_implementation=attn_implementation
         or default_attention(target, parts.config.dtype if dtype == "auto" else dtype),
         quantization=quantization_config or _quantization(load_8bit, load_4bit, dtype),
+        name=model_path,
     )
-    finish_model(model, parts, model_path)
     fit_vocabulary(model, tokenizer)
     model.image_processor = image_processor
     if compile:
@@ -209,6 +210,7 @@ def instantiate(
     device_map: Any = None,
     attn_implementation: str | None = None,
     quantization: Any = None,
+    name: str | Path = "",
 ) -> Llava:
     """Makes the model, after the strict check.
 
@@ -218,11 +220,13 @@ def instantiate(
         device_map: As in transformers.
         attn_implementation: As in transformers.
         quantization: As transformers' `quantization_config`.
+        name: What was asked for, empty for a model of parts, which is of no place.
 
     Raises:
         CheckpointError: See `check_tensors`.
     """
     model_class = family_of(parts.config).model()
+    refuse_quantising_again(parts.config, quantization, parts.source)
     if quantization is not None:
         import_bitsandbytes()
     check_tensors(parts, model_class)
@@ -232,7 +236,7 @@ def instantiate(
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     model: Llava = model_class.from_state(parts.config, parts.state, **options)
-    finish_model(model, parts, "")  # of parts, and so of no place
+    finish_model(model, parts, name)
     return model
 
 

@@ -182,12 +182,14 @@ class CompressionConfig:
         """Reads the `compression` entry of a config.json.
 
         Raises:
-            ValueError: An entry is unknown.
+            ValueError: An entry is unknown, or `dominant` is missing.
         """
         known = {entry.name for entry in fields(cls)}
         unknown = sorted(map(str, set(entries) - known))
         if unknown:
             raise ValueError(f"unknown entries in compression: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        if "dominant" not in entries:
+            raise ValueError("compression lacks dominant, the tokens to keep; null says that nothing is compressed")
         then = entries.get("then")
         return cls(**{**entries, "then": cls.from_dict(then) if isinstance(then, Mapping) else then})
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from llava.entry_types import wrong_entry
 from llava.images.processing import aspect_ratio_of
 from llava.kinds.families import FAMILIES
 from llava.model.anyres import TileLayout
@@ -50,12 +51,16 @@ class ImageRules:
         Raises:
             ValueError: An entry is missing, unknown or malformed.
         """
+        problem = wrong_entry("image_rules", entries)
+        if problem is not None:
+            raise ValueError(f"image_rules: {problem}")
         try:
             parts = dict(entries)
             layout = dict(parts.pop("layout"))
             layout["pinpoints"] = tuple((int(width), int(height)) for width, height in layout["pinpoints"])
             if "is_next" in parts:  # written before 0.2
                 parts["family"] = "llava_next" if parts.pop("is_next") else "llava"
+            FAMILIES.get(parts["family"])  # refuses an unknown one
             return cls(layout=TileLayout(**layout), **parts)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"image_rules {entries!r} is not what `save_pretrained` writes: {error}") from error

@@ -30,7 +30,7 @@ from llava.model.placeholders import (
 )
 from llava.model.target_loss import loss_at_targets
 from llava.model.vision_tokens import VisionTokens
-from llava.model.vocabulary import GrowingVocabulary
+from llava.model.vocabulary import GrowingVocabulary, check_ids
 
 logger = logging.getLogger(__name__)
 
@@ -350,6 +350,9 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             if image_sizes is not None:
                 kwargs["image_sizes"] = image_sizes
             self._check_penalties(input_ids, kwargs)
+            if input_ids is not None:
+                text = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
+                check_ids(text, self.config.get_text_config().vocab_size)
             if input_ids is not None and kwargs.get("pixel_values") is not None and self._repeats_samples(kwargs):
                 kwargs["inputs_embeds"] = self.model.embed_with_pixels(
                     input_ids, kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None)

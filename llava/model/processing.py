@@ -29,6 +29,7 @@ from llava.model.configuration import STORED, CompressionConfig, CompressionLike
 from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor import with_plugin
 from llava.model.processor_files import PROCESSOR_FILE, open_small_files, saved_template, template_of
+from llava.plain_loading import reason
 from llava.prompts.ids import PromptIds
 from llava.prompts.images import images_of_samples
 from llava.prompts.tokenization import load_tokenizer, text_begins_anew_after_images
@@ -167,6 +168,10 @@ class CompressedProcessor:
             own: dict[str, Any] = {name: entries.get(name) for name in _OWN_ENTRIES}
             template = saved_template(folder)
             return cls(load_image_processor(folder), load_tokenizer(folder), chat_template=template, **own)
+        except OSError as error:  # transformers' word for an image processor that is not there
+            raise CheckpointError(f"{folder}: {PROCESSOR_FILE}: {reason(error)}") from error
+        except CheckpointError:
+            raise
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{folder}: {PROCESSOR_FILE}: {error}") from error
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import default_conv_mode
+from llava.entry_types import shown
 from llava.kinds import PluginError
-from llava.model.checkpoints.files import read_json, resolve_checkpoint, take_hub_options
+from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint, take_hub_options
 from llava.prompts.chat_template import chat_template
 from llava.small_files import read_text
 
@@ -38,14 +39,34 @@ def open_small_files(path_or_repo: Any, options: dict[str, Any]) -> Path:
 
 
 def saved_template(folder: Path) -> str | None:
-    """The chat template that lies in a folder, as transformers of any age writes it."""
+    """The chat template that lies in a folder, as transformers of any age writes it.
+
+    Raises:
+        CheckpointError: It is no text; the message names file and entry.
+    """
     for name in _TEMPLATE_FILES:
         if (folder / name).is_file():
             is_text = name.endswith(".jinja")
-            template = read_text(folder / name) if is_text else read_json(folder / name).get("chat_template")
+            template = read_text(folder / name) if is_text else _template_entry(folder / name)
             if template:
-                return str(template)
+                return template
     return None
+
+
+def _template_entry(file: Path) -> str | None:
+    """The template that a JSON file holds: a text, or the default one of several that have names."""
+    given = read_json(file).get("chat_template")
+    if given is None or isinstance(given, str):
+        return given
+    named = given
+    if isinstance(given, list):  # of objects with name and template, as transformers wrote several of them
+        named = {entry.get("name"): entry.get("template") for entry in given if isinstance(entry, dict)}
+    default = named.get("default") if isinstance(named, dict) else None
+    if not isinstance(default, str):
+        raise CheckpointError(
+            f"{file}: chat_template is {shown(given)}, and must be a text, or several by name with one named 'default'"
+        )
+    return default
 
 
 def template_of(config: Any) -> str | None:

@@ -23,6 +23,7 @@ from llava.model.multimodal_encoder import extract_features, selected_depth, til
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
 from llava.model.vision_tokens import VisionTokens
+from llava.model.vocabulary import check_ids
 
 
 class VisionSeam:
@@ -258,8 +259,13 @@ class VisionSeam:
 
         Returns:
             (B, L, D).
+
+        Raises:
+            ValueError: An id has no embedding; on an accelerator it is not looked at.
         """
-        embeds = self.language_model.get_input_embeddings()(input_ids.masked_fill(is_image, 0))
+        input_ids = input_ids.masked_fill(is_image, 0)
+        check_ids(input_ids, self.config.text_config.vocab_size)
+        embeds = self.language_model.get_input_embeddings()(input_ids)
         if not features:
             return embeds
         rows = torch.cat(list(features)).to(embeds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
@@ -84,10 +84,30 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, asked: Any) -> list[str
     return wanted
 
 
+def check_ids(ids: Tensor, rows: int) -> None:
+    """Refuses ids that have no embedding, where they lie on the CPU: elsewhere it would cost a copy to look.
+
+    Args:
+        ids: Of any shape.
+        rows: Of the token embedding.
+
+    Raises:
+        ValueError: One is outside 0..rows - 1.
+    """
+    if ids.device.type != "cpu" or not ids.numel():
+        return
+    least, largest = (int(end) for end in ids.aminmax())
+    if least < 0 or largest >= rows:
+        raise ValueError(
+            f"the token id {least if least < 0 else largest} has no embedding: the model has {rows} rows. After tokens "
+            "were added to a tokenizer, say model.resize_token_embeddings(len(tokenizer))"
+        )
+
+
 def fit_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
     """Gives every token of the tokenizer a row."""
     if len(tokenizer) > model.config.get_text_config().vocab_size:
         model.resize_token_embeddings(len(tokenizer))
 
 
-__all__ = ["GrowingVocabulary", "add_image_tokens", "fit_vocabulary"]
+__all__ = ["GrowingVocabulary", "add_image_tokens", "check_ids", "fit_vocabulary"]

@@ -11,10 +11,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llava import AutoLlava, AutoLlavaProcessor, LlavaForConditionalGeneration, LlavaProcessor, load_pretrained_model
 from llava.hub.export import export
+from llava.inference import Inference
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import build_from_parts
 from llava.train.train import train
-from tests.model.folders import image
+from tests.model.folders import TINY, image
 from tests.model.test_checkpoints import edit_config
 
 NEW = ["<box>", "</box>"]
@@ -159,3 +160,21 @@ def test_after_resizing_a_processor_needs_the_tokenizer_that_grew(oracle_dir, tm
     anew = AutoLlavaProcessor.for_model(model, tokenizer=tokenizer)
     anew.save_pretrained(tmp_path / "grown")
     assert len(AutoLlavaProcessor.from_pretrained(tmp_path / "grown").tokenizer) == 702
+
+
+def test_a_token_without_a_row_is_named():
+    """At every door that takes ids, before an index fails in the embedding."""
+    tokenizer, model, processor, _ = load_pretrained_model(TINY, device="cpu")
+    tokenizer.add_tokens(NEW)
+    ids = tokenizer_image_token(PROMPT, tokenizer, return_tensors="pt")[None]
+    pixels = process_images([image()], processor, model.config)
+    for door in (
+        lambda: Inference(tokenizer, model, processor).ask_one("Where is <box>?", image()),
+        lambda: model.generate(ids, images=pixels, max_new_tokens=1),
+        lambda: model(ids, images=pixels),
+        lambda: model.generate(tokenizer("a <box>", return_tensors="pt").input_ids, max_new_tokens=1),
+    ):
+        with pytest.raises(ValueError, match=r"token id (519|520) has no embedding.*519 rows.*resize_token_embeddings"):
+            door()
+    model.resize_token_embeddings(len(tokenizer))
+    assert model.generate(ids, images=pixels, max_new_tokens=1).shape[0] == 1

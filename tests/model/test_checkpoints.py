@@ -267,7 +267,7 @@ BROKEN_CONFIGS = {
     "merge": ({"mm_patch_merge_type": "spatial_maxpool"}, "mm_patch_merge_type 'spatial_maxpool'"),
     "layer": ({"mm_vision_select_layer": -40}, r"vision_feature_layer -40 is outside -25\.\.24"),
     "pinpoints": ({"image_aspect_ratio": "anyres", "image_grid_pinpoints": "(1x1)"}, "image_grid_pinpoints"),
-    "compression": ({"compression": {"method": "zip"}}, "unknown compression method 'zip'"),
+    "compression": ({"compression": {"method": "zip", "dominant": 54}}, "unknown compression method 'zip'"),
 }
 
 

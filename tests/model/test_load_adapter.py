@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import peft
@@ -91,3 +92,41 @@ def test_another_compression_is_told(base, adapter, tmp_path, caplog):
     other = LlavaForConditionalGeneration.from_pretrained(base, compression=None)
     other.load_adapter(tmp_path / "ours")
     assert "trained under compression visionzip:3+2, and the model has none" in caplog.text
+
+
+def test_dora_is_as_peft_applies_it(base, tmp_path):
+    """Plain transformers loses its magnitudes, whose names peft's files shorten, and says so in a report only."""
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=r".*language_model.*q_proj", use_dora=True)
+    adapted = peft.get_peft_model(Plain.from_pretrained(base), config)
+    for name, parameter in adapted.named_parameters():
+        if ".lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(tmp_path)
+    model = LlavaForConditionalGeneration.from_pretrained(base, compression=None)
+    model.load_adapter(tmp_path)
+    expected = logits(peft.PeftModel.from_pretrained(Plain.from_pretrained(base), tmp_path))
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_of_two_adapters_the_bad_one_is_blamed(base, adapter, tmp_path):
+    folder = renamed(adapter, tmp_path / "other", "now")
+    state = load_file(folder / FILE)
+    save_file({name: value for name, value in state.items() if "layers.1." not in name}, folder / FILE)
+    model = LlavaForConditionalGeneration.from_pretrained(base, compression=None)
+    model.load_adapter(adapter, "first")
+    with pytest.raises(CheckpointError, match=r"missing \(4\): .*layers\.1") as raised:
+        model.load_adapter(folder, "second")
+    assert ".first." not in str(raised.value) and "layers.0" not in str(raised.value)
+
+
+@pytest.mark.parametrize("pattern", ["(", "(([a-z_.0-9]+)+)+X"])
+def test_patterns_are_refused_before_they_are_tried(pattern, base, adapter, tmp_path):
+    folder = renamed(adapter, tmp_path / "other", "now")
+    content = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**content, "alpha_pattern": {pattern: 4}}))
+    model = LlavaForConditionalGeneration.from_pretrained(base, compression=None)
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json: alpha_pattern"):
+        model.load_adapter(folder)
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json: alpha_pattern"):
+        LlavaForConditionalGeneration.from_pretrained(folder)

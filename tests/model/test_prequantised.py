@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from transformers import BitsAndBytesConfig, LlamaConfig, LlavaConfig
 from transformers import LlavaForConditionalGeneration as Plain
 
-from llava import LlavaForConditionalGeneration
+from llava import LlavaForConditionalGeneration, load_pretrained_model
 from llava.hub.export import export
 from llava.inference import Inference
 from llava.model.checkpoints import quantised
@@ -109,3 +110,16 @@ def test_what_cannot_be_done_says_why(folders, tmp_path, monkeypatch):
     edit_config(folders["int8"], quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(CheckpointError, match="quantization_config: 'gptq' is not loaded here; load the model that it"):
         LlavaForConditionalGeneration.from_pretrained(folders["int8"])
+
+
+def test_quantising_again_is_refused(folders, tmp_path):
+    folder = Path(shutil.copytree(folders["nf4"], tmp_path / "whole"))
+    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+        shutil.copy(TINY / name, folder)
+    again = BitsAndBytesConfig(load_in_8bit=True)
+    for door in (
+        lambda: load_pretrained_model(folder, load_4bit=True, device="cpu"),
+        lambda: LlavaForConditionalGeneration.from_pretrained(folder, quantization_config=again),
+    ):
+        with pytest.raises(CheckpointError, match=r"quantization_config.*quantised already.*load_4bit"):
+            door()

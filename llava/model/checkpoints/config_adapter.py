@@ -28,8 +28,9 @@ _DROPPED = ("model_type", "architectures", "auto_map", "_name_or_path", "transfo
 
 
 def is_llava_format(raw: Mapping[str, Any]) -> bool:
-    """Whether a config.json is LLaVA's own."""
-    return "vision_config" not in raw and any(entry in raw for entry in ("mm_vision_tower", "mm_projector_type"))
+    """Whether a config.json is LLaVA's own; one with `text_config` is transformers', whatever LLaVA left in it."""
+    is_nested = "vision_config" in raw or "text_config" in raw
+    return not is_nested and any(entry in raw for entry in ("mm_vision_tower", "mm_projector_type"))
 
 
 def is_transformers_format(raw: Mapping[str, Any]) -> bool:
@@ -40,6 +41,8 @@ def is_transformers_format(raw: Mapping[str, Any]) -> bool:
 def not_a_llava(raw: Mapping[str, Any], folder: Path) -> CheckpointError:
     """What to raise where a config.json is of neither format."""
     families = " or ".join(FAMILIES.names())
+    if "text_config" in raw and "vision_config" not in raw:
+        return CheckpointError(f"{folder}: config.json: vision_config is missing; text_config is there")
     return CheckpointError(
         f"{folder}: config.json: model_type {raw.get('model_type')!r} is not a LLaVA: it has neither "
         f"mm_vision_tower (LLaVA's format) nor vision_config with model_type {families} (transformers'). A family from "

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from llava.entry_types import shown
 from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
 from llava.plain_files import expanded
 from llava.plain_loading import reason
@@ -102,13 +103,15 @@ def open_tensors(files: list[Path], *, mapped: bool = False) -> dict[str, Stored
         mapped: Give tensors that are mapped from the files: they take no memory of their own, and change with the file.
 
     Raises:
-        CheckpointError: A file is damaged, or a `.bin` holds more than tensors.
+        CheckpointError: A file is damaged, or holds more than dense tensors of plain numbers by name.
     """
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         check_content(file)
         try:
             shard = _open_safetensors(file, mapped) if file.suffix == ".safetensors" else _open_bin(file, mapped)
+        except CheckpointError:
+            raise
         except UnpicklingError as error:
             raise CheckpointError(
                 f"{file}: cannot be read as tensors: it is damaged, or holds other things, which a pickle runs code for"
@@ -137,7 +140,9 @@ def _open_safetensors(file: Path, mapped: bool) -> dict[str, StoredTensor]:
             found[name] = StoredTensor.of(reader.get_tensor(name))
         else:
             entry = reader.get_slice(name)
-            dtype = SAFETENSORS_DTYPES[entry.get_dtype()]
+            dtype = SAFETENSORS_DTYPES.get(entry.get_dtype())
+            if dtype is None:
+                raise CheckpointError(f"{file}: {name} is of dtype {entry.get_dtype()}, which no model here has")
             found[name] = StoredTensor(tuple(entry.get_shape()), dtype, partial(_read_one, reader, file, name))
     return found
 
@@ -150,15 +155,46 @@ def _read_one(reader: Any, file: Path, name: str) -> tuple[Tensor]:
 
 
 def _open_bin(file: Path, mapped: bool) -> dict[str, StoredTensor]:
-    is_archive = zipfile.is_zipfile(file)  # torch's older format is none: it can only be read as a whole
-    if mapped or not is_archive:
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+    lies_open = _lies_open(file)
+    if mapped or not lies_open:
+        tensors = _only_tensors(torch.load(file, map_location="cpu", weights_only=True, mmap=lies_open), file)
         return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}
-    tensors = torch.load(file, map_location="meta", weights_only=True)
+    tensors = _only_tensors(torch.load(file, map_location="meta", weights_only=True), file)
     return {
         name: StoredTensor(tuple(tensor.shape), tensor.dtype, partial(_read_bin, file, name, tensor))
         for name, tensor in tensors.items()
     }
+
+
+def _lies_open(file: Path) -> bool:
+    """Whether the bytes of each tensor stand in the file as they are, so that one can be read without the others.
+
+    torch's older format is no archive, and one that was packed again with zip is compressed.
+    """
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def _only_tensors(content: Any, file: Path) -> dict[str, Tensor]:
+    """What a `.bin` holds, if that is tensors by name.
+
+    Raises:
+        CheckpointError: It is something else; the message names the entry.
+    """
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file}: holds a {type(content).__name__}, and must hold tensors by name")
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{file}: {shown(name)} names a tensor, and names must be texts")
+        if not isinstance(value, Tensor):
+            inside = "; save what it holds as the file's content" if isinstance(value, dict) else ""
+            raise CheckpointError(f"{file}: {name} is a {type(value).__name__}, and must be a tensor{inside}")
+        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+            kind = value.dtype if value.layout == torch.strided else value.layout
+            raise CheckpointError(f"{file}: {name} is a tensor of {kind}, and must be a dense one of plain numbers")
+    return content
 
 
 def _read_bin(file: Path, name: str, place: Tensor) -> tuple[Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from llava.model.checkpoints.files import TRAINED_FILE, CheckpointError, read_json, read_tensors
 from llava.model.checkpoints.names import LLAVA_NAMES, from_transformers_names, to_module_names, unwrapped
+from llava.model.checkpoints.patterns import wrong_pattern
 from llava.model.checkpoints.stored_tensor import StoredTensor
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -29,6 +30,7 @@ _MAX_NAMED = 5
 _OF_LLAVA = re.compile(r"model\.(layers|embed_tokens|norm|mm_projector)\.")
 # The layer, the factor, and the adapter's name, which peft leaves out of its files.
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.(?:\w+\.)?weight")
+_MAGNITUDE = ".lora_magnitude_vector"  # of DoRA; a module whose weight peft's files name without `weight`
 _BIAS = re.compile(r"(.+?)(?:\.base_layer)?\.bias")
 
 # Entries of adapter_config.json that are read here, or that matter only to training or to other libraries.
@@ -59,9 +61,22 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """The entries of an adapter's config, whose patterns can be tried on names.
+
+    Raises:
+        CheckpointError: It is missing, or an entry or a pattern is not what it must be.
+    """
+    config = read_json(folder / ADAPTER_CONFIG)
+    problem = wrong_pattern(config)
+    if problem is not None:
+        raise CheckpointError(f"{folder}: {ADAPTER_CONFIG}: {problem}")
+    return config
+
+
 def adapter_base(folder: Path) -> str | None:
     """The base that an adapter names, if any."""
-    return read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or None
+    return read_adapter_config(folder).get("base_model_name_or_path") or None
 
 
 def adapter_file(folder: Path) -> Path | None:
@@ -79,7 +94,7 @@ def read_adapter(folder: Path, tower: str) -> Adapter:
     Raises:
         CheckpointError: It is incomplete, or of a kind that is not merged here; the message names field or tensors.
     """
-    config = read_json(folder / ADAPTER_CONFIG)
+    config = read_adapter_config(folder)
     _check_config(config, folder)
     file = adapter_file(folder)
     if file is None:
@@ -118,11 +133,14 @@ def adapter_tensors(folder: Path, tower: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: There are none.
     """
-    read_json(folder / ADAPTER_CONFIG)
+    read_adapter_config(folder)
     file = adapter_file(folder)
     if file is None:
         raise CheckpointError(f"{folder}: there is {ADAPTER_CONFIG}, but none of {', '.join(_ADAPTER_FILES)}")
-    tensors = unwrapped(read_tensors([file]))
+    tensors = {
+        f"{name}.weight" if name.endswith(_MAGNITUDE) else name: value
+        for name, value in unwrapped(read_tensors([file])).items()
+    }
     return dict(_renaming(tensors, tower)(tensors))
 
 
@@ -213,25 +231,19 @@ def _check_config(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def _scale(config: Mapping[str, Any], layer: str, a: Tensor, file: Path) -> float:
-    rank = _of_pattern(config, "rank_pattern", layer, config.get("r"), file)
+    rank = _of_pattern(config, "rank_pattern", layer, config.get("r"))
     if len(a) != rank:
         raise CheckpointError(f"{file}: {layer}.lora_A is of rank {len(a)}, {ADAPTER_CONFIG} says {rank}")
-    alpha = _of_pattern(config, "alpha_pattern", layer, config.get("lora_alpha"), file)
+    alpha = _of_pattern(config, "alpha_pattern", layer, config.get("lora_alpha"))
     if alpha is None:
         raise CheckpointError(f"{file.parent}: {ADAPTER_CONFIG}: lora_alpha is missing")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _of_pattern(config: Mapping[str, Any], entry: str, layer: str, otherwise: Any, file: Path) -> Any:
+def _of_pattern(config: Mapping[str, Any], entry: str, layer: str, otherwise: Any) -> Any:
     """The first pattern that is the end of the layer's name, as peft has it."""
-    for pattern, value in (config.get(entry) or {}).items():
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", layer):
-                return value
-        except re.error as error:
-            where = f"{file.parent}: {ADAPTER_CONFIG}: {entry}"
-            raise CheckpointError(f"{where}: {pattern!r} is no pattern of layers: {error}") from error
-    return otherwise
+    patterns = (config.get(entry) or {}).items()
+    return next((value for pattern, value in patterns if re.match(rf"(.*\.)?({pattern})$", layer)), otherwise)
 
 
 def _renaming(layers: Any, tower: str) -> Any:

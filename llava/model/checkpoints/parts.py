@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from llava.entry_types import GENERATION_ENTRIES, shown
 from llava.kinds.families import family_of
 from llava.kinds.languages import LANGUAGES, language_named
 from llava.kinds.towers import tower_kind
@@ -62,6 +63,9 @@ logger = logging.getLogger(__name__)
 
 _PROJECTOR = "model.multi_modal_projector."
 _NEWLINE = "model.image_newline"
+_NO_SETTING = ("_from_model_config", "transformers_version")
+_NEUTRAL: tuple[Any, ...] = (None, False, 0, 1, "", [], {})  # of settings that are off, in files that name all of them
+_MAX_NAMED = 8
 
 
 @dataclass
@@ -304,18 +308,33 @@ def finish_model(model: Any, parts: ModelParts, name: str | Path) -> None:
 
 
 def set_generation_config(model: Any, parts: ModelParts) -> None:
-    """Takes over published generation settings; those that contradict themselves must not stop a later save."""
+    """Takes over published generation settings; those that contradict themselves must not stop a later save.
+
+    Entries that choose another way to decode, or what `generate` returns, are left out with a warning: answers are made
+    by this package's rules, and some of those entries would fetch code.
+
+    Raises:
+        CheckpointError: An entry is not what it must be.
+    """
     from transformers import GenerationConfig
 
     file = parts.tokenizer_folder / "generation_config.json"
     if not file.is_file():
         return
+    entries = read_json(file)
+    left_out = sorted(
+        name
+        for name, value in entries.items()
+        if name not in GENERATION_ENTRIES and name not in _NO_SETTING and (value is True or value not in _NEUTRAL)
+    )
+    if left_out:
+        named = ", ".join(map(shown, left_out[:_MAX_NAMED])) + (", ..." if len(left_out) > _MAX_NAMED else "")
+        logger.warning("%s: these entries are not honoured here: %s", file, named)
+    kept = {name: entries[name] for name in GENERATION_ENTRIES & set(entries)}
+    if not kept.get("do_sample"):
+        kept |= dict.fromkeys(("temperature", "top_p", "top_k"))
     try:
-        config = GenerationConfig.from_dict(read_json(file))
-    except CheckpointError:
-        raise
+        config = GenerationConfig.from_dict(kept)
     except Exception as error:
         raise CheckpointError(f"{file}: {reason(error)}") from error
-    if not config.do_sample:
-        config.temperature = config.top_p = config.top_k = None
     model.generation_config = config

@@ -50,7 +50,13 @@ def packed_weights(config: Any, names: Iterable[str], where: Path) -> dict[str, 
             f"it, or {_HINT}"
         )
     found = ((name, _BESIDE.fullmatch(name)) for name in names)
-    return {name: match[1] or f"{match[2]}.weight" for name, match in found if match is not None}
+    packed = {name: match[1] or f"{match[2]}.weight" for name, match in found if match is not None}
+    if not packed:
+        raise CheckpointError(
+            f"{where}: config.json: quantization_config says that the weights are quantised, and the files hold plain "
+            "ones; take the entry out, and load with load_4bit=True or load_8bit=True (--load-4bit, --load-8bit)"
+        )
+    return packed
 
 
 def quantisation_method(config: Any) -> str:
@@ -59,6 +65,21 @@ def quantisation_method(config: Any) -> str:
     given = entries if isinstance(entries, dict) else entries.to_dict()
     is_bitsandbytes = given.get("load_in_4bit") or given.get("load_in_8bit")
     return str(given.get("quant_method") or ("bitsandbytes" if is_bitsandbytes else None))
+
+
+def refuse_quantising_again(config: Any, asked: Any, where: Any) -> None:
+    """Raises CheckpointError where weights that are quantised already would be quantised, which has no effect.
+
+    Args:
+        config: Of the model.
+        asked: transformers' settings of a quantisation, None for none.
+        where: The checkpoint's folder, for the message.
+    """
+    if asked is not None and is_quantised(config):
+        raise CheckpointError(
+            f"{where}: config.json: quantization_config: the weights are quantised already, and load_4bit, load_8bit "
+            f"or quantization_config cannot quantise them again; leave that out, or {_HINT}"
+        )
 
 
 def refuse_merging(config: Any, folder: Path, base: Path) -> None:

@@ -15,6 +15,7 @@ from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint, t
 from llava.model.checkpoints.lora import adapter_tensors, some
 from llava.model.checkpoints.names import to_file_names, tower_root, transformers_names
 from llava.model.checkpoints.parts import ModelParts, finish_model, parts_of_checkpoint
+from llava.model.checkpoints.quantised import refuse_quantising_again
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.checkpoints.strictness import check_tensors, choose_compression
 from llava.model.configuration import STORED, CompressionLike, Stored, as_compression
@@ -97,6 +98,7 @@ class StrictCheckpoints:
                 f"{cls.__name__}; AutoLlava.from_pretrained loads either"
             )
         parts.config = kwargs.pop("config", None) or parts.config
+        refuse_quantising_again(parts.config, kwargs.get("quantization_config"), name)
         choose_compression(parts, compression)
         check_tensors(parts, cls)
         made = cls.from_state(parts.config, parts.state, **kwargs)
@@ -122,7 +124,9 @@ class StrictCheckpoints:
         folder = resolve_checkpoint(peft_model_id, **take_hub_options(hub)) / hub.pop("subfolder", "")
         kwargs["adapter_state_dict"] = adapter_tensors(folder, tower_root(self.state_dict()))  # type: ignore[attr-defined]
         info = super().load_adapter(str(folder), adapter_name, **kwargs)  # type: ignore[misc]
-        wrong = {"missing": info.missing_keys, "unexpected": info.unexpected_keys}
+        own = f".{adapter_name or 'default'}."  # transformers also counts what other adapters of the model hold
+        missing = [name for name in info.missing_keys if own in f"{name}."]
+        wrong = {"missing": missing, "unexpected": info.unexpected_keys}
         problems = [f"{label} ({len(names)}): {some(names)}" for label, names in wrong.items() if names]
         if problems:
             self.delete_adapter(adapter_name or "default")  # type: ignore[attr-defined]
