@@ -17,6 +17,7 @@ from llava.data.model_rules import check_aspect_ratio
 from llava.data.open_records import names_files
 from llava.data.records import ImageRef, StoredImage, images_of, printable, read_records, turns_of
 from llava.data.templates import PromptTemplate, closing_separator, encode_spans
+from llava.images.decoding import largest_on_the_way
 from llava.images.paths import path_inside
 from llava.images.processing import (
     DEFAULT_MAX_PIXELS,
@@ -24,7 +25,6 @@ from llava.images.processing import (
     ImageTooLargeError,
     load_image,
     process_images,
-    processed_pixels,
 )
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         """Whether more pixels than the limit would be made of an image of this size (w, h)."""
         if self.max_pixels is None or self.image_config is None:
             return False
-        return processed_pixels(size, self.image_config, self.image_processor) > self.max_pixels
+        return largest_on_the_way(size, self.image_config, self.image_processor, self.max_pixels) > self.max_pixels
 
     def encode(self, record: dict[str, Any]) -> tuple[list[int], list[int]]:
         """Ids and labels of an entry, not truncated; no image is opened.

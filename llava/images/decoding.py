@@ -84,6 +84,21 @@ def image_size(
         return width, height
 
 
+def largest_on_the_way(size: Size, config: Any, processor: Any, max_pixels: int) -> int:
+    """The pixels that an image becomes, for a limit; the processor's own size counts only beyond the usual limit.
+
+    A limit below the size of the tower's input is about images, and no image would meet it otherwise.
+
+    Args:
+        size: The image's (width, height).
+        config: The model's config.
+        processor: The image processor, or None.
+        max_pixels: The limit.
+    """
+    seen = processed_pixels(size, config, processor)
+    return seen if seen > max(max_pixels, DEFAULT_MAX_PIXELS) else processed_pixels(size, config)
+
+
 def check_size(
     size: Size,
     name: str,
@@ -110,7 +125,7 @@ def check_size(
         raise ImageTooLargeError(
             f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; shrink the image."
         )
-    becomes = 0 if config is None else processed_pixels(size, config, processor)
+    becomes = 0 if config is None else largest_on_the_way(size, config, processor, max_pixels)
     if becomes > max_pixels:
         raise ImageTooLargeError(
             f"{name}: {width}x{height} pixels become {becomes} once padded or scaled for the vision tower, more than "

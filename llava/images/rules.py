@@ -80,16 +80,18 @@ def processed_pixels(size: Size, config: Any, processor: Any = None) -> int:
     Args:
         size: The image's (width, height).
         config: As `process_images` takes it.
-        processor: The image processor; None: one that resizes to 384 pixels at most.
+        processor: The image processor; None: its own size does not count, but for an image that is scaled as it is,
+            to 384 pixels at most.
     """
     width, height = size
     aspect_ratio = aspect_ratio_of(config)
     if aspect_ratio == "anyres":
         grid = max(across * down for across, down in grid_pinpoints(config))
-        return max(width * height, grid, _resized_pixels((1, 1), processor))  # each view is a square
+        view = 0 if processor is None else _resized_pixels((1, 1), processor)  # each is a square
+        return max(width * height, grid, view)
     if aspect_ratio == "pad":
         side = max(size)
-        return max(side * side, _resized_pixels((side, side), processor))
+        return max(side * side, 0 if processor is None else _resized_pixels((side, side), processor))
     return max(width * height, _resized_pixels(size, processor))
 
 

@@ -150,7 +150,7 @@ class Inference:
             raise
         except BaseException as error:  # a panic in Rust, which would pass every `except Exception`
             raise ValueError(f"the tokenizer fails at the prompt {shown(prompt)!r}: {error}") from error
-        text = torch.tensor([each for each in ids if each != IMAGE_TOKEN_INDEX], dtype=torch.int64)
+        text = [each for each in ids if each != IMAGE_TOKEN_INDEX]
         check_ids(text, self.model.config.get_text_config().vocab_size)
         return ids
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +85,25 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, asked: Any) -> list[str
     return wanted
 
 
-def check_ids(ids: Tensor, rows: int) -> None:
+def check_ids(ids: Tensor | Sequence[int], rows: int) -> None:
     """Refuses ids that have no embedding, where they lie on the CPU: elsewhere it would cost a copy to look.
 
     Args:
-        ids: Of any shape.
+        ids: Of any shape, or a list of them.
         rows: Of the token embedding.
 
     Raises:
         ValueError: One is outside 0..rows - 1.
     """
-    if ids.device.type != "cpu" or not ids.numel():
+    if isinstance(ids, Tensor):
+        if ids.device.type != "cpu" or not ids.numel():
+            return
+        held = ids.numpy()  # of the same memory; nothing is computed by torch
+        least, largest = int(held.min()), int(held.max())
+    elif ids:
+        least, largest = min(ids), max(ids)
+    else:
         return
-    least, largest = (int(end) for end in ids.aminmax())
     if least < 0 or largest >= rows:
         raise ValueError(
             f"the token id {least if least < 0 else largest} has no embedding: the model has {rows} rows. After tokens "

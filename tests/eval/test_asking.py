@@ -90,7 +90,7 @@ def test_a_cut_prompt_is_reported(
         ({"temperature": float("nan")}, "temperature must be 0"),
         ({"top_p": 0.0}, "top_p must be above 0"),
         ({"top_p": 3.0}, "top_p must be above 0 and at most 1, got 3.0"),
-        ({"num_beams": 0}, "num_beams must be at least 1"),
+        ({"num_beams": 0}, "num_beams must be 1 to 1024, got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(wrong: dict[str, Any], message: str) -> None:

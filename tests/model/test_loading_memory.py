@@ -108,5 +108,5 @@ def test_a_file_that_is_cut_while_it_is_read_is_named(suffix, tmp_path):
 
 def test_a_dtype_that_is_not_known_is_told(tmp_path):
     save_file({"a": torch.zeros(2, dtype=torch.complex64)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read as tensors: .*C64"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: a is of dtype C64"):
         open_tensors([tmp_path / "model.safetensors"])
