@@ -56,7 +56,7 @@ class Registry(Generic[Kind]):
         scope = frame.f_globals if frame is not None else {}
         entry = _Entry(kind, str(scope.get("__name__")), scope.get("__spec__"))
         if not entry.module.startswith(_OWN):  # a name of this package's is taken, imported yet or not
-            self._import_builtin()
+            self.import_builtin()
         found = self._entries.get(name)
         if found is not None:
             is_new = found.spec is not entry.spec or entry.module == _REPLACEABLE
@@ -90,7 +90,7 @@ class Registry(Generic[Kind]):
 
     def find(self, name: str) -> Kind | None:
         """The entry of that name, or None."""
-        self._import_builtin()
+        self.import_builtin()
         if name not in self._entries:
             discover_plugins()
         entry = self._entries.get(name)
@@ -98,7 +98,7 @@ class Registry(Generic[Kind]):
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        self._import_builtin()
+        self.import_builtin()
         discover_plugins()
         return sorted(self._entries)
 
@@ -108,7 +108,7 @@ class Registry(Generic[Kind]):
 
     def first(self, fits: Callable[[Kind], bool]) -> Kind | None:
         """The first entry that fits, by name; plug-ins that are not loaded are looked through only where none does."""
-        self._import_builtin()
+        self.import_builtin()
         found = self._first(fits)
         return self._first(fits) if found is None and discover_plugins() else found
 
@@ -127,7 +127,8 @@ class Registry(Generic[Kind]):
         plugin = None if entry is None else plugin_of(entry.module)
         return None if plugin is None else plugin.name
 
-    def _import_builtin(self) -> None:
+    def import_builtin(self) -> None:
+        """Imports this package's entries, as the first look-up does, which must not be inside a compiled graph."""
         if self._builtin:
             with self._lock:
                 for module in tuple(self._builtin):

@@ -1,5 +1,6 @@
 """Vision towers, and the features that they give a compressor."""
 
+from llava.kinds.towers import TOWERS
 from llava.model.multimodal_encoder.features import (
     extract_features,
     received_attention,
@@ -9,3 +10,5 @@ from llava.model.multimodal_encoder.features import (
 )
 
 __all__ = ["extract_features", "received_attention", "selected_depth", "tile_shape", "tower_has_cls"]
+
+TOWERS.import_builtin()  # a tower may be looked up first inside a compiled graph
