@@ -16,7 +16,7 @@ from PIL import Image
 
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.images.decoding import ImageDecodeError, ImageTooLargeError, check_size, load_image, to_rgb
-from llava.images.rules import Size, aspect_ratio_of, grid_pinpoints, parse_pinpoints, processed_pixels
+from llava.images.rules import Size, aspect_ratio_of, grid_pinpoints, parse_pinpoints
 from llava.images.tile_pixels import tile_pixels
 from llava.kinds.towers import TOWERS
 from llava.plain_loading import reason
@@ -41,7 +41,6 @@ __all__ = [
     "parse_pinpoints",
     "process_anyres_image",
     "process_images",
-    "processed_pixels",
     "resize_and_pad_image",
     "select_best_resolution",
     "to_rgb",
