@@ -16,6 +16,9 @@ MergeRule = Literal["reference", "mean"]
 OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | str, ...]
 _MERGE_RULES = ("reference", "mean")
 
+SHARED_OPTIONS = ("merge", "seed")
+"""Keys of the short form that are entries of every budget; no method may have an option of that name."""
+
 # The paper splits every budget alike: 54 + 10 of 64, 108 + 20 of 128, 162 + 30 of 192.
 _CONTEXTUAL_SHARE = 10 / 64
 
@@ -144,7 +147,7 @@ class CompressionConfig:
                 raise ValueError(f"compression {text!r}: {part.strip()!r} {problem}, as in {_EXAMPLES}")
             options[option[1]] = _parse_value(option[2])
         method, contextual = match["method"], match["contextual"]
-        own: dict[str, Any] = {name: options.pop(name) for name in ("merge", "seed") if name in options}
+        own: dict[str, Any] = {name: options.pop(name) for name in SHARED_OPTIONS if name in options}
         try:
             budget = cls(method, int(match["dominant"]), int(contextual or 0), **own, options=options)
         except TypeError as error:
@@ -208,7 +211,7 @@ class CompressionConfig:
     def __str__(self) -> str:
         budget = f"{self.dominant}+{self.contextual}" if self.contextual else f"{self.dominant}"
         defaults = CompressionConfig()
-        own = {name: getattr(self, name) for name in ("merge", "seed")}
+        own = {name: getattr(self, name) for name in SHARED_OPTIONS}
         shown = {name: value for name, value in own.items() if value != getattr(defaults, name)} | dict(self.options)
         first = ",".join([f"{self.method}:{budget}", *(f"{name}={_format_value(shown[name])}" for name in shown)])
         return first if self.then is None else f"{first}|{self.then}"
@@ -232,7 +235,7 @@ def _checked_options(options: Any) -> dict[str, OptionValue]:
             is_whole = isinstance(part, int) and abs(part) < _LARGEST
             if not (is_word or is_whole or (isinstance(part, float) and math.isfinite(part))):
                 raise ValueError(f"compression.options: {name}={part!r:.80} is none of a number, true, false or a word")
-        if not isinstance(name, str) or re.fullmatch(_NAME, name) is None or name in ("merge", "seed"):
+        if not isinstance(name, str) or re.fullmatch(_NAME, name) is None or name in SHARED_OPTIONS:
             raise ValueError(f"compression.options: {name!r} cannot be the name of an option")
         checked[name] = value
     return checked

@@ -13,6 +13,7 @@ from llava.model.anyres import TileLayout
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import TileShape, compressor_of
 from llava.model.multimodal_encoder import tower_has_cls
+from llava.model.tile_shapes import shape_of
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ class ImageRules:
         return self.layout.patches_per_side**2
 
     @property
+    def tile_shape(self) -> TileShape:
+        """What a compressor is told of a tile beforehand."""
+        side = self.layout.patches_per_side
+        return shape_of(FAMILIES.get(self.family), (side, side), self.has_cls)
+
+    @property
     def tokens_of_whole_tile(self) -> int:
         """Visual tokens of a tile without compression."""
         return self.num_patches + int(self.has_cls and not self.drops_cls)
@@ -93,7 +100,7 @@ class ImageRules:
             image_size: (w, h), before padding.
             compression: None without one.
         """
-        kept = None if compression is None else compression.num_tokens
+        kept = None if compression is None else compressor_of(compression).num_tokens(compression, self.tile_shape)
         if not self.is_tiled:
             return self.tokens_of_whole_tile if kept is None else kept
         return self.layout.num_tokens(self.layout.num_tiles(image_size), image_size, kept)
@@ -105,5 +112,4 @@ class ImageRules:
             ValueError: The method is unknown, or the budget does not fit.
         """
         if compression is not None:
-            side = self.layout.patches_per_side
-            compressor_of(compression).check(compression, TileShape((side, side), self.has_cls))
+            compressor_of(compression).check(compression, self.tile_shape)
