@@ -30,6 +30,7 @@ CompressFunction: TypeAlias = Callable[..., CompressedTokens]
 CheckFunction: TypeAlias = Callable[[CompressionConfig, TileShape], None]
 GridFunction: TypeAlias = Callable[[CompressionConfig, TileShape], tuple[int, int]]
 WordsFunction: TypeAlias = Callable[[str], list[str]]
+NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
 
 _ROOM = "llava.model.multimodal_compressor"
 COMPRESSORS: Registry[Compressor] = Registry(
@@ -57,6 +58,8 @@ class Compressor:
         grid: At the place `pixels`, the (h, w) of the patches that the picture is shrunk to.
         words: With the need `question_embeds`: the parts of a question that are embedded, each by itself.
         source: The paper, and the commit of the public code that it was compared with.
+        wants: Further fields that it reads where they can be had.
+        needs_of: What it needs beside `needs`, by its options.
     """
 
     name: str
@@ -69,11 +72,12 @@ class Compressor:
     grid: GridFunction | None = None
     words: WordsFunction | None = None
     source: str = ""
+    wants: frozenset[Need] = frozenset()
+    needs_of: NeedsOfOptions | None = None
 
-    @property
-    def needs_text(self) -> bool:
-        """Whether what it keeps depends on the question: it is chosen anew for every question about an image."""
-        return not self.needs.isdisjoint(TEXT_NEEDS)
+    def needs_with(self, options: Any) -> frozenset[Need]:
+        """All that it needs under these options, typed as `options_of` gives them."""
+        return self.needs if self.needs_of is None else self.needs | frozenset(self.needs_of(options))
 
     def place(self, tile: TileShape) -> Place:
         """Where it stands in a model: at the model's usual place if it can, else at the first that both have.
@@ -108,13 +112,13 @@ class Compressor:
                 (with the allowed range); an option is unknown or out of range; or the method itself cannot have it.
         """
         place = self.place(tile)
-        if not tile.saliency_has_cls and not self.needs.isdisjoint(CLS_NEEDS):
+        needs = self.needs_with(self.options_of(budget))
+        if not tile.saliency_has_cls and not needs.isdisjoint(CLS_NEEDS):
             raise ValueError(
                 f"compression {budget}: {self.name} reads the attention of a CLS token, and this tower has none"
             )
         num_cls = int(tile.keep_cls and self.keeps_cls and place == "tower")
         check_budget(self._filled(budget, tile), tile.num_patches, num_cls)
-        self.options_of(budget)
         if self.own_check is not None:
             self.own_check(budget, tile)
         if budget.then is not None:
@@ -168,12 +172,13 @@ class BoundCompressor:
     @property
     def is_late(self) -> bool:
         """Whether it chooses among the projector's rows, or for one question: after what can be kept of an image."""
-        return self.place in ("projected", "pooled") or "projected" in self.needs or self.compressor.needs_text
+        texts = TEXT_NEEDS & (self.needs | self.compressor.wants)
+        return self.place in ("projected", "pooled") or "projected" in self.needs or bool(texts)
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What the method reads of the features."""
-        return self.compressor.needs
+        """What the method must have of the features."""
+        return self.compressor.needs_with(self.options)
 
     def __call__(self, features: VisionFeatures) -> CompressedTokens:
         """Compresses B tiles to K = `budget.num_tokens` tokens each.
@@ -206,6 +211,8 @@ def register_compressor(
     grid: GridFunction | None = None,
     words: WordsFunction | None = None,
     source: str = "",
+    wants: Iterable[Need] = (),
+    needs_of: NeedsOfOptions | None = None,
 ) -> Callable[[CompressFunction], CompressFunction]:
     """Decorator that makes a function available as `compression="name:K"`.
 
@@ -220,14 +227,16 @@ def register_compressor(
         grid: Must be given for the place `pixels`: the rows and columns of patches to shrink the picture to.
         words: What of a question is embedded, each by itself; by default the whole question as one text.
         source: The paper, and the public code that it was compared with, for lists.
+        wants: Fields that the function reads where they can be had: `clip_joint` without a CLIP text tower is None.
+        needs_of: What the function needs beside `needs` under some options.
 
     Raises:
         ValueError: The name is taken, a need or a place is unknown, `grid` and `pixels` do not go together, or
             `options` is no dataclass or has a key that all share.
     """
     check_options_class(name, options)
-    wanted, stands = frozenset(needs), tuple(places)
-    unknown = wanted - set(NEEDS)
+    wanted, also, stands = frozenset(needs), frozenset(wants), tuple(places)
+    unknown = (wanted | also) - set(NEEDS)
     if unknown:
         raise ValueError(f"compressor {name!r} needs {', '.join(sorted(unknown))}; there are {', '.join(NEEDS)}")
     if not stands or not set(stands) <= set(PLACES):
@@ -236,7 +245,9 @@ def register_compressor(
         raise ValueError(f"compressor {name!r}: grid belongs to the place 'pixels', and places={stands!r}")
 
     def register(function: CompressFunction) -> CompressFunction:
-        entry = Compressor(name, function, wanted, keeps_cls, options, check, stands, grid, words, source)
+        entry = Compressor(
+            name, function, wanted, keeps_cls, options, check, stands, grid, words, source, also, needs_of
+        )
         COMPRESSORS.register(name, entry, depth=2)
         return function
 
