@@ -33,6 +33,7 @@ class AnswersKey:
         plugins: Name and hash of each plug-in that these answers depend on (`used_plugins`), so a plug-in that was
             edited begins a file of its own.
         exact: Whether every question was asked as if it were the only one (`Inference.exact`).
+        clip_text: Fingerprint of the CLIP that read the questions, where the method chose by that.
     """
 
     task: str
@@ -45,11 +46,12 @@ class AnswersKey:
     data: str | list[dict[str, str]] = "local"
     plugins: list[dict[str, str]] = field(default_factory=list)
     exact: bool = False
+    clip_text: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The key as plain JSON values; without `plugins` and `exact` where they say nothing, as in older files."""
+        """The key as plain JSON values; without what says nothing and older files do not have."""
         key: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in key.items() if value or name not in ("plugins", "exact")}
+        return {name: value for name, value in key.items() if value or name not in ("plugins", "exact", "clip_text")}
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """The fields in which a stored key differs, each with both values."""

@@ -13,12 +13,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.anyres import size_pairs
-from llava.model.configuration import CompressionConfig, CompressionLike
-from llava.model.image_rules import ImageRules
+from llava.model.image_encoding import ImageEncoding, Images, ImageSizes
 from llava.model.llava_internals import LlavaInternals
-from llava.model.multimodal_compressor import CompressedTokens
 from llava.model.multimodal_encoder.tower import VisionTowerView
-from llava.model.offloading import like_weights
 from llava.model.packing import PackingLayout, packing_layout, varlen_arguments
 from llava.model.placeholders import (
     ExpandedSequence,
@@ -34,9 +31,6 @@ from llava.model.vocabulary import GrowingVocabulary, check_ids
 
 logger = logging.getLogger(__name__)
 
-Images = Tensor | Sequence[Tensor]
-ImageSizes = Sequence[Any] | Tensor
-
 
 class _NotGiven:
     """Tells `images=None` (LLaVA's convention, no image) from no `images` at all (transformers' convention)."""
@@ -45,7 +39,7 @@ class _NotGiven:
 _NOT_GIVEN = _NotGiven()
 
 
-class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
+class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
     """LLaVA's calling convention: `-200` in the ids, `images=`, and new ids only from `generate`.
 
     Attributes:
@@ -62,97 +56,6 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
     processor_folder: Path | None = None
     _told_of_cut = False
 
-    @property
-    def compression(self) -> CompressionConfig | None:
-        """The compression, None when every visual token is kept."""
-        return self.model.compression
-
-    def set_compression(self, compression: CompressionLike) -> None:
-        """Changes the compression, or switches it off with None, without reloading anything.
-
-        Args:
-            compression: A `CompressionConfig`, its short form (`"visionzip:54+10"`), its dict, or None.
-
-        Raises:
-            ValueError: The method is unknown, or the budget does not fit the tower; the message gives the range.
-        """
-        self.model.set_compression(compression)
-
-    def compile_vision(self, backend: str = "inductor") -> None:
-        """Runs tower, compressor and projector as one compiled graph from now on, except in training.
-
-        The first batches of each size are slow, for they wait for their graph; see `compiled_vision.BUCKETS`.
-
-        Args:
-            backend: For `torch.compile`.
-
-        Raises:
-            ValueError: The tower or the projector is not whole on one device.
-        """
-        self.model.compile_vision(backend)
-
-    @property
-    def num_patches(self) -> int:
-        """Patches of a tile."""
-        return self.model.num_patches
-
-    def num_visual_tokens(self, image_sizes: ImageSizes) -> list[int]:
-        """How many rows each image will take in the sequence, before any is encoded.
-
-        Args:
-            image_sizes: (w, h) of each image, before padding.
-        """
-        rules = ImageRules.from_config(self.config)
-        return [rules.num_tokens(size, self.compression) for size in size_pairs(image_sizes, height_first=False) or []]
-
-    def encode_images(self, images: Images, image_sizes: ImageSizes | None = None) -> Tensor | list[Tensor]:
-        """Encodes images once, for `image_features=` of `forward` and `generate`.
-
-        Args:
-            images: As for `encode_each`.
-            image_sizes: As for `encode_each`.
-
-        Returns:
-            (B, tokens, D) for (B, 3, H, W), as in LLaVA; else a list, as `encode_each`.
-        """
-        features = self.encode_each(images, image_sizes)
-        is_batch = isinstance(images, Tensor) and images.dim() == 4 and len(features) > 0
-        return torch.stack(features) if is_batch else features
-
-    def encode_each(self, images: Images, image_sizes: ImageSizes | None = None) -> list[Tensor]:
-        """Encodes images, which may differ in their tokens.
-
-        Args:
-            images: (B, 3, H, W), (B, T, 3, H, W), or a list of (3, H, W) or (T, 3, H, W); a list may mix sizes of T.
-            image_sizes: (w, h) of each image; needed for tiles of LLaVA-NeXT.
-
-        Returns:
-            For each image (its tokens, D), compressed, projected and in order.
-        """
-        if isinstance(images, Tensor) and images.dim() == 4:
-            return list(self.model.encode_tiles(images, None, None))
-        tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
-        if not tiles:
-            return []
-        sizes = size_pairs(image_sizes, height_first=False)
-        return self.model.encode_tiles(torch.cat(tiles), [len(image) for image in tiles], sizes)
-
-    def compress_images(self, images: Images) -> CompressedTokens:
-        """What the compressor keeps of each tile, before the projector: for pictures and measurements.
-
-        Args:
-            images: As for `encode_images`; the tiles of all images are concatenated.
-
-        Raises:
-            ValueError: The model has no compression.
-        """
-        bound = self.model.bound_compressor
-        if bound is None:
-            raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
-        tiles = images if isinstance(images, Tensor) else torch.cat([x[None] if x.dim() == 3 else x for x in images])
-        tiles = like_weights(tiles.flatten(0, -4), self.model.vision_tower, cast=True)
-        return self.model.compress_tiles(tiles, bound)
-
     def embed_prompts(
         self,
         input_ids: Tensor,
@@ -163,6 +66,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
         labels: Tensor | None = None,
         padding_side: PaddingSide | None = None,
         packing: bool = False,
+        questions: Sequence[str] | None = None,
     ) -> tuple[Tensor, ExpandedSequence]:
         """Encodes what is not encoded yet and opens the placeholders; arguments as for `forward`.
 
@@ -175,7 +79,9 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             if used is not None and images is not None:
                 images = images[used] if isinstance(images, Tensor) else [images[index] for index in used]
                 image_sizes = None if image_sizes is None else [image_sizes[index] for index in used]
-            image_features = [] if images is None or not len(images) else self.encode_each(images, image_sizes)
+            image_features = (
+                [] if images is None or not len(images) else self.encode_each(images, image_sizes, questions)
+            )
         sequence = expand_placeholders(
             input_ids,
             [len(image) for image in image_features],
@@ -329,6 +235,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
         images: Images | _NotGiven | None = _NOT_GIVEN,
         image_sizes: ImageSizes | None = None,
         image_features: Sequence[Tensor] | None = None,
+        questions: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Generates in LLaVA's convention with `images=`, or in transformers' without.
@@ -339,6 +246,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             image_sizes: With `images`, (w, h) of each; with `pixel_values`, (h, w).
             image_features: Output of `encode_images`, in place of `images`. With `past_key_values` from an earlier
                 turn and the ids of the whole conversation, only what is new is computed.
+            questions: With `images`, what is asked about each; needed for methods that choose by it.
             **kwargs: For transformers' `generate`, `attention_mask` and `pixel_values` among them.
 
         Returns:
@@ -369,6 +277,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             image_features,
             kwargs.pop("attention_mask", None),
             padding_side="left",
+            questions=questions,
         )
         kwargs.pop("position_ids", None)
         return super().generate(  # type: ignore[misc]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout
+from llava.model.clip_text import ClipText
 from llava.model.compiled_vision import CompiledVision, check_compilable
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
 from llava.model.multimodal_compressor import (
@@ -24,9 +25,11 @@ from llava.model.multimodal_compressor import (
     compressor_of,
     with_plugin,
 )
+from llava.model.multimodal_compressor.registry import TEXT_NEEDS, Need
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
+from llava.model.question_reader import QuestionReader
 from llava.model.tile_facts import TileFacts, tile_facts
 from llava.model.tile_shapes import tile_shape
 from llava.model.vision_tokens import VisionTokens
@@ -41,6 +44,8 @@ class VisionSeam:
     language_model: Any
     image_newline: Tensor
     compiled_vision: CompiledVision | None = None
+    question_reader: QuestionReader | None = None
+    clip_text: ClipText | None = None
 
     @property
     def compression(self) -> CompressionConfig | None:
@@ -64,6 +69,24 @@ class VisionSeam:
         """The compressor in use, with its budget; None without one."""
         budget = self.compression
         return None if budget is None else compressor_of(budget).bind(budget, self.tile_shape)
+
+    @property
+    def reads_questions(self) -> bool:
+        """Whether what is kept of an image depends on the question about it."""
+        bound = self.bound_compressor
+        return bound is not None and bool(self._text_needs(bound))
+
+    def clip_fingerprint(self, budget: CompressionConfig | None) -> str:
+        """Of the CLIP that reads questions for a budget; empty where none does."""
+        if budget is None or self.clip_text is None:
+            return ""
+        needs = self._text_needs(compressor_of(budget).bind(budget, self.tile_shape))
+        return self.clip_text.fingerprint if "clip_joint" in needs else ""
+
+    def _text_needs(self, bound: BoundCompressor) -> set[Need]:
+        """What must be known of a question; CLIP's view of it only where its text tower is at hand."""
+        wanted = bound.needs | (bound.compressor.wants if self.clip_text is not None else frozenset())
+        return set(wanted & TEXT_NEEDS)
 
     def compile_vision(self, backend: str = "inductor") -> None:
         """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
@@ -158,6 +181,37 @@ class VisionSeam:
         features = replace(features, projected=rows)
         return bound(replace(features, content=rows, has_cls=False) if bound.place == "projected" else features)
 
+    def _with_questions(
+        self,
+        features: VisionFeatures,
+        bound: BoundCompressor,
+        counts: Sequence[int] | None,
+        questions: Sequence[str] | None,
+    ) -> VisionFeatures:
+        """Adds what the compressor reads of the questions, one for each image.
+
+        Raises:
+            ValueError: It reads them and they are not known, or their number is not that of the images.
+        """
+        needs = self._text_needs(bound)
+        if not needs:
+            return features
+        counts = [1] * len(features.content) if counts is None else counts
+        if questions is None or len(questions) != len(counts) or self.question_reader is None:
+            given = "none were given" if questions is None else f"{len(questions)} for {len(counts)} images were given"
+            raise ValueError(
+                f"compression {bound.budget} chooses by the question: give questions=, one for each image; {given}"
+            )
+        found: dict[str, Any] = {}
+        per_tile = [question for question, count in zip(questions, counts, strict=True) for _ in range(count)]
+        if "question_embeds" in needs:
+            found["question_embeds"] = self.question_reader.embed(per_tile, bound.compressor.words)
+        if "clip_joint" in needs:
+            if self.clip_text is None:
+                raise ValueError(f"compression {bound.budget} needs CLIP's text tower: give --clip-text, clip_text=")
+            found["clip_joint"] = self.clip_text.joint(features.source, per_tile)
+        return replace(features, **found)
+
     def compress_tiles(
         self, pixel_values: Tensor, bound: BoundCompressor, facts: TileFacts | None = None
     ) -> CompressedTokens:
@@ -169,6 +223,26 @@ class VisionSeam:
             facts: As for `read_tower`.
         """
         features = self.read_tower(pixel_values, bound, facts)
+        return self.compress_projected(features, bound) if bound.is_late else bound(features)
+
+    def compress_images(
+        self,
+        pixel_values: Tensor,
+        counts: Sequence[int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        questions: Sequence[str] | None,
+    ) -> CompressedTokens:
+        """What the compressor keeps of each tile; arguments as for `encode_tiles`.
+
+        Raises:
+            ValueError: The model has no compression, or it reads questions that are not given.
+        """
+        bound = self.bound_compressor
+        if bound is None:
+            raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
+        pixels = like_weights(pixel_values, self.vision_tower, cast=True)
+        facts = tile_facts(self.config, bound.needs, len(pixels), counts, image_sizes, pixels.device)
+        features = self._with_questions(self.read_tower(pixels, bound, facts), bound, counts, questions)
         return self.compress_projected(features, bound) if bound.is_late else bound(features)
 
     def embed_tiles(
@@ -224,22 +298,29 @@ class VisionSeam:
             kept = bound(features)
         return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant)
 
-    def project(self, encoded: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+    def project(
+        self,
+        encoded: VisionTokens,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        questions: Sequence[str] | None = None,
+    ) -> list[Tensor]:
         """Projector, then the tiles of each image in sequence.
 
         Args:
             encoded: Of `encode`, or read from where it was kept.
             image_sizes: (w, h) of each image before padding; needed where an image has several tiles.
+            questions: What is asked about each image; needed where the compressor chooses by it.
 
         Returns:
             For each image (its tokens, D), ready to stand in for its placeholder.
 
         Raises:
-            ValueError: Images and sizes differ in number, or a size does not fit its tiles.
+            ValueError: Images, sizes and questions differ in number, or a size does not fit its tiles.
         """
         bound = self.bound_compressor
         if encoded.features is not None and bound is not None:
-            kept = self.compress_projected(encoded.features, bound)
+            features = self._with_questions(encoded.features, bound, encoded.counts, questions)
+            kept = self.compress_projected(features, bound)
             encoded = VisionTokens(kept.tokens, encoded.counts, kept.positions, kept.num_dominant)
             if bound.place == "projected":
                 return self._in_sequence(encoded, image_sizes)
@@ -268,7 +349,11 @@ class VisionSeam:
         ]
 
     def encode_tiles(
-        self, pixel_values: Tensor, counts: Sequence[int] | None, image_sizes: Sequence[tuple[int, int]] | None
+        self,
+        pixel_values: Tensor,
+        counts: Sequence[int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        questions: Sequence[str] | None = None,
     ) -> list[Tensor]:
         """From pixels to (its tokens, D) of each image: `encode`, then `project`, or both by one compiled graph.
 
@@ -276,9 +361,10 @@ class VisionSeam:
             pixel_values: As for `encode`.
             counts: As for `encode`.
             image_sizes: As for `project`.
+            questions: As for `project`; with them there is no compiled graph.
         """
-        if self.compiled_vision is None or torch.is_grad_enabled():
-            return self.project(self.encode(pixel_values, counts, image_sizes), image_sizes)
+        if self.compiled_vision is None or torch.is_grad_enabled() or self.reads_questions:
+            return self.project(self.encode(pixel_values, counts, image_sizes), image_sizes, questions)
         pixels, bound = like_weights(pixel_values, self.vision_tower, cast=True), self.bound_compressor
         needs = frozenset() if bound is None else bound.needs
         facts = tile_facts(self.config, needs, len(pixels), counts, image_sizes, pixels.device)
