@@ -85,8 +85,8 @@ class VisionSeam:
 
     def _text_needs(self, bound: BoundCompressor) -> set[Need]:
         """What must be known of a question; CLIP's view of it only where its text tower is at hand."""
-        wanted = bound.needs | (bound.compressor.wants if self.clip_text is not None else frozenset())
-        return set(wanted & TEXT_NEEDS)
+        lacking: set[Need] = {"clip_joint"} if self.clip_text is None else set()
+        return set((bound.needs | (bound.compressor.wants - lacking)) & TEXT_NEEDS)
 
     def compile_vision(self, backend: str = "inductor") -> None:
         """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
