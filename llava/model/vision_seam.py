@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout
-from llava.model.clip_text import ClipText
 from llava.model.compiled_vision import CompiledVision, check_compilable
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
 from llava.model.multimodal_compressor import (
@@ -25,17 +24,17 @@ from llava.model.multimodal_compressor import (
     compressor_of,
     with_plugin,
 )
-from llava.model.multimodal_compressor.registry import TEXT_NEEDS, Need
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
-from llava.model.question_reader import QuestionReader
+from llava.model.question_seam import QuestionSeam
 from llava.model.tile_facts import TileFacts, tile_facts
 from llava.model.tile_shapes import tile_shape
+from llava.model.tile_shares import compress_unevenly, shared_bounds
 from llava.model.vision_tokens import VisionTokens
 
 
-class VisionSeam:
+class VisionSeam(QuestionSeam):
     """Mixed into transformers' `LlavaModel` and `LlavaNextModel`, the models without a language-modelling head."""
 
     config: Any
@@ -44,8 +43,6 @@ class VisionSeam:
     language_model: Any
     image_newline: Tensor
     compiled_vision: CompiledVision | None = None
-    question_reader: QuestionReader | None = None
-    clip_text: ClipText | None = None
 
     @property
     def compression(self) -> CompressionConfig | None:
@@ -71,22 +68,10 @@ class VisionSeam:
         return None if budget is None else compressor_of(budget).bind(budget, self.tile_shape)
 
     @property
-    def reads_questions(self) -> bool:
-        """Whether what is kept of an image depends on the question about it."""
+    def _has_one_graph(self) -> bool:
+        """Whether shapes follow from the number of tiles alone: words of a question and uneven tiles have others."""
         bound = self.bound_compressor
-        return bound is not None and bool(self._text_needs(bound))
-
-    def clip_fingerprint(self, budget: CompressionConfig | None) -> str:
-        """Of the CLIP that reads questions for a budget; empty where none does."""
-        if budget is None or self.clip_text is None:
-            return ""
-        needs = self._text_needs(compressor_of(budget).bind(budget, self.tile_shape))
-        return self.clip_text.fingerprint if "clip_joint" in needs else ""
-
-    def _text_needs(self, bound: BoundCompressor) -> set[Need]:
-        """What must be known of a question; CLIP's view of it only where its text tower is at hand."""
-        lacking: set[Need] = {"clip_joint"} if self.clip_text is None else set()
-        return set((bound.needs | (bound.compressor.wants - lacking)) & TEXT_NEEDS)
+        return bound is None or not (self.text_needs(bound) or bound.budget.tiles != "equal")
 
     def compile_vision(self, backend: str = "inductor") -> None:
         """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
@@ -181,37 +166,6 @@ class VisionSeam:
         features = replace(features, projected=rows)
         return bound(replace(features, content=rows, has_cls=False) if bound.place == "projected" else features)
 
-    def _with_questions(
-        self,
-        features: VisionFeatures,
-        bound: BoundCompressor,
-        counts: Sequence[int] | None,
-        questions: Sequence[str] | None,
-    ) -> VisionFeatures:
-        """Adds what the compressor reads of the questions, one for each image.
-
-        Raises:
-            ValueError: It reads them and they are not known, or their number is not that of the images.
-        """
-        needs = self._text_needs(bound)
-        if not needs:
-            return features
-        counts = [1] * len(features.content) if counts is None else counts
-        if questions is None or len(questions) != len(counts) or self.question_reader is None:
-            given = "none were given" if questions is None else f"{len(questions)} for {len(counts)} images were given"
-            raise ValueError(
-                f"compression {bound.budget} chooses by the question: give questions=, one for each image; {given}"
-            )
-        found: dict[str, Any] = {}
-        per_tile = [question for question, count in zip(questions, counts, strict=True) for _ in range(count)]
-        if "question_embeds" in needs:
-            found["question_embeds"] = self.question_reader.embed(per_tile, bound.compressor.words)
-        if "clip_joint" in needs:
-            if self.clip_text is None:
-                raise ValueError(f"compression {bound.budget} needs CLIP's text tower: give --clip-text, clip_text=")
-            found["clip_joint"] = self.clip_text.joint(features.source, per_tile)
-        return replace(features, **found)
-
     def compress_tiles(
         self, pixel_values: Tensor, bound: BoundCompressor, facts: TileFacts | None = None
     ) -> CompressedTokens:
@@ -242,7 +196,7 @@ class VisionSeam:
             raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
         pixels = like_weights(pixel_values, self.vision_tower, cast=True)
         facts = tile_facts(self.config, bound.needs, len(pixels), counts, image_sizes, pixels.device)
-        features = self._with_questions(self.read_tower(pixels, bound, facts), bound, counts, questions)
+        features = self.with_questions(self.read_tower(pixels, bound, facts), bound, counts, questions)
         return self.compress_projected(features, bound) if bound.is_late else bound(features)
 
     def embed_tiles(
@@ -295,8 +249,24 @@ class VisionSeam:
             features = self.read_tower(pixels, bound, facts)
             if bound.is_late:
                 return VisionTokens(features.patches, counts, features=features)
-            kept = bound(features)
-        return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant)
+            return self._compress(features, bound, counts, image_sizes)
+
+    def _compress(
+        self,
+        features: VisionFeatures,
+        bound: BoundCompressor,
+        counts: Sequence[int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+    ) -> VisionTokens:
+        """What is kept of tiles, each with its share of its image's total."""
+        compress = self.compress_projected if bound.is_late else lambda some, by: by(some)
+        if bound.budget.tiles == "equal" or counts is None:
+            kept = compress(features, bound)
+            return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant)
+        layout = TileLayout.from_config(self.config)
+        bounds = shared_bounds(bound, self.tile_shape, layout, counts, image_sizes)
+        uneven = compress_unevenly(compress, features, bounds)
+        return VisionTokens(uneven.tokens, counts, uneven.positions, splits=uneven.splits)
 
     def project(
         self,
@@ -319,9 +289,8 @@ class VisionSeam:
         """
         bound = self.bound_compressor
         if encoded.features is not None and bound is not None:
-            features = self._with_questions(encoded.features, bound, encoded.counts, questions)
-            kept = self.compress_projected(features, bound)
-            encoded = VisionTokens(kept.tokens, encoded.counts, kept.positions, kept.num_dominant)
+            features = self.with_questions(encoded.features, bound, encoded.counts, questions)
+            encoded = self._compress(features, bound, encoded.counts, image_sizes)
             if bound.place == "projected":
                 return self._in_sequence(encoded, image_sizes)
         # Contiguous, for a view takes another kernel: in bf16 kept tokens would give another loss than fresh ones.
@@ -343,6 +312,11 @@ class VisionSeam:
         if projected.positions is None:
             return [layout.pack(image, size, newline) for image, size in zip(per_image, sizes, strict=True)]
         positions = projected.positions.to(device=embeds.device, dtype=torch.int64).split(counts)
+        if projected.splits is not None:
+            splits = iter(projected.splits)
+            own = [[next(splits) for _ in range(count)] for count in counts]
+            parts = zip(per_image, positions, own, sizes, strict=True)
+            return [layout.pack_uneven(*part, newline) for part in parts]
         return [
             layout.pack_compressed(image, where, projected.num_dominant, size, newline)
             for image, where, size in zip(per_image, positions, sizes, strict=True)
@@ -363,7 +337,7 @@ class VisionSeam:
             image_sizes: As for `project`.
             questions: As for `project`; with them there is no compiled graph.
         """
-        if self.compiled_vision is None or torch.is_grad_enabled() or self.reads_questions:
+        if self.compiled_vision is None or torch.is_grad_enabled() or not self._has_one_graph:
             return self.project(self.encode(pixel_values, counts, image_sizes), image_sizes, questions)
         pixels, bound = like_weights(pixel_values, self.vision_tower, cast=True), self.bound_compressor
         needs = frozenset() if bound is None else bound.needs

@@ -23,6 +23,17 @@ def split_features(features: VisionFeatures, counts: Sequence[int]) -> list[Visi
     return [_part(features, slice(end - count, end)) for count, end in zip(counts, ends, strict=True)]
 
 
+def pick_tiles(features: VisionFeatures, index: Tensor) -> VisionFeatures:
+    """The features of some tiles.
+
+    Args:
+        features: Of T tiles.
+        index: (n,), int64, in 0..T-1.
+    """
+    picked: VisionFeatures = _part(features, index)
+    return picked
+
+
 def join_features(parts: Sequence[VisionFeatures]) -> VisionFeatures:
     """The features of several images in one batch."""
     if len(parts) == 1:
@@ -38,7 +49,7 @@ def join_features(parts: Sequence[VisionFeatures]) -> VisionFeatures:
     return replace(joined, image_index=torch.cat(index))
 
 
-def _part(value: Any, tiles: slice) -> Any:
+def _part(value: Any, tiles: slice | Tensor) -> Any:
     """The same with some tiles only."""
     if isinstance(value, Tensor):
         return value[tiles]

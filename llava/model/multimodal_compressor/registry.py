@@ -119,6 +119,10 @@ class Compressor:
             )
         num_cls = int(tile.keep_cls and self.keeps_cls and place == "tower")
         check_budget(self._filled(budget, tile), tile.num_patches, num_cls)
+        if budget.tiles != "equal" and "image_index" in needs:
+            raise ValueError(
+                f"compression {budget}: {self.name} looks at all tiles of an image at once; use tiles=equal"
+            )
         if self.own_check is not None:
             self.own_check(budget, tile)
         if budget.then is not None:
