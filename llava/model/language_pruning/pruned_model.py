@@ -60,9 +60,7 @@ def read_prompts(
         raise PruningError(name, ONE_QUESTION)
     images = images.repeated(len(inputs_embeds))
     hidden, pruned = read_pruned(language_model, bound, inputs_embeds, images, attention_mask, position_ids, cache)
-    return BaseModelOutputWithPast(
-        last_hidden_state=hidden, past_key_values=None if use_cache is False else pruned
-    )
+    return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=None if use_cache is False else pruned)
 
 
 def read_answer(

@@ -11,7 +11,10 @@ from transformers import Cache, StaticCache
 _GENERATION: dict[str, tuple[Any, str]] = {
     "num_beams": (1, "beams would need the caches of all layers reordered; use num_beams=1"),
     "assistant_model": (None, "assisted decoding reads several tokens at once; leave assistant_model out"),
-    "prompt_lookup_num_tokens": (None, "prompt lookup reads several tokens at once; leave prompt_lookup_num_tokens out"),
+    "prompt_lookup_num_tokens": (
+        None,
+        "prompt lookup reads several tokens at once; leave prompt_lookup_num_tokens out",
+    ),
     "assistant_early_exit": (None, "assisted decoding reads several tokens at once; leave assistant_early_exit out"),
     "prefill_chunk_size": (None, "a prompt is pruned as a whole; leave prefill_chunk_size out"),
     "cache_implementation": (None, "only a dynamic cache can hold another length in each layer"),

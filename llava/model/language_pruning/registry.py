@@ -26,7 +26,7 @@ MergeFunction: TypeAlias = Callable[[StageView, Tensor, Any], MergedRows]
 
 PRUNERS: Registry[Pruner] = Registry(
     "method inside the language model",
-    builtin=tuple(f"llava.model.language_pruning.{name}" for name in ("fastv", "pyramiddrop")),
+    builtin=tuple(f"llava.model.language_pruning.{name}" for name in ("fastv", "pyramiddrop", "sparsevlm")),
 )
 
 
