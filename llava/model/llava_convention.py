@@ -172,9 +172,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
                 input_ids, images, image_sizes, image_features, attention_mask, labels, packing=packing
             )
             labels = sequence.labels
-            kwargs |= self._embedded_inputs(embeds, sequence, position_ids, packing) | self.model.pruning_inputs(
-                sequence
-            )
+            kwargs |= self.model.pruning_inputs(sequence)
+            kwargs |= self._embedded_inputs(embeds, sequence, position_ids, packing)
         if loss_only:
             hidden = self.model(**kwargs).last_hidden_state
             return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items_in_batch))

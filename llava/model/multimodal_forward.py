@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -39,6 +40,25 @@ class MultimodalForward(VisionSeam):
             return {}
         rows = ImageRows.locate(sequence.image_rows, sequence.attention_mask, sequence.image_lengths)
         return {"image_rows": rows}
+
+    def rows_per_layer(self, image_rows: int) -> list[int]:
+        """Rows of an image that each layer of the language model reads, and keeps in its cache.
+
+        Args:
+            image_rows: What reaches the language model of the image.
+        """
+        bound, layers = self.bound_pruner, self.config.text_config.num_hidden_layers
+        return [image_rows] * layers if bound is None else bound.schedule(image_rows).rows_per_layer
+
+    def mean_visual_tokens(self, image_rows: Sequence[int]) -> float:
+        """Visual tokens that a layer of the language model reads on average.
+
+        Args:
+            image_rows: What reaches the language model of each image of a prompt.
+        """
+        if self.bound_pruner is None:
+            return sum(image_rows)
+        return sum(fmean(self.rows_per_layer(rows)) for rows in image_rows)
 
     def check_unpruned(self, what: str) -> None:
         """Refuses what does not go with a method inside the language model.

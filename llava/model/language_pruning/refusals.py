@@ -29,6 +29,10 @@ ONE_QUESTION = (
     "past_key_values out and give the whole conversation"
 )
 
+NEEDS_DYNAMIC_CACHE = (
+    "a static cache, as compile=True has it, is as long in every layer; leave compile and --compile out"
+)
+
 
 class PruningError(ValueError):
     """Something is asked for that does not go with a method inside the language model."""
@@ -69,4 +73,4 @@ def check_cache(method: str, cache: Any) -> None:
         PruningError: It is one.
     """
     if cache is not None and (isinstance(cache, StaticCache) or not isinstance(cache, Cache) or cache.is_compileable):
-        raise PruningError(method, "a static cache has one length for all layers (compile=True); use a dynamic one")
+        raise PruningError(method, NEEDS_DYNAMIC_CACHE)
