@@ -125,8 +125,6 @@ class Compressor:
             )
         if self.own_check is not None:
             self.own_check(budget, tile)
-        if budget.then is not None:
-            raise ValueError(f"compression {budget}: no method prunes inside the language model yet: {budget.then}")
 
     def options_of(self, budget: CompressionConfig) -> Any:
         """The options that a budget sets, typed; None if the method has none.
@@ -280,12 +278,6 @@ def compressor_of(budget: CompressionConfig) -> Compressor:
             "--plugin, or in LLAVA_PLUGINS"
         )
     return COMPRESSORS.get(budget.method) if found is None else found
-
-
-def with_plugin(budget: CompressionConfig) -> CompressionConfig:
-    """The same budget, with the plug-in that its method comes from noted; that is what a checkpoint keeps."""
-    then = None if budget.then is None else with_plugin(budget.then)
-    return replace(budget, plugin=COMPRESSORS.plugin_name(budget.method) or "", then=then)
 
 
 def available_compressors() -> list[str]:
