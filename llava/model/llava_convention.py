@@ -124,17 +124,18 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
 
         Args:
             images: (B, 3, H, W), (B, T, 3, H, W), or a list of (3, H, W) or (T, 3, H, W); a list may mix sizes of T.
-            image_sizes: (w, h) of each image; needed for tiles of LLaVA-NeXT.
+            image_sizes: (w, h) of each image; needed for tiles of LLaVA-NeXT, and for methods that pass padding over.
 
         Returns:
             For each image (its tokens, D), compressed, projected and in order.
         """
+        sizes = size_pairs(image_sizes, height_first=False)
         if isinstance(images, Tensor) and images.dim() == 4:
-            return list(self.model.encode_tiles(images, None, None))
+            known = sizes is not None and len(sizes) == len(images)
+            return list(self.model.encode_tiles(images, None, sizes if known else None))
         tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
         if not tiles:
             return []
-        sizes = size_pairs(image_sizes, height_first=False)
         return self.model.encode_tiles(torch.cat(tiles), [len(image) for image in tiles], sizes)
 
     def compress_images(self, images: Images) -> CompressedTokens:
