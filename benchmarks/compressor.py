@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
-from llava.model.multimodal_compressor import VisionFeatures, available_compressors, get_compressor
+from llava.model.multimodal_compressor import QuestionEmbeds, VisionFeatures, available_compressors, get_compressor
 
-GRID, CHANNELS, KEY_CHANNELS = (24, 24), 1024, 64
+GRID, CHANNELS, KEY_CHANNELS, WORDS = (24, 24), 1024, 64, 16
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ def make_features(batch: int, device: torch.device, dtype: torch.dtype) -> Visio
         keys=torch.randn(batch, patches + 1, KEY_CHANNELS, device=device, dtype=dtype),
         saliency=torch.rand(batch, patches, device=device, dtype=torch.float32),
         digest=torch.randint(2**62, (batch,), device=device),
+        image_index=torch.arange(batch, device=device),
+        padding=torch.zeros(batch, patches, dtype=torch.bool, device=device),
+        question_embeds=QuestionEmbeds(
+            torch.randn(batch, WORDS, CHANNELS, device=device, dtype=dtype),
+            torch.ones(batch, WORDS, dtype=torch.bool, device=device),
+        ),
     )
 
 
