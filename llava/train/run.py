@@ -27,7 +27,13 @@ from llava.inference import Inference
 from llava.model.sdpa_by_sample import attend_by_sample
 from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.cache_features import use_feature_cache
-from llava.train.checkpoint import CheckpointWriteError, check_processes, checkpoint_to_resume, steps_done
+from llava.train.checkpoint import (
+    CheckpointWriteError,
+    check_processes,
+    checkpoint_of_result,
+    checkpoint_to_resume,
+    steps_done,
+)
 from llava.train.closing import closing_words
 from llava.train.interruption import Interrupted, StopSignals
 from llava.train.leaving import leaving_group
@@ -98,7 +104,9 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
         attend_by_sample(model)
     key = run_key(arguments, model.config, records)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
-    if checkpoint is not None and not _is_finished(checkpoint):
+    if checkpoint is not None and _is_finished(checkpoint):
+        checkpoint_of_result(checkpoint, wants_best=training.load_best_model_at_end)  # is there
+    elif checkpoint is not None:
         check_processes(checkpoint, training.world_size, _zero_stage(training))
     trainer = LlavaTrainer(
         stage=stage,
