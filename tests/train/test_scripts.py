@@ -231,7 +231,7 @@ RECIPE = "llava-v1.5-7b-finetune"
         (["--recipe", RECIPE, "--hardware", "{tmp}/mine.yaml"], r"--hardware: .*mine\.yaml is a recipe; give it with"),
         (["--recipe", RECIPE, "--deepspeed", "zero4"], r"--deepspeed: zero4: there is no such file, .*zero"),
         (["--model-path", "m", "--deepspeed={tmp}/ds.json"], r"--deepspeed .*ds\.json is not valid JSON"),
-        (["--recipe", "{tmp}/with_ds.yaml"], r"--deepspeed: gone: there is no such file"),
+        (["--recipe", "{tmp}/with_ds.yaml", "--launcher", "python"], r"--deepspeed: gone: there is no such file"),
         (["--recipe", "8x24gb"], r"--recipe: 8x24gb is a machine; give it with --hardware"),
     ],
 )
