@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import is_torch_tf32_available
 
 from llava.command_line import load_named_plugins
@@ -209,9 +209,29 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     notes = [] if _gives(given, "--data_fraction") else _use_all_of_other_data(data, recipe)
     if data.eval_data_path is not None and training.eval_strategy == IntervalStrategy.NO:
         training.eval_strategy, training.do_eval = IntervalStrategy.EPOCH, True
+    _check_best(data, training)
     arguments = Arguments(model, data, training, tuple(recipe), tuple(notes), tuple(plugins))
     training.record = arguments.record()
     return arguments
+
+
+def _check_best(data: DataArguments, training: TrainingArguments) -> None:
+    """Looks whether the best checkpoint can be told; transformers finds out at the first evaluation, hours later.
+
+    Raises:
+        ValueError: Nothing is measured, or not what `--metric_for_best_model` names.
+    """
+    wants_best = training.load_best_model_at_end or training.save_strategy == SaveStrategy.BEST
+    if not wants_best:
+        return
+    if data.eval_data_path is None:
+        raise ValueError("the best checkpoint is told by held-out data; give --eval_data_path")
+    known = ["loss", *(["accuracy"] if data.eval_generate else [])]
+    if (training.metric_for_best_model or "loss").removeprefix("eval_") not in known:
+        raise ValueError(
+            f"--metric_for_best_model {training.metric_for_best_model} is not measured; there is "
+            f"{' and '.join(known)}" + ("" if data.eval_generate else ", and with --eval_generate accuracy")
+        )
 
 
 def _gives(words: Sequence[str], flag: str) -> bool:

@@ -92,6 +92,27 @@ def test_a_missing_image_folder_is_told(flags, tmp_path, monkeypatch):
     assert said == f"error: --image_folder {tmp_path / 'gone'} is not a folder"
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"eval_data_path": None}, "the best checkpoint is told by held-out data; give --eval_data_path"),
+        ({"metric_for_best_model": "rouge"}, "--metric_for_best_model rouge is not measured; there is loss, and with"),
+        ({"metric_for_best_model": "eval_accuracy"}, "--metric_for_best_model eval_accuracy is not measured"),
+        ({"metric_for_best_model": "eval_loss"}, ""),
+        ({"metric_for_best_model": "accuracy", "eval_generate": 2}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_tells_the_best_checkpoint_is_measured(changes, reason, flags, oracle_dir, monkeypatch):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    given = {"stage": "projector", **best, "eval_data_path": oracle_dir / "train_tiny.json", **changes}
+    words = flags(**{name: value for name, value in given.items() if value is not None})
+    if reason:
+        assert told(words, monkeypatch).startswith(f"error: {reason}")
+    else:
+        parse_arguments(words)
+
+
 @pytest.mark.parametrize("stage", ["projector", "finetune"])
 @pytest.mark.parametrize("output", ["model", "a link to it", "base", "tower", "adapter"])
 def test_a_run_does_not_write_into_what_it_reads(output, stage, flags, oracle_dir, tmp_path, monkeypatch):
