@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
-from llava.model.multimodal_compressor import VisionFeatures, available_compressors, get_compressor
+from llava.model.multimodal_compressor import QuestionEmbeds, VisionFeatures, available_compressors, get_compressor
 
-GRID, CHANNELS, KEY_CHANNELS = (24, 24), 1024, 64
+GRID, CHANNELS, KEY_CHANNELS, WORDS = (24, 24), 1024, 64, 16
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,22 @@ class Figures:
 def make_features(batch: int, device: torch.device, dtype: torch.dtype) -> VisionFeatures:
     """Random features of the real shapes, with all that a method may ask for."""
     patches = GRID[0] * GRID[1]
+    content = torch.randn(batch, patches + 1, CHANNELS, device=device, dtype=dtype)
     return VisionFeatures(
-        hidden_states=torch.randn(batch, patches + 1, CHANNELS, device=device, dtype=dtype),
+        content=content,
         grid=GRID,
         has_cls=True,
+        source=content[:, 1:],
+        saliency_has_cls=True,
         keys=torch.randn(batch, patches + 1, KEY_CHANNELS, device=device, dtype=dtype),
         saliency=torch.rand(batch, patches, device=device, dtype=torch.float32),
         digest=torch.randint(2**62, (batch,), device=device),
+        image_index=torch.arange(batch, device=device),
+        padding=torch.zeros(batch, patches, dtype=torch.bool, device=device),
+        question_embeds=QuestionEmbeds(
+            torch.randn(batch, WORDS, CHANNELS, device=device, dtype=dtype),
+            torch.ones(batch, WORDS, dtype=torch.bool, device=device),
+        ),
     )
 
 
@@ -72,7 +81,7 @@ def floor_bytes(features: VisionFeatures, budget: CompressionConfig) -> int:
     needs = get_compressor(budget.method).needs
     asked = [getattr(features, name) for name in sorted(needs)]
     read = sum(tensor.numel() * tensor.element_size() for tensor in asked)
-    hidden = features.hidden_states
+    hidden = features.content
     row = hidden.shape[0] * hidden.shape[2] * hidden.element_size()
     rows = hidden.shape[1] if budget.contextual else budget.num_tokens
     return read + (rows + budget.num_tokens) * row

@@ -72,7 +72,7 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
     check_aspect_ratio(config)
     compression = as_compression(options.get("compression", getattr(config, "compression", None)))
     rules = ImageRules.from_config(config)
-    rules.check(compression)
+    rules.check(compression, config.text_config)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer_folder = folder if has_tokenizer else _small_files(raw.get("base_model_name_or_path") or folder)
     counts = lambda sizes: [rules.num_tokens(size, compression) for size in sizes]  # noqa: E731

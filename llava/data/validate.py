@@ -108,12 +108,12 @@ def _rules(arguments: argparse.Namespace) -> ModelRules:
     """
     from llava.data.model_rules import ModelRules, rules_of_model, rules_of_tokenizer
     from llava.model.configuration import CompressionConfig
-    from llava.model.multimodal_compressor import compressor_of
+    from llava.model.stages import check_methods
 
     if hasattr(arguments, "compression"):
         budget = CompressionConfig.parse(arguments.compression)
         if budget is not None:
-            compressor_of(budget)  # there is such a method; whether the tower fits it, the checkpoint says
+            check_methods(budget)  # there are such methods; whether the model fits them, the checkpoint says
     if arguments.model_path is not None:
         options = compression_option(arguments) | {"image_aspect_ratio": arguments.image_aspect_ratio}
         return rules_of_model(arguments.model_path, **options)

@@ -14,7 +14,7 @@ from llava.eval.tasks import TASKS, Sample
 from llava.model.configuration import CompressionConfig
 from llava.model.used_plugins import model_plugins, records_of
 
-_UNSAID: dict[str, Any] = {"plugins": [], "exact": False}  # what a key means that lacks them
+_UNSAID: dict[str, Any] = {"plugins": [], "exact": False, "clip_text": ""}  # what a key means that lacks them
 _IN_FILE_NAMES = str.maketrans({":": "_", ",": "_", "=": "-", "/": "-", "|": "_"})
 
 
@@ -34,6 +34,7 @@ class AnswersKey:
         plugins: Name and hash of each plug-in that these answers depend on (`used_plugins`), so a plug-in that was
             edited begins a file of its own.
         exact: Whether every question was asked as if it were the only one (`Inference.exact`).
+        clip_text: Fingerprint of the CLIP that read the questions, where the method chose by that.
     """
 
     task: str
@@ -46,9 +47,10 @@ class AnswersKey:
     data: str | list[dict[str, str]] = "local"
     plugins: list[dict[str, str]] = field(default_factory=list)
     exact: bool = False
+    clip_text: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The key as plain JSON values; without `plugins` and `exact` where they say nothing, as in older files."""
+        """The key as plain JSON values; without what says nothing and older files do not have."""
         key: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {name: value for name, value in key.items() if value or name not in _UNSAID}
 

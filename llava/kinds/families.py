@@ -31,6 +31,10 @@ class Family:
         has_newline: Whether a trained `image_newline` ends rows of patches.
         merge_type: LLaVA's `mm_patch_merge_type` where a config says nothing.
         aspect_ratio: LLaVA's `image_aspect_ratio` where a config of transformers' format says nothing.
+        places: Where a method of compression may stand, of `pixels`, `tower`, `projected` and `pooled`; the usual
+            place first.
+        keeps_cls: Whether the tower's CLS token, where it has one, reaches the compressor as a row that can be kept.
+        cls_counts: Whether a kept CLS token is one of the budget's tokens; else it comes on top.
     """
 
     name: str
@@ -47,6 +51,9 @@ class Family:
     has_newline: bool = False
     merge_type: str = "flat"
     aspect_ratio: str | None = None
+    places: tuple[str, ...] = ("tower", "pixels", "projected")
+    keeps_cls: bool = True
+    cls_counts: bool = True
 
     def config(self) -> Any:
         """The class of its configs."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor
+from llava.model.tile_facts import TileFacts, pad_facts
 
 BUCKETS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64)
 """Tiles that a graph takes: whatever a single image has, then steps that waste a third at most."""
@@ -25,7 +26,7 @@ BUCKETS = (1, 2, 3, 4, 5, 8, 12, 16, 24, 32, 48, 64)
 Projected = tuple[Tensor, Tensor | None, int]
 """Features (T, K, D), and `positions` (T, K) and `num_dominant` as in `VisionTokens`."""
 
-Graph = Callable[[Any, Tensor, BoundCompressor | None], Projected]
+Graph = Callable[[Any, Tensor, BoundCompressor | None, TileFacts], Projected]
 
 
 def bucket_for(num_tiles: int) -> int:
@@ -49,21 +50,28 @@ class CompiledVision:
         self.backend = backend
         self.graphs: dict[tuple[int, CompressionConfig | None], Graph] = {}
 
-    def __call__(self, model: nn.Module, pixel_values: Tensor, bound: BoundCompressor | None) -> Projected:
+    def __call__(
+        self, model: nn.Module, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts | None = None
+    ) -> Projected:
         """Encodes tiles.
 
         Args:
             model: The one model that this instance is for, a `VisionSeam`.
             pixel_values: (T, 3, height, width), on the model's device and in its dtype.
             bound: The compressor with its budget; None for all tokens.
+            facts: Of the tiles, if the compressor needs any.
         """
-        parts = [self._run(model, chunk, bound) for chunk in pixel_values.split(BUCKETS[-1])]
+        if facts:  # tiles of one image must stay together
+            if len(pixel_values) > BUCKETS[-1]:
+                return _encode(model, pixel_values, bound, facts)
+            return self._run(model, pixel_values, bound, facts)
+        parts = [self._run(model, chunk, bound, {}) for chunk in pixel_values.split(BUCKETS[-1])]
         if len(parts) == 1:
             return parts[0]
         positions = [where for _, where, _ in parts if where is not None]
         return torch.cat([part[0] for part in parts]), torch.cat(positions) if positions else None, parts[0][2]
 
-    def _run(self, model: nn.Module, tiles: Tensor, bound: BoundCompressor | None) -> Projected:
+    def _run(self, model: nn.Module, tiles: Tensor, bound: BoundCompressor | None, facts: TileFacts) -> Projected:
         num_tiles, size = len(tiles), bucket_for(len(tiles))
         padded = torch.cat([tiles, tiles.new_zeros(size - num_tiles, *tiles.shape[1:])])
         budget = None if bound is None else bound.budget
@@ -71,7 +79,7 @@ class CompiledVision:
         if graph is None:
             graph = torch.compile(_own_code(_encode), fullgraph=True, dynamic=False, backend=self.backend)
             self.graphs[size, budget] = graph
-        embeds, positions, num_dominant = graph(model, padded, bound)
+        embeds, positions, num_dominant = graph(model, padded, bound, pad_facts(facts, size))
         return embeds[:num_tiles], None if positions is None else positions[:num_tiles], num_dominant
 
 
@@ -91,10 +99,9 @@ def check_compilable(model: Any) -> None:
         )
 
 
-def _encode(model: Any, pixel_values: Tensor, bound: BoundCompressor | None) -> Projected:
+def _encode(model: Any, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts) -> Projected:
     """What is compiled; the same calls as the eager way."""
-    tokens, positions, num_dominant = model.select_tokens(pixel_values, bound)
-    return model.multi_modal_projector(tokens.contiguous()), positions, num_dominant
+    return model.embed_tiles(pixel_values, bound, facts)  # type: ignore[no-any-return]
 
 
 def _own_code(function: Callable[..., Any]) -> Callable[..., Any]:

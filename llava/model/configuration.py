@@ -13,8 +13,13 @@ from typing import Any, Literal, TypeAlias
 logger = logging.getLogger(__name__)
 
 MergeRule = Literal["reference", "mean"]
+TileRule = Literal["equal", "area"]
 OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | str, ...]
 _MERGE_RULES = ("reference", "mean")
+_TILE_RULES = ("equal", "area")
+
+SHARED_OPTIONS = ("merge", "seed", "tiles")
+"""Keys of the short form that are entries of every budget; no method may have an option of that name."""
 
 # The paper splits every budget alike: 54 + 10 of 64, 108 + 20 of 128, 162 + 30 of 192.
 _CONTEXTUAL_SHARE = 10 / 64
@@ -69,6 +74,8 @@ class CompressionConfig:
         merge: `"reference"` adds the mean of the merged tokens to the target, as the released VisionZip code does;
             `"mean"` averages target and merged tokens, as the paper's text says.
         seed: For methods that draw at random.
+        tiles: How the tiles of an image share its total, which is this budget times their number: `"equal"`, or
+            `"area"`, by how much of the picture a tile shows, so that padding gets least. The total is the same.
         options: The method's own options by name: numbers, booleans, words, or tuples of these; read only.
         then: The stage that follows, inside the language model.
         plugin: The plug-in that the method comes from, empty for one of this package.
@@ -82,6 +89,7 @@ class CompressionConfig:
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     then: CompressionConfig | None = None
     plugin: str = field(default="", compare=False)
+    tiles: TileRule = "equal"
 
     def __post_init__(self) -> None:
         for name in ("dominant", "contextual", "seed"):
@@ -96,6 +104,8 @@ class CompressionConfig:
             raise ValueError(f"compression.seed is outside 0..2**63 - 1: {self.seed}")
         if self.merge not in _MERGE_RULES:
             raise ValueError(f"compression.merge must be one of {', '.join(_MERGE_RULES)}, got {self.merge!r}")
+        if self.tiles not in _TILE_RULES:
+            raise ValueError(f"compression.tiles must be one of {', '.join(_TILE_RULES)}, got {self.tiles!r}")
         if not isinstance(self.method, str) or not self.method:
             raise ValueError(f"compression.method must be the name of a compressor, got {self.method!r}")
         if self.then is not None and (not isinstance(self.then, CompressionConfig) or self.then.then is not None):
@@ -105,7 +115,8 @@ class CompressionConfig:
             raise TypeError(f"compression.plugin must be the name of a plug-in, got {self.plugin!r}")
 
     def __hash__(self) -> int:
-        return hash((self.method, self.dominant, self.contextual, self.merge, self.seed, self.options, self.then))
+        own = (self.method, self.dominant, self.contextual, self.merge, self.seed, self.tiles)
+        return hash((*own, self.options, self.then))
 
     @property
     def num_tokens(self) -> int:
@@ -116,8 +127,9 @@ class CompressionConfig:
     def parse(cls, text: str) -> CompressionConfig | None:
         """Reads the short form, `METHOD:D[+C][,key=value...]`, or `none`.
 
-        The keys are `merge`, `seed` and the method's own options; `/` joins the values of a list (`layers=2/6`, and
-        `layers=2/` for a list of one). `|` separates two stages. `str` of a config gives its short form back.
+        The keys are `merge`, `seed`, `tiles` and the method's own options; `/` joins the values of a list
+        (`layers=2/6`, and `layers=2/` for a list of one). `|` separates two stages. `str` of a config gives its short
+        form back.
 
         Raises:
             ValueError: The text is not of this form.
@@ -144,7 +156,7 @@ class CompressionConfig:
                 raise ValueError(f"compression {text!r}: {part.strip()!r} {problem}, as in {_EXAMPLES}")
             options[option[1]] = _parse_value(option[2])
         method, contextual = match["method"], match["contextual"]
-        own: dict[str, Any] = {name: options.pop(name) for name in ("merge", "seed") if name in options}
+        own: dict[str, Any] = {name: options.pop(name) for name in SHARED_OPTIONS if name in options}
         try:
             budget = cls(method, int(match["dominant"]), int(contextual or 0), **own, options=options)
         except TypeError as error:
@@ -199,6 +211,8 @@ class CompressionConfig:
         for name in ("options", "then", "plugin"):
             if not entries[name]:
                 del entries[name]
+        if self.tiles == "equal":
+            del entries["tiles"]
         if self.options:
             entries["options"] = {n: list(v) if isinstance(v, tuple) else v for n, v in self.options.items()}
         if self.then is not None:
@@ -208,7 +222,7 @@ class CompressionConfig:
     def __str__(self) -> str:
         budget = f"{self.dominant}+{self.contextual}" if self.contextual else f"{self.dominant}"
         defaults = CompressionConfig()
-        own = {name: getattr(self, name) for name in ("merge", "seed")}
+        own = {name: getattr(self, name) for name in SHARED_OPTIONS}
         shown = {name: value for name, value in own.items() if value != getattr(defaults, name)} | dict(self.options)
         first = ",".join([f"{self.method}:{budget}", *(f"{name}={_format_value(shown[name])}" for name in shown)])
         return first if self.then is None else f"{first}|{self.then}"
@@ -232,7 +246,7 @@ def _checked_options(options: Any) -> dict[str, OptionValue]:
             is_whole = isinstance(part, int) and abs(part) < _LARGEST
             if not (is_word or is_whole or (isinstance(part, float) and math.isfinite(part))):
                 raise ValueError(f"compression.options: {name}={part!r:.80} is none of a number, true, false or a word")
-        if not isinstance(name, str) or re.fullmatch(_NAME, name) is None or name in ("merge", "seed"):
+        if not isinstance(name, str) or re.fullmatch(_NAME, name) is None or name in SHARED_OPTIONS:
             raise ValueError(f"compression.options: {name!r} cannot be the name of an option")
         checked[name] = value
     return checked

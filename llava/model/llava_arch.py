@@ -13,7 +13,7 @@ from transformers import LlavaNextModel as HFLlavaNextModel
 from llava.model.checkpoints.strict_checkpoints import StrictCheckpoints
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 from llava.model.llava_convention import LlavaMetaForCausalLM
-from llava.model.vision_seam import VisionSeam
+from llava.model.multimodal_forward import MultimodalForward
 
 __all__ = [
     "Llava",
@@ -63,13 +63,13 @@ class LlavaNames:
         self.language_model.set_input_embeddings(value)
 
 
-class LlavaModel(LlavaNames, VisionSeam, HFLlavaModel):
+class LlavaModel(LlavaNames, MultimodalForward, HFLlavaModel):
     """LLaVA-1.5 without its language-modelling head."""
 
     config_class = LlavaConfig
 
 
-class LlavaNextModel(LlavaNames, VisionSeam, HFLlavaNextModel):
+class LlavaNextModel(LlavaNames, MultimodalForward, HFLlavaNextModel):
     """LLaVA-NeXT without its language-modelling head."""
 
     config_class = LlavaNextConfig

@@ -116,7 +116,7 @@ def test_dinov2_is_read_as_transformers_computes_it(tmp_path):
     with torch.no_grad():
         whole = tower(pixels, output_hidden_states=True, output_attentions=True)
         found = extract_features(tower, pixels, -2, {"saliency", "keys"})
-    torch.testing.assert_close(found.hidden_states, whole.hidden_states[-2])
+    torch.testing.assert_close(found.content, whole.hidden_states[-2])
     received = whole.attentions[-2][:, :, 0, 1:].sum(dim=1)  # CLS to patches, over heads
     torch.testing.assert_close(found.saliency, received)
     assert found.grid == (4, 4) and found.has_cls

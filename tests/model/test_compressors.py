@@ -93,9 +93,12 @@ def test_visionzip_equals_a_plain_restatement(data):
 def features(batch: int = 3, patches: int = 16, has_cls: bool = True, seed: int = 0) -> VisionFeatures:
     generator = torch.Generator().manual_seed(seed)
     total = patches + has_cls
+    content = torch.randn(batch, total, 6, generator=generator)
     return VisionFeatures(
-        torch.randn(batch, total, 6, generator=generator),
+        content,
         (4, patches // 4),
+        has_cls,
+        content[:, has_cls:],
         has_cls,
         torch.randn(batch, total, 3, generator=generator),
         torch.rand(batch, patches, generator=generator),
@@ -106,9 +109,11 @@ def features(batch: int = 3, patches: int = 16, has_cls: bool = True, seed: int 
 def single(whole: VisionFeatures, index: int) -> VisionFeatures:
     part = slice(index, index + 1)
     return VisionFeatures(
-        whole.hidden_states[part],
+        whole.content[part],
         whole.grid,
         whole.has_cls,
+        whole.source[part],
+        whole.saliency_has_cls,
         whole.keys[part],
         whole.saliency[part],
         whole.digest[part],
@@ -159,7 +164,7 @@ def test_uniform_covers_the_raster(count):
 def test_impossible_budgets_are_refused_with_the_range(dominant, contextual, message):
     whole = features()
     with pytest.raises(ValueError, match=message):
-        visionzip(whole.hidden_states, whole.keys, whole.saliency, dominant=dominant, contextual=contextual)
+        visionzip(whole.content, whole.keys, whole.saliency, dominant=dominant, contextual=contextual)
 
 
 @pytest.mark.parametrize(("dominant", "contextual"), [(0, 4), (-1, 4), (4, -1)])
@@ -212,7 +217,7 @@ def test_the_registry_names_what_it_has():
         get_compressor("zip")
     with pytest.raises(ValueError, match="is registered already"):
         register_compressor("visionzip")(lambda features, budget: None)
-    with pytest.raises(ValueError, match="towers give keys, saliency, digest"):
+    with pytest.raises(ValueError, match="needs values; there are keys, saliency, digest"):
         register_compressor("greedy", needs={"values"})
 
 

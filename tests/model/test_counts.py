@@ -31,10 +31,13 @@ BATCH, PATCHES, CHANNELS, KEY_CHANNELS = 8, 576, 1024, 64
 
 def count_compressor(budget: str) -> Counts:
     """The compressor alone, at the real shapes of CLIP ViT-L/14-336."""
+    content = torch.randn(BATCH, PATCHES + 1, CHANNELS)
     features = VisionFeatures(
-        hidden_states=torch.randn(BATCH, PATCHES + 1, CHANNELS),
+        content=content,
         grid=(24, 24),
         has_cls=True,
+        source=content[:, 1:],
+        saliency_has_cls=True,
         keys=torch.randn(BATCH, PATCHES + 1, KEY_CHANNELS),
         saliency=torch.rand(BATCH, PATCHES),
         digest=torch.arange(BATCH),
@@ -50,7 +53,7 @@ def count_tower(budget: str | None) -> Counts:
     tower = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=336, patch_size=14, attn_implementation="sdpa")).eval()
     pixels = torch.randn(2, 3, 336, 336)
     if budget is None:
-        return count(lambda: extract_features(tower, pixels, -2).hidden_states)
+        return count(lambda: extract_features(tower, pixels, -2).content)
     config = CompressionConfig.parse(budget)
     compressor = get_compressor(config.method)
     return count(lambda: compressor(extract_features(tower, pixels, -2, compressor.needs), config).tokens)

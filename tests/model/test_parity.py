@@ -111,7 +111,7 @@ def test_parity_of_kept_and_merged_tokens(case: Case, attention: str, oracle_dir
         with torch.no_grad():
             features = extract_features(model.model.vision_tower, pixels, -2, {"keys", "saliency"})
             ours = visionzip(
-                features.hidden_states,
+                features.content,
                 features.keys,
                 features.saliency,
                 dominant=dominant,

@@ -34,7 +34,7 @@ def test_features_equal_transformers_attention_maps(kind, layer):
     with torch.no_grad():
         theirs = eager(pixels, output_attentions=True, output_hidden_states=True)
         ours = extract_features(tower(kind), pixels, layer, BOTH)
-    torch.testing.assert_close(ours.hidden_states, theirs.hidden_states[layer], atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(ours.content, theirs.hidden_states[layer], atol=2e-4, rtol=1e-3)
     maps = theirs.attentions[layer if layer < 0 else layer - 1]  # (B, H, N, N)
     expected = maps[:, :, 0, 1:].sum(1) if kind == "clip" else maps.mean(dim=(1, 2))
     torch.testing.assert_close(ours.saliency, expected, atol=1e-5, rtol=1e-3)

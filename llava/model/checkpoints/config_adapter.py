@@ -12,7 +12,7 @@ from transformers.configuration_utils import PretrainedConfig
 from llava.kinds.families import FAMILIES, family_of_llava
 from llava.kinds.languages import LANGUAGES, language_named
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
-from llava.model.multimodal_encoder import tile_shape
+from llava.model.multimodal_encoder import tower_grid, tower_has_cls
 from llava.plain_loading import config_from, config_of, reason
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def vision_config_from(path_or_repo: str | Path) -> PretrainedConfig:
     config = config_of(folder)
     config = getattr(config, "vision_config", config)
     try:
-        tile_shape(config)
+        tower_has_cls(config)  # refuses a kind of tower that is not supported
+        tower_grid(config)
     except ValueError as error:
         raise CheckpointError(f"{folder}: not a vision tower: {error}") from error
     return config
@@ -140,7 +141,7 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
 
     text_entries = {name: value for name, value in raw.items() if not _is_whole_model(name) and name not in _DROPPED}
     text_config = config_from(CONFIG_MAPPING[language.model_type], text_entries, where)
-    has_cls = tile_shape(vision_config).has_cls
+    has_cls = tower_has_cls(vision_config)
     merge_type = raw.get("mm_patch_merge_type") or "flat"
     aspect_ratio = raw.get("image_aspect_ratio") or "square"
     entries: dict[str, Any] = {

@@ -8,22 +8,32 @@ from llava.model.multimodal_compressor.registry import (
     compressor_of,
     get_compressor,
     register_compressor,
-    with_plugin,
 )
-from llava.model.multimodal_compressor.types import CompressedTokens, TileShape, VisionFeatures
+from llava.model.multimodal_compressor.types import (
+    ClipJoint,
+    CompressedTokens,
+    Place,
+    QuestionEmbeds,
+    TileShape,
+    VisionFeatures,
+    keep_patches,
+)
 from llava.model.multimodal_compressor.visionzip import visionzip
 
 __all__ = [
     "COMPRESSORS",
     "BoundCompressor",
+    "ClipJoint",
     "CompressedTokens",
     "Compressor",
+    "Place",
+    "QuestionEmbeds",
     "TileShape",
     "VisionFeatures",
     "available_compressors",
     "compressor_of",
     "get_compressor",
+    "keep_patches",
     "register_compressor",
     "visionzip",
-    "with_plugin",
 ]

@@ -7,16 +7,12 @@ from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor.registry import register_compressor
-from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures, gather_rows
+from llava.model.multimodal_compressor.types import CompressedTokens, Place, VisionFeatures, keep_patches
+
+_ANYWHERE: tuple[Place, ...] = ("tower", "projected", "pooled")
 
 # Multipliers of splitmix64 (Steele et al., OOPSLA 2014), as signed 64-bit integers.
 _GOLDEN, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
-
-
-def _keep_patches(features: VisionFeatures, index: Tensor) -> CompressedTokens:
-    """Keeps the patches `index` (B, K), ascending."""
-    tokens = gather_rows(features.patches, index)
-    return CompressedTokens(tokens, index, torch.ones_like(index), index.shape[1], 0)
 
 
 def _mix(state: Tensor) -> Tensor:
@@ -26,20 +22,20 @@ def _mix(state: Tensor) -> Tensor:
     return state ^ ((state >> 31) & 0x1FFFFFFFF)
 
 
-@register_compressor("random", needs={"digest"})
+@register_compressor("random", needs={"digest"}, places=_ANYWHERE)
 def keep_random(features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
     """Keeps patches drawn at random, seeded by its pixels and `budget.seed`: the same ones in any batch."""
     assert features.digest is not None
-    patch = torch.arange(features.patches.shape[1], device=features.hidden_states.device)
+    patch = torch.arange(features.patches.shape[1], device=features.content.device)
     stream = _mix(features.digest + _mix(torch.full_like(features.digest, budget.seed) * _GOLDEN))  # (B,)
     score = _mix(stream.unsqueeze(1) + (patch + 1) * _GOLDEN)  # (B, P)
-    return _keep_patches(features, score.topk(budget.num_tokens, dim=1).indices.sort(dim=1).values)
+    return keep_patches(features, score.topk(budget.num_tokens, dim=1).indices.sort(dim=1).values)
 
 
-@register_compressor("uniform")
+@register_compressor("uniform", places=_ANYWHERE)
 def keep_uniform(features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
     """Keeps patches at equal distances along the raster."""
     batch, num_patches, _ = features.patches.shape
-    rank = torch.arange(budget.num_tokens, device=features.hidden_states.device)
+    rank = torch.arange(budget.num_tokens, device=features.content.device)
     index = (2 * rank + 1) * num_patches // (2 * budget.num_tokens)
-    return _keep_patches(features, index.expand(batch, -1))
+    return keep_patches(features, index.expand(batch, -1))

@@ -1,24 +1,41 @@
-"""The registry of compressors: what each needs from the tower, which options it has, and which budgets it accepts."""
+"""The registry of compressors: where each stands, what it needs, which options it has, which budgets it accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass, replace
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
 
 from llava.kinds import Registry
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.types import CompressedTokens, TileShape, VisionFeatures
+from llava.model.multimodal_compressor.options import check_options_class, typed_options
+from llava.model.multimodal_compressor.types import PLACES, CompressedTokens, Place, TileShape, VisionFeatures
 
-Need = Literal["keys", "saliency", "digest"]
-NEEDS: tuple[Need, ...] = ("keys", "saliency", "digest")
+Need = Literal[
+    "keys",
+    "saliency",
+    "digest",
+    "cls_attention",
+    "last_layer_qk",
+    "projected",
+    "image_index",
+    "padding",
+    "question_embeds",
+    "clip_joint",
+]
+NEEDS: tuple[Need, ...] = get_args(Need)
+CLS_NEEDS: frozenset[Need] = frozenset({"cls_attention", "last_layer_qk"})
+TEXT_NEEDS: frozenset[Need] = frozenset({"question_embeds", "clip_joint"})
 CompressFunction: TypeAlias = Callable[..., CompressedTokens]
 CheckFunction: TypeAlias = Callable[[CompressionConfig, TileShape], None]
+GridFunction: TypeAlias = Callable[[CompressionConfig, TileShape], tuple[int, int]]
+WordsFunction: TypeAlias = Callable[[str], list[str]]
+NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
 
+_ROOM = "llava.model.multimodal_compressor"
 COMPRESSORS: Registry[Compressor] = Registry(
     "compression method",
-    builtin=("llava.model.multimodal_compressor.baselines", "llava.model.multimodal_compressor.visionzip"),
+    builtin=tuple(f"{_ROOM}.{name}" for name in ("baselines", "visionzip", "divprune", "scope", "mmtok", "cdpruner")),
 )
 
 
@@ -37,6 +54,12 @@ class Compressor:
         keeps_cls: Whether the CLS token, where the tower has one, is among the kept tokens and counts as one.
         options: A frozen dataclass of its options; its `__post_init__` refuses what is out of range.
         own_check: Refuses budgets that the tower could fill and the method cannot.
+        places: Where it can stand, the best place first.
+        grid: At the place `pixels`, the (h, w) of the patches that the picture is shrunk to.
+        words: With the need `question_embeds`: the parts of a question that are embedded, each by itself.
+        source: The paper, and the commit of the public code that it was compared with.
+        wants: Further fields that it reads where they can be had.
+        needs_of: What it needs beside `needs`, by its options.
     """
 
     name: str
@@ -45,20 +68,63 @@ class Compressor:
     keeps_cls: bool
     options: type[Any] | None = None
     own_check: CheckFunction | None = None
+    places: tuple[Place, ...] = ("tower",)
+    grid: GridFunction | None = None
+    words: WordsFunction | None = None
+    source: str = ""
+    wants: frozenset[Need] = frozenset()
+    needs_of: NeedsOfOptions | None = None
+
+    def needs_with(self, options: Any) -> frozenset[Need]:
+        """All that it needs under these options, typed as `options_of` gives them."""
+        return self.needs if self.needs_of is None else self.needs | frozenset(self.needs_of(options))
+
+    def place(self, tile: TileShape) -> Place:
+        """Where it stands in a model: at the model's usual place if it can, else at the first that both have.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if tile.places[0] in self.places:
+            return tile.places[0]
+        common = [place for place in self.places if place in tile.places]
+        if not common:
+            raise ValueError(
+                f"compression method {self.name!r} stands at {' or '.join(self.places)}, and the model offers "
+                f"{', '.join(tile.places)}"
+            )
+        return common[0]
+
+    def num_tokens(self, budget: CompressionConfig, tile: TileShape) -> int:
+        """Rows of a tile after compression: the budget's, and a CLS token that is kept on top of it."""
+        return self._filled(budget, tile).num_tokens
+
+    def _filled(self, budget: CompressionConfig, tile: TileShape) -> CompressionConfig:
+        """The budget with a CLS token that does not count."""
+        on_top = self.keeps_cls and tile.keep_cls and not tile.cls_counts
+        return replace(budget, dominant=budget.dominant + 1) if on_top else budget
 
     def check(self, budget: CompressionConfig, tile: TileShape) -> None:
         """Refuses a budget before any image is encoded.
 
         Raises:
-            ValueError: It does not fit the tower (with the allowed range), an option is unknown or out of range, or
-                the method itself cannot have it.
+            ValueError: The model has no place for the method or lacks what it needs; the budget does not fit the tower
+                (with the allowed range); an option is unknown or out of range; or the method itself cannot have it.
         """
-        check_budget(budget, tile.num_patches, int(tile.has_cls and self.keeps_cls))
-        self.options_of(budget)
+        place = self.place(tile)
+        needs = self.needs_with(self.options_of(budget))
+        if not tile.saliency_has_cls and not needs.isdisjoint(CLS_NEEDS):
+            raise ValueError(
+                f"compression {budget}: {self.name} reads the attention of a CLS token, and this tower has none"
+            )
+        num_cls = int(tile.keep_cls and self.keeps_cls and place == "tower")
+        check_budget(self._filled(budget, tile), tile.num_patches, num_cls)
+        if budget.tiles != "equal" and "image_index" in needs:
+            raise ValueError(
+                f"compression {budget}: {self.name} looks at all tiles of an image at once; use tiles=equal"
+            )
         if self.own_check is not None:
             self.own_check(budget, tile)
-        if budget.then is not None:
-            raise ValueError(f"compression {budget}: no method prunes inside the language model yet: {budget.then}")
 
     def options_of(self, budget: CompressionConfig) -> Any:
         """The options that a budget sets, typed; None if the method has none.
@@ -66,31 +132,21 @@ class Compressor:
         Raises:
             ValueError: An option is unknown, of another type, or out of range.
         """
-        known = [] if self.options is None else [entry.name for entry in fields(self.options)]
-        unknown = sorted(set(budget.options) - set(known))
-        if unknown:
-            raise ValueError(
-                f"compression {budget}: {self.name} has no option {', '.join(unknown)}; it has: "
-                f"{', '.join(['merge', 'seed', *known])}"
-            )
-        if self.options is None:
-            return None
-        for name, kind in get_type_hints(self.options).items():
-            if name in budget.options and not _is_of(budget.options[name], kind):
-                raise ValueError(f"compression {budget}: {name}={budget.options[name]!r} must be {_in_words(kind)}")
-        typed = get_type_hints(self.options)
-        given = {
-            name: float(value) if typed.get(name) is float and isinstance(value, int) else value
-            for name, value in budget.options.items()
-        }
-        try:
-            return self.options(**given)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"compression {budget}: {error}") from error
+        return typed_options(self.name, self.options, budget)
 
-    def bind(self, budget: CompressionConfig) -> BoundCompressor:
-        """The compressor with its budget and typed options; made outside of compiled graphs."""
-        return BoundCompressor(self, budget, self.options_of(budget))
+    def bind(self, budget: CompressionConfig, tile: TileShape | None = None) -> BoundCompressor:
+        """The compressor with its budget and typed options; made outside of compiled graphs.
+
+        Args:
+            budget: Of one tile.
+            tile: Of the model; None where no CLS token is kept on top of the budget, and the place is the method's
+                own first.
+        """
+        if tile is None:
+            return BoundCompressor(self, budget, self.options_of(budget), self.places[0], None)
+        place = self.place(tile)
+        grid = self.grid(budget, tile) if place == "pixels" and self.grid is not None else None
+        return BoundCompressor(self, self._filled(budget, tile), self.options_of(budget), place, grid)
 
     def __call__(self, features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
         """Compresses B tiles; see `BoundCompressor`."""
@@ -103,13 +159,28 @@ class BoundCompressor:
 
     Attributes:
         compressor: The method.
-        budget: Of one tile.
+        budget: Of one tile, with a CLS token that is kept on top of what was asked for.
         options: Typed; None if the method has none.
+        place: Where it stands.
+        grid: (h, w) of the patches that the picture is shrunk to; None elsewhere than at `pixels`.
     """
 
     compressor: Compressor
     budget: CompressionConfig
     options: Any
+    place: Place
+    grid: tuple[int, int] | None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it chooses among the projector's rows, or for one question: after what can be kept of an image."""
+        texts = TEXT_NEEDS & (self.needs | self.compressor.wants)
+        return self.place in ("projected", "pooled") or "projected" in self.needs or bool(texts)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the method must have of the features."""
+        return self.compressor.needs_with(self.options)
 
     def __call__(self, features: VisionFeatures) -> CompressedTokens:
         """Compresses B tiles to K = `budget.num_tokens` tokens each.
@@ -138,31 +209,48 @@ def register_compressor(
     keeps_cls: bool = False,
     options: type[Any] | None = None,
     check: CheckFunction | None = None,
+    places: Iterable[Place] = ("tower",),
+    grid: GridFunction | None = None,
+    words: WordsFunction | None = None,
+    source: str = "",
+    wants: Iterable[Need] = (),
+    needs_of: NeedsOfOptions | None = None,
 ) -> Callable[[CompressFunction], CompressFunction]:
     """Decorator that makes a function available as `compression="name:K"`.
 
     Args:
         name: Must be free.
-        needs: Optional fields of `VisionFeatures` that the function reads: `keys`, `saliency`, `digest`.
+        needs: Optional fields of `VisionFeatures` that the function reads.
         keeps_cls: Whether the tower's CLS token is one of the kept tokens.
         options: A frozen dataclass; the function then takes one as its third argument.
         check: Raises ValueError for a budget that the method cannot have; called when a model is loaded.
+        places: Where the method can stand, the best place first; it stands at the model's usual place if that is
+            among them.
+        grid: Must be given for the place `pixels`: the rows and columns of patches to shrink the picture to.
+        words: What of a question is embedded, each by itself; by default the whole question as one text.
+        source: The paper, and the public code that it was compared with, for lists.
+        wants: Fields that the function reads where they can be had: `clip_joint` without a CLIP text tower is None.
+        needs_of: What the function needs beside `needs` under some options.
 
     Raises:
-        ValueError: The name is taken, a need is unknown, or `options` is no dataclass or has a key that all share.
+        ValueError: The name is taken, a need or a place is unknown, `grid` and `pixels` do not go together, or
+            `options` is no dataclass or has a key that all share.
     """
-    if options is not None:
-        reserved = {"merge", "seed"} & {entry.name for entry in fields(options)} if is_dataclass(options) else set()
-        if not is_dataclass(options) or reserved:
-            problem = f"has {', '.join(sorted(reserved))}, which all methods share" if reserved else "is no dataclass"
-            raise ValueError(f"compressor {name!r}: options={options!r} {problem}")
-    wanted = frozenset(needs)
-    unknown = wanted - set(NEEDS)
+    check_options_class(name, options)
+    wanted, also, stands = frozenset(needs), frozenset(wants), tuple(places)
+    unknown = (wanted | also) - set(NEEDS)
     if unknown:
-        raise ValueError(f"compressor {name!r} needs {', '.join(sorted(unknown))}; towers give {', '.join(NEEDS)}")
+        raise ValueError(f"compressor {name!r} needs {', '.join(sorted(unknown))}; there are {', '.join(NEEDS)}")
+    if not stands or not set(stands) <= set(PLACES):
+        raise ValueError(f"compressor {name!r}: places={stands!r} must be some of {', '.join(PLACES)}")
+    if ("pixels" in stands) != (grid is not None):
+        raise ValueError(f"compressor {name!r}: grid belongs to the place 'pixels', and places={stands!r}")
 
     def register(function: CompressFunction) -> CompressFunction:
-        COMPRESSORS.register(name, Compressor(name, function, wanted, keeps_cls, options, check), depth=2)
+        entry = Compressor(
+            name, function, wanted, keeps_cls, options, check, stands, grid, words, source, also, needs_of
+        )
+        COMPRESSORS.register(name, entry, depth=2)
         return function
 
     return register
@@ -190,41 +278,6 @@ def compressor_of(budget: CompressionConfig) -> Compressor:
             "--plugin, or in LLAVA_PLUGINS"
         )
     return COMPRESSORS.get(budget.method) if found is None else found
-
-
-def with_plugin(budget: CompressionConfig) -> CompressionConfig:
-    """The same budget, with the plug-in that its method comes from noted; that is what a checkpoint keeps."""
-    then = None if budget.then is None else with_plugin(budget.then)
-    return replace(budget, plugin=COMPRESSORS.plugin_name(budget.method) or "", then=then)
-
-
-# ----- Checks ------------------------------------------------------------------
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether an option's value has the type that its dataclass says; types that are not known here fit any."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
-        return any(_is_of(value, one) for one in get_args(kind))
-    if kind is tuple or get_origin(kind) is tuple:
-        element = get_args(kind)[0] if get_args(kind) else Any
-        return isinstance(value, tuple) and all(_is_of(part, element) for part in value)
-    if kind in (int, float):
-        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    return kind not in (bool, str, NoneType) or isinstance(value, kind)
-
-
-def _in_words(kind: Any) -> str:
-    """What an option must be, for a message."""
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    if get_origin(kind) in (Union, UnionType):
-        return " or ".join(_in_words(one) for one in get_args(kind) if one is not NoneType)
-    if kind is tuple or get_origin(kind) is tuple:
-        return "a list, such as 2/5, or 2/ of one value"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    return words.get(kind) or f"of type {getattr(kind, '__name__', kind)}"
 
 
 def available_compressors() -> list[str]:

@@ -120,13 +120,20 @@ def _assignment(kept: Tensor, arranged: Tensor, group: Tensor | None, contextual
     return torch.empty_like(patches).scatter_(1, patches, rows)
 
 
-@register_compressor("visionzip", needs={"keys", "saliency"}, keeps_cls=True)
+@register_compressor(
+    "visionzip",
+    needs={"keys", "saliency"},
+    keeps_cls=True,
+    places=("tower", "pooled"),
+    source="CVPR 2025, arXiv 2412.04467; dvlab-research/VisionZip",
+)
 def compress(features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
     """VisionZip at the seam."""
     assert features.keys is not None and features.saliency is not None  # the registry's `needs` ask for them
+    content_lacks_cls = features.saliency_has_cls and not features.has_cls
     return visionzip(
-        features.hidden_states,
-        features.keys,
+        features.content,
+        features.keys[:, int(content_lacks_cls) :],
         features.saliency,
         dominant=budget.dominant,
         contextual=budget.contextual,

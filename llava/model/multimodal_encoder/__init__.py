@@ -5,10 +5,10 @@ from llava.model.multimodal_encoder.features import (
     extract_features,
     received_attention,
     selected_depth,
-    tile_shape,
+    tower_grid,
     tower_has_cls,
 )
 
-__all__ = ["extract_features", "received_attention", "selected_depth", "tile_shape", "tower_has_cls"]
+__all__ = ["extract_features", "received_attention", "selected_depth", "tower_grid", "tower_has_cls"]
 
 TOWERS.import_builtin()  # a tower may be looked up first inside a compiled graph

@@ -7,18 +7,22 @@ Where their parts are, `TowerKind` says. Shapes: B tiles, N tokens, P patches, H
 from __future__ import annotations
 
 from collections.abc import Set
+from inspect import signature
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from llava.kinds.towers import TowerKind, tower_kind
 from llava.model.multimodal_compressor.registry import Need
-from llava.model.multimodal_compressor.types import TileShape, VisionFeatures
+from llava.model.multimodal_compressor.types import VisionFeatures
 
 # Rows of the attention map that exist at a time when a tower has no CLS token.
 _QUERY_BLOCK = 128
+
+_OF_ATTENTION: Set[Need] = frozenset({"keys", "saliency", "cls_attention", "last_layer_qk"})
 
 
 def tower_has_cls(vision_config: Any) -> bool:
@@ -30,17 +34,16 @@ def tower_has_cls(vision_config: Any) -> bool:
     return tower_kind(vision_config).has_cls
 
 
-def tile_shape(vision_config: Any) -> TileShape:
-    """What is known of the tower's tiles before any is encoded.
+def tower_grid(vision_config: Any) -> tuple[int, int]:
+    """(h, w) of a tile's patches, before any is encoded.
 
     Raises:
-        ValueError: The tower is of a kind that is not supported, or its image has no whole patch.
+        ValueError: The tower's image has no whole patch.
     """
-    has_cls = tower_has_cls(vision_config)
     side = int(vision_config.image_size // vision_config.patch_size)
     if side < 1:
         raise ValueError(f"image_size {vision_config.image_size} is less than patch_size {vision_config.patch_size}")
-    return TileShape((side, side), has_cls)
+    return side, side
 
 
 def selected_depth(vision_feature_layer: int, num_layers: int) -> int:
@@ -62,7 +65,11 @@ def selected_depth(vision_feature_layer: int, num_layers: int) -> int:
 
 
 def extract_features(
-    tower: nn.Module, pixel_values: Tensor, vision_feature_layer: int, needs: Set[Need] = frozenset()
+    tower: nn.Module,
+    pixel_values: Tensor,
+    vision_feature_layer: int,
+    needs: Set[Need] = frozenset(),
+    grid: tuple[int, int] | None = None,
 ) -> VisionFeatures:
     """Runs a tower up to the selected layer.
 
@@ -70,20 +77,22 @@ def extract_features(
         tower: transformers' module of a registered kind, such as `CLIPVisionModel`.
         pixel_values: (B, 3, height, width).
         vision_feature_layer: Index into the hidden states, as in transformers' config; LLaVA uses -2.
-        needs: What a compressor wants beside the hidden states: `keys`, `saliency`, `digest`.
+        needs: What a compressor wants of the tower beside the hidden states; what comes from elsewhere is passed over.
+        grid: (h, w) of patches to shrink the pixels to; position embeddings are interpolated as transformers does,
+            bicubically, and the CLS token is not returned. None leaves the picture as it is.
 
     Returns:
         Features of the B tiles.
 
     Raises:
-        ValueError: Keys or saliency are asked of the embeddings, which no attention made; or the pixels are of another
-            size than the tower's, which some towers would take without a word.
+        ValueError: Something of attention is asked of the embeddings, which no attention made; or the pixels are of
+            another size than the tower's, which some towers would take without a word.
     """
     core: Any = getattr(tower, "vision_model", tower)  # transformers before 5.20 nests the tower once more
     kind = tower_kind(core.config)
     layers = attrgetter(kind.layers)(core)
     depth = selected_depth(vision_feature_layer, len(layers))
-    if depth == 0 and not needs.isdisjoint({"keys", "saliency"}):
+    if depth == 0 and not needs.isdisjoint(_OF_ATTENTION):
         raise ValueError("vision_feature_layer selects the embeddings, before any attention; compression needs a layer")
 
     side = core.config.image_size
@@ -93,36 +102,72 @@ def extract_features(
             f"pixels are {height} x {width}, and the tower's image_size is {side}; size and crop_size in "
             "preprocessor_config.json say what the image processor makes"
         )
-    hidden = core.embeddings(pixel_values)  # (B, N, C)
+    hidden = _embed(core, pixel_values, grid)  # (B, N, C)
     if kind.embedding_norm is not None:
         hidden = attrgetter(kind.embedding_norm)(core)(hidden)
-    keys = saliency = None
+    found: dict[str, Any] = {}
     for layer in layers[: max(depth - 1, 0)]:
         hidden = layer(hidden, attention_mask=None)
     if depth > 0:
-        last = layers[depth - 1]
-        if not needs.isdisjoint({"keys", "saliency"}):
-            keys, saliency = _keys_and_saliency(kind, last, hidden)
-        hidden = last(hidden, attention_mask=None)
+        selected, before = layers[depth - 1], hidden
+        if not needs.isdisjoint(_OF_ATTENTION):
+            found = _read_attention(kind, selected, before, needs)
+        hidden = selected(before, attention_mask=None)
+        if "last_layer_qk" in needs:
+            is_last = depth == len(layers)
+            found["last_layer_qk"] = _last_layer_qk(kind, layers[depth - is_last :], before if is_last else hidden)
+    if "digest" in needs:
+        found["digest"] = _digest(pixel_values)
+    patches = hidden[:, int(kind.has_cls) :]
+    has_cls = kind.has_cls and grid is None
+    content = hidden if has_cls else patches
+    return VisionFeatures(content, grid or tower_grid(core.config), has_cls, patches, kind.has_cls, **found)
 
-    digest = _digest(pixel_values) if "digest" in needs else None
-    return VisionFeatures(hidden, tile_shape(core.config).grid, kind.has_cls, keys, saliency, digest)
+
+def _embed(core: Any, pixel_values: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """(B, N, C): patches with positions, of the picture shrunk to a grid if one is given."""
+    if grid is None:
+        return core.embeddings(pixel_values)  # type: ignore[no-any-return]
+    size = [count * core.config.patch_size for count in grid]
+    shrunk = interpolate(pixel_values.float(), size, mode="bicubic", antialias=True).to(pixel_values.dtype)
+    if "interpolate_pos_encoding" in signature(core.embeddings.forward).parameters:
+        return core.embeddings(shrunk, interpolate_pos_encoding=True)  # type: ignore[no-any-return]
+    return core.embeddings(shrunk)  # type: ignore[no-any-return]  # DINOv2 does so by itself
 
 
-def _keys_and_saliency(kind: TowerKind, layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """What VisionZip reads of a layer: keys, mean over heads (B, N, d), and attention received (B, P), both fp32."""
+def _read_attention(kind: TowerKind, layer: Any, hidden: Tensor, needs: Set[Need]) -> dict[str, Tensor]:
+    """What methods read of a layer, all fp32: keys, mean over heads (B, N, d); attention received (B, P); CLS's row."""
     attention = attrgetter(kind.attention)(layer)
     scale = getattr(attention, kind.attention_scale)
     normed = attrgetter(kind.attention_norm)(layer)(hidden)
     shape = (*normed.shape[:2], -1, attention.head_dim)
     keys = attention.k_proj(normed).view(shape)  # (B, N, H, d)
-    mean_keys = keys.float().mean(dim=2)
+    found = {}
+    if "keys" in needs:
+        found["keys"] = keys.float().mean(dim=2)
+    if needs.isdisjoint({"saliency", "cls_attention"}):
+        return found
     keys = keys.transpose(1, 2)  # (B, H, N, d)
     queries = normed[:, :1] if kind.has_cls else normed
     queries = attention.q_proj(queries).view(*queries.shape[:2], -1, attention.head_dim).transpose(1, 2)  # (B, H, Q, d)
-    if kind.has_cls:
-        return mean_keys, _attention(queries, keys, scale).sum(dim=(1, 2))[:, 1:]
-    return mean_keys, received_attention(queries, keys, scale)
+    if not kind.has_cls:
+        found["saliency"] = received_attention(queries, keys, scale)
+        return found
+    row = _attention(queries, keys, scale)  # (B, H, 1, N)
+    if "saliency" in needs:
+        found["saliency"] = row.sum(dim=(1, 2))[:, 1:]
+    if "cls_attention" in needs:
+        found["cls_attention"] = row[:, :, 0, 1:]
+    return found
+
+
+def _last_layer_qk(kind: TowerKind, layers: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys (B, N, C) of the last of some layers; `hidden` is what the first of them is given."""
+    for layer in layers[:-1]:
+        hidden = layer(hidden, attention_mask=None)
+    attention = attrgetter(kind.attention)(layers[-1])
+    normed = attrgetter(kind.attention_norm)(layers[-1])(hidden)
+    return attention.q_proj(normed), attention.k_proj(normed)
 
 
 def _attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:

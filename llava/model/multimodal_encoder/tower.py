@@ -108,4 +108,4 @@ class VisionTowerView:
         pixels = images.to(device=self.device, dtype=self.dtype)
         features = extract_features(self.vision_tower, pixels, self.llava_config.vision_feature_layer)
         is_full = self.llava_config.vision_feature_select_strategy == "full"
-        return (features.hidden_states if is_full else features.patches).to(images.dtype)
+        return (features.content if is_full else features.patches).to(images.dtype)
