@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from llava.constants import MOST_BEAMS
 from llava.kinds import PluginError, load_plugins
 from llava.kinds.plugins import discover_plugins
 
 PROGRAM = "llava"
+_LIST = "--list-methods"
 
 # The flags that more than one command takes: each has one name, one type and one meaning.
 SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
@@ -31,6 +33,10 @@ SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--dtype": {
         "choices": ["auto", "float32", "bfloat16", "float16"],
         "help": "of the weights; auto: the checkpoint's own; default: float16 on a GPU, float32 on the CPU",
+    },
+    "--clip-text": {
+        "metavar": "CLIP",
+        "help": "CLIP checkpoint whose text tower reads questions, for methods such as cdpruner",
     },
     "--attn-implementation": {"help": "sdpa, eager, flash_attention_2...; default: the fastest that is installed"},
     "--load-4bit": {"action": "store_true", "help": "quantise the language model to 4 bits (needs bitsandbytes)"},
@@ -83,9 +89,19 @@ class CommandParser(argparse.ArgumentParser):
         words = with_hyphens(sys.argv[1:] if args is None else args)
         if any("\0" in word for word in words):
             self.error(f"a NUL character in {next(word for word in words if chr(0) in word)!r}")
+        if _LIST in words and "--compression" in self._option_string_actions:
+            self._list_methods(words)
         parsed, rest = super().parse_known_args(words, namespace)
         load_named_plugins(getattr(parsed, "plugin", ()))
         return parsed, rest
+
+    def _list_methods(self, words: Sequence[str]) -> NoReturn:
+        """Prints the methods, those of plug-ins too; the other flags need not be there."""
+        plugins = argparse.ArgumentParser(add_help=False)
+        add_shared(plugins, "--plugin")
+        load_named_plugins(getattr(plugins.parse_known_args(words)[0], "plugin", ()))
+        print(import_module("llava.model.method_list").method_list())
+        self.exit()
 
 
 def _print_whatever_comes() -> None:
@@ -157,6 +173,8 @@ def add_shared(parser: argparse._ActionsContainer, *flags: str, **changes: Any) 
     """
     for flag in flags:
         names = flag.split(",")
+        if names[0] == "--compression":
+            parser.add_argument(_LIST, action="store_true", help="print the methods of compression and their options")
         options = {**SHARED_FLAGS[names[0]], **changes}
         if len(names) > 1:
             options.setdefault("dest", names[0].removeprefix("--").replace("-", "_"))
@@ -167,7 +185,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, required: bool = True) -
     """Adds what a command that loads a model for inference takes, but for the compression: one budget or several."""
     add_shared(parser, "--model-path", required=required)
     add_shared(parser, "--model-base", "--conv-mode,--version", "--device", "--dtype", "--attn-implementation")
-    add_shared(parser, "--load-4bit", "--load-8bit")
+    add_shared(parser, "--load-4bit", "--load-8bit", "--clip-text")
 
 
 def loading_options(args: Any) -> dict[str, Any]:
@@ -178,6 +196,7 @@ def loading_options(args: Any) -> dict[str, Any]:
         "attn_implementation": "attn_implementation",
         "load_4bit": "load_4bit",
         "load_8bit": "load_8bit",
+        "clip_text": "clip_text",
     }
     return {name: value for flag, name in named.items() if (value := getattr(args, flag, None))}
 
@@ -185,6 +204,19 @@ def loading_options(args: Any) -> dict[str, Any]:
 def compression_option(args: Any) -> dict[str, Any]:
     """`--compression` as a keyword argument; none where it is not given: the checkpoint's config decides."""
     return {"compression": args.compression} if hasattr(args, "compression") else {}
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A flag's type: a whole number that is not too small."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    whole_number.__name__ = "whole number"  # argparse: invalid whole number value: 'x'
+    return whole_number
 
 
 @contextmanager

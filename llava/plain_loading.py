@@ -111,6 +111,28 @@ def auto_image_text_model(path: Any, **options: Any) -> Any:
     return AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False, **options)
 
 
+def clip_model(folder: Path) -> Any:
+    """A CLIP, text and vision tower, on the CPU.
+
+    Raises:
+        CheckpointError: It is none, or a weight is missing.
+    """
+    from transformers import CLIPModel
+
+    config = config_of(folder)
+    if config.model_type != "clip":
+        raise CheckpointError(f"{folder}: config.json: model_type {config.model_type!r} is not 'clip'")
+    try:
+        model, info = CLIPModel.from_pretrained(folder, config=config, output_loading_info=True, weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{folder}: the CLIP cannot be read: {reason(error)}") from error
+    if info["missing_keys"]:
+        raise CheckpointError(
+            f"{folder}: the CLIP lacks {len(info['missing_keys'])} tensors: {min(info['missing_keys'])}, ..."
+        )
+    return model
+
+
 def auto_model_of(config: Any) -> Any:
     """Transformers' model without weights of a config."""
     from transformers import AutoModel
@@ -132,6 +154,7 @@ __all__ = [
     "auto_model_of",
     "auto_processor",
     "auto_tokenizer",
+    "clip_model",
     "config_from",
     "config_of",
     "reason",

@@ -62,26 +62,30 @@ class Scene:
     panels: tuple[tuple[KeptTokens, str], ...]
 
 
-def find_kept_tokens(inference: Inference, image: ImageSource, compression: CompressionLike) -> KeptTokens:
+def find_kept_tokens(
+    inference: Inference, image: ImageSource, compression: CompressionLike, question: str = ""
+) -> KeptTokens:
     """Compresses an image and reports what was kept of its first tile.
 
     Args:
         inference: The model; its own compression is put back afterwards.
         image: The image.
         compression: The budget.
+        question: What is asked, for methods that choose by it.
 
     Raises:
-        ValueError: `compression` is none.
+        ValueError: `compression` is none, or chooses by a question that is not given.
         UnreadableImageError: The image cannot be read.
     """
     model = inference.model
     before = model.compression
-    pixels = inference.preprocess(inference.open([image]))
+    opened = inference.open([image])
+    pixels = inference.preprocess(opened)
     try:
         model.set_compression(compression)
         if model.compression is None:
             raise ValueError("without compression every patch is kept: name a budget")
-        kept = model.compress_images(pixels)
+        kept = model.compress_images(pixels, [opened[0].size], [question])
     finally:
         model.set_compression(before)
     tile = pixels[0][0] if pixels[0].ndim == 4 else pixels[0]

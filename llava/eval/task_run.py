@@ -357,6 +357,7 @@ class TaskRun:
                 self.task.name, self.compression, self.inference.conv_mode, self.inference.model.config
             ),
             exact=self.inference.exact,
+            clip_text=self.inference.model.model.clip_fingerprint(self.compression),
         )
 
 

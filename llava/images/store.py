@@ -11,7 +11,6 @@ from llava.images.source import ImageSource, UnreadableImageError, download, ima
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
     from llava.images.workers import ImageFeed
 
@@ -23,7 +22,7 @@ class ImageStore:
     Attributes:
         uses: How often each is still needed.
         config: The model's, which says what an image becomes.
-        features: Those that are encoded.
+        features: Those that are encoded, as `Inference.see` gives them.
         sizes: (w, h) of those that have been looked at.
         downloads: Those that came from a URL and are not encoded yet.
         failures: Why those cannot be read that cannot.
@@ -32,7 +31,7 @@ class ImageStore:
 
     uses: Counter[str]
     config: Any = None
-    features: dict[str, Tensor] = field(default_factory=dict)
+    features: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     downloads: dict[str, bytes] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)

@@ -27,10 +27,11 @@ from llava.inference.generation import Generator
 from llava.inference.order import Prepared, by_length, same_images_together, with_prefixes
 from llava.inference.prefix import supports_prefixes
 from llava.inference.question import Answer, GenerationOptions, Question, Usage
+from llava.inference.seen_images import SeenImage, features_for, see_images
 from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
 from llava.model.vocabulary import check_ids
-from llava.prompts.around import end_token_ids, place_images, stop_string
+from llava.prompts.around import end_token_ids, place_images, stop_string, without_images
 from llava.prompts.tokens import tokenizer_image_token
 from llava.utils import shown
 
@@ -216,34 +217,41 @@ class Inference:
     def arranged(self, prepared: list[Prepared], size: BatchSize) -> list[Prepared]:
         """Questions in the order in which they are asked, and with what they share."""
         if self._reuse_prefixes:
-            prepared = with_prefixes(prepared, text_too=size.largest > 1)
+            # What a method inside the language model keeps of an image depends on the question behind it.
+            images_too = self.model.get_model().bound_pruner is None
+            prepared = with_prefixes(prepared, text_too=size.largest > 1, images_too=images_too)
         prepared = by_length(prepared)
         if self.generator.compile:
             prepared.reverse()  # then the cache of the first batch serves the shorter ones too
         return prepared
 
     @torch.inference_mode()
-    def encode_pixels(self, images: Sequence[ImagePixels]) -> dict[str, Tensor]:
-        """(K_i, D) of prepared images, by key; the device is done with them."""
+    def encode_pixels(self, images: Sequence[ImagePixels]) -> dict[str, SeenImage]:
+        """Prepared images, encoded as far as no question is needed, by key; the device is done with them."""
         pixels = self._on_device(join_pixels([image.pixels for image in images if image.pixels is not None]))
-        features = self.model.encode_each(pixels, image_sizes=[image.size for image in images])
+        seen = see_images(self.model, pixels, [image.size for image in images])
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
-        return {image.key: feature for image, feature in zip(images, features, strict=True)}
+        return {image.key: each for image, each in zip(images, seen, strict=True)}
 
     @torch.inference_mode()
-    def encode(self, images: Sequence[Any]) -> list[Tensor]:
-        """Preprocesses, encodes, compresses and projects images.
+    def see(self, images: Sequence[Any]) -> list[SeenImage]:
+        """Preprocesses PIL images and encodes them as far as no question is needed."""
+        return see_images(self.model, self.preprocess(images), [image.size for image in images])
+
+    @torch.inference_mode()
+    def features_for(self, seen: Sequence[SeenImage], text: str) -> list[Tensor]:
+        """One (K_i, D) tensor an image, D the language model's width.
 
         Args:
-            images: PIL images.
-
-        Returns:
-            One (K_i, D) tensor an image, D the language model's width.
+            seen: Of `see`.
+            text: What is asked about them; it decides what is kept where the compression says so.
         """
-        sizes = [image.size for image in images]
-        features: list[Tensor] = self.model.encode_each(self.preprocess(images), image_sizes=sizes)
-        return features
+        return features_for(self.model, seen, [without_images(text)] * len(seen))
+
+    def encode(self, images: Sequence[Any], text: str = "") -> list[Tensor]:
+        """Preprocesses, encodes, compresses and projects images: `see`, then `features_for`."""
+        return self.features_for(self.see(images), text)
 
     def preprocess(self, images: Sequence[Any]) -> Tensor | list[Tensor]:
         """Pixels of PIL images, as the vision tower wants them: (B, 3, H, W), or tiles of each image."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llava.inference import Inference, Question
 from llava.model.configuration import CompressionLike
+from llava.prompts.around import without_images
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,17 @@ class PromptBatch:
         input_ids: (B, T), one placeholder an image, on the model's device.
         images: Pixels of each image, as `encode_images` takes them.
         image_sizes: (w, h) of each image before padding.
+        questions: What is asked about each image; needed for methods that choose by it.
     """
 
     input_ids: Tensor
     images: Any
     image_sizes: Sequence[tuple[int, int]]
+    questions: Sequence[str] | None = None
 
     def encode(self, model: Any) -> list[Tensor]:
         """The vision side: tower, compressor and projector."""
-        features: list[Tensor] = model.encode_each(self.images, image_sizes=self.image_sizes)
+        features: list[Tensor] = model.encode_each(self.images, self.image_sizes, self.questions)
         return features
 
     def prefill(self, model: Any, features: Sequence[Tensor]) -> Any:
@@ -109,7 +112,8 @@ def compare_latency(
     sizes = [image.size for image in images]
     pixels = inference.preprocess(images)
     ids = inference.tokenize(inference.prompt(question))
-    prompt = PromptBatch(torch.tensor([ids], device=model.device), pixels, sizes)
+    asked = [without_images(question.text)] * len(images)
+    prompt = PromptBatch(torch.tensor([ids], device=model.device), pixels, sizes, asked)
     vision_ms: list[list[float]] = [[] for _ in compressions]
     prefill_ms: list[list[float]] = [[] for _ in compressions]
     visual_tokens = [0] * len(compressions)

@@ -22,6 +22,7 @@ class Prepared:
         keys: Its images, by key.
         sources: The same, to be opened.
         image_tokens: Visual tokens of each.
+        question: What is asked, where it decides what is kept of the images; else empty.
         prefix: What other questions begin with too; None if nothing is shared.
     """
 
@@ -30,7 +31,13 @@ class Prepared:
     keys: list[str]
     sources: list[ImageSource]
     image_tokens: list[int]
+    question: str = ""
     prefix: PrefixKey | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """What the prompt has of its images, by name: the same for two prompts if their features are."""
+        return [f"{key}\0{self.question}" for key in self.keys] if self.question else self.keys
 
     @property
     def length(self) -> int:
@@ -49,9 +56,10 @@ def same_images_together(questions: Sequence[Question]) -> list[int]:
     )
 
 
-def with_prefixes(items: Sequence[Prepared], *, text_too: bool) -> list[Prepared]:
+def with_prefixes(items: Sequence[Prepared], *, text_too: bool, images_too: bool = True) -> list[Prepared]:
     """Says of each question what others begin with too; see `shared_prefixes`."""
-    shared = shared_prefixes([(item.input_ids, item.keys, item.length) for item in items], text_too=text_too)
+    prompts = [(item.input_ids, item.names, item.length) for item in items]
+    shared = shared_prefixes(prompts, text_too=text_too, images_too=images_too)
     return [replace(item, prefix=prefix) for item, prefix in zip(items, shared, strict=True)]
 
 

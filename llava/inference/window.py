@@ -23,7 +23,8 @@ from llava.inference.generation import Prompt
 from llava.inference.order import Prepared
 from llava.inference.prefix import PrefixStore
 from llava.inference.question import Answer, GenerationOptions, Question
-from llava.prompts.around import check_fits, count_tokens, longest_prompt
+from llava.inference.seen_images import features_for
+from llava.prompts.around import check_fits, count_tokens, longest_prompt, without_images
 
 _BATCHES = 16
 _MOST_QUESTIONS = 256  # a larger batch is a window by itself
@@ -116,7 +117,9 @@ class Window:
         sizes = [self.call.store.size(image) for image in question.images]
         ids = inference.tokenize(inference.prompt(question))
         image_tokens = inference.model.num_visual_tokens(sizes) if sizes else []
-        item = Prepared(index, ids, keys, list(question.images), image_tokens)
+        reads = bool(question.images) and inference.model.model.reads_questions
+        asked = without_images(question.text) if reads else ""
+        item = Prepared(index, ids, keys, list(question.images), image_tokens, asked)
         if not self.call.allow_cut:
             advice = "ask less, about fewer images, or with a smaller budget"
             check_fits(item.length, inference.model.config, "the prompt", advice)
@@ -167,6 +170,8 @@ class Window:
                 answers.append(Answer(item.index, "", error=NOT_FINITE))
                 continue
             prompt, visual = count_tokens(item.input_ids, item.image_tokens, limit)
+            if item.length == prompt:
+                visual = inference.model.get_model().mean_visual_tokens(item.image_tokens)
             usage.questions += 1
             usage.image_uses += len(item.keys)
             usage.visual_tokens += visual
@@ -200,10 +205,17 @@ class Window:
         inference, start = self.call.inference, time.perf_counter()
         limit = longest_prompt(inference.model.config)
         is_cut = limit is not None and any(item.length > limit for item in items)
-        features = self.call.store.features
+        seen = self.call.store.features
+        chosen = iter(
+            features_for(
+                inference.model,
+                [seen[key] for item in items for key in item.keys],
+                [item.question for item in items for _ in item.keys],
+            )
+        )
         with FirstLogits(inference.model) as first:
             output = inference.generator.generate(
-                [Prompt(item.input_ids, [features[key] for key in item.keys], item.prefix) for item in items],
+                [Prompt(item.input_ids, [next(chosen) for _ in item.keys], item.prefix) for item in items],
                 None if is_cut else self.prefixes,
                 **(self.call.options.to_kwargs() | inference.stop_kwargs()),
             )

@@ -158,16 +158,68 @@ class TileLayout:
             return tiles.flatten(0, 1)
         if len(tiles) == 1:
             return self._end_single_tile(tiles[0], newline)
-        _, columns = self._canvas(image_size, len(tiles))
-        side = self.patches_per_side
-        grid, where = tiles[1:], positions[1:, :num_dominant]  # (T - 1, K, D), (T - 1, num_dominant)
-        tile = torch.arange(len(grid), device=where.device).unsqueeze(1)
-        tile_row, tile_column = tile // (columns // side), tile % (columns // side)
-        raster = (tile_row * side + where // side) * columns + tile_column * side + where % side
-        after_all = side * side * len(grid)
-        raster = torch.where(where < 0, after_all + tile, raster)  # CLS tokens follow all patches, tile by tile
+        grid, raster = tiles[1:], self._raster(positions[1:, :num_dominant], image_size)
         dominant = grid[:, :num_dominant].flatten(0, 1)[raster.flatten().argsort()]
         return torch.cat([tiles[0], dominant, grid[:, num_dominant:].flatten(0, 1)])
+
+    def _raster(self, positions: Tensor, image_size: tuple[int, int] | None) -> Tensor:
+        """Where patches of the grid's tiles (T - 1, K) stand on the whole canvas; CLS tokens follow all patches."""
+        num_tiles, side = len(positions), self.patches_per_side
+        _, columns = self._canvas(image_size, num_tiles + 1)
+        tile = torch.arange(num_tiles, device=positions.device).unsqueeze(1)
+        tile_row, tile_column = tile // (columns // side), tile % (columns // side)
+        raster = (tile_row * side + positions // side) * columns + tile_column * side + positions % side
+        return torch.where(positions < 0, side * side * num_tiles + tile, raster)
+
+    def pack_uneven(
+        self,
+        tiles: Tensor,
+        positions: Tensor,
+        splits: Sequence[tuple[int, int]],
+        image_size: tuple[int, int] | None,
+        newline: Tensor | None,
+    ) -> Tensor:
+        """`pack_compressed` of tiles that keep different numbers of tokens.
+
+        Args:
+            tiles: (T, K, D), a tile's own tokens first.
+            positions: (T, K).
+            splits: How many dominant and contextual tokens each tile has.
+            image_size: (w, h).
+            newline: (D,).
+
+        Returns:
+            (`num_tokens`, D).
+        """
+        own = [rows[: dominant + contextual] for rows, (dominant, contextual) in zip(tiles, splits, strict=True)]
+        if self.merge_type == "flat":
+            return torch.cat(own)
+        if len(tiles) == 1:
+            return self._end_single_tile(own[0], newline)
+        raster = self._raster(positions[1:], image_size)
+        dominant = [count for count, _ in splits[1:]]
+        order = torch.cat([row[:count] for row, count in zip(raster, dominant, strict=True)]).argsort()
+        kept = torch.cat([rows[:count] for rows, count in zip(own[1:], dominant, strict=True)])[order]
+        return torch.cat([own[0], kept, *(rows[count:] for rows, count in zip(own[1:], dominant, strict=True))])
+
+    def shown_patches(self, num_tiles: int, image_size: tuple[int, int] | None) -> list[int]:
+        """How many patches of each tile show the picture and not what pads it: the base tile, then the grid's."""
+        whole = self.patches_per_side**2
+        if num_tiles == 1:
+            return [whole]
+        side = self.patches_per_side
+        rows, columns = self._canvas(image_size, num_tiles)
+        shown_rows, shown_columns = unpadded_shape(rows, columns, _known(image_size), self.rule)
+        top, left = (rows - shown_rows) // 2, (columns - shown_columns) // 2
+
+        def overlap(first: int, start: int, length: int) -> int:
+            return max(0, min(first + side, start + length) - max(first, start))
+
+        return [whole] + [
+            overlap(row, top, shown_rows) * overlap(column, left, shown_columns)
+            for row in range(0, rows, side)
+            for column in range(0, columns, side)
+        ]
 
     def _end_single_tile(self, tile: Tensor, newline: Tensor | None) -> Tensor:
         """A lone tile is followed by one newline, if rows are."""

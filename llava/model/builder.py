@@ -57,6 +57,7 @@ def load_pretrained_model(
     overwrite_config: Mapping[str, Any] | None = None,
     quantization_config: Any = None,
     compile: bool = False,
+    clip_text: str | Path | None = None,
 ) -> tuple[PreTrainedTokenizerBase, Llava, Any, int]:
     """Loads a LLaVA for inference, with as many visual tokens as `compression` leaves.
 
@@ -87,6 +88,8 @@ def load_pretrained_model(
         overwrite_config: Entries set on the config before the model is made.
         quantization_config: transformers', in place of `load_8bit` or `load_4bit`.
         compile: Run tower, compressor and projector as one compiled graph; the first batches wait for it.
+        clip_text: A CLIP checkpoint with the same vision tower, whose text tower reads questions for methods that
+            choose by them, such as CDPruner.
 
     Returns:
         (tokenizer, model, image_processor, context_len), the model in eval mode.
@@ -120,6 +123,8 @@ def load_pretrained_model(
     )
     fit_vocabulary(model, tokenizer)
     model.image_processor = image_processor
+    if clip_text is not None:
+        model.use_clip_text(resolve_checkpoint(clip_text))
     if compile:
         model.compile_vision()
     return tokenizer, model.eval(), image_processor, _context_length(model.config)

@@ -13,10 +13,12 @@ from typing import Any, Literal, TypeAlias
 logger = logging.getLogger(__name__)
 
 MergeRule = Literal["reference", "mean"]
+TileRule = Literal["equal", "area"]
 OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | str, ...]
 _MERGE_RULES = ("reference", "mean")
+_TILE_RULES = ("equal", "area")
 
-SHARED_OPTIONS = ("merge", "seed")
+SHARED_OPTIONS = ("merge", "seed", "tiles")
 """Keys of the short form that are entries of every budget; no method may have an option of that name."""
 
 # The paper splits every budget alike: 54 + 10 of 64, 108 + 20 of 128, 162 + 30 of 192.
@@ -72,6 +74,8 @@ class CompressionConfig:
         merge: `"reference"` adds the mean of the merged tokens to the target, as the released VisionZip code does;
             `"mean"` averages target and merged tokens, as the paper's text says.
         seed: For methods that draw at random.
+        tiles: How the tiles of an image share its total, which is this budget times their number: `"equal"`, or
+            `"area"`, by how much of the picture a tile shows, so that padding gets least. The total is the same.
         options: The method's own options by name: numbers, booleans, words, or tuples of these; read only.
         then: The stage that follows, inside the language model.
         plugin: The plug-in that the method comes from, empty for one of this package.
@@ -85,6 +89,7 @@ class CompressionConfig:
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     then: CompressionConfig | None = None
     plugin: str = field(default="", compare=False)
+    tiles: TileRule = "equal"
 
     def __post_init__(self) -> None:
         for name in ("dominant", "contextual", "seed"):
@@ -99,6 +104,8 @@ class CompressionConfig:
             raise ValueError(f"compression.seed is outside 0..2**63 - 1: {self.seed}")
         if self.merge not in _MERGE_RULES:
             raise ValueError(f"compression.merge must be one of {', '.join(_MERGE_RULES)}, got {self.merge!r}")
+        if self.tiles not in _TILE_RULES:
+            raise ValueError(f"compression.tiles must be one of {', '.join(_TILE_RULES)}, got {self.tiles!r}")
         if not isinstance(self.method, str) or not self.method:
             raise ValueError(f"compression.method must be the name of a compressor, got {self.method!r}")
         if self.then is not None and (not isinstance(self.then, CompressionConfig) or self.then.then is not None):
@@ -108,7 +115,8 @@ class CompressionConfig:
             raise TypeError(f"compression.plugin must be the name of a plug-in, got {self.plugin!r}")
 
     def __hash__(self) -> int:
-        return hash((self.method, self.dominant, self.contextual, self.merge, self.seed, self.options, self.then))
+        own = (self.method, self.dominant, self.contextual, self.merge, self.seed, self.tiles)
+        return hash((*own, self.options, self.then))
 
     @property
     def num_tokens(self) -> int:
@@ -119,8 +127,9 @@ class CompressionConfig:
     def parse(cls, text: str) -> CompressionConfig | None:
         """Reads the short form, `METHOD:D[+C][,key=value...]`, or `none`.
 
-        The keys are `merge`, `seed` and the method's own options; `/` joins the values of a list (`layers=2/6`, and
-        `layers=2/` for a list of one). `|` separates two stages. `str` of a config gives its short form back.
+        The keys are `merge`, `seed`, `tiles` and the method's own options; `/` joins the values of a list
+        (`layers=2/6`, and `layers=2/` for a list of one). `|` separates two stages. `str` of a config gives its short
+        form back.
 
         Raises:
             ValueError: The text is not of this form.
@@ -202,6 +211,8 @@ class CompressionConfig:
         for name in ("options", "then", "plugin"):
             if not entries[name]:
                 del entries[name]
+        if self.tiles == "equal":
+            del entries["tiles"]
         if self.options:
             entries["options"] = {n: list(v) if isinstance(v, tuple) else v for n, v in self.options.items()}
         if self.then is not None:

@@ -13,12 +13,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.anyres import size_pairs
-from llava.model.configuration import CompressionConfig, CompressionLike
-from llava.model.image_rules import ImageRules
+from llava.model.image_encoding import ImageEncoding, Images, ImageSizes
+from llava.model.language_pruning import ImageRows
+from llava.model.language_pruning.refusals import check_generation
 from llava.model.llava_internals import LlavaInternals
-from llava.model.multimodal_compressor import CompressedTokens
 from llava.model.multimodal_encoder.tower import VisionTowerView
-from llava.model.offloading import like_weights
 from llava.model.packing import PackingLayout, packing_layout, varlen_arguments
 from llava.model.placeholders import (
     ExpandedSequence,
@@ -34,9 +33,6 @@ from llava.model.vocabulary import GrowingVocabulary, check_ids
 
 logger = logging.getLogger(__name__)
 
-Images = Tensor | Sequence[Tensor]
-ImageSizes = Sequence[Any] | Tensor
-
 
 class _NotGiven:
     """Tells `images=None` (LLaVA's convention, no image) from no `images` at all (transformers' convention)."""
@@ -45,7 +41,7 @@ class _NotGiven:
 _NOT_GIVEN = _NotGiven()
 
 
-class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
+class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
     """LLaVA's calling convention: `-200` in the ids, `images=`, and new ids only from `generate`.
 
     Attributes:
@@ -62,98 +58,6 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
     processor_folder: Path | None = None
     _told_of_cut = False
 
-    @property
-    def compression(self) -> CompressionConfig | None:
-        """The compression, None when every visual token is kept."""
-        return self.model.compression
-
-    def set_compression(self, compression: CompressionLike) -> None:
-        """Changes the compression, or switches it off with None, without reloading anything.
-
-        Args:
-            compression: A `CompressionConfig`, its short form (`"visionzip:54+10"`), its dict, or None.
-
-        Raises:
-            ValueError: The method is unknown, or the budget does not fit the tower; the message gives the range.
-        """
-        self.model.set_compression(compression)
-
-    def compile_vision(self, backend: str = "inductor") -> None:
-        """Runs tower, compressor and projector as one compiled graph from now on, except in training.
-
-        The first batches of each size are slow, for they wait for their graph; see `compiled_vision.BUCKETS`.
-
-        Args:
-            backend: For `torch.compile`.
-
-        Raises:
-            ValueError: The tower or the projector is not whole on one device.
-        """
-        self.model.compile_vision(backend)
-
-    @property
-    def num_patches(self) -> int:
-        """Patches of a tile."""
-        return self.model.num_patches
-
-    def num_visual_tokens(self, image_sizes: ImageSizes) -> list[int]:
-        """How many rows each image will take in the sequence, before any is encoded.
-
-        Args:
-            image_sizes: (w, h) of each image, before padding.
-        """
-        rules = ImageRules.from_config(self.config)
-        return [rules.num_tokens(size, self.compression) for size in size_pairs(image_sizes, height_first=False) or []]
-
-    def encode_images(self, images: Images, image_sizes: ImageSizes | None = None) -> Tensor | list[Tensor]:
-        """Encodes images once, for `image_features=` of `forward` and `generate`.
-
-        Args:
-            images: As for `encode_each`.
-            image_sizes: As for `encode_each`.
-
-        Returns:
-            (B, tokens, D) for (B, 3, H, W), as in LLaVA; else a list, as `encode_each`.
-        """
-        features = self.encode_each(images, image_sizes)
-        is_batch = isinstance(images, Tensor) and images.dim() == 4 and len(features) > 0
-        return torch.stack(features) if is_batch else features
-
-    def encode_each(self, images: Images, image_sizes: ImageSizes | None = None) -> list[Tensor]:
-        """Encodes images, which may differ in their tokens.
-
-        Args:
-            images: (B, 3, H, W), (B, T, 3, H, W), or a list of (3, H, W) or (T, 3, H, W); a list may mix sizes of T.
-            image_sizes: (w, h) of each image; needed for tiles of LLaVA-NeXT, and for methods that pass padding over.
-
-        Returns:
-            For each image (its tokens, D), compressed, projected and in order.
-        """
-        sizes = size_pairs(image_sizes, height_first=False)
-        if isinstance(images, Tensor) and images.dim() == 4:
-            known = sizes is not None and len(sizes) == len(images)
-            return list(self.model.encode_tiles(images, None, sizes if known else None))
-        tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
-        if not tiles:
-            return []
-        return self.model.encode_tiles(torch.cat(tiles), [len(image) for image in tiles], sizes)
-
-    def compress_images(self, images: Images) -> CompressedTokens:
-        """What the compressor keeps of each tile, before the projector: for pictures and measurements.
-
-        Args:
-            images: As for `encode_images`; the tiles of all images are concatenated.
-
-        Raises:
-            ValueError: The model has no compression.
-        """
-        bound = self.model.bound_compressor
-        if bound is None:
-            raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
-        tiles = images if isinstance(images, Tensor) else torch.cat([x[None] if x.dim() == 3 else x for x in images])
-        tiles = like_weights(tiles.flatten(0, -4), self.model.vision_tower, cast=True)
-        return self.model.compress_tiles(tiles, bound)
-
     def embed_prompts(
         self,
         input_ids: Tensor,
@@ -164,6 +68,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
         labels: Tensor | None = None,
         padding_side: PaddingSide | None = None,
         packing: bool = False,
+        questions: Sequence[str] | None = None,
     ) -> tuple[Tensor, ExpandedSequence]:
         """Encodes what is not encoded yet and opens the placeholders; arguments as for `forward`.
 
@@ -176,7 +81,9 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             if used is not None and images is not None:
                 images = images[used] if isinstance(images, Tensor) else [images[index] for index in used]
                 image_sizes = None if image_sizes is None else [image_sizes[index] for index in used]
-            image_features = [] if images is None or not len(images) else self.encode_each(images, image_sizes)
+            image_features = (
+                [] if images is None or not len(images) else self.encode_each(images, image_sizes, questions)
+            )
         sequence = expand_placeholders(
             input_ids,
             [len(image) for image in image_features],
@@ -216,6 +123,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
         logits_to_keep: int | Tensor = 0,
         packing: bool = False,
         loss_only: bool = False,
+        image_rows: ImageRows | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -237,6 +145,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             logits_to_keep: Compute only the last so many logits; 0 for all.
             packing: Lay the samples end to end instead of padding them; the same loss for less work.
             loss_only: Compute logits at the targets only, and return nothing but the loss.
+            image_rows: With `inputs_embeds`, where images stand in them; `generate` gives it.
             num_items_in_batch: What the summed loss is divided by; by default the batch's own targets.
             **kwargs: For transformers' forward.
 
@@ -249,17 +158,21 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
         """
         if is_decoding_step(input_ids, images is not None or image_features is not None):
             images = image_features = None  # LLaVA's own loops pass the images along
+        if labels is not None or packing:
+            self.model.check_unpruned("rows of the prompt have no logits; switch it off to compute a loss")
         if vision_tokens is not None:
             image_features = self.model.project(vision_tokens, size_pairs(image_sizes, height_first=False))
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
+            kwargs |= {} if image_rows is None else {"image_rows": image_rows}
         else:
             input_ids = self._check_convention(input_ids, pixel_values, past_key_values)
             embeds, sequence = self.embed_prompts(
                 input_ids, images, image_sizes, image_features, attention_mask, labels, packing=packing
             )
             labels = sequence.labels
+            kwargs |= self.model.pruning_inputs(sequence)
             kwargs |= self._embedded_inputs(embeds, sequence, position_ids, packing)
         if loss_only:
             hidden = self.model(**kwargs).last_hidden_state
@@ -330,6 +243,7 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
         images: Images | _NotGiven | None = _NOT_GIVEN,
         image_sizes: ImageSizes | None = None,
         image_features: Sequence[Tensor] | None = None,
+        questions: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Generates in LLaVA's convention with `images=`, or in transformers' without.
@@ -340,12 +254,16 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             image_sizes: With `images`, (w, h) of each; with `pixel_values`, (h, w).
             image_features: Output of `encode_images`, in place of `images`. With `past_key_values` from an earlier
                 turn and the ids of the whole conversation, only what is new is computed.
+            questions: With `images`, what is asked about each; needed for methods that choose by it.
             **kwargs: For transformers' `generate`, `attention_mask` and `pixel_values` among them.
 
         Returns:
             (B, new ids) with `images=` or `image_features=`; else prompt and new ids, as transformers does.
         """
         input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
+        bound = self.model.bound_pruner
+        if bound is not None:
+            check_generation(bound.pruner.name, kwargs, self.generation_config)  # type: ignore[attr-defined]
         in_llava_convention = not isinstance(images, _NotGiven) or image_features is not None
         if not in_llava_convention and not has_placeholders(input_ids):
             if image_sizes is not None:
@@ -355,8 +273,8 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
                 text = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
                 check_ids(text, self.config.get_text_config().vocab_size)
             if input_ids is not None and kwargs.get("pixel_values") is not None and self._repeats_samples(kwargs):
-                kwargs["inputs_embeds"] = self.model.embed_with_pixels(
-                    input_ids, kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None)
+                kwargs |= self.model.embed_with_pixels(
+                    input_ids, kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None), kwargs.get("attention_mask")
                 )
             return super().generate(input_ids, **kwargs)  # type: ignore[misc]
         if input_ids is None:
@@ -370,10 +288,14 @@ class LlavaMetaForCausalLM(LlavaInternals, GrowingVocabulary):
             image_features,
             kwargs.pop("attention_mask", None),
             padding_side="left",
+            questions=questions,
         )
         kwargs.pop("position_ids", None)
         return super().generate(  # type: ignore[misc]
-            inputs_embeds=embeds, attention_mask=sequence.attention_mask, **kwargs
+            inputs_embeds=embeds,
+            attention_mask=sequence.attention_mask,
+            **self.model.pruning_inputs(sequence),
+            **kwargs,
         )
 
     def get_model(self) -> Any:

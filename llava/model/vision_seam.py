@@ -16,23 +16,27 @@ from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout
 from llava.model.compiled_vision import CompiledVision, check_compilable
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
+from llava.model.image_rules import ImageRules
+from llava.model.language_pruning.fit import check_pruner
 from llava.model.multimodal_compressor import (
     BoundCompressor,
     CompressedTokens,
     TileShape,
     VisionFeatures,
     compressor_of,
-    with_plugin,
 )
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
+from llava.model.question_seam import QuestionSeam
+from llava.model.stages import before_language_model, inside_language_model, pruner_of, with_plugin
 from llava.model.tile_facts import TileFacts, tile_facts
 from llava.model.tile_shapes import tile_shape
+from llava.model.tile_shares import compress_unevenly, shared_bounds
 from llava.model.vision_tokens import VisionTokens
 
 
-class VisionSeam:
+class VisionSeam(QuestionSeam):
     """Mixed into transformers' `LlavaModel` and `LlavaNextModel`, the models without a language-modelling head."""
 
     config: Any
@@ -51,19 +55,30 @@ class VisionSeam:
         """Changes the compression, or switches it off with None. Nothing is reloaded.
 
         Raises:
-            ValueError: The method is unknown, or the budget does not fit the tower.
+            ValueError: A method is unknown, or a budget does not fit the tower or the language model.
         """
         budget = as_compression(compression)
         if budget is not None:
-            compressor_of(budget).check(budget, self.tile_shape)
+            before, inside = before_language_model(budget), inside_language_model(budget)
+            if before is not None:
+                compressor_of(before).check(before, self.tile_shape)
+            if inside is not None:
+                rows = ImageRules.from_config(self.config).most_rows(budget)
+                check_pruner(pruner_of(inside), inside, self.config.text_config, rows)
             budget = with_plugin(budget)
         self.config.compression = None if budget is None else budget.to_dict()
 
     @property
     def bound_compressor(self) -> BoundCompressor | None:
-        """The compressor in use, with its budget; None without one."""
-        budget = self.compression
+        """The compressor before the language model, with its budget; None without one."""
+        budget = before_language_model(self.compression)
         return None if budget is None else compressor_of(budget).bind(budget, self.tile_shape)
+
+    @property
+    def _has_one_graph(self) -> bool:
+        """Whether shapes follow from the number of tiles alone: words of a question and uneven tiles have others."""
+        bound = self.bound_compressor
+        return bound is None or not (self.text_needs(bound) or bound.budget.tiles != "equal")
 
     def compile_vision(self, backend: str = "inductor") -> None:
         """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
@@ -90,7 +105,7 @@ class VisionSeam:
     @property
     def tokens_per_tile(self) -> int:
         """Tokens that the tower, or the compressor behind it, gives for a tile."""
-        budget = self.compression
+        budget = before_language_model(self.compression)
         if budget is not None:
             return compressor_of(budget).num_tokens(budget, self.tile_shape)
         is_full = self.config.vision_feature_select_strategy == "full"
@@ -171,6 +186,26 @@ class VisionSeam:
         features = self.read_tower(pixel_values, bound, facts)
         return self.compress_projected(features, bound) if bound.is_late else bound(features)
 
+    def compress_images(
+        self,
+        pixel_values: Tensor,
+        counts: Sequence[int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        questions: Sequence[str] | None,
+    ) -> CompressedTokens:
+        """What the compressor keeps of each tile; arguments as for `encode_tiles`.
+
+        Raises:
+            ValueError: The model has no compression, or it reads questions that are not given.
+        """
+        bound = self.bound_compressor
+        if bound is None:
+            raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
+        pixels = like_weights(pixel_values, self.vision_tower, cast=True)
+        facts = tile_facts(self.config, bound.needs, len(pixels), counts, image_sizes, pixels.device)
+        features = self.with_questions(self.read_tower(pixels, bound, facts), bound, counts, questions)
+        return self.compress_projected(features, bound) if bound.is_late else bound(features)
+
     def embed_tiles(
         self, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts | None = None
     ) -> tuple[Tensor, Tensor | None, int]:
@@ -221,26 +256,48 @@ class VisionSeam:
             features = self.read_tower(pixels, bound, facts)
             if bound.is_late:
                 return VisionTokens(features.patches, counts, features=features)
-            kept = bound(features)
-        return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant)
+            return self._compress(features, bound, counts, image_sizes)
 
-    def project(self, encoded: VisionTokens, image_sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
+    def _compress(
+        self,
+        features: VisionFeatures,
+        bound: BoundCompressor,
+        counts: Sequence[int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+    ) -> VisionTokens:
+        """What is kept of tiles, each with its share of its image's total."""
+        compress = self.compress_projected if bound.is_late else lambda some, by: by(some)
+        if bound.budget.tiles == "equal" or counts is None:
+            kept = compress(features, bound)
+            return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant)
+        layout = TileLayout.from_config(self.config)
+        bounds = shared_bounds(bound, self.tile_shape, layout, counts, image_sizes)
+        uneven = compress_unevenly(compress, features, bounds)
+        return VisionTokens(uneven.tokens, counts, uneven.positions, splits=uneven.splits)
+
+    def project(
+        self,
+        encoded: VisionTokens,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        questions: Sequence[str] | None = None,
+    ) -> list[Tensor]:
         """Projector, then the tiles of each image in sequence.
 
         Args:
             encoded: Of `encode`, or read from where it was kept.
             image_sizes: (w, h) of each image before padding; needed where an image has several tiles.
+            questions: What is asked about each image; needed where the compressor chooses by it.
 
         Returns:
             For each image (its tokens, D), ready to stand in for its placeholder.
 
         Raises:
-            ValueError: Images and sizes differ in number, or a size does not fit its tiles.
+            ValueError: Images, sizes and questions differ in number, or a size does not fit its tiles.
         """
         bound = self.bound_compressor
         if encoded.features is not None and bound is not None:
-            kept = self.compress_projected(encoded.features, bound)
-            encoded = VisionTokens(kept.tokens, encoded.counts, kept.positions, kept.num_dominant)
+            features = self.with_questions(encoded.features, bound, encoded.counts, questions)
+            encoded = self._compress(features, bound, encoded.counts, image_sizes)
             if bound.place == "projected":
                 return self._in_sequence(encoded, image_sizes)
         # Contiguous, for a view takes another kernel: in bf16 kept tokens would give another loss than fresh ones.
@@ -262,13 +319,22 @@ class VisionSeam:
         if projected.positions is None:
             return [layout.pack(image, size, newline) for image, size in zip(per_image, sizes, strict=True)]
         positions = projected.positions.to(device=embeds.device, dtype=torch.int64).split(counts)
+        if projected.splits is not None:
+            splits = iter(projected.splits)
+            own = [[next(splits) for _ in range(count)] for count in counts]
+            parts = zip(per_image, positions, own, sizes, strict=True)
+            return [layout.pack_uneven(*part, newline) for part in parts]
         return [
             layout.pack_compressed(image, where, projected.num_dominant, size, newline)
             for image, where, size in zip(per_image, positions, sizes, strict=True)
         ]
 
     def encode_tiles(
-        self, pixel_values: Tensor, counts: Sequence[int] | None, image_sizes: Sequence[tuple[int, int]] | None
+        self,
+        pixel_values: Tensor,
+        counts: Sequence[int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        questions: Sequence[str] | None = None,
     ) -> list[Tensor]:
         """From pixels to (its tokens, D) of each image: `encode`, then `project`, or both by one compiled graph.
 
@@ -276,9 +342,10 @@ class VisionSeam:
             pixel_values: As for `encode`.
             counts: As for `encode`.
             image_sizes: As for `project`.
+            questions: As for `project`; with them there is no compiled graph.
         """
-        if self.compiled_vision is None or torch.is_grad_enabled():
-            return self.project(self.encode(pixel_values, counts, image_sizes), image_sizes)
+        if self.compiled_vision is None or torch.is_grad_enabled() or not self._has_one_graph:
+            return self.project(self.encode(pixel_values, counts, image_sizes), image_sizes, questions)
         pixels, bound = like_weights(pixel_values, self.vision_tower, cast=True), self.bound_compressor
         needs = frozenset() if bound is None else bound.needs
         facts = tile_facts(self.config, needs, len(pixels), counts, image_sizes, pixels.device)

@@ -23,6 +23,8 @@ class VisionTokens:
             newline follows them, as LLaVA has it for a 4-D tensor of images.
         positions: (T, K), integers as in `CompressedTokens`; None without compression.
         num_dominant: How many of the K are dominant; 0 without compression.
+        splits: How many dominant and contextual tokens each tile has, where tiles differ; rows behind them mean
+            nothing.
         features: What a compressor that stands behind the projector, or reads the question, will choose from; `tokens`
             are then all patches. None where there is nothing more to choose.
     """
@@ -31,6 +33,7 @@ class VisionTokens:
     counts: Sequence[int] | None
     positions: Tensor | None = None
     num_dominant: int = 0
+    splits: Sequence[tuple[int, int]] | None = None
     features: VisionFeatures | None = None
 
     def __len__(self) -> int:

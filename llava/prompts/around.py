@@ -45,6 +45,11 @@ def place_images(text: str, num_images: int, config: Any) -> str:
     return text
 
 
+def without_images(text: str) -> str:
+    """The user's words alone, without the places of images."""
+    return text.replace(IMAGE_PLACEHOLDER, "").replace(DEFAULT_IMAGE_TOKEN, "").strip()
+
+
 def check_text(text: str) -> None:
     """Refuses half characters: a byte of a command line that is no UTF-8, an escaped surrogate of a JSON file.
 

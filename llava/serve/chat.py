@@ -15,6 +15,7 @@ from llava.images.source import ImageSource
 from llava.inference import GenerationOptions, Inference
 from llava.inference.first_logits import FirstLogits, NotFiniteError
 from llava.inference.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
+from llava.inference.seen_images import SeenImage
 from llava.prompts.around import check_fits, check_text, count_tokens, end_token_ids, place_images, stop_string
 
 # Stands for the model's last answer where only the template's text around it is wanted; in no template.
@@ -46,6 +47,7 @@ class Chat:
         self.messages: list[tuple[str, str]] = []
         self.answer_spans: list[tuple[int, int]] = []
         self._conversation = conversation_template(inference.conv_mode).copy()
+        self._seen: list[SeenImage] | None = None
         self._features: list[Tensor] | None = None
         self._cache: DynamicCache | None = None
         self._separator_said = False
@@ -83,8 +85,7 @@ class Chat:
         if not text.strip():
             raise ValueError("an empty message cannot be answered")
         check_text(text)
-        if self._features is None:
-            self._features = self.inference.encode(self.inference.open(self.images)) if self.images else []
+        self._look(text)
         turn = self._next_ids(text)
         self._check_length(turn)
         self.token_ids += turn
@@ -102,6 +103,16 @@ class Chat:
         self.token_ids += new_ids
         self.messages.append((text, answer))
         return answer
+
+    def _look(self, text: str) -> None:
+        """Encodes the images, once; chooses from them anew where the question decides, and then nothing is kept."""
+        if self._seen is None:
+            self._seen = self.inference.see(self.inference.open(self.images)) if self.images else []
+        chooses = bool(self._seen) and self._seen[0].features is None
+        if self._features is None or chooses:
+            self._features = self.inference.features_for(self._seen, text)
+        if chooses:
+            self._cache = self._prefix = None
 
     def restart(self) -> None:
         """Begins a new conversation about the same images; neither tower nor language model sees them again."""
@@ -139,7 +150,11 @@ class Chat:
     @torch.inference_mode()
     def _generate(self, options: GenerationOptions, on_text: Callable[[str], None] | None) -> list[int]:
         inference = self.inference
-        if self._cache is None:
+        # A method inside the language model keeps of the images what this question asks for: nothing can be reused.
+        is_pruned = inference.model.get_model().bound_pruner is not None
+        if is_pruned:
+            self._cache = None
+        elif self._cache is None:
             self._cache = DynamicCache(config=inference.model.config.get_text_config())
             if self._prefix is not None and self.token_ids[: len(self._prefix[0])] == self._prefix[0]:
                 fill_cache(self._cache, [self._prefix[1]])

@@ -83,6 +83,14 @@ def _use(trainer: Any, folder: str | Path) -> None:
     model, accelerator = trainer.model.model, trainer.accelerator
     if any(parameter.requires_grad for parameter in model.vision_tower.parameters()):
         raise CacheError("--feature_cache does not go with a stage that trains the vision tower; drop it")
+    bound = model.bound_compressor
+    if bound is not None and bound.budget.tiles != "equal":
+        raise CacheError(f"--feature_cache does not go with compression {model.compression}: its tiles differ; drop it")
+    if bound is not None and bound.is_late:
+        raise CacheError(
+            f"--feature_cache does not go with compression {model.compression}, which chooses among the rows of the "
+            "projector that is trained; drop it"
+        )
     datasets = [data for data in (trainer.train_dataset, trainer.eval_dataset) if data is not None]
     with _whole_tower(model.vision_tower, trainer.args.device), accelerator.autocast():
         layout = token_format(model)

@@ -51,6 +51,11 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
         model.config.image_aspect_ratio = arguments.data.image_aspect_ratio
     if model_arguments.compression is not None:
         model.set_compression(model_arguments.compression)
+    if model.model.reads_questions:
+        raise ValueError(
+            f"compression {model.compression} chooses by the question, and in training there is none; choose another"
+        )
+    model.get_model().check_unpruned("no gradient flows through what is dropped; train with --compression none")
     model.config.tokenizer_model_max_length = arguments.training.model_max_length  # data and model cut alike
     if model_arguments.version is not None:
         record_template(model.config, model_arguments.version)

@@ -48,6 +48,7 @@ class _Scored:
         ids: Prompt and answer, each image one -200.
         num_targets: How many of the last ids are the answer's.
         keys: Of the images.
+        text: What is asked about them.
         length: Tokens for the language model.
     """
 
@@ -55,6 +56,7 @@ class _Scored:
     ids: list[int]
     num_targets: int
     keys: list[str]
+    text: str
     length: int
 
 
@@ -75,6 +77,9 @@ def likelihoods(
         ValueError: An answer is empty, or with its prompt longer than the model's `tokenizer_model_max_length`; or the
             model's logits are not finite.
     """
+    inference.model.get_model().check_unpruned(
+        "rows of the prompt have no logits, so answers cannot be scored; ask for generated answers instead"
+    )
     store = ImageStore(Counter(), inference.model.config)  # nothing is released before the call ends
     sources = {source_key(image): image for question, _ in answers for image in question.images}
     waiting = [_prepare(inference, store, number, *answer) for number, answer in enumerate(answers)]
@@ -86,7 +91,7 @@ def likelihoods(
         try:
             missing = [key for item in batch for key in item.keys if key not in store.features]
             for key in dict.fromkeys(missing):
-                store.features[key] = inference.encode([store.open(key, sources[key])])[0]
+                store.features[key] = inference.see([store.open(key, sources[key])])[0]
             found = _batch(inference, batch, store)
         except (torch.OutOfMemoryError, MemoryError) as error:
             size.halve(len(batch), error)
@@ -114,7 +119,8 @@ def _prepare(inference: Inference, store: ImageStore, number: int, question: Que
     limit = longest_prompt(model.config)
     if limit is not None and length > limit:
         raise ValueError(f"{question.text[:80]!r} and its answer take {length} tokens, the model reads {limit}")
-    return _Scored(number, whole, len(whole) - shared, [source_key(image) for image in question.images], length)
+    keys = [source_key(image) for image in question.images]
+    return _Scored(number, whole, len(whole) - shared, keys, question.text, length)
 
 
 @torch.inference_mode()
@@ -125,7 +131,8 @@ def _batch(inference: Inference, batch: Sequence[_Scored], store: ImageStore) ->
     # A token is predicted one place before its own; only the places at which an answer stands get logits.
     first = min(item.length - item.num_targets for item in batch) - 1
     places = torch.arange(first, max(item.length for item in batch) - 1, device=model.device)
-    features = [store.features[key] for item in batch for key in item.keys]
+    seen = [(item.text, [store.features[key] for key in item.keys]) for item in batch]
+    features = [each for text, images in seen for each in inference.features_for(images, text)]
     images = {"image_features": features} if features else {}
     output = model(
         input_ids=ids.to(model.device), attention_mask=mask.to(model.device), logits_to_keep=places, **images

@@ -119,10 +119,12 @@ class Compressor:
             )
         num_cls = int(tile.keep_cls and self.keeps_cls and place == "tower")
         check_budget(self._filled(budget, tile), tile.num_patches, num_cls)
+        if budget.tiles != "equal" and "image_index" in needs:
+            raise ValueError(
+                f"compression {budget}: {self.name} looks at all tiles of an image at once; use tiles=equal"
+            )
         if self.own_check is not None:
             self.own_check(budget, tile)
-        if budget.then is not None:
-            raise ValueError(f"compression {budget}: no method prunes inside the language model yet: {budget.then}")
 
     def options_of(self, budget: CompressionConfig) -> Any:
         """The options that a budget sets, typed; None if the method has none.
@@ -276,12 +278,6 @@ def compressor_of(budget: CompressionConfig) -> Compressor:
             "--plugin, or in LLAVA_PLUGINS"
         )
     return COMPRESSORS.get(budget.method) if found is None else found
-
-
-def with_plugin(budget: CompressionConfig) -> CompressionConfig:
-    """The same budget, with the plug-in that its method comes from noted; that is what a checkpoint keeps."""
-    then = None if budget.then is None else with_plugin(budget.then)
-    return replace(budget, plugin=COMPRESSORS.plugin_name(budget.method) or "", then=then)
 
 
 def available_compressors() -> list[str]:

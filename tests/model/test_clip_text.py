@@ -1,0 +1,70 @@
+"""CLIP's text tower from a second checkpoint: the joint space is transformers' own, and another CLIP is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
+
+from llava.inference import Inference
+from llava.model.checkpoints.files import CheckpointError
+from llava.model.clip_text import ClipText
+
+LONG = "What is this? " * 30
+SHORT = "a cat"
+
+
+@pytest.fixture(scope="module")
+def model(oracle_dir):
+    return Inference.load(oracle_dir / "tiny-llava-v1.5", device="cpu", compression=None).model
+
+
+@pytest.fixture(scope="module")
+def clip_folder(model, oracle_dir, tmp_path_factory) -> Path:
+    """A CLIP with the model's vision tower, a text tower of 16 places and a tokenizer."""
+    folder = tmp_path_factory.mktemp("clip")
+    text = CLIPTextConfig(
+        vocab_size=700,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text, vision_config=model.config.vision_config, projection_dim=12)
+    clip = CLIPModel(config).eval()
+    clip.vision_model.load_state_dict(model.model.vision_tower.state_dict(), strict=False)
+    clip.save_pretrained(folder)
+    for name in ("tokenizer.model", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"):
+        if (oracle_dir / "tiny-llava-v1.5" / name).is_file():
+            (folder / name).write_bytes((oracle_dir / "tiny-llava-v1.5" / name).read_bytes())
+    return folder
+
+
+def test_the_joint_space_is_transformers_own(model, clip_folder):
+    reader, clip = ClipText(clip_folder, model.model.vision_tower), CLIPModel.from_pretrained(clip_folder).eval()
+    patches = torch.randn(2, 9, model.config.vision_config.hidden_size, generator=torch.Generator().manual_seed(1))
+    joint = reader.joint(patches, [SHORT, LONG])
+    ids = reader._tokenizer(SHORT, return_tensors="pt").input_ids
+    with torch.no_grad():
+        text = clip.get_text_features(input_ids=ids)
+        text = getattr(text, "pooler_output", text)
+        image = clip.visual_projection(clip.vision_model.post_layernorm(patches))
+    torch.testing.assert_close(joint.text[0, :1], text)
+    torch.testing.assert_close(joint.image, image)
+    assert joint.mask.sum(dim=1).tolist() == [1, -(-len(reader._tokenizer(LONG).input_ids) // 16)]
+
+
+def test_another_clip_is_refused(model, clip_folder, tmp_path):
+    clip = CLIPModel.from_pretrained(clip_folder)
+    torch.nn.init.ones_(clip.vision_model.embeddings.patch_embedding.weight)
+    clip.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"the values of embeddings[.]patch_embedding[.]weight differ"):
+        ClipText(tmp_path, model.model.vision_tower)
+    with pytest.raises(CheckpointError, match="model_type 'llava_llama' is none of"):
+        model.use_clip_text(model.tokenizer_folder)
