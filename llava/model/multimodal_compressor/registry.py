@@ -35,7 +35,20 @@ NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
 _ROOM = "llava.model.multimodal_compressor"
 COMPRESSORS: Registry[Compressor] = Registry(
     "compression method",
-    builtin=tuple(f"{_ROOM}.{name}" for name in ("baselines", "visionzip")),
+    builtin=tuple(
+        f"{_ROOM}.{name}"
+        for name in (
+            "baselines",
+            "visionzip",
+            "fastervlm",
+            "vispruner",
+            "prumerge",
+            "holov",
+            "tome",
+            "pooling",
+            "downsample",
+        )
+    ),
 )
 
 
