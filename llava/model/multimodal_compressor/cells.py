@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 from torch import Tensor
 
@@ -20,13 +18,14 @@ def best_grid(num_cells: int, grid: tuple[int, int]) -> tuple[int, int]:
         num_cells: K.
         grid: (h, w) of the tile.
     """
-
-    def unlikeness(pair: tuple[int, int]) -> Fraction:
-        stretch = Fraction(pair[1] * grid[0], pair[0] * grid[1])
-        return max(stretch, 1 / stretch)
-
-    heights = (height for height in range(1, num_cells + 1) if num_cells % height == 0)
-    return min(((height, num_cells // height) for height in heights), key=unlikeness)  # heights ascend: wider first
+    best, least = (1, num_cells), (1, 0)  # least: how much longer one side is than the tile's, as a fraction
+    for height in range(1, num_cells + 1):  # wider first
+        if num_cells % height == 0:
+            width = num_cells // height
+            sides = width * grid[0], height * grid[1]
+            if max(sides) * least[1] < least[0] * min(sides):
+                best, least = (height, width), (max(sides), min(sides))
+    return best
 
 
 def check_grid(budget: CompressionConfig, tile: TileShape) -> None:

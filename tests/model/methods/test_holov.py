@@ -43,7 +43,7 @@ def test_every_recorded_case():
 def test_variances_cancel_in_the_score_of_a_run():
     """The score of the paper's code, in float64: only the mean attention of a run is left of it."""
     rows, attention = torch.randn(2, 36, 48, dtype=torch.float64).unbind(), torch.rand(2, 36, dtype=torch.float64)
-    for unit, seen in zip(map(lambda part: normalize(part, dim=1), rows), 1000 * attention, strict=True):
+    for unit, seen in zip((normalize(part, dim=1) for part in rows), 1000 * attention, strict=True):
         similarity = (unit @ unit.T).fill_diagonal_(0)
         mean = similarity.sum(dim=1, keepdim=True) / 35
         variance = (similarity - mean).square().sum(dim=1) / 35

@@ -60,7 +60,7 @@ def test_both_rules_agree_while_halves_are_equal(important):
     ],
 )
 def test_small_rounds_of_the_public_code(left, kept, survivors):
-    """Worked out by hand: the public code numbers the survivors of A by R // 2 - dropped rows, and torch reads -1 as 1."""
+    """Worked out by hand: the public code names survivors of A by R // 2 - dropped rows, and torch reads -1 as 1."""
     assert rounds(left, kept) == survivors
 
 
