@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from llava.command_line import (
     add_shared,
     loading_options,
     plain_errors,
+    whole_number,
 )
 from llava.eval.data_place import DataPlace, add_data_flags
 
@@ -53,45 +54,33 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="one question at a time, nothing shared: in half precision a batch may answer otherwise; slow",
     )
-    parser.add_argument("--limit", type=_whole_number(1), help="only the first so many questions of each task")
+    parser.add_argument("--limit", type=whole_number(1), help="only the first so many questions of each task")
     parser.add_argument(
         "--compile", action="store_true", help="compile the vision half and decoding; the first batches wait"
     )
     parser.add_argument(
         "--image-workers",
-        type=_whole_number(0),
+        type=whole_number(0),
         help="processes that prepare images ahead; default: by the cores on a GPU, none on a CPU",
     )
     parser.add_argument(
         "--latency-repeats",
-        type=_whole_number(0),
+        type=whole_number(0),
         default=11,
         help="vision_ms and prefill_ms are medians of so many; 0: not measured",
     )
     chunks = parser.add_argument_group(
         "several processes", "torchrun and accelerate launch need no flag; processes that do not know of each other do"
     )
-    chunks.add_argument("--num-chunks", type=_whole_number(1), help="how many processes share the questions")
-    chunks.add_argument("--chunk-idx", type=_whole_number(0), help="which of them this is; the last to end scores")
+    chunks.add_argument("--num-chunks", type=whole_number(1), help="how many processes share the questions")
+    chunks.add_argument("--chunk-idx", type=whole_number(0), help="which of them this is; the last to end scores")
     chunks.add_argument("--merge", action="store_true", help="ask nothing: merge the chunks' answers and score them")
     return parser
 
 
 def _batch_size(text: str) -> int | None:
     """A flag's type: a number of questions, or None for 'auto'."""
-    return None if text == "auto" else _whole_number(1)(text)
-
-
-def _whole_number(least: int) -> Callable[[str], int]:
-    """A flag's type: a whole number that is not too small."""
-
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return whole_number
+    return None if text == "auto" else whole_number(1)(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.precision import Rule
+from llava.model.multimodal_compressor.greedy import Rule
 from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures, keep_patches
 

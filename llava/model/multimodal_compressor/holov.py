@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.precision import Rule
+from llava.model.multimodal_compressor.greedy import Rule
 from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, TileShape, VisionFeatures, gather_rows
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.precision import Rule, unit_rows, without_autocast
+from llava.model.multimodal_compressor.greedy import Rule, cosine, full_precision
 from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, TileShape, VisionFeatures, gather_rows
 
@@ -53,7 +53,7 @@ def class_attention(queries: Tensor, keys: Tensor) -> Tensor:
         queries: (B, N + 1, C), CLS first, not scaled.
         keys: (B, N + 1, C).
     """
-    with without_autocast(keys.device):
+    with full_precision(keys.device):
         logits = queries[:, :1].detach().float() @ keys.detach().float().transpose(1, 2)
         return torch.softmax(logits * queries.shape[-1] ** -0.5, dim=-1)[:, 0, 1:]
 
@@ -89,9 +89,8 @@ def merge(patches: Tensor, keys: Tensor, attention: Tensor, kept: Tensor) -> Mer
     is_free = torch.ones_like(attention, dtype=torch.bool).scatter_(1, kept, False)  # (B, N)
     num_twice = num_kept - num_patches + is_free.sum(dim=1, keepdim=True)
     is_free &= is_free.cumsum(dim=1) > num_twice
-    with without_autocast(patches.device):
-        unit = unit_rows(keys)
-        similarity = gather_rows(unit, kept) @ unit.transpose(1, 2)  # (B, K, N)
+    with full_precision(patches.device):
+        similarity = cosine(gather_rows(keys, kept), keys)  # (B, K, N)
         # Columns: the kept patches, in their order, and then all patches, of which those not kept count.
         among_kept = similarity.gather(2, kept.unsqueeze(1).expand(-1, num_kept, -1))
         itself = torch.eye(num_kept, dtype=torch.bool, device=kept.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.precision import Rule, without_autocast
+from llava.model.multimodal_compressor.greedy import Rule, full_precision
 from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures, gather_rows
 
@@ -109,7 +109,7 @@ def merge_to(rows: Rows, num_left: int, is_protected: bool) -> Rows:
         num_left: Rows at the end, the protected one among them.
         is_protected: Whether row 0, a CLS token, joins none.
     """
-    with without_autocast(rows.total.device):
+    with full_precision(rows.total.device):
         for count in schedule(rows.patch.shape[1], num_left, int(is_protected)):
             rows = match(rows, count, is_protected)
     return rows

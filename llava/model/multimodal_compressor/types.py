@@ -27,6 +27,7 @@ class TileShape:
         keep_cls: Whether the rows begin with that CLS token, for methods that keep it.
         cls_counts: Whether a kept CLS token is one of the budget's tokens; else it comes on top.
         places: Where a method may stand in the model, the usual place first.
+        projected_width: D, the channels of the projector's rows; None where they are not known.
     """
 
     grid: tuple[int, int]
@@ -34,6 +35,7 @@ class TileShape:
     keep_cls: bool
     cls_counts: bool = True
     places: tuple[Place, ...] = ("tower", "pixels", "projected")
+    projected_width: int | None = None
 
     @property
     def num_patches(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.precision import Rule, unit_rows, without_autocast
+from llava.model.multimodal_compressor.greedy import Rule, cosine
 from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, TileShape, VisionFeatures, keep_patches
 
@@ -62,9 +62,7 @@ def select(
         return order[:, :first].sort(dim=1).values
     survivors = rounds(rest.shape[1], diverse, rule)
     if survivors:
-        with without_autocast(patches.device):
-            unit = unit_rows(patches)
-            rest = _thin(unit @ unit.transpose(1, 2), rest, survivors)
+        rest = _thin(cosine(patches), rest, survivors)
     return torch.cat([order[:, :first], rest], dim=1).sort(dim=1).values
 
 
