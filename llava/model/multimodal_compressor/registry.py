@@ -33,11 +33,11 @@ WordsFunction: TypeAlias = Callable[[str], list[str]]
 NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
 
 _ROOM = "llava.model.multimodal_compressor"
-_BUILTIN = ("baselines", "visionzip", "divprune", "scope", "mmtok", "cdpruner")
-_BUILTIN += ("fastervlm", "vispruner", "prumerge", "holov", "tome", "pooling", "downsample")
+_GREEDY = ("divprune", "scope", "mmtok", "cdpruner")
+_CHOSEN_AND_MERGED = ("fastervlm", "vispruner", "prumerge", "holov", "tome", "pooling", "downsample")
 COMPRESSORS: Registry[Compressor] = Registry(
     "compression method",
-    builtin=tuple(f"{_ROOM}.{name}" for name in _BUILTIN),
+    builtin=tuple(f"{_ROOM}.{name}" for name in ("baselines", "visionzip", *_GREEDY, *_CHOSEN_AND_MERGED)),
 )
 
 

@@ -62,11 +62,11 @@ def select(
         return order[:, :first].sort(dim=1).values
     survivors = rounds(rest.shape[1], diverse, rule)
     if survivors:
-        rest = _thin(cosine(patches), rest, survivors)
+        rest = thin(cosine(patches), rest, survivors)
     return torch.cat([order[:, :first], rest], dim=1).sort(dim=1).values
 
 
-def _thin(similarity: Tensor, order: Tensor, survivors: list[int]) -> Tensor:
+def thin(similarity: Tensor, order: Tensor, survivors: list[int]) -> Tensor:
     """What the rounds leave of an order.
 
     Args:
