@@ -33,9 +33,11 @@ WordsFunction: TypeAlias = Callable[[str], list[str]]
 NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
 
 _ROOM = "llava.model.multimodal_compressor"
+_GREEDY = ("divprune", "scope", "mmtok", "cdpruner")
+_CHOSEN_AND_MERGED = ("fastervlm", "vispruner", "prumerge", "holov", "tome", "pooling", "downsample")
 COMPRESSORS: Registry[Compressor] = Registry(
     "compression method",
-    builtin=tuple(f"{_ROOM}.{name}" for name in ("baselines", "visionzip", "divprune", "scope", "mmtok", "cdpruner")),
+    builtin=tuple(f"{_ROOM}.{name}" for name in ("baselines", "visionzip", *_GREEDY, *_CHOSEN_AND_MERGED)),
 )
 
 

@@ -24,7 +24,7 @@ from llava.model.multimodal_compressor import (
 from tests.model.meta_clean import MetaClean
 
 GRID, KEPT, CHANNELS, WIDTH, HEADS = (6, 8), 12, 16, 24, 4
-BUDGETS = {"visionzip": "visionzip:9+3"}
+BUDGETS = {"visionzip": "visionzip:9+3", "prumerge_plus": "prumerge_plus:12,rule=distinct"}
 """Of methods for which `METHOD:12` is not the budget to try."""
 
 
