@@ -167,14 +167,12 @@ class MultimodalForward(VisionSeam):
         rows = torch.where(is_image, is_image.flatten().cumsum(0).view_as(is_image) - 1, -1)
         return ImageRows.locate(rows, attention_mask, lengths)
 
-    def _run_language_model(
-        self, inputs_embeds: Tensor | None, images: ImageRows | None, kwargs: dict[str, Any]
-    ) -> Any:
+    def _run_language_model(self, inputs_embeds: Any, images: ImageRows | None, kwargs: dict[str, Any]) -> Any:
         """The language model, with the method inside it for prompts that hold images and for their answers."""
         if isinstance(kwargs.get("past_key_values"), PrunedCache):
             return read_answer(self.language_model, inputs_embeds, **kwargs)
         bound = None if images is None else self.bound_pruner
-        if bound is None:
+        if bound is None or images is None:
             return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
         return read_prompts(self.language_model, bound, inputs_embeds, images, **kwargs)
 

@@ -18,13 +18,8 @@ from tests.eval.test_prefixes import tokens_seen, without_sharing
 TINY = Path(__file__).resolve().parents[2] / "playground" / "tiny"
 NAMED = "fastv prunes inside the language model, and"
 SHORT = GenerationOptions(max_new_tokens=5)
-BUDGETS = [
-    "fastv:90,layer=1",
-    "pyramiddrop:120",
-    "sparsevlm:110",
-    "sparsevlm:110,version=2",
-    "visionzip:41+8|fastv:20,layer=1",
-]
+BUDGETS = ["fastv:90,layer=1", "pyramiddrop:120", "sparsevlm:110", "sparsevlm:110,version=2"]
+BUDGETS += ["visionzip:41+8|fastv:20,layer=1"]
 
 
 @pytest.fixture(scope="module")
