@@ -39,7 +39,7 @@ class MultimodalForward(VisionSeam):
         if not sequence.image_lengths or self.bound_pruner is None:
             return {}
         rows = ImageRows.locate(sequence.image_rows, sequence.attention_mask, sequence.image_lengths)
-        return {"image_rows": rows}
+        return {"image_rows": rows} if any(rows.counts) else {}  # a prompt that is cut may have lost its images
 
     def rows_per_layer(self, image_rows: int) -> list[int]:
         """Rows of an image that each layer of the language model reads, and keeps in its cache.

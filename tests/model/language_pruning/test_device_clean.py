@@ -26,7 +26,7 @@ def decoder():
 def located(counts: tuple[tuple[int, ...], ...], lengths: tuple[int, ...], right_padded: bool = False) -> ImageRows:
     """As `ImageRows.locate` would find them, which fetches the counts once a batch."""
     owner = torch.empty(len(counts), LENGTH, dtype=torch.int64, device="meta")
-    return ImageRows(owner, counts, lengths, 3, 9, right_padded)
+    return ImageRows(owner, counts, lengths, 9, right_padded)
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
