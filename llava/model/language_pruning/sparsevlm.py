@@ -171,7 +171,7 @@ def _noise(count: int, view: StageView, options: SparseVLMOptions) -> Tensor | N
     source="arXiv 2410.04417; Gumpest/SparseVLMs, main (1_0, 1_5) and 2_0",
 )
 def score(view: StageView, options: SparseVLMOptions) -> Tensor:
-    """Attention of the raters in the layer that has just run, mean over raters and heads."""
+    """Keeps, in stages, what words of the question that speak of the image attend to in the layer that has just run."""
     count, images = max(1, view.text), max(map(len, view.counts))
     raters = find_raters(view.first, count, images)  # (B, I, T)
     raters = raters / raters.sum(dim=2, keepdim=True)
