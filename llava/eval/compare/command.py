@@ -8,6 +8,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,7 +96,8 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     check_output(parser, args.output_dir)
     with plain_errors():
         grid = _grid(parser, args)
-    print("\n".join(grid.lines()))
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
+        print("\n".join(grid.lines()))
     if args.dry_run:
         return 0
     left_out: dict[str, str] = {}

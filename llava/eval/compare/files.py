@@ -225,11 +225,16 @@ def _shown(figure: Figure | None, *, signed: bool = False) -> str:
     """`97.1 [96.0, 98.2]`; a difference has its sign, and a star where its interval does not hold 0."""
     if figure is None:
         return NOTHING
-    form = "+.1f" if signed else ".1f"
     star = "\\*" * (signed and figure.excludes_zero)
     if figure.low is None or figure.high is None:
-        return f"{figure.value:{form}}"
-    return f"{figure.value:{form}}{star} [{figure.low:{form}}, {figure.high:{form}}]"
+        return tenths(figure.value, signed)
+    return f"{tenths(figure.value, signed)}{star} [{tenths(figure.low, signed)}, {tenths(figure.high, signed)}]"
+
+
+def tenths(value: float, signed: bool) -> str:
+    """A number with one decimal; what rounds to 0 has no minus."""
+    rounded = round(value, 1) + 0.0
+    return f"{rounded:+.1f}" if signed else f"{rounded:.1f}"
 
 
 def yes_or_no(value: bool | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llava.eval.compare.methods import VISIONZIP, Method, baselines, lacks_clip, seeds_of
+from llava.eval.compare.methods import VISIONZIP, Method, baselines, lacks_clip, name_without_budget, seeds_of
 from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
 
@@ -19,7 +19,7 @@ class Refused:
     """A pair that is left out.
 
     Attributes:
-        method: As `--methods` named it.
+        method: Its name and options.
         tokens: Of a tile.
         reason: What the method says.
     """
@@ -76,7 +76,9 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[int], config: Any, *,
                 grid.tokens[str(budget)] = tokens
                 grid.configs.append(budget)
             elif reason is not None:
-                grid.refused.append(Refused(_shown(method), tokens, reason))
+                name, said = name_without_budget(budget), reason.removeprefix(f"compression {budget}: ")
+                grid.refused.append(Refused(name, tokens, said))
+    grid.refused = list({(pair.method, pair.tokens): pair for pair in grid.refused}.values())  # seeds alike
     return grid
 
 
@@ -114,7 +116,3 @@ def _refusal(budget: CompressionConfig, rules: ImageRules, has_clip: bool) -> st
     if lacks_clip(budget) and not has_clip:
         return "it reads the question by CLIP's text tower: give --clip-text"
     return None
-
-
-def _shown(method: Method) -> str:
-    return f"{method.before}{'|' if method.before else ''}{method.name}{',' if method.options else ''}{method.options}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llava.eval.compare.files import NOTHING, cost_cells, yes_or_no
+from llava.eval.compare.files import NOTHING, cost_cells, tenths, yes_or_no
 from llava.eval.compare.table import Comparison, Entry, Figure
 from llava.eval.report.latex import escaped
 
@@ -61,7 +61,7 @@ def _line(cells: list[str]) -> str:
 def _figure(figure: Figure | None, *, signed: bool = False) -> str:
     if figure is None:
         return _NONE
-    form = "+.1f" if signed else ".1f"
+    value = tenths(figure.value, signed)
     if figure.low is None or figure.high is None:
-        return f"${figure.value:{form}}$"
-    return f"${figure.value:{form}}$ {{\\scriptsize [{figure.low:{form}}, {figure.high:{form}}]}}"
+        return f"${value}$"
+    return rf"${value}$ {{\scriptsize [{tenths(figure.low, signed)}, {tenths(figure.high, signed)}]}}"

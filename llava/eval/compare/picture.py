@@ -6,6 +6,7 @@ labels of a panel stand in a column beside it, a line apart from each other at l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
@@ -17,6 +18,7 @@ _WIDTH, _LEFT, _TOP, _BOTTOM, _PLOT = 420, 40, 34, 40, 190
 _LINE = 14  # pixels between two labels; letters are 11 high
 _LETTER = 6.1  # pixels that a letter of size 11 takes at most, on average
 _MOST_LETTERS = 28
+_MOST_TICKS = 6
 _LEAST_SPAN = 4.0  # percent; less would show noise as a difference
 _THICK, _THIN = 3.0, 1.2
 _HIGHLIGHT = "#0b9e91"
@@ -151,20 +153,28 @@ def _curve(curve: Curve, points: Sequence[Point], label_x: float, label_y: float
 
 def _axes(low: float, high: float, inner: float, right: float, place: Callable[[Point], Point]) -> list[str]:
     parts = [f'<rect x="{_LEFT}" y="{_TOP}" width="{right - _LEFT:.1f}" height="{inner:g}" fill="none" stroke="#999"/>']
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000) if (high - low) / step <= 6)
-    for value in range(int(low // step) * step, int(high) + 1, step):
-        if low <= value <= high:
-            y = place((0.0, value))[1]
-            stroke = ("#333", "4 3") if value == 100 else ("#ddd", "")
-            parts.append(
-                f'<path d="M{_LEFT} {y:.1f} H{right:.1f}" stroke="{stroke[0]}" stroke-dasharray="{stroke[1]}"/>'
-                f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value}</text>'
-            )
+    for value in _round_values(low, high):
+        y = place((0.0, value))[1]
+        style = 'stroke="#333" stroke-dasharray="4 3"' if value == 100 else 'stroke="#ddd"'
+        parts.append(
+            f'<path d="M{_LEFT} {y:.1f} H{right:.1f}" {style}/>'
+            f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end" fill="#555">{value:g}</text>'
+        )
     return parts
 
 
+def _round_values(low: float, high: float) -> list[float]:
+    """At most seven round numbers between two ends."""
+    steps = (factor * 10.0**power for power in range(-3, 9) for factor in (1, 2, 5))
+    step = next(step for step in steps if (high - low) / step <= _MOST_TICKS)
+    first = math.ceil(low / step)
+    return [number * step for number in range(first, math.floor(high / step) + 1)]
+
+
 def _x_ticks(values: Sequence[float], inner: float, place: Callable[[Point], Point]) -> list[str]:
-    """As many of the points' own places as can stand beside each other."""
+    """The points' own places where they are few, else round numbers; as many as can stand beside each other."""
+    if len(values) > _MOST_TICKS:
+        values = _round_values(values[0], values[-1])
     parts: list[str] = []
     free = 0.0
     for value in values:
