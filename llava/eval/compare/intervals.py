@@ -70,7 +70,8 @@ def _retention(parts: Mapping[int, ScoreParts], resamples: int, seed: int) -> di
     chunks = dict(zip(alike, np.split(sums, ends, axis=1), strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = {place: np.asarray(own.score(chunks[place])) for place, own in alike.items()}
-        return {place: 100 * score / scores[0] for place, score in scores.items()}
+        base = np.where(scores[0] > 0, scores[0], np.nan)  # of a draw without a right answer there is no share
+        return {place: 100 * score / base for place, score in scores.items()}
 
 
 def _mean(found: Iterable[Draws | None]) -> Draws | None:

@@ -35,16 +35,17 @@ def add_intervals(table: Table, data: DataPlace, resamples: int = 2_000) -> None
                 cell.low, cell.high = _interval(own, base, resamples)
 
 
-def column_parts(table: Table, column: Column, data: DataPlace) -> dict[int, ScoreParts]:
+def column_parts(table: Table, column: Column, data: DataPlace, *, compared: bool = True) -> dict[int, ScoreParts]:
     """The scores of a benchmark taken apart, by the place of the line; a note where there can be none.
 
     Args:
         table: The table; its first line is vanilla, without which there is nothing to compare.
         column: The benchmark.
         data: Where the benchmarks' files are.
+        compared: Only of lines that have a retention.
 
     Returns:
-        Those of vanilla and of all lines that have a retention; none if vanilla's cannot be had.
+        Those of vanilla and of the other lines; none if vanilla's cannot be had.
     """
     base = table.vanilla.cells.get(column.task)
     kind = TASKS.find(column.task)
@@ -61,7 +62,7 @@ def column_parts(table: Table, column: Column, data: DataPlace) -> dict[int, Sco
     found: dict[int, ScoreParts] = {}
     for place, line in enumerate(table.lines):
         cell = line.cells.get(column.task)
-        if cell is None or (place and cell.retention is None):
+        if cell is None or (place and compared and cell.retention is None):
             continue
         own = _parts(table, column, task, samples, line, cell)
         if own is not None:

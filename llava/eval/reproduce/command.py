@@ -73,14 +73,13 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 def _preflight(plan: Plan, *, will_install: bool) -> bool:
     """Prints what was found; whether one may go on."""
-    from llava.eval.reproduce.preflight import DataState, gpus, lacking_packages, preflight
+    from llava.eval.reproduce.preflight import gpus, lacking_packages, preflight
 
     data = None
     if not lacking_packages():
-        from llava.eval.reproduce.data import missing_tasks, sizes_of
+        from llava.eval.reproduce.data import look_at_data
 
-        missing = missing_tasks(plan.tasks, plan.data)
-        data = DataState(missing, *(sizes_of(missing, plan.data) if plan.ask_sizes else (0, missing)))
+        data = look_at_data(plan.tasks, plan.data, ask_sizes=plan.ask_sizes)
     checks = preflight(plan, gpus(), data, will_install=will_install)
     print(f"preflight of {plan.recipe.table}, nothing is downloaded yet:")
     print("\n".join(map(str, checks)))
@@ -102,6 +101,7 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _run(plan: Plan) -> None:
+    from llava.eval.reproduce.data import number_of_questions
     from llava.eval.reproduce.deviation import reproduce, to_csv, to_markdown
     from llava.eval.reproduce.preflight import estimate
     from llava.eval.reproduce.steps import MARKS, run_steps, steps_of
@@ -111,7 +111,8 @@ def _run(plan: Plan) -> None:
     before = [step for step in steps if step.name == "pilot" or step.may_be_there]
     total, marks = len(steps), plan.output / MARKS
     run_steps(before, marks, total)
-    if (found := estimate(plan)) is not None:
+    questions = {task: number_of_questions(task, plan.data) for task in plan.tasks}
+    if (found := estimate(plan, questions)) is not None:
         print(f"time: {found}")
     run_steps(steps[len(before) :], marks, total, first=len(before) + 1)
     result = reproduce(plan)

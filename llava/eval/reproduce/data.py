@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from llava.data.prepare.catalog import RemoteFile
 from llava.data.prepare.download import Downloader, DownloadError
+from llava.eval.reproduce.preflight import DataState
 from llava.eval.sources.published import PUBLISHED
 from llava.eval.tasks import TaskDataError, get_task
 from llava.eval.tasks.loading import load_task
 
 _TIMEOUT = 5.0  # seconds; a publisher that does not answer is not waited for
-
-
-def missing_tasks(tasks: Sequence[str], root: Path) -> list[str]:
-    """Benchmarks whose files, or some of whose images, are not here."""
-    return [name for name in tasks if why_missing(name, root) is not None]
 
 
 def why_missing(name: str, root: Path) -> str | None:
@@ -31,13 +28,28 @@ def why_missing(name: str, root: Path) -> str | None:
     return f"{name}: {len(absent)} images are missing, {absent[0]} first" if absent else None
 
 
+@cache
 def number_of_questions(name: str, root: Path) -> int:
-    """Of a benchmark that is here.
+    """Of a benchmark that is here; read once.
 
     Raises:
         TaskDataError: It is not.
     """
     return len(load_task(get_task(name), root).samples)
+
+
+def look_at_data(tasks: Sequence[str], root: Path, *, ask_sizes: bool) -> DataState:
+    """Which benchmarks are here, and how large the others are.
+
+    Args:
+        tasks: Benchmarks.
+        root: Data root.
+        ask_sizes: Whether publishers are asked.
+    """
+    missing = [name for name in tasks if why_missing(name, root) is not None]
+    size, unknown = sizes_of(missing, root) if ask_sizes else (0, missing)
+    questions = {name: number_of_questions(name, root) for name in tasks if name not in missing}
+    return DataState(missing, size, unknown, questions)
 
 
 def sizes_of(tasks: Sequence[str], root: Path) -> tuple[int, list[str]]:

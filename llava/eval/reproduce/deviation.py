@@ -14,7 +14,7 @@ from llava.eval.data_place import DataPlace
 from llava.eval.report.files import defused
 from llava.eval.report.intervals import column_parts
 from llava.eval.report.settings import paper_lines, settings_lines
-from llava.eval.report.table import Column, Table, build_table
+from llava.eval.report.table import VANILLA, Column, Table, build_table
 from llava.eval.reproduce.plan import Plan
 from llava.eval.reproduce.steps import budget_names
 from llava.eval.whole_files import markdown_table
@@ -98,28 +98,44 @@ def reproduce(plan: Plan) -> Reproduction:
         ValueError: There are no results.
     """
     names = budget_names(plan)
-    table = build_table([plan.output], only=set(names))
+    table = build_table([*([] if plan.vanilla is None else [plan.vanilla]), plan.output], only=set(names))
+    table.lines[1:] = [line for line in table.lines[1:] if line.folder == plan.output and line.compression != VANILLA]
     data = DataPlace(plan.data)
-    rows = [row for line in table.lines for cell in line.cells.values() for row in cell.rows]
-    tuned_for = next((str(row["tuned_for"]) for row in rows if row.get("tuned_for")), "")
+    own = [
+        row for line in table.lines if line.folder == plan.output for cell in line.cells.values() for row in cell.rows
+    ]
+    tuned_for = next((str(row["tuned_for"]) for row in own if row.get("tuned_for")), "")
     draws = {c.task: _draws(table, c, data, plan.resamples, seed) for seed, c in enumerate(table.columns)}
     vanilla = plan.recipe.paper.vanilla
     assert vanilla is not None
     cells: list[Deviation] = []
     for place, line in enumerate(table.lines):
         tokens = names[line.compression]
-        paper = vanilla if tokens is None else plan.paper_row(tokens, bool(tuned_for))
+        row = vanilla if tokens is None else plan.paper_row(tokens, bool(tuned_for))
         for column in table.columns:
-            found = _cell(plan.recipe.paper, paper, table, column, place, draws[column.task])
+            found = _cell(plan.recipe.paper, row, table, column, place, draws[column.task])
             cells += [] if found is None else [found]
         if place:
-            cells += _mean(plan.recipe.paper, paper, table, place, draws)
+            cells += _mean(plan.recipe.paper, row, table, place, draws)
+    if tuned_for:
+        cells = [_of_tuned(cell, plan, tuned_for, names) for cell in cells]
     return Reproduction(plan, table, cells, tuned_for)
+
+
+def _of_tuned(cell: Deviation, plan: Plan, tuned_for: str, names: dict[str, int | None]) -> Deviation:
+    """A cell of a tuned model: without the untuned one there is no share of it, and each row was tuned for itself."""
+    if plan.vanilla is None:
+        why = "the paper holds a tuned model against the untuned one: give VANILLA"
+        cell = replace(cell, kept=None, note="; ".join(filter(None, (cell.note, why))))
+    if names.get(tuned_for) != cell.tokens and cell.row == plan.recipe.tuned_rows:
+        why = f"this model was tuned for {tuned_for}, the paper's for this row"
+        cell = replace(cell, note="; ".join(filter(None, (cell.note, why))))
+    return cell
 
 
 def _draws(table: Table, column: Column, data: DataPlace, resamples: int, seed: int) -> dict[int, NDArray[np.float64]]:
     """Scores of a benchmark over the same draws of its images, by the place of the line."""
-    parts = column_parts(table, column, data)
+    parts = column_parts(table, column, data, compared=False)
     alike = {place: own for place, own in parts.items() if own.groups == parts[0].groups}
     if not alike:
         return {}
@@ -169,8 +185,7 @@ def _mean(
 def _ratio(draws: dict[int, NDArray[np.float64]], place: int) -> NDArray[np.float64] | None:
     if place not in draws or 0 not in draws:
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(100 * draws[place] / draws[0])
+    return np.asarray(100 * draws[place] / np.where(draws[0] > 0, draws[0], np.nan))
 
 
 def _with_ends(value: Value, draws: NDArray[np.float64] | None) -> Value:

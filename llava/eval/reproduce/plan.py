@@ -13,6 +13,7 @@ RECIPES = Path(__file__).resolve().parents[2] / "configs" / "reproduce"
 TERMS = "terms.json"
 VARIABLES: Mapping[str, str] = {
     "MODEL": "checkpoint, local or of the Hub; default: the recipe's",
+    "VANILLA": "OUTPUT of an untuned model, whose all tokens a tuned MODEL is held against, as in the paper",
     "BASE": "what a projector or adapters of MODEL go on",
     "DATA": "data root of the benchmarks (default playground/data/eval)",
     "OUTPUT": "folder of answers, results and the report (default runs/reproduce/TABLE)",
@@ -68,6 +69,7 @@ class Plan:
         recipe: What is reproduced.
         model: Checkpoint.
         base: What it goes on, "" for nothing.
+        vanilla: Folder of an untuned model's results; None without.
         data: Data root.
         output: Folder of everything that is made.
         tasks: Benchmarks.
@@ -87,6 +89,7 @@ class Plan:
     recipe: Recipe
     model: str
     base: str
+    vanilla: Path | None
     data: Path
     output: Path
     tasks: tuple[str, ...]
@@ -146,6 +149,7 @@ def make_plan(name: str, environment: Mapping[str, str]) -> Plan:
         recipe=recipe,
         model=given["MODEL"] or recipe.model,
         base=given["BASE"],
+        vanilla=Path(given["VANILLA"]) if given["VANILLA"] else None,
         data=Path(given["DATA"] or "playground/data/eval"),
         output=Path(given["OUTPUT"] or f"runs/reproduce/{recipe.table}"),
         tasks=_tasks(given["TASKS"], recipe),

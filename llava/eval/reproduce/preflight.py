@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -51,11 +51,13 @@ class DataState:
         missing: Benchmarks that are not here, or not whole.
         archive_bytes: Of their files, as far as the publishers say.
         unknown: Files whose size is not known.
+        questions: Of each benchmark that is here.
     """
 
     missing: Sequence[str]
     archive_bytes: int = 0
     unknown: Sequence[str] = ()
+    questions: Mapping[str, int] = field(default_factory=dict)
 
 
 def lacking_packages() -> list[str]:
@@ -73,7 +75,7 @@ def preflight(plan: Plan, found: Sequence[Gpu], data: DataState | None, *, will_
         will_install: Whether packages that lack are installed next.
     """
     checks = [_packages(lacking_packages(), will_install), _gpu(plan, found), _model(plan)]
-    return [*checks, *_data(plan, data), *_terms(plan), _judge(plan), _time(plan)]
+    return [*checks, *_data(plan, data), *_terms(plan), _judge(plan), _time(plan, data)]
 
 
 def _packages(lacking: Sequence[str], will_install: bool) -> Check:
@@ -189,36 +191,32 @@ def _judge(plan: Plan) -> Check:
     return Check("judge", "note", f"none: {', '.join(judged)} stay without a score; give JUDGE_URL and JUDGE_MODEL")
 
 
-def _time(plan: Plan) -> Check:
-    found = estimate(plan)
+def _time(plan: Plan, data: DataState | None) -> Check:
+    found = estimate(plan, {} if data is None else data.questions)
     if found is None:
         how = "the pilot measures it once model and data are here" if plan.pilot else "PILOT=0 measures nothing"
         return Check("time", "note", f"not known: {how}")
     return Check("time", "ok", found)
 
 
-def estimate(plan: Plan) -> str | None:
-    """How long all questions take, from the measured seconds of the pilot; None before it."""
+def estimate(plan: Plan, questions: Mapping[str, int]) -> str | None:
+    """How long all questions take, from the measured seconds of the pilot; None before it.
+
+    Args:
+        plan: What is to be done.
+        questions: Of each benchmark.
+    """
     try:
         rows = json.loads((plan.output / "pilot" / "results.json").read_text(encoding="utf-8"))["rows"]
-        timed = {row["task"]: row for row in rows if row["answered"] and row["task"] in plan.tasks}
-        if set(timed) != set(plan.tasks):
-            return None
-        seconds = asked = 0.0
-        for row in timed.values():
-            size = min(size for size in (plan.limit, _published(row)) if size is not None)
-            seconds += row["seconds"] / row["answered"] * size
-            asked += row["answered"]
+        timed = {row["task"]: row for row in rows if row["answered"]}
+        a_question = {task: timed[task]["seconds"] / timed[task]["answered"] for task in plan.tasks}
+        sizes = {task: min(questions[task], plan.limit or questions[task]) for task in plan.tasks}
+        asked = sum(timed[task]["answered"] for task in plan.tasks)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     runs = len(plan.budgets) + 1
+    hours = runs * sum(a_question[task] * sizes[task] for task in plan.tasks) / 3600
     return (
-        f"about {seconds * runs / 3600:.2f} h for {runs} budgets, loading left out: from {asked:.0f} questions of the "
-        "pilot with all tokens on this machine"
+        f"about {hours:.2f} h for {sum(sizes.values())} questions under {runs} budgets, loading left out; measured on "
+        f"this machine: {asked} questions of the pilot, with all tokens, by one evaluation"
     )
-
-
-def _published(row: dict[str, object]) -> int:
-    facts = row["task_facts"]
-    sizes = facts["published_sizes"] if isinstance(facts, dict) else []
-    return int(sizes[0]) if sizes else int(str(row["n"]))
