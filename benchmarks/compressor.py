@@ -1,23 +1,26 @@
-"""The compressors alone, on the features of a real-sized CLIP: time, kernels, bytes over the least that must move.
+"""The compressors alone, on the features of a real-sized CLIP, each beside its public code's way.
 
     python benchmarks/compressor.py --json compressor.json
 
 CLIP ViT-L/14-336 has 577 tokens of 1024 channels, keys of 64. The floor of a method is what any implementation moves:
 the optional features that the method asks for, read once; the rows that it keeps or merges, read once; the result,
 written once. `of the tower` is the share of the time that the tower takes for the same batch, in the same run.
-On CUDA the compressor is also captured in a graph and replayed, as a serving engine would.
+Methods that choose step by step are timed in parts as well, ours and the public code's way in turn: the similarity
+matrix, and the loop over it. On CUDA the compressor is also captured in a graph and replayed, as an engine would.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from graphs import graph_of
-from harness import is_h200, measure
+from harness import Measurement, is_h200, measure
+from method_features import floor_bytes, make_features
+from public_ways import OUR_WAYS, PUBLIC_WAYS
 from report import Cell, Goal, Report
 from torch import Tensor
 from towers import Tower, llava_way
@@ -25,9 +28,27 @@ from tqdm import tqdm
 
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
-from llava.model.multimodal_compressor import VisionFeatures, available_compressors, get_compressor
+from llava.model.multimodal_compressor import VisionFeatures, available_compressors, get_compressor, keep_patches
 
-GRID, CHANNELS, KEY_CHANNELS = (24, 24), 1024, 64
+_SMALL, _LARGE = (16, 16), (32, 32)  # grids, four times as many patches
+_SLOWER = 1.05  # of a public way's time, at most
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A method that chooses step by step, and its public code's way, measured in turn.
+
+    Attributes:
+        ours: Matrix, loop, and the whole method at the seam.
+        public: Matrix, loop, and both with the rows picked.
+    """
+
+    ours: tuple[Measurement, Measurement, Measurement]
+    public: tuple[Measurement, Measurement, Measurement]
+
+    def times_as_fast(self, part: int) -> float:
+        """The public way's time over ours, median of the rounds; 0: matrix, 1: loop, 2: total."""
+        return self.ours[part].times_as_fast_as(self.public[part]).median
 
 
 @dataclass(frozen=True)
@@ -40,59 +61,33 @@ class Figures:
         counts: What one call asks for.
         bytes_over_floor: Bytes moved / the floor.
         share_of_tower: Time / the tower's; None where the tower was not run.
+        growth: Of the time with four times as many patches, and with twice as many kept tokens; None unless batch 1.
+        parts: Beside the public way; None where that is no loop.
     """
 
-    method: str
+    budget: CompressionConfig
     batch: int
     median_ms: float
     graph_us: float | None
     counts: Counts
     bytes_over_floor: float
     share_of_tower: float | None
+    growth: tuple[float, float] | None
+    parts: Parts | None
 
 
-def make_features(batch: int, device: torch.device, dtype: torch.dtype) -> VisionFeatures:
-    """Random features of the real shapes, with all that a method may ask for."""
-    patches = GRID[0] * GRID[1]
-    content = torch.randn(batch, patches + 1, CHANNELS, device=device, dtype=dtype)
-    return VisionFeatures(
-        content=content,
-        grid=GRID,
-        has_cls=True,
-        source=content[:, 1:],
-        saliency_has_cls=True,
-        keys=torch.randn(batch, patches + 1, KEY_CHANNELS, device=device, dtype=dtype),
-        saliency=torch.rand(batch, patches, device=device, dtype=torch.float32),
-        digest=torch.randint(2**62, (batch,), device=device),
-    )
-
-
-def floor_bytes(features: VisionFeatures, budget: CompressionConfig) -> int:
-    """The least that must move: what is needed is read, the tokens are written.
-
-    A method that merges reads every row, one that only picks reads the rows that it keeps.
-    """
-    needs = get_compressor(budget.method).needs
-    asked = [getattr(features, name) for name in sorted(needs)]
-    read = sum(tensor.numel() * tensor.element_size() for tensor in asked)
-    hidden = features.content
-    row = hidden.shape[0] * hidden.shape[2] * hidden.element_size()
-    rows = hidden.shape[1] if budget.contextual else budget.num_tokens
-    return read + (rows + budget.num_tokens) * row
+def call_of(features: VisionFeatures, budget: CompressionConfig) -> Callable[[], Tensor]:
+    """A method's work on features."""
+    compressor = get_compressor(budget.method)
+    return lambda: compressor(features, budget).tokens
 
 
 def compare(
     batch: int, budgets: Sequence[CompressionConfig], tower: Tower | None, args: argparse.Namespace
 ) -> list[Figures]:
     """Measures all methods at one batch size in turn, and then the tower if it is given."""
-    dtype = getattr(torch, args.dtype)
-    features = make_features(batch, args.device, dtype)
-
-    def side_of(budget: CompressionConfig) -> Callable[[], Tensor]:
-        compressor = get_compressor(budget.method)
-        return lambda: compressor(features, budget).tokens
-
-    sides: dict[str, Callable[[], object]] = {str(budget): side_of(budget) for budget in budgets}
+    features = make_features(batch, args.device, getattr(torch, args.dtype))
+    sides = {str(budget): call_of(features, budget) for budget in budgets}
     found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats)
     tower_ms = None
     if tower is not None:
@@ -108,67 +103,135 @@ def compare(
         counts = count(sides[name])
         rows.append(
             Figures(
-                method=name,
+                budget=budget,
                 batch=batch,
                 median_ms=found[name].ms.median,
                 graph_us=1000 * graphs[name].ms.median if graphs else None,
                 counts=counts,
                 bytes_over_floor=counts.bytes_moved / floor_bytes(features, budget),
                 share_of_tower=found[name].ms.median / tower_ms["tower"].ms.median if tower_ms else None,
+                growth=growth(budget, args) if batch == 1 else None,
+                parts=compare_parts(features, budget, args) if budget.method in PUBLIC_WAYS else None,
             )
         )
     return rows
 
 
+def growth(budget: CompressionConfig, args: argparse.Namespace) -> tuple[float, float]:
+    """Time at four times as many patches, and at twice as many kept ones, over the time at batch 1."""
+    dtype = getattr(torch, args.dtype)
+    small, large = (make_features(1, args.device, dtype, grid) for grid in (_SMALL, _LARGE))
+    twice = replace(budget, dominant=2 * budget.dominant, contextual=2 * budget.contextual)
+    sides = {"small": call_of(small, budget), "large": call_of(large, budget), "twice": call_of(small, twice)}
+    found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=False)
+    large_x, twice_x = (1 / found[side].times_as_fast_as(found["small"]).median for side in ("large", "twice"))
+    return large_x, twice_x
+
+
+def compare_parts(features: VisionFeatures, budget: CompressionConfig, args: argparse.Namespace) -> Parts:
+    """Matrix, loop and total of a method and of its public way, all in turn."""
+    ours, public, kept = OUR_WAYS[budget.method], PUBLIC_WAYS[budget.method], budget.num_tokens
+    our_matrix, public_matrix = ours.matrix(features), public.matrix(features)
+    sides: dict[str, Callable[[], object]] = {
+        "our matrix": lambda: ours.matrix(features),
+        "public matrix": lambda: public.matrix(features),
+        "our loop": lambda: ours.loop(our_matrix, kept),
+        "public loop": lambda: public.loop(public_matrix, kept),
+        "our total": call_of(features, budget),
+        "public total": lambda: keep_patches(features, public(features, kept).sort(dim=1).values).tokens,
+    }
+    found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=False)
+    ours_found = (found["our matrix"], found["our loop"], found["our total"])
+    return Parts(ours_found, (found["public matrix"], found["public loop"], found["public total"]))
+
+
 def report(found: Sequence[Figures], args: argparse.Namespace) -> Report:
-    """The figures, and what the project asks of VisionZip."""
-    rows: list[dict[str, Cell]] = [
-        {
-            "method": row.method,
-            "batch": row.batch,
-            "ms": row.median_ms,
-            "graph us": row.graph_us,
-            "kernels": row.counts.kernels,
-            "MB moved": row.counts.bytes_moved / 1e6,
-            "over the floor": row.bytes_over_floor,
-            "% of the tower": None if row.share_of_tower is None else 100 * row.share_of_tower,
-        }
-        for row in found
-    ]
-    visionzip = [row for row in found if row.method.startswith("visionzip")]
-    goals = [
-        Goal(f"% of the tower's time, VisionZip, batch {row.batch}", 100 * row.share_of_tower, at_most=2)
-        for row in visionzip
-        if row.share_of_tower is not None
-    ]
-    single = next((row.graph_us for row in visionzip if row.batch == 1), None)
-    shown = is_h200(args.device) and args.dtype == "bfloat16"
-    note = "" if shown else "not measured: needs an H200; python benchmarks/compressor.py --batches 1 8 40"
-    goals.append(
-        Goal("us, VisionZip captured in a graph, batch 1, H200", single if shown else None, at_most=60, note=note)
-    )
-    shares = [row.share_of_tower for row in visionzip if row.share_of_tower is not None]
-    last = visionzip[-1]
+    """The figures, and what the project asks of the methods."""
+    own = [row for row in found if row.budget.method == "visionzip"]
+    shares = [row.share_of_tower for row in own if row.share_of_tower is not None]
+    single = next((row.graph_us for row in own if row.batch == 1), None)
+    last = own[-1]
     return Report(
         benchmark="compressor",
         title="The compressors alone, on features of CLIP ViT-L/14-336",
         device=args.device,
         setting={"dtype": args.dtype, "tokens": args.tokens, "batches": args.batches},
-        rows=rows,
+        rows=[row_of(figures) for figures in found],
         ratios={
             "largest_share_of_tower": max(shares, default=None),
             "graph_us_at_batch_1": single,
             "kernels": last.counts.kernels,
         },
-        goals=goals,
+        goals=[*visionzip_goals(found, args), *way_goals(found, args)],
         notes=[
             "The floor reads what the method asks for and the rows that it keeps or merges once, and writes the result "
             f"once. VisionZip moves {last.bytes_over_floor:.1f} times as much: the rows to be merged are gathered into "
             "one block first, for a matrix product reads no scattered rows. Reading them in place would take a kernel "
             "of its own.",
             "On a GPU a single tile is bound by launches, of which a captured graph needs one.",
+            "x at 4 N: time with 32 x 32 patches over that with 16 x 16; x at 2 K: with twice the kept tokens, 16 x 16 "
+            "patches; both at batch 1.",
+            "A public way is the public code's way written plainly, without its waits for the device; its total picks "
+            "the rows too, as ours does. Sides take turns; ratios are medians over the rounds.",
         ],
     )
+
+
+def row_of(figures: Figures) -> dict[str, Cell]:
+    """A line of the table."""
+    row: dict[str, Cell] = {
+        "method": str(figures.budget),
+        "batch": figures.batch,
+        "ms": figures.median_ms,
+        "graph us": figures.graph_us,
+        "kernels": figures.counts.kernels,
+        "MB moved": figures.counts.bytes_moved / 1e6,
+        "over the floor": figures.bytes_over_floor,
+        "% of the tower": None if figures.share_of_tower is None else 100 * figures.share_of_tower,
+        "x at 4 N": figures.growth[0] if figures.growth else None,
+        "x at 2 K": figures.growth[1] if figures.growth else None,
+    }
+    parts = figures.parts
+    for number, name in enumerate(("matrix", "loop", "total")):
+        row[f"{name} ms, ours / public"] = (
+            f"{parts.ours[number].ms.median:.3g} / {parts.public[number].ms.median:.3g}" if parts else None
+        )
+    row["total, times as fast"] = parts.times_as_fast(2) if parts else None
+    return row
+
+
+def visionzip_goals(found: Sequence[Figures], args: argparse.Namespace) -> list[Goal]:
+    """What is asked of VisionZip: next to nothing beside the tower, and the fastest of those that read attention."""
+    own = [row for row in found if row.budget.method == "visionzip"]
+    goals = [
+        Goal(f"% of the tower's time, VisionZip, batch {row.batch}", 100 * row.share_of_tower, at_most=2)
+        for row in own
+        if row.share_of_tower is not None
+    ]
+    single = next((row.graph_us for row in own if row.batch == 1), None)
+    shown = is_h200(args.device) and args.dtype == "bfloat16"
+    note = "" if shown else "not measured: needs an H200; python benchmarks/compressor.py --batches 1 8 40"
+    return [
+        *goals,
+        Goal("us, VisionZip captured in a graph, batch 1, H200", single if shown else None, at_most=60, note=note),
+    ]
+
+
+def way_goals(found: Sequence[Figures], args: argparse.Namespace) -> list[Goal]:
+    """No method is slower than its public way; DivPrune's loop, and on a GPU every loop, is three times as fast."""
+    goals = []
+    for row in found:
+        if row.parts is None:
+            continue
+        where = f"{row.budget.method}, batch {row.batch}"
+        goals.append(
+            Goal(f"total, times as fast as the public way, {where}", row.parts.times_as_fast(2), at_least=1 / _SLOWER)
+        )
+        if row.batch == 8 and (row.budget.method == "divprune" or args.device.type == "cuda"):
+            goals.append(
+                Goal(f"loop, times as fast as the public way's, {where}", row.parts.times_as_fast(1), at_least=3)
+            )
+    return goals
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,11 @@ def run(command: Command, words: Sequence[str]) -> int:
     if hasattr(module, "__path__"):  # a package is started by its __main__
         module = import_module(f"{command.module}.__main__")
     with _whoever_reads():
-        return module.main() or 0
+        try:
+            return module.main() or 0
+        except KeyboardInterrupt:  # commands that keep what is done say so themselves
+            print("stopped", file=sys.stderr)
+            return 128 + signal.SIGINT
     return 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from io import TextIOWrapper
@@ -204,6 +204,19 @@ def loading_options(args: Any) -> dict[str, Any]:
 def compression_option(args: Any) -> dict[str, Any]:
     """`--compression` as a keyword argument; none where it is not given: the checkpoint's config decides."""
     return {"compression": args.compression} if hasattr(args, "compression") else {}
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """A flag's type: a whole number that is not too small."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    whole_number.__name__ = "whole number"  # argparse: invalid whole number value: 'x'
+    return whole_number
 
 
 @contextmanager

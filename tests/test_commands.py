@@ -128,3 +128,27 @@ def test_the_document_lists_the_commands_and_the_shared_flags() -> None:
     rows = table("| command | `python -m` | does |")
     assert rows == [[command.name, command.module, command.help] for command in all_commands()]
     assert table("| flag | |") == [[flag, options["help"]] for flag, options in SHARED_FLAGS.items()]
+
+
+def test_ctrl_c_ends_a_command_in_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llava.data.convert.main", interrupted)
+    assert main(["convert", "a.json", "--output", "b.json"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "runs", "--columns", "x"],
+        ["judge", "runs", "--judge-url", "http://h/v1", "--judge-model", "m", "--judge-runs", "x"],
+        ["eval", "--limit", "x"],
+        ["validate", "--data-path", "a.json", "--workers", "x"],
+    ],
+)
+def test_what_is_no_whole_number_is_said_in_words(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert f"argument {words[-2]}: invalid whole number value: 'x'" in capsys.readouterr().err

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from llava.command_line import CommandParser, plain_errors
 from llava.data.foreign import Options, to_llava
 from llava.data.records import BadLine, Record, count_sources, problem_of, read_entries, source_table, write_records
@@ -65,7 +67,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     entries = read_entries(data, keep_bad_lines=True)
     converted: list[Record] = []
     bad: list[str] = []
-    for place, entry in entries:
+    for place, entry in tqdm(entries, desc="converting", unit=" entries", mininterval=1.0, delay=1.0):
         try:
             converted.append(_checked(entry, options))
         except ValueError as error:

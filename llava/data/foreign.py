@@ -6,6 +6,7 @@ ShareGPT's and OpenAI's, as LLaMA-Factory, ms-swift and TRL write them: `message
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,14 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 Record = dict[str, Any]
 _TURNS, _ROLES, _TEXTS = ("conversations", "messages"), ("from", "role"), ("value", "content")
 _IMAGES = ("image", "images")
-_SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
-_NOT_FILES = ("http://", "https://", "data:")
+_SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
+_SPEAKERS |= {"system": "system", "developer": "system"}
+_NOT_A_FILE = re.compile(r"data:|[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _OTHER_MEDIA = ("videos", "audios")
+_NO_PLACE = ("tools", "objects")  # what calls and boxes in the texts would need
+_BAD_IF_FALSE = ("label", "kto_tag")  # of an answer that is not to be given
+_SHARE_LEARNED = ("loss", "weight", "train")
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
 @dataclass
@@ -57,7 +63,8 @@ def looks_foreign(record: Any) -> bool:
     if not isinstance(turns, list):
         return False
     return bool(record.get("images") and not record.get("image")) or any(
-        isinstance(turn, dict) and ("role" in turn or turn.get("from") in ("user", "assistant", "system"))
+        isinstance(turn, dict)
+        and ("role" in turn or "content" in turn or turn.get("from") in ("user", "assistant", "system", "developer"))
         for turn in turns
     )
 
@@ -80,15 +87,18 @@ def to_llava(record: Any, options: Options) -> Record:
     turns = _one_of(record, _TURNS)
     if not isinstance(turns, list):
         raise ValueError(f"there is no list `messages` or `conversations`, but {', '.join(record) or 'nothing'}")
-    for name in _OTHER_MEDIA:
-        if record.get(name):
-            raise ValueError(f"`{name}` have no place in LLaVA's form")
+    _check_entries(record)
     images = _Images(iter(_beside(record)))
     spoken = [_turn(turn, images) for turn in turns]
-    if isinstance(record.get("system"), str) and record["system"]:
+    if record.get("system"):
+        if not isinstance(record["system"], str):
+            raise ValueError(f"`system` is no text, but {record['system']!r:.80}")
         spoken.insert(0, ("system", record["system"]))
     spoken = _without_system(spoken, options)
     left = list(images.beside)
+    is_text_only = not looks_foreign(record) and not any(name in record for name in _IMAGES)
+    if not images.placed and not left and not is_text_only and any(DEFAULT_IMAGE_TOKEN in text for _, text in spoken):
+        raise ValueError(f"the texts hold {DEFAULT_IMAGE_TOKEN}, and the entry names no image")
     if left and not images.placed and options.image_first:
         spoken = _with_placeholders(spoken, len(left))
     placed: Any = [*images.placed, *left]
@@ -97,6 +107,21 @@ def to_llava(record: Any, options: Options) -> Record:
     other = {name: value for name, value in record.items() if name not in (*_TURNS, *_IMAGES, "system")}
     converted = [{"from": speaker, "value": text} for speaker, text in spoken]
     return {**other, **({"image": placed} if placed else {}), "conversations": converted}
+
+
+def _check_entries(record: Record) -> None:
+    """Refuses what stands beside the turns and would be lost, or learned as what it is not.
+
+    Raises:
+        ValueError: There is such an entry; names it.
+    """
+    is_foreign = looks_foreign(record)
+    for name in (*_OTHER_MEDIA, *(_NO_PLACE if is_foreign else ())):
+        if record.get(name):
+            raise ValueError(f"`{name}` have no place in LLaVA's form")
+    for name in _BAD_IF_FALSE if is_foreign else ():
+        if record.get(name) is False:
+            raise ValueError(f"`{name}` is false: the answer is a bad one, and training would learn it")
 
 
 def _beside(record: Record) -> list[str]:
@@ -136,6 +161,14 @@ def _turn(turn: Any, images: _Images) -> tuple[str, str]:
         raise ValueError(f"a turn of {role!r:.40} has no place in LLaVA's form, which knows human and gpt")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise ValueError("a turn calls a tool, which has no place in LLaVA's form")
+    for name in _THOUGHTS:
+        if turn.get(name):
+            raise ValueError(f"a turn has `{name}`, which has no place in LLaVA's form")
+    for name in _SHARE_LEARNED:
+        if speaker == "gpt" and turn.get(name) not in (None, True, 1):
+            raise ValueError(
+                f"a turn has `{name}` {turn[name]!r:.40}, and in LLaVA's form every answer is learned whole"
+            )
     if isinstance(content, list):
         text = "\n".join(part for part in (_part(part, images) for part in content) if part)
     elif content is None or isinstance(content, str):
@@ -169,7 +202,8 @@ def _file_of(image: Any) -> str:
     """
     if isinstance(image, dict):
         image = image.get("path") or image.get("url")
-    if not isinstance(image, str) or image.startswith(_NOT_FILES):
+    is_address = isinstance(image, str) and not image.startswith("file://") and _NOT_A_FILE.match(image)
+    if not isinstance(image, str) or is_address:
         raise ValueError(f"image {image!r:.60} is no file; save it in the image folder and name it by its path")
     return unquote(image.removeprefix("file://")) if image.startswith("file://") else image
 

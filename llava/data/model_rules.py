@@ -72,11 +72,17 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
     check_aspect_ratio(config)
     compression = as_compression(options.get("compression", getattr(config, "compression", None)))
     rules = ImageRules.from_config(config)
-    rules.check(compression)
-    has_tokenizer = (folder / "tokenizer_config.json").is_file()
-    tokenizer_folder = folder if has_tokenizer else _small_files(raw.get("base_model_name_or_path") or folder)
+    rules.check(compression, config.text_config)
     counts = lambda sizes: [rules.num_tokens(size, compression) for size in sizes]  # noqa: E731
-    return ModelRules(load_tokenizer(tokenizer_folder), counts, config)
+    return ModelRules(load_tokenizer(_tokenizer_folder(folder)), counts, config)
+
+
+def _tokenizer_folder(folder: Path, above: tuple[Path, ...] = ()) -> Path:
+    """The folder itself, or that of its base where only what was trained lies in it."""
+    base = read_json(folder / "config.json").get("base_model_name_or_path")
+    if base is None or folder in above or (folder / "tokenizer_config.json").is_file():
+        return folder
+    return _tokenizer_folder(_small_files(base), (*above, folder))
 
 
 def _small_files(path: str | Path) -> Path:

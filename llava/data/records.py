@@ -114,7 +114,10 @@ def read_entries(path: str | Path, *, keep_bad_lines: bool = False) -> list[tupl
         text = path.read_text(encoding="utf-8-sig")  # Windows' editors put a mark in front
         entries = _json_lines(text, keep_bad_lines) if path.suffix == ".jsonl" else parse_json(text)
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        advice = ""
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            advice = "; if it has an object a line, give it a name that ends in .jsonl"
+        raise ValueError(f"{path} is not valid JSON: {error}{advice}") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path} must hold a non-empty list of conversations")
     if path.suffix == ".jsonl":
@@ -140,8 +143,14 @@ def _json_lines(text: str, keep_bad_lines: bool) -> list[tuple[str, Any]]:
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:
-    """Writes entries as `read_records` reads them: JSONL if the path ends so, else a list with an entry a line."""
-    path = Path(path)
+    """Writes entries as `read_records` reads them: JSONL if the path ends so, else a list with an entry a line.
+
+    Raises:
+        ValueError: The path is that of a folder, a pipe or a device.
+    """
+    path = Path(path).resolve()  # a link stays one
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is there already, and is no file; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(record) for record in records]  # in ASCII: scraped texts hold halves of surrogate pairs
     text = "\n".join(lines) + "\n" if path.suffix == ".jsonl" else "[\n" + ",\n".join(lines) + "\n]\n"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from llava.command_line import CommandParser, add_shared, compression_option
+from llava.command_line import CommandParser, add_shared, compression_option, whole_number
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.conversation import default_conv_mode
 from llava.data.open_records import open_entries
@@ -73,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group()
     add_shared(model, "--model-path", help="LLaVA checkpoint: its tokenizer and token counts; no weights are loaded")
     model.add_argument("--tokenizer", help="tokenizer of a language model that becomes a LLaVA")
-    add("--visual-tokens", type=_whole(0), default=576, help="with --tokenizer: of an image (default: %(default)s)")
+    add(
+        "--visual-tokens",
+        type=whole_number(0),
+        default=576,
+        help="with --tokenizer: of an image (default: %(default)s)",
+    )
     add("--image-aspect-ratio", choices=["square", "pad", "anyres"], help="default: the checkpoint's")
     add_shared(
         parser,
@@ -81,25 +86,18 @@ def _parser() -> argparse.ArgumentParser:
         dest="version",
         help="conversation template, as in training (default: the model's own; v1 without --model-path)",
     )
-    add("--model-max-length", type=_whole(1), default=2048, help="tokens a sample is cut to (default: %(default)s)")
-    add("--max-pixels", type=_whole(1), default=DEFAULT_MAX_PIXELS, help="of an image (default: %(default)s)")
+    add(
+        "--model-max-length",
+        type=whole_number(1),
+        default=2048,
+        help="tokens a sample is cut to (default: %(default)s)",
+    )
+    add("--max-pixels", type=whole_number(1), default=DEFAULT_MAX_PIXELS, help="of an image (default: %(default)s)")
     workers = os.cpu_count() or 1
-    add("--workers", type=_whole(0), default=workers, help="processes; 0: this one alone (default: %(default)s)")
+    add("--workers", type=whole_number(0), default=workers, help="processes; 0: this one alone (default: %(default)s)")
     add("--report", type=Path, help="JSON with everything that was found")
     add_shared(parser, "--compression")
     return parser
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    """The type of a flag that takes whole numbers from `least` on."""
-
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
-        return value
-
-    return whole
 
 
 def _rules(arguments: argparse.Namespace) -> ModelRules:
@@ -110,12 +108,12 @@ def _rules(arguments: argparse.Namespace) -> ModelRules:
     """
     from llava.data.model_rules import ModelRules, rules_of_model, rules_of_tokenizer
     from llava.model.configuration import CompressionConfig
-    from llava.model.multimodal_compressor import compressor_of
+    from llava.model.stages import check_methods
 
     if hasattr(arguments, "compression"):
         budget = CompressionConfig.parse(arguments.compression)
         if budget is not None:
-            compressor_of(budget)  # there is such a method; whether the tower fits it, the checkpoint says
+            check_methods(budget)  # there are such methods; whether the model fits them, the checkpoint says
     if arguments.model_path is not None:
         options = compression_option(arguments) | {"image_aspect_ratio": arguments.image_aspect_ratio}
         return rules_of_model(arguments.model_path, **options)

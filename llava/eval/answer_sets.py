@@ -65,4 +65,6 @@ def find_answers(output_dir: Path, task: str) -> list[AnswerSet]:
 def made_alike(row: Row, answers: AnswerSet) -> bool:
     """Whether a row of results.json is about these answers."""
     same = ("prompts", "conv_mode", "dtype", "generation")
+    if bool(row.get("exact")) != bool(answers.key.get("exact")):  # older rows and keys do not say it
+        return False
     return row["compression"] == answers.compression and all(row.get(n) == answers.key.get(n) for n in same)

@@ -5,6 +5,7 @@ Several processes write a shard each, beside the one file that they are merged i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -130,7 +131,8 @@ def parse_answers(text: str) -> tuple[dict[str, Any], dict[str, AnswerRow], dict
         for name in ("question_id", "error" if "error" in named else "text"):
             if not isinstance(named.get(name), str):
                 raise ValueError(f"line {number}: {name} is {named.get(name)!r:.60}, which is not text")
-        if not isinstance(named.get("visual_tokens", 0), int):
+        visual = named.get("visual_tokens", 0)
+        if not isinstance(visual, int | float) or not math.isfinite(visual):
             raise ValueError(f"line {number}: visual_tokens is {named['visual_tokens']!r:.60}, which is no number")
     answers = {row["question_id"]: row for row in rows if "error" not in row}
     return key, answers, {row["question_id"]: row["error"] for row in rows if "error" in row}

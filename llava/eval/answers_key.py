@@ -14,6 +14,7 @@ from llava.eval.tasks import TASKS, Sample
 from llava.model.configuration import CompressionConfig
 from llava.model.used_plugins import model_plugins, records_of
 
+_UNSAID: dict[str, Any] = {"plugins": [], "exact": False, "clip_text": ""}  # what a key means that lacks them
 _IN_FILE_NAMES = str.maketrans({":": "_", ",": "_", "=": "-", "/": "-", "|": "_"})
 
 
@@ -51,13 +52,14 @@ class AnswersKey:
     def to_json(self) -> dict[str, Any]:
         """The key as plain JSON values; without what says nothing and older files do not have."""
         key: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in key.items() if value or name not in ("plugins", "exact", "clip_text")}
+        return {name: value for name, value in key.items() if value or name not in _UNSAID}
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """The fields in which a stored key differs, each with both values."""
         own = self.to_json()
         names = sorted(set(own) | set(other))
-        return [f"{n}: {other.get(n)!r} -> {own.get(n)!r}" for n in names if own.get(n) != other.get(n)]
+        values = ((name, other.get(name, _UNSAID.get(name)), own.get(name, _UNSAID.get(name))) for name in names)
+        return [f"{name}: {stored!r} -> {new!r}" for name, stored, new in values if stored != new]
 
 
 def used_plugins(task: str, compression: CompressionConfig | None, conv_mode: str, config: Any) -> list[dict[str, str]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.command_line import add_shared, loading_options, plain_errors
+from llava.command_line import add_shared, loading_options, plain_errors, whole_number
 from llava.eval.data_place import DataPlace, add_data_flags
 
 if TYPE_CHECKING:
@@ -56,18 +56,6 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 def batch_size(text: str) -> int | None:
     """A flag's type: a number of questions, or None for 'auto'."""
     return None if text == "auto" else whole_number(1)(text)
-
-
-def whole_number(least: int) -> Callable[[str], int]:
-    """A flag's type: a whole number that is not too small."""
-
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return whole_number
 
 
 def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, needed: Sequence[str], unless: str) -> None:

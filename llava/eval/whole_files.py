@@ -45,6 +45,7 @@ def read_json_lines(text: str) -> list[Any]:
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns are as wide as their cells; the first row is the heading."""
+    rows = [[cell.replace("|", r"\|").replace("\n", " ") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * width for width in widths]
     lines = [map(str.ljust, row, widths) for row in (rows[0], rule, *rows[1:])]

@@ -80,11 +80,10 @@ def export(
     """
     from tqdm import tqdm
 
-    from llava.hub.formats.export_source import folders_read
     from llava.hub.formats.shards import parse_size, plan_shards, write_shards
     from llava.hub.manifest import write_manifest
     from llava.hub.staging import MANIFEST, check_space, staged
-    from llava.model.checkpoints.files import resolve_checkpoint
+    from llava.model.checkpoints.files import folders_read, resolve_checkpoint
     from llava.model.multimodal_projector import PROJECTOR_FILE
 
     if to not in FORMATS:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, StaticCache
 
 from llava.inference.prefix import PrefixKey, PrefixStore, compute_prefixes, fill_cache
+from llava.model.language_pruning.refusals import NEEDS_DYNAMIC_CACHE
 from llava.prompts.around import pad_left
 
 _LENGTH_STEP = 64  # static caches are this much apart in length, so that few graphs are made
@@ -97,6 +98,8 @@ class Generator:
             (B, new ids).
         """
         size = len(prompts)
+        if self.compile:
+            self.model.get_model().check_unpruned(NEEDS_DYNAMIC_CACHE)
         prompts = [*prompts, *[prompts[-1]] * (self._rows(size) - size)]
         can_share = store is not None and options.get("num_beams", 1) == 1 and all(p.after_prefix for p in prompts)
         if store is not None and can_share and any(prompt.prefix for prompt in prompts):
@@ -137,10 +140,11 @@ class Generator:
             config=self.model.config.get_text_config()
         )
         held_mask = fill_cache(cache, prefixes).to(self.model.device)
+        pruning = self.model.get_model().pruning_inputs(sequence)
         # Rows of the cached tokens are never read: transformers takes the last T, but counts the whole prompt.
         embeds = torch.cat([embeds.new_zeros(1).expand(len(prompts), held, embeds.shape[2]), embeds], dim=1)
         mask = torch.cat([held_mask, sequence.attention_mask], dim=1)
-        return self._run(cache, options, inputs_embeds=embeds, attention_mask=mask)
+        return self._run(cache, options, inputs_embeds=embeds, attention_mask=mask, **pruning)
 
     def _run(self, cache: Cache | None, options: dict[str, Any], **inputs: Any) -> Tensor:
         given = {} if cache is None else {"past_key_values": cache}

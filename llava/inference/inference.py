@@ -217,7 +217,9 @@ class Inference:
     def arranged(self, prepared: list[Prepared], size: BatchSize) -> list[Prepared]:
         """Questions in the order in which they are asked, and with what they share."""
         if self._reuse_prefixes:
-            prepared = with_prefixes(prepared, text_too=size.largest > 1)
+            # What a method inside the language model keeps of an image depends on the question behind it.
+            images_too = self.model.get_model().bound_pruner is None
+            prepared = with_prefixes(prepared, text_too=size.largest > 1, images_too=images_too)
         prepared = by_length(prepared)
         if self.generator.compile:
             prepared.reverse()  # then the cache of the first batch serves the shorter ones too

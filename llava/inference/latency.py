@@ -56,18 +56,18 @@ class Latency:
     Attributes:
         vision_ms: Vision tower, compressor and projector, milliseconds; preprocessing excluded.
         prefill_ms: One pass of the language model over the whole prompt, milliseconds.
-        visual_tokens: Visual tokens in the prompt.
+        visual_tokens: Visual tokens that a layer of the language model reads on average.
         prompt_tokens: Prompt's length, visual tokens included.
         repeats: How many runs each median stands on.
         selector_ms: The compressor's part of `vision_ms`, milliseconds: from the features that it reads to the tokens
             that it keeps. None where all tokens reach the language model.
         kv_bytes: Of the cache behind the prefill, as it was allocated for keys and values.
-        rows_read: Rows of images that a layer of the language model reads, the mean over all layers.
+        rows_read: Rows of images that a layer has in the cache behind the prefill, the mean over all layers.
     """
 
     vision_ms: float
     prefill_ms: float
-    visual_tokens: int
+    visual_tokens: float
     prompt_tokens: int
     repeats: int
     selector_ms: float | None = None
@@ -83,7 +83,8 @@ class _Timed:
     vision_ms: list[float] = field(default_factory=list)
     selector_ms: list[float] = field(default_factory=list)
     prefill_ms: list[float] = field(default_factory=list)
-    visual_tokens: int = 0
+    visual_tokens: float = 0
+    visual_rows: int = 0
     layers: list[tuple[int, int]] = field(default_factory=list)
 
     def turn(self, model: Any, prompt: PromptBatch, *, counts: bool) -> None:
@@ -100,7 +101,8 @@ class _Timed:
             self.vision_ms.append(1000 * (encoded - start))
             self.selector_ms.append(1000 * (chosen - encoded))
             self.prefill_ms.append(1000 * (filled - chosen))
-        self.visual_tokens = sum(len(rows) for rows in features)
+        lengths = [len(rows) for rows in features]
+        self.visual_tokens, self.visual_rows = model.get_model().mean_visual_tokens(lengths), sum(lengths)
         self.layers = [(layer.keys.shape[-2], layer.keys.nbytes + layer.values.nbytes) for layer in cache.layers]
 
     def latency(self, text_tokens: int, repeats: int) -> Latency:
@@ -109,7 +111,7 @@ class _Timed:
             statistics.median(self.vision_ms),
             statistics.median(self.prefill_ms),
             self.visual_tokens,
-            text_tokens + self.visual_tokens,
+            text_tokens + self.visual_rows,
             repeats,
             None if self.selector is None else statistics.median(self.selector_ms),
             sum(size for _, size in self.layers),

@@ -56,9 +56,10 @@ def same_images_together(questions: Sequence[Question]) -> list[int]:
     )
 
 
-def with_prefixes(items: Sequence[Prepared], *, text_too: bool) -> list[Prepared]:
+def with_prefixes(items: Sequence[Prepared], *, text_too: bool, images_too: bool = True) -> list[Prepared]:
     """Says of each question what others begin with too; see `shared_prefixes`."""
-    shared = shared_prefixes([(item.input_ids, item.names, item.length) for item in items], text_too=text_too)
+    prompts = [(item.input_ids, item.names, item.length) for item in items]
+    shared = shared_prefixes(prompts, text_too=text_too, images_too=images_too)
     return [replace(item, prefix=prefix) for item, prefix in zip(items, shared, strict=True)]
 
 

@@ -60,12 +60,13 @@ class PrefixStore:
 
 
 def shared_prefixes(
-    prompts: Sequence[tuple[Sequence[int], Sequence[str], int]], *, text_too: bool
+    prompts: Sequence[tuple[Sequence[int], Sequence[str], int]], *, text_too: bool, images_too: bool = True
 ) -> list[PrefixKey | None]:
     """What each prompt has in common with another one: all up to the last image, else the text before the first.
 
     Args:
         prompts: Ids, -200 for each image; the images by name; how many tokens the prompt has with them.
+        images_too: Whether what a prompt has up to its last image may be shared, or only the text before the first.
         text_too: Whether text alone is shared. A single prompt is attended to faster as a whole, without a mask.
 
     Returns:
@@ -75,7 +76,7 @@ def shared_prefixes(
     for ids, images, length in prompts:
         end = prefix_length(ids)
         text = tuple(ids[: ids.index(IMAGE_TOKEN_INDEX)]) if end else ()
-        keys: list[PrefixKey] = [(tuple(ids[:end]), tuple(images))] if end else []
+        keys: list[PrefixKey] = [(tuple(ids[:end]), tuple(images))] if end and images_too else []
         if text_too and text and len(text) >= _WORTH_SHARING * length:
             keys.append((text, ()))
         candidates.append(keys)

@@ -40,7 +40,7 @@ class Answer:
         text: The answer, special tokens and surrounding space removed; empty if there is an error.
         token_ids: The new ids, the end token excluded.
         prompt_tokens: Length of the prompt as the language model has seen it, visual tokens included.
-        visual_tokens: Visual tokens in it.
+        visual_tokens: Visual tokens in it; with a method inside the language model, what a layer reads on average.
         lost_tokens: Tokens at the prompt's end that the model has not seen, for it was longer than the model's
             `tokenizer_model_max_length`.
         error: Why there is no answer (an unreadable image, named; a question that cannot be asked), or None.
@@ -50,7 +50,7 @@ class Answer:
     text: str
     token_ids: tuple[int, ...] = ()
     prompt_tokens: int = 0
-    visual_tokens: int = 0
+    visual_tokens: float = 0
     lost_tokens: int = 0
     error: str | None = None
 
@@ -106,7 +106,7 @@ class Usage:
     questions: int = 0
     image_uses: int = 0
     images_encoded: int = 0
-    visual_tokens: int = 0
+    visual_tokens: float = 0
     new_tokens: int = 0
     encode_seconds: float = 0.0
     generate_seconds: float = 0.0

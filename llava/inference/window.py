@@ -170,6 +170,8 @@ class Window:
                 answers.append(Answer(item.index, "", error=NOT_FINITE))
                 continue
             prompt, visual = count_tokens(item.input_ids, item.image_tokens, limit)
+            if item.length == prompt:
+                visual = inference.model.get_model().mean_visual_tokens(item.image_tokens)
             usage.questions += 1
             usage.image_uses += len(item.keys)
             usage.visual_tokens += visual

@@ -14,10 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from llava.kinds.towers import tower_kind
 from llava.model.multimodal_encoder import selected_depth
+
+# Tokens of all layers, or of each: a method inside the language model lets deeper layers read fewer. Its own choice of
+# rows is not counted, as a compressor is not: a layer's keys a stage at most.
+Lengths: TypeAlias = int | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -118,29 +122,45 @@ def vision_flops(config: Any, tiles: int, tokens: int) -> int:
     return step_flops(config, Work([], 0, tokens, tiles), Trained(projector=False)).forward
 
 
-def prefill_flops(config: Any, length: int) -> int:
-    """The language model over a prompt of `length` tokens, visual ones included; the head at the last only."""
-    return step_flops(config, Work([length], 1), Trained(projector=False)).forward
-
-
-def decode_flops(config: Any, length: int) -> int:
-    """The language model over one more token, `length` being those before it."""
-    text = config.text_config
-    return prefill_flops(config, 1) + text.num_hidden_layers * 4 * _query_width(text) * length
-
-
-def kv_bytes(config: Any, length: int, element_size: int) -> int:
-    """Keys and values of `length` tokens in all layers.
+def prefill_flops(config: Any, length: Lengths) -> int:
+    """The language model over a prompt; the head at the last token only.
 
     Args:
         config: Of a LLaVA model.
-        length: Tokens, visual ones included.
+        length: Tokens of the prompt, visual ones included, or those that each layer reads.
+    """
+    text, head = config.text_config, 2 * config.text_config.hidden_size * config.text_config.vocab_size
+    pairs = sum(each * (each + 1) // 2 for each in _per_layer(text, length))
+    return head + 2 * layer_parameters(text) * sum(_per_layer(text, length)) + 4 * _query_width(text) * pairs
+
+
+def decode_flops(config: Any, length: Lengths) -> int:
+    """The language model over one more token.
+
+    Args:
+        config: Of a LLaVA model.
+        length: Tokens before it, or those that each layer holds.
+    """
+    text = config.text_config
+    return prefill_flops(config, 1) + 4 * _query_width(text) * sum(_per_layer(text, length))
+
+
+def kv_bytes(config: Any, length: Lengths, element_size: int) -> int:
+    """Keys and values of a prompt in all layers.
+
+    Args:
+        config: Of a LLaVA model.
+        length: Tokens, visual ones included, or those that each layer holds.
         element_size: Bytes of a number: 2 in half precision.
     """
     text = config.text_config
     heads = text.num_attention_heads
     key_heads = getattr(text, "num_key_value_heads", None) or heads
-    return text.num_hidden_layers * 2 * (_query_width(text) // heads) * key_heads * length * element_size
+    return 2 * (_query_width(text) // heads) * key_heads * sum(_per_layer(text, length)) * element_size
+
+
+def _per_layer(text_config: Any, length: Lengths) -> Sequence[int]:
+    return [length] * text_config.num_hidden_layers if isinstance(length, int) else length
 
 
 def decoder_parameters(config: Any) -> int:

@@ -11,8 +11,10 @@ from llava.images.processing import aspect_ratio_of
 from llava.kinds.families import FAMILIES
 from llava.model.anyres import TileLayout
 from llava.model.configuration import CompressionConfig
+from llava.model.language_pruning.fit import check_pruner
 from llava.model.multimodal_compressor import TileShape, compressor_of
 from llava.model.multimodal_encoder import tower_has_cls
+from llava.model.stages import before_language_model, inside_language_model, pruner_of
 from llava.model.tile_shapes import shape_of
 
 
@@ -100,16 +102,37 @@ class ImageRules:
             image_size: (w, h), before padding.
             compression: None without one.
         """
-        kept = None if compression is None else compressor_of(compression).num_tokens(compression, self.tile_shape)
+        before = before_language_model(compression)
+        kept = None if before is None else compressor_of(before).num_tokens(before, self.tile_shape)
         if not self.is_tiled:
             return self.tokens_of_whole_tile if kept is None else kept
         return self.layout.num_tokens(self.layout.num_tiles(image_size), image_size, kept)
 
-    def check(self, compression: CompressionConfig | None) -> None:
-        """Refuses a compression that the tower cannot have.
+    def most_rows(self, compression: CompressionConfig | None) -> int:
+        """Rows of the image that takes the most in the sequence.
+
+        Args:
+            compression: None without one.
+        """
+        sizes = self.layout.pinpoints if self.is_tiled else ((self.layout.tile_size, self.layout.tile_size),)
+        return max(self.num_tokens(size, compression) for size in sizes)
+
+    def check(self, compression: CompressionConfig | None, text_config: Any = None) -> None:
+        """Refuses a compression that the model cannot have.
+
+        Args:
+            compression: None without one.
+            text_config: Of the language model; None where only its form is known to matter, as to a processor.
 
         Raises:
-            ValueError: The method is unknown, or the budget does not fit.
+            ValueError: A method is unknown, or a budget does not fit the tower or the language model.
         """
-        if compression is not None:
-            compressor_of(compression).check(compression, self.tile_shape)
+        before, inside = before_language_model(compression), inside_language_model(compression)
+        if before is not None:
+            compressor_of(before).check(before, self.tile_shape)
+        if inside is None:
+            return
+        pruner = pruner_of(inside)
+        pruner.check_form(inside)
+        if text_config is not None:
+            check_pruner(pruner, inside, text_config, self.most_rows(compression))

@@ -14,6 +14,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.anyres import size_pairs
 from llava.model.image_encoding import ImageEncoding, Images, ImageSizes
+from llava.model.language_pruning import ImageRows
+from llava.model.language_pruning.refusals import check_generation
 from llava.model.llava_internals import LlavaInternals
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.packing import PackingLayout, packing_layout, varlen_arguments
@@ -121,6 +123,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         logits_to_keep: int | Tensor = 0,
         packing: bool = False,
         loss_only: bool = False,
+        image_rows: ImageRows | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -142,6 +145,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             logits_to_keep: Compute only the last so many logits; 0 for all.
             packing: Lay the samples end to end instead of padding them; the same loss for less work.
             loss_only: Compute logits at the targets only, and return nothing but the loss.
+            image_rows: With `inputs_embeds`, where images stand in them; `generate` gives it.
             num_items_in_batch: What the summed loss is divided by; by default the batch's own targets.
             **kwargs: For transformers' forward.
 
@@ -154,17 +158,21 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         """
         if is_decoding_step(input_ids, images is not None or image_features is not None):
             images = image_features = None  # LLaVA's own loops pass the images along
+        if labels is not None or packing:
+            self.model.check_unpruned("rows of the prompt have no logits; switch it off to compute a loss")
         if vision_tokens is not None:
             image_features = self.model.project(vision_tokens, size_pairs(image_sizes, height_first=False))
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
+            kwargs |= {} if image_rows is None else {"image_rows": image_rows}
         else:
             input_ids = self._check_convention(input_ids, pixel_values, past_key_values)
             embeds, sequence = self.embed_prompts(
                 input_ids, images, image_sizes, image_features, attention_mask, labels, packing=packing
             )
             labels = sequence.labels
+            kwargs |= self.model.pruning_inputs(sequence)
             kwargs |= self._embedded_inputs(embeds, sequence, position_ids, packing)
         if loss_only:
             hidden = self.model(**kwargs).last_hidden_state
@@ -253,6 +261,9 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             (B, new ids) with `images=` or `image_features=`; else prompt and new ids, as transformers does.
         """
         input_ids = kwargs.pop("input_ids", None) if inputs is None else inputs
+        bound = self.model.bound_pruner
+        if bound is not None:
+            check_generation(bound.pruner.name, kwargs, self.generation_config)  # type: ignore[attr-defined]
         in_llava_convention = not isinstance(images, _NotGiven) or image_features is not None
         if not in_llava_convention and not has_placeholders(input_ids):
             if image_sizes is not None:
@@ -262,8 +273,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
                 text = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
                 check_ids(text, self.config.get_text_config().vocab_size)
             if input_ids is not None and kwargs.get("pixel_values") is not None and self._repeats_samples(kwargs):
-                kwargs["inputs_embeds"] = self.model.embed_with_pixels(
-                    input_ids, kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None)
+                kwargs |= self.model.embed_with_pixels(
+                    input_ids, kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None), kwargs.get("attention_mask")
                 )
             return super().generate(input_ids, **kwargs)  # type: ignore[misc]
         if input_ids is None:
@@ -281,7 +292,10 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         )
         kwargs.pop("position_ids", None)
         return super().generate(  # type: ignore[misc]
-            inputs_embeds=embeds, attention_mask=sequence.attention_mask, **kwargs
+            inputs_embeds=embeds,
+            attention_mask=sequence.attention_mask,
+            **self.model.pruning_inputs(sequence),
+            **kwargs,
         )
 
     def get_model(self) -> Any:

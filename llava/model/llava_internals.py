@@ -15,6 +15,7 @@ class LlavaInternals:
     """Mixed into the models; written on top of `embed_prompts`."""
 
     config: Any
+    model: Any
     embed_prompts: Any
 
     def prepare_inputs_labels_for_multimodal(
@@ -48,6 +49,7 @@ class LlavaInternals:
         """
         if images is None or is_decoding_step(input_ids, has_images=True):
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        self.model.check_unpruned("embeddings alone do not say where images stand; give images= to the model itself")
         side = getattr(self.config, "tokenizer_padding_side", None) or "right"
         mask = None if attention_mask is None else attention_mask.bool()
         embeds, sequence = self.embed_prompts(input_ids, images, image_sizes, None, mask, labels, padding_side=side)

@@ -24,6 +24,7 @@ def merge(adapter: str | Path, output: str | Path, base: str | Path | None = Non
         CheckpointError: Adapter and base do not fit together.
     """
     from llava.model.builder import load_pretrained_model
+    from llava.prompts.tokenization import copy_sentencepiece
 
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -31,6 +32,7 @@ def merge(adapter: str | Path, output: str | Path, base: str | Path | None = Non
     tokenizer, model, image_processor, _ = load_pretrained_model(adapter, base, device="cpu", torch_dtype="auto")
     for part in (model, tokenizer, image_processor):
         part.save_pretrained(folder)
+    copy_sentencepiece(tokenizer, folder)
     return folder
 
 

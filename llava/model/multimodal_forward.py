@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -11,12 +12,66 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 
 from llava.model.anyres import TileLayout, size_pairs
+from llava.model.language_pruning import BoundPruner, ImageRows, PrunedCache
+from llava.model.language_pruning.pruned_model import read_answer, read_prompts
+from llava.model.language_pruning.refusals import PruningError
+from llava.model.placeholders import ExpandedSequence
+from llava.model.stages import inside_language_model, pruner_of
 from llava.model.vision_seam import VisionSeam
 from llava.model.vocabulary import check_ids
 
 
 class MultimodalForward(VisionSeam):
     """What transformers calls of a `LlavaModel`, on top of the seam."""
+
+    @property
+    def bound_pruner(self) -> BoundPruner | None:
+        """The method inside the language model, with its budget; None without one."""
+        inside = inside_language_model(self.compression)
+        return None if inside is None else pruner_of(inside).bind(inside, self.config.text_config.num_hidden_layers)
+
+    def pruning_inputs(self, sequence: ExpandedSequence) -> dict[str, ImageRows]:
+        """What `forward` is told beside the embeddings of prompts: where images stand, if a method inside asks for it.
+
+        Args:
+            sequence: Of the prompts; not packed.
+        """
+        if not sequence.image_lengths or self.bound_pruner is None:
+            return {}
+        rows = ImageRows.locate(sequence.image_rows, sequence.attention_mask, sequence.image_lengths)
+        return {"image_rows": rows} if any(rows.counts) else {}  # a prompt that is cut may have lost its images
+
+    def rows_per_layer(self, image_rows: int) -> list[int]:
+        """Rows of an image that each layer of the language model reads, and keeps in its cache.
+
+        Args:
+            image_rows: What reaches the language model of the image.
+        """
+        bound, layers = self.bound_pruner, self.config.text_config.num_hidden_layers
+        return [image_rows] * layers if bound is None else bound.schedule(image_rows).rows_per_layer
+
+    def mean_visual_tokens(self, image_rows: Sequence[int]) -> float:
+        """Visual tokens that a layer of the language model reads on average.
+
+        Args:
+            image_rows: What reaches the language model of each image of a prompt.
+        """
+        if self.bound_pruner is None:
+            return sum(image_rows)
+        return sum(fmean(self.rows_per_layer(rows)) for rows in image_rows)
+
+    def check_unpruned(self, what: str) -> None:
+        """Refuses what does not go with a method inside the language model.
+
+        Args:
+            what: Is asked for, and what to do instead.
+
+        Raises:
+            PruningError: There is such a method.
+        """
+        bound = self.bound_pruner
+        if bound is not None:
+            raise PruningError(bound.pruner.name, what)
 
     def get_image_features(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
@@ -86,9 +141,40 @@ class MultimodalForward(VisionSeam):
         self._check_counts(is_image.sum(dim=1).tolist(), [len(image) for image in features])
         return self.embed(input_ids, is_image, features)
 
-    def embed_with_pixels(self, input_ids: Tensor, pixel_values: Tensor, image_sizes: Tensor | None) -> Tensor:
-        """Embeddings (B, L, D) of ids and the images in them, all in transformers' convention; see `forward`."""
-        return self._embed_expanded(input_ids, self.get_image_features(pixel_values, image_sizes).pooler_output)
+    def embed_with_pixels(
+        self, input_ids: Tensor, pixel_values: Tensor, image_sizes: Tensor | None, attention_mask: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Embeds ids and the images in them, all in transformers' convention; arguments as for `forward`.
+
+        Returns:
+            `inputs_embeds` (B, L, D) for `forward`, and `image_rows` where a method inside the language model is on.
+        """
+        features = self.get_image_features(pixel_values, image_sizes).pooler_output
+        embedded: dict[str, Any] = {"inputs_embeds": self._embed_expanded(input_ids, features)}
+        if self.bound_pruner is not None:
+            embedded["image_rows"] = self.locate_images(input_ids, [len(image) for image in features], attention_mask)
+        return embedded
+
+    def locate_images(self, input_ids: Tensor, lengths: Sequence[int], attention_mask: Tensor | None) -> ImageRows:
+        """Where images stand in ids (B, L) that hold an image token for every feature.
+
+        Args:
+            input_ids: (B, L).
+            lengths: Features of each image.
+            attention_mask: (B, L), 0 where padded; None for no padding.
+        """
+        is_image = input_ids == self.config.image_token_id
+        rows = torch.where(is_image, is_image.flatten().cumsum(0).view_as(is_image) - 1, -1)
+        return ImageRows.locate(rows, attention_mask, lengths)
+
+    def _run_language_model(self, inputs_embeds: Any, images: ImageRows | None, kwargs: dict[str, Any]) -> Any:
+        """The language model, with the method inside it for prompts that hold images and for their answers."""
+        if isinstance(kwargs.get("past_key_values"), PrunedCache):
+            return read_answer(self.language_model, inputs_embeds, **kwargs)
+        bound = None if images is None else self.bound_pruner
+        if bound is None or images is None:
+            return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+        return read_prompts(self.language_model, bound, inputs_embeds, images, **kwargs)
 
     def _check_counts(self, tokens: list[int], features: list[int]) -> None:
         """Refuses ids that do not fit their images, in all or in any sample: a right sum may hide two wrong parts.
@@ -124,6 +210,7 @@ class MultimodalForward(VisionSeam):
         vision_feature_layer: int | None = None,
         vision_feature_select_strategy: str | None = None,
         mm_encoder_outputs: Mapping[str, Any] | None = None,
+        image_rows: ImageRows | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
         """Transformers' calling convention: expanded ids and pixels, or embeddings.
@@ -136,6 +223,7 @@ class MultimodalForward(VisionSeam):
             vision_feature_layer: Must be the config's.
             vision_feature_select_strategy: Must be the config's.
             mm_encoder_outputs: `{"image": output of get_image_features}`, in place of the pixels.
+            image_rows: With `inputs_embeds`, where the images stand in them; see `pruning_inputs`.
             **kwargs: For the language model.
 
         Raises:
@@ -154,10 +242,13 @@ class MultimodalForward(VisionSeam):
                 vision_feature_select_strategy=vision_feature_select_strategy,
             ).pooler_output
         if input_ids is not None:
+            if features is not None and self.bound_pruner is not None:
+                lengths = [len(image) for image in features]
+                image_rows = self.locate_images(input_ids, lengths, kwargs.get("attention_mask"))
             inputs_embeds = self._embed_expanded(input_ids, features)
         elif features is not None:
             raise ValueError("pixel_values need input_ids, which say where the image stands; got inputs_embeds")
-        outputs = self.language_model(inputs_embeds=inputs_embeds, **kwargs)
+        outputs = self._run_language_model(inputs_embeds, image_rows, kwargs)
         return LlavaModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,

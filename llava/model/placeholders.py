@@ -26,6 +26,7 @@ class ExpandedSequence:
         image_rows: (B, L), the row of the concatenated image features that stands there, -1 for text and padding.
         labels: (B, L), `IGNORE_INDEX` at image rows, first tokens and padding; None if there were none.
         lost_tokens: Tokens at the end of the longest sample that did not fit.
+        image_lengths: Rows of the features of each image.
     """
 
     input_ids: Tensor
@@ -34,6 +35,7 @@ class ExpandedSequence:
     image_rows: Tensor
     labels: Tensor | None
     lost_tokens: int = 0
+    image_lengths: tuple[int, ...] = ()
 
 
 def expand_placeholders(
@@ -97,6 +99,7 @@ def expand_placeholders(
         if labels is None
         else scatter(labels.flatten()[source].masked_fill(no_target, IGNORE_INDEX), IGNORE_INDEX),
         lost_tokens=lost,
+        image_lengths=tuple(image_lengths),
     )
 
 

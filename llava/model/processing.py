@@ -27,8 +27,8 @@ from llava.model.checkpoints.config_adapter import read_config
 from llava.model.checkpoints.files import CheckpointError, read_json
 from llava.model.configuration import STORED, CompressionConfig, CompressionLike, Stored, as_compression
 from llava.model.image_rules import ImageRules
-from llava.model.multimodal_compressor import with_plugin
 from llava.model.processor_files import PROCESSOR_FILE, open_small_files, saved_template, template_of
+from llava.model.stages import with_plugin
 from llava.plain_loading import reason
 from llava.prompts.ids import PromptIds
 from llava.prompts.images import images_of_samples

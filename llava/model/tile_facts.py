@@ -8,7 +8,10 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from llava.images.rules import aspect_ratio_of
 from llava.model.multimodal_compressor.registry import Need
+from llava.model.multimodal_encoder import tower_grid
+from llava.model.padding import padding_patches
 
 
 class TileFacts(TypedDict, total=False):
@@ -40,7 +43,17 @@ def tile_facts(
     if "image_index" in needs:
         index = range(num_tiles) if counts is None else [i for i, count in enumerate(counts) for _ in range(count)]
         facts["image_index"] = torch.tensor(list(index), device=device)
+    if "padding" in needs:
+        facts["padding"] = _padding(config, num_tiles, image_sizes).to(device)
     return facts
+
+
+def _padding(config: Any, num_tiles: int, image_sizes: Sequence[tuple[int, int]] | None) -> Tensor:
+    """(T, P), bool. Nothing counts as padding in tiles of a grid, nor where an image's size is not known."""
+    grid = tower_grid(config.vision_config)
+    if image_sizes is None or len(image_sizes) != num_tiles or aspect_ratio_of(config) != "pad":
+        return torch.zeros(num_tiles, grid[0] * grid[1], dtype=torch.bool)
+    return torch.stack([padding_patches(size, grid, config.vision_config.image_size) for size in image_sizes])
 
 
 def pad_facts(facts: TileFacts, num_tiles: int) -> TileFacts:

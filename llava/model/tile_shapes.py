@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from llava.kinds.families import Family, family_of
@@ -15,7 +16,8 @@ def tile_shape(config: Any) -> TileShape:
     Raises:
         ValueError: The tower is of a kind that is not supported, or its image has no whole patch.
     """
-    return shape_of(family_of(config), tower_grid(config.vision_config), tower_has_cls(config.vision_config))
+    shape = shape_of(family_of(config), tower_grid(config.vision_config), tower_has_cls(config.vision_config))
+    return replace(shape, projected_width=config.get_text_config().hidden_size)
 
 
 def shape_of(family: Family, grid: tuple[int, int], has_cls: bool) -> TileShape:

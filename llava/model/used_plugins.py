@@ -11,7 +11,7 @@ from llava.kinds.families import FAMILIES
 from llava.kinds.languages import LANGUAGES, find_language
 from llava.kinds.towers import TOWERS
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor import COMPRESSORS
+from llava.model.stages import method_plugin
 
 
 def vision_plugins(config: Any, compression: CompressionConfig | None) -> set[str | None]:
@@ -23,7 +23,7 @@ def vision_plugins(config: Any, compression: CompressionConfig | None) -> set[st
     """
     names = {TOWERS.plugin_name(config.vision_config.model_type), FAMILIES.plugin_name(config.model_type)}
     while compression is not None:
-        names.add(COMPRESSORS.plugin_name(compression.method))
+        names.add(method_plugin(compression))
         compression = compression.then
     return names
 

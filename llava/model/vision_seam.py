@@ -16,18 +16,20 @@ from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout
 from llava.model.compiled_vision import CompiledVision, check_compilable
 from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
+from llava.model.image_rules import ImageRules
+from llava.model.language_pruning.fit import check_pruner
 from llava.model.multimodal_compressor import (
     BoundCompressor,
     CompressedTokens,
     TileShape,
     VisionFeatures,
     compressor_of,
-    with_plugin,
 )
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
 from llava.model.question_seam import QuestionSeam
+from llava.model.stages import before_language_model, inside_language_model, pruner_of, with_plugin
 from llava.model.tile_facts import TileFacts, tile_facts
 from llava.model.tile_shapes import tile_shape
 from llava.model.tile_shares import compress_unevenly, shared_bounds
@@ -53,18 +55,23 @@ class VisionSeam(QuestionSeam):
         """Changes the compression, or switches it off with None. Nothing is reloaded.
 
         Raises:
-            ValueError: The method is unknown, or the budget does not fit the tower.
+            ValueError: A method is unknown, or a budget does not fit the tower or the language model.
         """
         budget = as_compression(compression)
         if budget is not None:
-            compressor_of(budget).check(budget, self.tile_shape)
+            before, inside = before_language_model(budget), inside_language_model(budget)
+            if before is not None:
+                compressor_of(before).check(before, self.tile_shape)
+            if inside is not None:
+                rows = ImageRules.from_config(self.config).most_rows(budget)
+                check_pruner(pruner_of(inside), inside, self.config.text_config, rows)
             budget = with_plugin(budget)
         self.config.compression = None if budget is None else budget.to_dict()
 
     @property
     def bound_compressor(self) -> BoundCompressor | None:
-        """The compressor in use, with its budget; None without one."""
-        budget = self.compression
+        """The compressor before the language model, with its budget; None without one."""
+        budget = before_language_model(self.compression)
         return None if budget is None else compressor_of(budget).bind(budget, self.tile_shape)
 
     @property
@@ -98,7 +105,7 @@ class VisionSeam(QuestionSeam):
     @property
     def tokens_per_tile(self) -> int:
         """Tokens that the tower, or the compressor behind it, gives for a tile."""
-        budget = self.compression
+        budget = before_language_model(self.compression)
         if budget is not None:
             return compressor_of(budget).num_tokens(budget, self.tile_shape)
         is_full = self.config.vision_feature_select_strategy == "full"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,17 +118,18 @@ def _adds_dummy_prefix(model_file: str) -> bool:
     return bool(pieces.normalize("a").startswith(_SPACE))
 
 
-def sentencepiece_file(path: str | os.PathLike[str]) -> Path | None:
-    """A checkpoint's `tokenizer.model`, which transformers does not write with a fast tokenizer; None if it has none.
+def copy_sentencepiece(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Copies the `tokenizer.model` that a tokenizer was read from, if there is one, beside what was saved of it.
+
+    haotian-liu/LLaVA reads it, so an export to its format needs it; transformers writes none with a fast tokenizer.
 
     Args:
-        path: A folder or a Hub id.
+        tokenizer: Of `load_tokenizer`, from a folder.
+        folder: Where it was saved.
     """
-    try:
-        file = _find_file(path, _SENTENCEPIECE_FILE)
-    except FileNotFoundError:
-        return None
-    return None if file is None else Path(file)
+    file = Path(tokenizer.name_or_path) / _SENTENCEPIECE_FILE
+    if file.is_file():
+        shutil.copyfile(file, folder / file.name)
 
 
 def text_begins_anew_after_images(file: Path) -> None:

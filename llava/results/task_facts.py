@@ -81,13 +81,28 @@ class TaskFacts:
         """What the files with n questions are called; None if there is one release, or none of that size."""
         return dict(zip(self.published_sizes, self.releases, strict=False)).get(n)
 
-    def size_note(self, task: str, n: int) -> str | None:
-        """A line if papers' figures are over another number of questions than n; None if not, or if it is not known."""
-        if not self.published_sizes or n == self.published_sizes[0]:
+    def release_size(self, release: str | None) -> int | None:
+        """How many questions the files of a release have; None if there is no such release."""
+        return dict(zip(self.releases, self.published_sizes, strict=False)).get(release or "")
+
+    def size_note(self, task: str, n: int, release: str | None = None) -> str | None:
+        """A line if papers' figures are over another number of questions than n; None if not, or if it is not known.
+
+        Args:
+            task: Its name.
+            n: Number of questions.
+            release: The files that they are from, where that is known: a part of one may be as large as the other.
+        """
+        if not self.published_sizes:
             return None
         first = self.published_sizes[0]
-        if (release := self.release(n)) is not None:
-            return f"{task}: {n} questions, {release}; the papers' figures are over {first}, {self.releases[0]}"
+        size = self.release_size(release)
+        if size is None:
+            release, size = self.release(n), n
+        if release is not None and (size != n or n != first):
+            count = f"{n}" if size == n else f"{n} of {size}"
+            papers = "" if size == first else f"; the papers' figures are over {first}, {self.releases[0]}"
+            return f"{task}: {count} questions, {release}{papers}"
         return None if n in self.published_sizes else f"{task}: {n} questions, the published split has {first}"
 
     def to_json(self) -> dict[str, Any]:

@@ -150,7 +150,11 @@ class Chat:
     @torch.inference_mode()
     def _generate(self, options: GenerationOptions, on_text: Callable[[str], None] | None) -> list[int]:
         inference = self.inference
-        if self._cache is None:
+        # A method inside the language model keeps of the images what this question asks for: nothing can be reused.
+        is_pruned = inference.model.get_model().bound_pruner is not None
+        if is_pruned:
+            self._cache = None
+        elif self._cache is None:
             self._cache = DynamicCache(config=inference.model.config.get_text_config())
             if self._prefix is not None and self.token_ids[: len(self._prefix[0])] == self._prefix[0]:
                 fill_cache(self._cache, [self._prefix[1]])

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.utils import is_torch_tf32_available
 
 from llava.command_line import load_named_plugins
@@ -25,7 +23,7 @@ from llava.train.flags import DataArguments, ModelArguments, TrainingFlags
 from llava.train.fraction import data_of_fraction, is_same_data
 from llava.train.help import add_plugin_flag, add_recipe_flag
 from llava.train.known_flags import RENAMED, unknown_key
-from llava.train.recipe import find_config, read_recipe
+from llava.train.recipe import find_deepspeed_config, read_recipe
 from llava.train.stages import Stage, stage_of
 
 logger = logging.getLogger(__name__)
@@ -62,29 +60,13 @@ class TrainingArguments(TrainingFlags, transformers.TrainingArguments):
             self.gradient_accumulation_steps = steps
         named = self.deepspeed
         if isinstance(named, str) and not named.startswith("{"):
-            self.deepspeed: Any = str(_deepspeed_config(named))
+            self.deepspeed: Any = str(find_deepspeed_config(named))
         super().__post_init__()
         self.deepspeed = named  # the record of a run holds no path of its machine
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers', with `record`; trackers store it as the config of the run."""
         return {**super().to_dict(), **self.record}
-
-
-def _deepspeed_config(named: str) -> Path:
-    """The file that `--deepspeed` names.
-
-    Raises:
-        ValueError: There is none, or it is no JSON object.
-    """
-    file = find_config(named, "deepspeed", flag="--deepspeed")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"--deepspeed {file} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"--deepspeed {file} holds no JSON object")
-    return file
 
 
 def _check_adapters(given: TrainingArguments) -> None:
@@ -227,9 +209,29 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Arguments:
     notes = [] if _gives(given, "--data_fraction") else _use_all_of_other_data(data, recipe)
     if data.eval_data_path is not None and training.eval_strategy == IntervalStrategy.NO:
         training.eval_strategy, training.do_eval = IntervalStrategy.EPOCH, True
+    _check_best(data, training)
     arguments = Arguments(model, data, training, tuple(recipe), tuple(notes), tuple(plugins))
     training.record = arguments.record()
     return arguments
+
+
+def _check_best(data: DataArguments, training: TrainingArguments) -> None:
+    """Looks whether the best checkpoint can be told; transformers finds out at the first evaluation, hours later.
+
+    Raises:
+        ValueError: Nothing is measured, or not what `--metric_for_best_model` names.
+    """
+    wants_best = training.load_best_model_at_end or training.save_strategy == SaveStrategy.BEST
+    if not wants_best:
+        return
+    if data.eval_data_path is None:
+        raise ValueError("the best checkpoint is told by held-out data; give --eval_data_path")
+    known = ["loss", *(["accuracy"] if data.eval_generate else [])]
+    if (training.metric_for_best_model or "loss").removeprefix("eval_") not in known:
+        raise ValueError(
+            f"--metric_for_best_model {training.metric_for_best_model} is not measured; there is "
+            f"{' and '.join(known)}" + ("" if data.eval_generate else ", and with --eval_generate accuracy")
+        )
 
 
 def _gives(words: Sequence[str], flag: str) -> bool:

@@ -152,6 +152,30 @@ def steps_done(checkpoint: str | Path) -> tuple[int, int]:
     return int(state["global_step"]), int(state["max_steps"])
 
 
+def checkpoint_of_result(last: str | Path, *, wants_best: bool) -> Path:
+    """The checkpoint of a finished run that its result is made of.
+
+    Args:
+        last: The last one of the run.
+        wants_best: `--load_best_model_at_end`. The best one lies beside the last, wherever the run was moved since.
+
+    Raises:
+        ValueError: The best one is gone, or not whole.
+    """
+    last = Path(last)
+    best = json.loads((last / _STATE_NAME).read_text(encoding="utf-8")).get("best_model_checkpoint")
+    if not wants_best or best is None:
+        return last
+    found = last.with_name(Path(best).name)
+    lack = why_not_whole(found)
+    if lack is not None:
+        raise ValueError(
+            f"the run in {last.parent} is complete, and its result is that of {found}, of which nothing can be made "
+            f"again: {lack}. Put it back, or take the last one with --load_best_model_at_end False"
+        )
+    return found
+
+
 def _last_checkpoint(output_dir: Path, key: Mapping[str, Any]) -> Path | None:
     """The last whole one of this run; of another run, if there is none of this one."""
     of_another_run = None

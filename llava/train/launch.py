@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,10 +147,10 @@ def _check(recipes: Sequence[str], machine: Sequence[str], flags: Sequence[str])
     """Finds the mistakes that show without transformers, so that they are reported once and not by every process.
 
     Raises:
-        ValueError: A recipe or the machine cannot be read, or no model is named.
+        ValueError: A recipe, the machine or DeepSpeed's config cannot be read, or no model is named.
         SystemExit: A plug-in cannot be loaded.
     """
-    from llava.train.recipe import read_named
+    from llava.train.recipe import find_deepspeed_config, read_named
 
     settings = [setting for file in recipes for setting in read_named(file, "--recipe")]
     settings += [setting for file in machine for setting in read_named(file, "--hardware")]
@@ -164,8 +163,13 @@ def _check(recipes: Sequence[str], machine: Sequence[str], flags: Sequence[str])
         )
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_plugin_flag(parser)
-    of_recipes = [setting.values for setting in settings if setting.key == "plugin"][-1:]  # as of all flags, the last
-    load_named_plugins([*chain(*of_recipes), *parser.parse_known_args(flags)[0].plugin])
+    parser.add_argument("--deepspeed")
+    own = parser.parse_known_args(flags)[0]
+    of_recipes = {setting.key: setting.values for setting in settings}  # of each flag the last
+    config = own.deepspeed or next(iter(of_recipes.get("deepspeed", ())), None)
+    if config is not None and not config.startswith("{"):
+        find_deepspeed_config(config)
+    load_named_plugins([*of_recipes.get("plugin", ()), *own.plugin])
 
 
 def _check_names(settings: Sequence[Setting], flags: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ another recipe: a file beside this one, else a name of `llava/configs/recipes`.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,6 +54,22 @@ def find_config(named: str | Path, *kinds: str, flag: str) -> Path:
         ValueError: There is neither; the message lists near names.
     """
     return Path(named) if Path(named).is_file() else _by_name(str(named), kinds, flag)
+
+
+def find_deepspeed_config(named: str) -> Path:
+    """The file that `--deepspeed` names, by its path or by its name in `llava/configs`.
+
+    Raises:
+        ValueError: There is none, or it is no JSON object.
+    """
+    file = find_config(named, "deepspeed", flag="--deepspeed")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--deepspeed {file} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"--deepspeed {file} holds no JSON object")
+    return file
 
 
 def _by_name(named: str, kinds: tuple[str, ...], flag: str) -> Path:

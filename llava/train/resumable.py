@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Trainer, TrainerState
 
-from llava.train.checkpoint import CheckpointWriteError, check_space, seal, steps_done, unseal, why_not_whole
+from llava.train.checkpoint import CheckpointWriteError, check_space, checkpoint_of_result, seal, steps_done, unseal
 from llava.train.interruption import OutlivesSignals
 from llava.train.run_key import KEY_NAME, write_key
 from llava.train.save import share_weights
@@ -120,11 +120,9 @@ class ResumableTrainer(Trainer):
     def restore(self, checkpoint: str) -> None:
         """Reads the result of a finished run: its last checkpoint, or its best one if that was asked for."""
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        best = self.state.best_model_checkpoint
-        wants_best = self.args.load_best_model_at_end and best is not None and why_not_whole(Path(best)) is None
-        self._load_from_checkpoint(best if wants_best and best is not None else checkpoint)
+        self._load_from_checkpoint(checkpoint_of_result(checkpoint, wants_best=self.args.load_best_model_at_end))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str | Path, model: Any = None) -> None:
         """Reads what `_save` wrote."""
         state = safetensors.torch.load_file(Path(resume_from_checkpoint) / TRAINED_NAME)
         trained = trained_names(self.model)

@@ -24,10 +24,17 @@ from llava.data.records import Record
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import PromptTemplate, get_template
 from llava.inference import Inference
+from llava.model.checkpoints.files import folders_read
 from llava.model.sdpa_by_sample import attend_by_sample
 from llava.train.arguments import Arguments, TrainingArguments, parse_arguments
 from llava.train.cache_features import use_feature_cache
-from llava.train.checkpoint import CheckpointWriteError, check_processes, checkpoint_to_resume, steps_done
+from llava.train.checkpoint import (
+    CheckpointWriteError,
+    check_processes,
+    checkpoint_of_result,
+    checkpoint_to_resume,
+    steps_done,
+)
 from llava.train.closing import closing_words
 from llava.train.interruption import Interrupted, StopSignals
 from llava.train.leaving import leaving_group
@@ -98,7 +105,9 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
         attend_by_sample(model)
     key = run_key(arguments, model.config, records)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
-    if checkpoint is not None and not _is_finished(checkpoint):
+    if checkpoint is not None and _is_finished(checkpoint):
+        checkpoint_of_result(checkpoint, wants_best=training.load_best_model_at_end)  # is there
+    elif checkpoint is not None:
         check_processes(checkpoint, training.world_size, _zero_stage(training))
     trainer = LlavaTrainer(
         stage=stage,
@@ -121,7 +130,7 @@ def _check_folders(arguments: Arguments) -> None:
     """Looks at what the flags name as a folder, before anything large is read.
 
     Raises:
-        ValueError: There is none to read from, or a file where one is to be written.
+        ValueError: There is none to read from, a file where one is to be written, or one is read and written.
     """
     data = arguments.data
     images = None if data.image_folder is None else Path(data.image_folder)
@@ -131,6 +140,14 @@ def _check_folders(arguments: Arguments) -> None:
     for flag, folder in {**written, "data_cache": data.data_cache}.items():
         if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
             raise ValueError(f"--{flag} {folder} is a file, not a folder")
+    model, output = arguments.model, Path(arguments.training.output_dir)
+    sources = folders_read(model.model_name_or_path, model.vision_tower)
+    if model.pretrain_mm_mlp_adapter is not None:
+        adapter = Path(model.pretrain_mm_mlp_adapter)
+        sources.append(adapter if adapter.is_dir() else adapter.parent)
+    for source in sources:
+        if output.resolve() == source.resolve():
+            raise ValueError(f"--output_dir {output} is a folder that is read ({source}); the result would replace it")
 
 
 def _zero_stage(training: TrainingArguments) -> int | None:

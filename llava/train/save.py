@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llava.model.llava_config import entries_without_place
 from llava.model.multimodal_projector import save_projector
-from llava.prompts.tokenization import sentencepiece_file
+from llava.prompts.tokenization import copy_sentencepiece
 from llava.train.adapters import save_adapter, write_adapter_config
 from llava.train.arguments import Arguments
 from llava.train.stages import Stage
@@ -67,9 +67,7 @@ def save_result(
         model.config.dtype = dtype
         model.save_pretrained(directory, state_dict={name: tensor.to(dtype) for name, tensor in state.items()})
         tokenizer.save_pretrained(directory)
-        sentencepiece = sentencepiece_file(base)
-        if sentencepiece is not None:  # haotian-liu/LLaVA reads it, so an export to its format needs it
-            shutil.copyfile(sentencepiece, directory / sentencepiece.name)
+        copy_sentencepiece(tokenizer, directory)
         image_processor.save_pretrained(directory)
     write_arguments(directory, arguments)
     share_weights(directory, like=ARGUMENTS_NAME)

@@ -5,6 +5,7 @@ What does it is in `llava.train.run`, which takes seconds to import; `--help` do
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -32,7 +33,11 @@ def main(choose_attention: Callable[[TrainingArguments], str] | None = None) -> 
     """
     print_help_if_asked(sys.argv[1:])
     drop_notes()
-    from llava.train import run
+    try:
+        from llava.train import run
+    except KeyboardInterrupt:
+        print("\nstopped before anything was read", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
 
     run.main(choose_attention)
 

@@ -116,6 +116,7 @@ def test_an_image_without_a_placeholder_is_put_in_front_by_a_flag(convert, tmp_p
     assert convert([two], "--image-first")[0]["conversations"][0]["value"] == "<image>\n<image>\nWhat?"
 
 
+WITHOUT_ID = {"image": "a.png", "conversations": TURNS}
 BAD = {
     "a turn of 'tool' has no place": {"messages": [USER, {"role": "tool", "content": "x"}], "images": ["a.png"]},
     "a turn calls a tool": {"messages": [USER, {**ASSISTANT, "tool_calls": [{}]}], "images": ["a.png"]},
@@ -135,6 +136,24 @@ BAD = {
     "an entry must be an object": ["no", "object"],
     "a turn must be an object": {"messages": ["Hi"]},
     "the text of a turn is 3": {"messages": [{"role": "user", "content": 3}]},
+    "a turn has `loss` False": {"messages": [USER, {**ASSISTANT, "loss": False}], "images": ["a.png"]},
+    "a turn has `weight` 0": {**WITHOUT_ID, "conversations": [ASKED, {**TURNS[1], "weight": 0}]},
+    "a turn has `reasoning_content`": {
+        "messages": [USER, {**ASSISTANT, "reasoning_content": "Hm."}],
+        "images": ["a.png"],
+    },
+    "`label` is false: the answer is a bad one": {"messages": [USER, ASSISTANT], "images": ["a.png"], "label": False},
+    "`tools` have no place": {"messages": [USER, ASSISTANT], "images": ["a.png"], "tools": "[{}]"},
+    "`objects` have no place": {
+        "messages": [USER, ASSISTANT],
+        "images": ["a.png"],
+        "objects": {"bbox": []},
+    },
+    "`system` is no text, but ['Be brief.']": {**WITHOUT_ID, "system": ["Be brief."]},
+    "the texts hold <image>, and the entry names no image": {"messages": [USER, ASSISTANT]},
+    "the texts hold <image>, and the entry names no": {**WITHOUT_ID, "image": ""},
+    "image 'HTTPS://x/a.png' is no file": {**WITHOUT_ID, "image": "HTTPS://x/a.png"},
+    "image 's3://x/a.png' is no file": {**WITHOUT_ID, "image": "s3://x/a.png"},
 }
 
 
@@ -202,3 +221,34 @@ def test_a_url_of_a_file_is_a_path():
 def test_the_hint_stands_only_where_the_command_helps(entry):
     assert not looks_foreign(entry)
     assert looks_foreign({"messages": [USER, ASSISTANT]}) and looks_foreign({"images": ["a"], "conversations": []})
+
+
+def test_what_other_programs_say_of_a_turn_and_means_nothing_here_is_read(convert):
+    turns = [{"role": "developer", "content": "Be brief."}, {**USER, "loss": False}, {**ASSISTANT, "loss": True}]
+    (found,) = convert([{"messages": turns, "images": ["a.png"], "label": True, "tools": "", "objects": {}}])
+    assert [turn["value"] for turn in found["conversations"]] == ["Be brief.\n<image>\nWhat?", "Red."]
+    assert looks_foreign({"conversations": [{"from": "human", "content": "Hi"}]})
+
+
+def test_in_an_entry_of_ones_own_without_images_the_placeholder_is_text(convert):
+    entry = {"conversations": [{"from": "human", "value": "What does <image> mean?"}, TURNS[1]]}
+    assert convert([entry]) == [entry]
+
+
+def test_where_it_is_written(tmp_path):
+    (tmp_path / "theirs.json").write_text(json.dumps([LLAVA]))
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit, match="folder is there already, and is no file"):
+        main([str(tmp_path / "theirs.json"), "--output", str(tmp_path / "folder")])
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "link.json").symlink_to("folder/real.json")
+    assert main([str(tmp_path / "theirs.json"), "--output", str(tmp_path / "link.json")]) == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "folder" / "real.json").read_text()) == [LLAVA]
+
+
+def test_lines_under_a_name_of_a_list_are_named(tmp_path):
+    (tmp_path / "theirs.json").write_text(f"{json.dumps(LLAVA)}\n{json.dumps(LLAVA)}\n")
+    with pytest.raises(ValueError, match=r"Extra data.*give it a name that ends in \.jsonl"):
+        read_records(tmp_path / "theirs.json", V1)

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import struct
 import zlib
@@ -208,6 +209,25 @@ def test_absolute_paths_inside_the_folder_are_taken_and_under_a_root_of_all_any(
         read_records(tmp_path / "d.json", V1, tmp_path / "images")
     with pytest.raises(SampleError, match=r"a\.png' lies outside .*images"):
         make([_record(image=name)], folder=tmp_path / "images")[0]
+
+
+ODD_NAMES = ("a b.png", "größe.png", "100%.png", "q?x=1#h.png", 'it\'s "q".png', "-dash,comma.png", "b[1]*.png")
+ODD_NAMES += ("~home.png", "new\nline.png", "http:colon.png", ".hidden", "UPPER.PNG", "back\\slash.png", "a;b&c$d.png")
+
+
+def test_odd_file_names(make, tmp_path):
+    if os.name == "nt":
+        pytest.skip("Windows has no such names")
+    folder = tmp_path / "bilder für's netz"
+    folder.mkdir()
+    for number, name in enumerate(ODD_NAMES):
+        Image.new("RGB", (30 + number, 30), "red").save(folder / name, format="PNG")
+    (tmp_path / "ä b.json").write_text(json.dumps([_record(image=name) for name in ODD_NAMES]))
+    dataset = make(read_records(tmp_path / "ä b.json", V1), folder=folder)
+    check_images_exist(dataset, is_quiet=True)
+    assert [dataset[index].image_sizes for index in range(len(dataset))] == [
+        [(30 + number, 30)] for number in range(len(ODD_NAMES))
+    ]
 
 
 def test_images_need_a_folder(make):

@@ -143,6 +143,9 @@ def test_vqav2(tmp_path: Path) -> None:
     scores = task.score(loaded.samples, answers(loaded.samples, "Two.", "Yes"))
     assert (scores["accuracy"], scores["raw_accuracy"]) == (1.0, 0.5)
     assert task.parts(loaded.samples, answers(loaded.samples, "Two.", "Yes")).total == 1.0
+    layout.write_vqav2(tmp_path, rows, [[""] * 10, ["The"] * 9 + ["."]])  # nothing is left of these
+    scores = task.score(task.load(tmp_path).samples, {})
+    assert (scores["accuracy"], scores["raw_accuracy"]) == (0.0, 0.0), "silence earns nothing"
 
 
 def test_vqav2_testdev_is_written_for_evalai(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from llava.eval.answer_sets import find_answers, made_alike
 from llava.eval.answers import AnswerFile
 from llava.eval.answers_key import AnswersKey
 from llava.eval.judge.cache import JudgeCache
@@ -398,3 +400,13 @@ def test_the_cache_survives_a_kill_and_refuses_another_file(tmp_path: Path, serv
     path.write_text('{"key": 1}\n')
     with pytest.raises(ValueError, match=r"judge_cache\.jsonl is not a judge's cache"):
         JudgeCache(path)
+
+
+def test_rows_and_answers_of_exact_runs_never_meet_others(tmp_path: Path) -> None:
+    answered(tmp_path, "mmvet", {"v1_0": "yes"})
+    [answers] = find_answers(tmp_path, "mmvet")
+    [row] = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert made_alike(row, answers) and made_alike(row | {"exact": False}, answers)
+    exact = replace(answers, key=answers.key | {"exact": True})
+    assert not made_alike(row | {"exact": True}, answers) and not made_alike(row, exact)
+    assert made_alike(row | {"exact": True}, exact)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
 
 from llava.eval.report.command import main
-from llava.eval.report.files import to_csv
+from llava.eval.report.files import to_csv, to_markdown
+from llava.eval.report.latex import to_latex
 from llava.eval.report.picture import draw, draw_figure
 from llava.eval.report.table import build_table
+from llava.eval.tasks import get_task
 from llava.results.paper import paper_tables
+from llava.results.task_facts import POPE_RELEASES, SEED_RELEASES
 from tests.eval import layout
 
 
@@ -72,3 +76,87 @@ def test_no_cell_of_the_csv_is_a_formula(tmp_path: Path) -> None:
     assert {cells[6] for cells in rows} == {"-3.5000"} and {cells[4] for cells in rows} == {"'=1+1"}
     assert {cells[-1] for cells in rows} == {"'@SUM(A1)"}
     assert not any(cell.startswith(("=", "+", "@")) for cells in rows for cell in cells)
+
+
+def write_seed(folder: Path, n: int, **more: object) -> Path:
+    facts = get_task("seed").facts().to_json()
+    row = {"task": "seed", "n": n, "tokens": 64, "accuracy": 0.628, "task_facts": facts, **more}
+    rows = [row | {"compression": budget} for budget in ("none", "visionzip:54+10")]
+    layout.write_json(folder / "results.json", {"run": {"model": "fp"}, "rows": rows})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("n", "more", "cells", "note"),
+    [
+        (19_242, {"release": SEED_RELEASES[0]}, ["19242", "19242", SEED_RELEASES[0]], None),
+        (
+            17_990,
+            {"release": SEED_RELEASES[1]},
+            ["17990", "17990", SEED_RELEASES[1]],
+            "seed: 17990 questions, SEED-Bench.json of 2023-11-30; the papers' figures are over 19242, the first",
+        ),
+        # As large as the other release, and a part of this one.
+        (
+            17_990,
+            {"release": SEED_RELEASES[0]},
+            ["17990", "19242", SEED_RELEASES[0]],
+            "seed: 17990 of 19242 questions, the first SEED-Bench.json",
+        ),
+        (100, {"release": None}, ["100", "19242", ""], "seed: 100 questions, the published split has 19242"),
+        (17_990, {}, ["17990", "17990", SEED_RELEASES[1]], "seed: 17990 questions, SEED-Bench.json of 2023-11-30"),
+    ],
+)
+def test_csv_and_latex_say_which_release_a_score_is_over(
+    tmp_path: Path, n: int, more: dict[str, object], cells: list[str], note: str | None
+) -> None:
+    table = build_table([write_seed(tmp_path, n, **more)], paper_tables()["table1"])
+    for row in list(csv.DictReader(io.StringIO(to_csv(table))))[:2]:
+        assert [row["n"], row["published_n"], row["release"]] == cells
+    latex = to_latex(table)
+    assert ("62.8$^{*}$" in latex) == (note is not None) and "58.6 " in latex and "58.6$" not in latex
+    if note is None:
+        assert latex.endswith("\\end{tabular}\n")
+    else:
+        assert note in to_markdown(table) and rf"\footnotesize $^{{*}}${note}" in latex
+
+
+def test_the_release_of_pope() -> None:
+    facts = get_task("pope").facts()
+    assert facts.size_note("pope", 8_910, POPE_RELEASES[0]) is None
+    assert facts.size_note("pope", 8_910, POPE_RELEASES[1]) == (
+        "pope: 8910 of 9000 questions, POPE's main branch; the papers' figures are over 8910, POPE's commit e3e3926"
+    )
+
+
+def test_names_of_folders_are_text_everywhere(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    names = ["plain", "_under", "a|b", "$\\frac$", "[opt]<x>"]
+    table = build_table([write_seed(tmp_path / name, 19_242) for name in names])
+    labels = [text.get_text().strip() for text in draw_figure(table).legends[0].get_texts()]
+    assert [label for label in labels if "visionzip" in label] == [f"{name} visionzip, 64 tokens" for name in names]
+    assert draw(table).startswith(b"\x89PNG")
+    lines = [line for line in to_markdown(table).split("\n") if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in lines} == {4, 6}
+    latex = to_latex(table)
+    assert r"a\textbar{}b vanilla" in latex and "\n{[}opt]\\textless{}x\\textgreater{} vanilla" in latex
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [write_seed(tmp_path / name / "out", 19_242) for name in "ab"]
+    labels = [line.label for line in build_table([*folders, folders[0]]).lines]
+    assert labels == [f"{folder} {name}" for folder in folders for name in ("vanilla", "visionzip:54+10")]
+    monkeypatch.chdir(folders[0])
+    other = write_seed(tmp_path / "other", 19_242)
+    assert build_table([Path(), other]).lines[0].label == "out vanilla"
+
+
+def test_options_of_a_method_are_curves_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write_seed(tmp_path, 19_242)
+    content = json.loads((tmp_path / "results.json").read_text())
+    merged = [content["rows"][1] | {"compression": name} for name in ("visionzip:54+10,merge=none", "visionzip:108+20")]
+    content["rows"] += [merged[0], merged[1] | {"tokens": 128}]
+    layout.write_json(tmp_path / "results.json", content)
+    labels = [text.get_text() for text in draw_figure(build_table([tmp_path])).legends[0].get_texts()]
+    assert labels == ["visionzip", "visionzip,merge=none"]

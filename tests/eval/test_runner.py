@@ -85,7 +85,7 @@ def test_exact_runs_are_said_to_be_so_and_never_mixed(
     ]
     assert answers[0][1] == answers[1][1] and b'"exact": true' in answers[1][0] and b"exact" not in answers[0][0]
     assert main([*arguments, "--output-dir", str(tmp_path / "exact")]) == 1
-    assert "exact: True -> None" in capsys.readouterr().err
+    assert "exact: True -> False" in capsys.readouterr().err
     assert report([str(tmp_path / "exact"), "--no-picture", "--resamples", "0"]) == 0
     assert "Questions were asked one by one, nothing shared (--exact)." in capsys.readouterr().out
     with pytest.raises(SystemExit):

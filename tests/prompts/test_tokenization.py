@@ -135,6 +135,18 @@ def test_extra_special_tokens_are_kept(tmp_path):
         assert sorted(each.all_special_tokens) == ["</s>", "<s>", "<unk>", "<|im_end|>"]
 
 
+@pytest.mark.parametrize("entries", [{}, {"additional_special_tokens": ["<box>", "</box>"]}])
+def test_added_tokens_of_old_tokenizers(entries, tmp_path):
+    """Before transformers 4.34 they stood in added_tokens.json alone."""
+    folder = copy_llama(tmp_path / "old", added_tokens_decoder=None, **entries)
+    (folder / "added_tokens.json").write_text('{"<box>": 700, "</box>": 701}')
+    tokenizer = load_tokenizer(folder)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for each in (tokenizer, load_tokenizer(tmp_path / "saved")):
+        assert len(each) == 702 and each("a<box>a</box>").input_ids[:3] == [1, 300, 700]
+        assert each.convert_tokens_to_ids(["<box>", "</box>"]) == [700, 701]
+
+
 @pytest.mark.parametrize("model_type", ["llama", "llava_llama", "llava"])
 def test_without_a_declared_class_the_model_type_decides(model_type, tmp_path):
     folder = copy_llama(tmp_path, tokenizer_class=None, config={"model_type": model_type})

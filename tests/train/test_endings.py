@@ -137,6 +137,25 @@ def test_ctrl_c_at_a_terminal(presses, status, flags, oracle_dir, tmp_path):
     assert [why_not_whole(folder) for folder in checkpoints] == ([None] if presses == 1 else [])
 
 
+def test_ctrl_c_while_packages_are_imported():
+    """They take seconds; nothing has been read by then."""
+    program = """
+import sys
+
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Pressed())
+from llava.train.train import main
+sys.argv = ["train.py", "--output_dir", "out"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=launch_environment(), capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "\nstopped before anything was read\n"
+
+
 def test_weights_that_blew_up_are_told_and_not_written(flags, tmp_path, monkeypatch):
     """After one step the loss does not show it yet."""
     monkeypatch.setattr("sys.argv", ["train.py", *flags(stage="projector", max_steps=1, learning_rate="1e30")])

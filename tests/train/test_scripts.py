@@ -229,6 +229,9 @@ RECIPE = "llava-v1.5-7b-finetune"
         ),
         (["--recipe", RECIPE, "--hardware", RECIPE], rf"--hardware: {RECIPE} is a recipe; give it with --recipe"),
         (["--recipe", RECIPE, "--hardware", "{tmp}/mine.yaml"], r"--hardware: .*mine\.yaml is a recipe; give it with"),
+        (["--recipe", RECIPE, "--deepspeed", "zero4"], r"--deepspeed: zero4: there is no such file, .*zero"),
+        (["--model-path", "m", "--deepspeed={tmp}/ds.json"], r"--deepspeed .*ds\.json is not valid JSON"),
+        (["--recipe", "{tmp}/with_ds.yaml", "--launcher", "python"], r"--deepspeed: gone: there is no such file"),
         (["--recipe", "8x24gb"], r"--recipe: 8x24gb is a machine; give it with --hardware"),
     ],
 )
@@ -236,6 +239,8 @@ def test_a_mistake_is_told_before_the_launcher_starts(words, message, tmp_path):
     (tmp_path / "broken.yaml").write_text("seed: 1\nseed: 2\n")
     (tmp_path / "plugged.yaml").write_text("model_name_or_path: m\nplugin: lost.py\n")
     (tmp_path / "mine.yaml").write_text(f"extends: {RECIPE}\n")
+    (tmp_path / "with_ds.yaml").write_text("model_name_or_path: m\ndeepspeed: gone\n")
+    (tmp_path / "ds.json").write_text("{")
     with pytest.raises((ValueError, SystemExit), match=message):
         read_command([word.replace("{tmp}", str(tmp_path)) for word in words], {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -76,6 +77,28 @@ def test_version_travels_with_the_result_and_into_the_next_training(stage, short
     assert own_template(str(tmp_path / "llava")) == "llava_llama_2"
     again = prepare(parse_arguments(short(model_name_or_path=out, output_dir=tmp_path / "again", stage="projector")))
     assert again.trainer.train_dataset.template.conversation is conv_templates["llava_llama_2"]
+
+
+def test_a_chain_of_stages_keeps_template_and_tokenizer(flags, oracle_dir, tmp_path):
+    """Projector, language model, adapters, merged, and then LLaVA's format, which needs tokenizer.model."""
+    base, tower = oracle_dir / "tiny-llava-v1.5", str(oracle_dir / "tiny-clip-vit-l14-336")
+    folders = [base, tmp_path / "projector", tmp_path / "finetune", tmp_path / "lora"]
+    for before, folder in itertools.pairwise(folders):
+        words = flags(
+            model_name_or_path=before, output_dir=folder, stage=folder.name, version="llava_llama_2", max_steps=1
+        )
+        train(words if before == base else without_version(words))
+        assert asked_in(folder) == "llava_llama_2"
+    validate_words = ["--data-path", oracle_dir / "train_tiny.json", "--image-folder", oracle_dir / "images"]
+    words = flags(model_name_or_path=tmp_path / "projector", output_dir=tmp_path / "lora-2", stage="lora", max_steps=1)
+    train(without_version(words))
+    assert validate([str(word) for word in [*validate_words, "--workers", 0, "--model-path", tmp_path / "lora-2"]]) == 0
+    merge(["--model-path", str(tmp_path / "lora"), "--output-dir", str(tmp_path / "merged")])
+    for folder in (tmp_path / "finetune", tmp_path / "lora", tmp_path / "merged", tmp_path / "lora-2"):
+        target = tmp_path / f"{folder.name}-llava"
+        export([str(folder), "--to", "llava", "--output-dir", str(target), "--vision-tower", tower])
+        assert (target / "tokenizer.model").read_bytes() == (base / "tokenizer.model").read_bytes()
+        assert asked_in(target) == "llava_llama_2"
 
 
 def test_a_part_without_a_template_of_its_own_has_that_of_its_base(short, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -88,6 +90,51 @@ def test_a_file_in_place_of_a_folder_is_told(flag, flags, tmp_path, monkeypatch)
 def test_a_missing_image_folder_is_told(flags, tmp_path, monkeypatch):
     said = told(flags(image_folder=tmp_path / "gone"), monkeypatch)
     assert said == f"error: --image_folder {tmp_path / 'gone'} is not a folder"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"eval_data_path": None}, "the best checkpoint is told by held-out data; give --eval_data_path"),
+        ({"metric_for_best_model": "rouge"}, "--metric_for_best_model rouge is not measured; there is loss, and with"),
+        ({"metric_for_best_model": "eval_accuracy"}, "--metric_for_best_model eval_accuracy is not measured"),
+        ({"metric_for_best_model": "eval_loss"}, ""),
+        ({"metric_for_best_model": "accuracy", "eval_generate": 2}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_tells_the_best_checkpoint_is_measured(changes, reason, flags, oracle_dir, monkeypatch):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    given = {"stage": "projector", **best, "eval_data_path": oracle_dir / "train_tiny.json", **changes}
+    words = flags(**{name: value for name, value in given.items() if value is not None})
+    if reason:
+        assert told(words, monkeypatch).startswith(f"error: {reason}")
+    else:
+        parse_arguments(words)
+
+
+@pytest.mark.parametrize("stage", ["projector", "finetune"])
+@pytest.mark.parametrize("output", ["model", "a link to it", "base", "tower", "adapter"])
+def test_a_run_does_not_write_into_what_it_reads(output, stage, flags, oracle_dir, tmp_path, monkeypatch):
+    model = Path(shutil.copytree(oracle_dir / "tiny-llava-v1.5", tmp_path / "model"))
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / "config.json").write_text(json.dumps({"base_model_name_or_path": str(model)}))
+    (part / "mm_projector.safetensors").write_bytes(b"")
+    (tmp_path / "link").symlink_to(model)
+    tower = json.loads((model / "config.json").read_text())["mm_vision_tower"]
+    changes = {
+        "model": {"model_name_or_path": model, "output_dir": model},
+        "a link to it": {"model_name_or_path": model, "output_dir": tmp_path / "link"},
+        "base": {"model_name_or_path": part, "output_dir": model},
+        "tower": {"model_name_or_path": model, "output_dir": tower},
+        "adapter": {"pretrain_mm_mlp_adapter": part / "mm_projector.safetensors", "output_dir": part},
+    }[output]
+    folder = Path(changes["output_dir"])
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    said = told(flags(stage=stage, max_steps=1, **changes), monkeypatch)
+    assert said.startswith(f"error: --output_dir {folder} is a folder that is read (")
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(("text", "reason"), [("{", "is not valid JSON"), ("[]", "holds no JSON object")])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.command_line import CommandParser, plain_errors
+from llava.command_line import CommandParser, plain_errors, whole_number
 from llava.data.prepare.catalog import DATASETS, DatasetFiles, llava_665k
 from llava.data.prepare.download import Downloader, DownloadError
 from llava.data.prepare.lock import LockFile
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--root", type=Path, default=Path("playground/data"), help="where to (default: %(default)s)")
     add("--only", help="image sets, separated by commas: coco,gqa,ocr_vqa,textvqa,vg; default: all")
     add("--ocr-vqa", choices=["urls", "zip"], default="urls", help="OCR-VQA from its own URLs, or an archive of others")
-    add("--workers", type=_positive, default=8, help="downloads at a time (default: %(default)s)")
+    add("--workers", type=whole_number(1), default=8, help="downloads at a time (default: %(default)s)")
     add("--dry-run", action="store_true", help="list files and sizes, download nothing")
     add("--drop-missing", action="store_true", help="write NAME.reduced.json, without entries whose images are missing")
     add("--delete-archives", action="store_true", help="remove an archive once it is unpacked")
@@ -75,13 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=float, default=30.0, help="seconds without a byte (default: %(default)s)")
     add("--retry-wait", type=float, default=1.0, help="seconds before the second attempt; doubled each time")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
 
 
 def _files(arguments: argparse.Namespace) -> DatasetFiles:

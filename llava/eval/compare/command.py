@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llava.command_line import CommandParser, add_model_flags, add_shared, plain_errors
+from llava.command_line import CommandParser, add_model_flags, add_shared, plain_errors, whole_number
 from llava.eval.data_place import DataPlace
 from llava.eval.session import (
     add_run_flags,
@@ -23,7 +23,6 @@ from llava.eval.session import (
     plain_stops,
     prepare,
     task_names,
-    whole_number,
     workers_of,
 )
 
@@ -131,7 +130,8 @@ def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
     try:
         methods = [] if args.baselines else parse_methods(args.methods or "all")
         budgets = budgets_of(args.budgets, args.total, config)
-        return make_grid(methods, budgets, config, seeds=args.seeds, has_clip=args.clip_text is not None)
+        has_clip = args.clip_text is not None
+        return make_grid(methods, budgets, config, seeds=args.seeds, has_clip=has_clip, compiled=args.compile)
     except ValueError as error:
         parser.error(str(error))
 

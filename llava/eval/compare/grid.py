@@ -52,7 +52,15 @@ class Grid:
         return [f"{len(shown)} budgets of each task:", *shown, *(["left out:", *left] if left else [])]
 
 
-def make_grid(methods: Sequence[Method], budgets: Sequence[int], config: Any, *, seeds: int, has_clip: bool) -> Grid:
+def make_grid(
+    methods: Sequence[Method],
+    budgets: Sequence[int],
+    config: Any,
+    *,
+    seeds: int,
+    has_clip: bool = False,
+    compiled: bool = False,
+) -> Grid:
     """Puts every method at every budget, the baselines and VisionZip among them, and asks each whether it can.
 
     Args:
@@ -61,17 +69,21 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[int], config: Any, *,
         config: Of the model.
         seeds: Of the random baseline.
         has_clip: Whether a CLIP is at hand that reads questions.
+        compiled: Whether `--compile` is given.
 
     Raises:
         ValueError: An option of a method is malformed.
     """
     rules = ImageRules.from_config(config)
+    tiles = NEXT_TILES if rules.is_tiled else 1
     every = list(dict.fromkeys([Method(VISIONZIP), *baselines(), *methods]))
     grid = Grid(tuple(budgets))
     for tokens in budgets:
         for method in (drawn for each in every for drawn in seeds_of(each, seeds)):
-            budget = method.with_budget(tokens)
-            reason = _refusal(budget, rules, has_clip)
+            budget = method.with_budget(tokens, tiles)
+            reason = _refusal(budget, rules, config.text_config, has_clip)
+            if reason is None and compiled and method.is_inside:
+                reason = "--compile does not go with a method inside the language model"
             if reason is None and str(budget) not in grid.tokens:
                 grid.tokens[str(budget)] = tokens
                 grid.configs.append(budget)
@@ -107,10 +119,10 @@ def budgets_of(budgets: str | None, total: str | None, config: Any) -> list[int]
     return list(dict.fromkeys(given))
 
 
-def _refusal(budget: CompressionConfig, rules: ImageRules, has_clip: bool) -> str | None:
+def _refusal(budget: CompressionConfig, rules: ImageRules, text_config: Any, has_clip: bool) -> str | None:
     """Why a pair cannot be; None if it can."""
     try:
-        rules.check(budget)
+        rules.check(budget, text_config)
     except ValueError as error:
         return str(error)
     if lacks_clip(budget) and not has_clip:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor import COMPRESSORS, Compressor
+from llava.model.language_pruning import PRUNERS
+from llava.model.multimodal_compressor import COMPRESSORS
 from llava.model.multimodal_compressor.registry import TEXT_NEEDS
+from llava.model.stages import before_language_model, inside_language_model
 
 VISIONZIP = CompressionConfig.method
 """The method that all others are compared with at the same budget."""
@@ -16,7 +18,7 @@ VISIONZIP = CompressionConfig.method
 DRAWN = "random"
 """The baseline that is run with several seeds."""
 
-_BASELINES = (DRAWN, "uniform", "avg_pool", "downsample")
+_BASELINES = (DRAWN, "uniform", "pool", "downsample")
 _OPTION = re.compile(r"\s*[A-Za-z_][\w.-]*=")
 _BUDGET = re.compile(r":[^,|]*")
 
@@ -48,19 +50,28 @@ class Method:
             raise ValueError(f"--methods: {text!r} has a budget; leave it out, --budgets gives it to every method")
         if before:
             CompressionConfig.parse(before)
-        else:
-            COMPRESSORS.get(name)  # refuses an unknown one
+        if before or COMPRESSORS.find(name) is None:
+            if PRUNERS.find(name) is None and not before:
+                raise ValueError(f"--methods: there is no {name!r}; there are: {', '.join(all_methods())}")
+            PRUNERS.get(name)  # refuses an unknown one
         return cls(name, options, before)
 
-    def with_budget(self, tokens: int) -> CompressionConfig:
+    @property
+    def is_inside(self) -> bool:
+        """Whether its budget is what layers of the language model read, of all tiles together."""
+        return bool(self.before) or COMPRESSORS.find(self.name) is None
+
+    def with_budget(self, tokens: int, tiles: int = 1) -> CompressionConfig:
         """The method at a budget; VisionZip's is split into dominant and contextual as in its paper.
 
         Args:
             tokens: That a tile is left with.
+            tiles: Of an image, which a method inside the language model has all at once.
 
         Raises:
             ValueError: An option is malformed.
         """
+        tokens *= tiles if self.is_inside else 1
         split = CompressionConfig.from_total(tokens, method=self.name)
         amount = f"{split.dominant}+{split.contextual}" if self.name == VISIONZIP and split.contextual else tokens
         text = f"{self.name}:{amount}{',' if self.options else ''}{self.options}"
@@ -88,8 +99,8 @@ def parse_methods(text: str) -> list[Method]:
 
 
 def all_methods() -> list[str]:
-    """Names of all registered methods; plug-ins' too."""
-    return COMPRESSORS.names()
+    """Names of all registered methods, those inside the language model behind the others; plug-ins' too."""
+    return [*COMPRESSORS.names(), *PRUNERS.names()]
 
 
 def baselines() -> list[Method]:
@@ -130,24 +141,29 @@ def marks_of(budget: CompressionConfig, *, has_clip: bool) -> Marks:
         budget: Of a row.
         has_clip: Whether a CLIP read the questions.
     """
-    found = COMPRESSORS.find(budget.method)
-    if found is None:
+    before, inside = before_language_model(budget), inside_language_model(budget)
+    found = None if before is None else COMPRESSORS.find(before.method)
+    pruner = None if inside is None else PRUNERS.find(inside.method)
+    if (found is None) != (before is None) or (pruner is None) != (inside is None):
         return Marks()
+    options = None if found is None or before is None else found.options_of(before)
+    wants = frozenset() if found is None else found.wants
     lacking = frozenset() if has_clip else frozenset({"clip_joint"})
-    texts = TEXT_NEEDS & (found.needs_with(found.options_of(budget)) | (found.wants - lacking))
+    texts = TEXT_NEEDS & ((frozenset() if found is None else found.needs_with(options)) | (wants - lacking))
     return Marks(
-        multi_turn=not texts,
-        servable=budget.then is None,
-        rule=str(getattr(found.options_of(budget), "rule", "")),
-        text_free="clip_joint" in found.wants and not has_clip,
-        source=found.source,
+        multi_turn=not texts and pruner is None,
+        servable=pruner is None,
+        rule=str(getattr(options, "rule", "")),
+        text_free="clip_joint" in wants and not has_clip,
+        source="; ".join(each.source for each in (found, pruner) if each is not None and each.source),
     )
 
 
 def lacks_clip(budget: CompressionConfig) -> bool:
     """Whether a method cannot do without a CLIP that reads questions."""
-    found: Compressor | None = COMPRESSORS.find(budget.method)
-    return found is not None and "clip_joint" in found.needs_with(found.options_of(budget))
+    before = before_language_model(budget)
+    found = None if before is None else COMPRESSORS.find(before.method)
+    return found is not None and before is not None and "clip_joint" in found.needs_with(found.options_of(before))
 
 
 def seeds_of(method: Method, seeds: int) -> Sequence[Method]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.command_line import CommandParser, plain_errors
+from llava.command_line import CommandParser, plain_errors, whole_number
 from llava.eval.data_place import DataPlace, add_data_flags
 
 _LONGEST_TIMEOUT = 86_400
@@ -31,10 +31,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", help="names separated by commas; default: those that have answers there")
     parser.add_argument("--judge-url", required=True, help="base of an OpenAI-compatible API, as http://host:8000/v1")
     parser.add_argument("--judge-model", required=True, help="the judge, as the endpoint calls it")
-    parser.add_argument("--judge-runs", type=_positive, default=1, help="gradings of each answer (default 1)")
-    parser.add_argument("--judge-concurrency", type=_positive, default=4, help="questions at a time (default 4)")
+    parser.add_argument("--judge-runs", type=whole_number(1), default=1, help="gradings of each answer (default 1)")
+    parser.add_argument("--judge-concurrency", type=whole_number(1), default=4, help="questions at a time (default 4)")
     parser.add_argument("--judge-timeout", type=_duration, default=120.0, help="seconds without a byte (default 120)")
-    parser.add_argument("--judge-attempts", type=_positive, default=6, help="sends of a question (default 6)")
+    parser.add_argument("--judge-attempts", type=whole_number(1), default=6, help="sends of a question (default 6)")
     parser.add_argument(
         "--judge-extra",
         type=_json_object,
@@ -47,13 +47,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_data_flags(parser)
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def _duration(text: str) -> float:

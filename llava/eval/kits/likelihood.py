@@ -77,6 +77,9 @@ def likelihoods(
         ValueError: An answer is empty, or with its prompt longer than the model's `tokenizer_model_max_length`; or the
             model's logits are not finite.
     """
+    inference.model.get_model().check_unpruned(
+        "rows of the prompt have no logits, so answers cannot be scored; ask for generated answers instead"
+    )
     store = ImageStore(Counter(), inference.model.config)  # nothing is released before the call ends
     sources = {source_key(image): image for question, _ in answers for image in question.images}
     waiting = [_prepare(inference, store, number, *answer) for number, answer in enumerate(answers)]

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.command_line import CommandParser, add_shared, plain_errors
+from llava.command_line import CommandParser, add_shared, plain_errors, whole_number
 from llava.eval.data_place import DataPlace, add_data_flags
 
 
@@ -27,23 +27,23 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--paper", help="put a table of the paper beside: table1 (7B), table10 (13B), table2 (NeXT)...")
     add_data_flags(parser)
-    parser.add_argument("--resamples", type=int, default=2_000, help="of the bootstrap; 0: no intervals (default 2000)")
+    parser.add_argument(
+        "--resamples", type=whole_number(0), default=2_000, help="of the bootstrap; 0: no intervals (default 2000)"
+    )
     parser.add_argument("--no-picture", action="store_true", help="without report.png, which needs matplotlib")
     parser.add_argument(
         "--formats", default="png", help="of the picture: png, pdf and svg, separated by commas (default png)"
     )
     parser.add_argument(
-        "--columns", type=_columns, default=2, help="panels of the picture beside each other (default 2: fits a phone)"
+        "--columns",
+        type=whole_number(1),
+        default=2,
+        help="panels of the picture beside each other (default 2: fits a phone)",
     )
-    parser.add_argument("--pictures", type=int, default=200, help="--diff: pictures in the page at most (default 200)")
+    parser.add_argument(
+        "--pictures", type=whole_number(0), default=200, help="--diff: pictures in the page at most (default 200)"
+    )
     return parser
-
-
-def _columns(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

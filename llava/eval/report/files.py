@@ -14,7 +14,7 @@ from llava.eval.whole_files import markdown_table
 
 _PAPER = "paper: "
 _PART = "*"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for the beginning of a formula
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -56,8 +56,9 @@ def to_csv(table: Table) -> str:
                 continue
             judge = (cell.row.get("judge") or {}).get("model", "")
             what = [str(line.folder), line.label, line.compression, f"{line.tokens:g}", column.task, column.score]
-            sizes, n = column.facts.published_sizes, cell.row["n"]
-            size = [n, n if n in sizes else next(iter(sizes), ""), column.facts.release(n) or ""]
+            n, release, sizes = cell.row["n"], column.release(cell.row), column.facts.published_sizes
+            published = column.facts.release_size(release) or (n if n in sizes else next(iter(sizes), ""))
+            size = [n, published, release or ""]
             kept = [_plain(value) for value in (cell.retention, cell.low, cell.high)]
             writer.writerow(map(defused, [*what, f"{cell.score:.4f}", *size, *kept, judge]))
     if table.paper is not None:
@@ -121,7 +122,7 @@ def _kept(column: Column, cell: Cell | None) -> str:
 
 
 def _is_part(column: Column, cell: Cell) -> bool:
-    return column.size_note(cell.row["n"]) is not None
+    return column.size_note(cell.row) is not None
 
 
 def _filled(table: Table) -> list[tuple[Column, Line]]:

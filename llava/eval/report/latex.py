@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from llava.eval.report.table import Table
+from llava.eval.report.table import Cell, Column, Table
 
 _NONE = "--"
+_STAR = "$^{*}$"
 _SPECIAL = str.maketrans(
     {name: f"\\{name}" for name in "&%$#_{}"}
     | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}  # others in LaTeX's old fonts
+    | {"[": "{[}", "\n": " "}  # behind the end of a line, [ begins an option of it
 )
 
 
 def to_latex(table: Table) -> str:
-    """A table for a paper, with rules of the package booktabs: of each method the scores, and below what is kept."""
+    """A table for a paper, with rules of the package booktabs: of each method the scores, and below what is kept.
+
+    A star marks scores over other questions than papers' figures; lines below the table say which.
+    """
     head = ["Method", "Tokens", *(column.heading for column in table.columns), "Mean"]
     lines = [
         r"\begin{tabular}{lr" + "c" * (len(head) - 2) + "}",
         r"\toprule",
         " & ".join(heading.translate(_SPECIAL) for heading in head) + r" \\",
     ]
+    notes: dict[str, None] = {}
     for line in table.lines:
         cells = [line.cells.get(column.task) for column in table.columns]
-        scores = [_NONE if cell is None else f"{cell.score:.1f}" for cell in cells]
+        found = [(column, cell) for column, cell in zip(table.columns, cells, strict=True) if cell is not None]
+        notes |= dict.fromkeys(note for column, cell in found if (note := column.size_note(cell.row)))
+        scores = [_score(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
         kept = [_NONE if cell is None or cell.retention is None else rf"{cell.retention:.1f}\%" for cell in cells]
         lines += _latex_rows(line.label, f"{line.tokens:g}", scores, kept, line.mean(table.tasks))
     if table.paper is not None:
@@ -32,7 +41,14 @@ def to_latex(table: Table) -> str:
             kept = [_NONE if name not in own else rf"{own[name]:.1f}\%" for name in names]
             mean = table.paper.mean(row, table.headings(table.tasks))
             lines += _latex_rows(f"paper: {row.method}", str(row.tokens), scores, kept, mean)
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    below = [rf"\par{{\footnotesize {_STAR}{note.translate(_SPECIAL)}\par}}" for note in notes]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *below]) + "\n"
+
+
+def _score(column: Column, cell: Cell | None) -> str:
+    if cell is None:
+        return _NONE
+    return f"{cell.score:.1f}" + _STAR * (column.size_note(cell.row) is not None)
 
 
 def _latex_rows(label: str, tokens: str, scores: list[str], kept: list[str], mean: float | None) -> list[str]:

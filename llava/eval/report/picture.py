@@ -41,21 +41,21 @@ def draw(table: Table, image_format: str = "png", columns: int = COLUMNS) -> byt
     Raises:
         ImportError: Matplotlib is not installed (extra `demo`).
     """
-    figure = draw_figure(table, columns)
-    from matplotlib import rc_context
+    try:
+        from matplotlib import rc_context
+    except ImportError:
+        raise ImportError("the picture needs matplotlib: pip install llava-visionzip[demo], or --no-picture") from None
 
     stream = io.BytesIO()
-    with rc_context({"svg.hashsalt": "llava"}):
+    with rc_context({"svg.hashsalt": "llava", "text.parse_math": False}):  # a $ in a folder's name is no formula
+        figure = draw_figure(table, columns)
         figure.savefig(stream, format=image_format, dpi=140, metadata=_UNDATED[image_format])
     return stream.getvalue()
 
 
 def draw_figure(table: Table, columns: int = COLUMNS) -> Figure:
     """The picture as matplotlib has it; see `draw`."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("the picture needs matplotlib: pip install llava-visionzip[demo], or --no-picture") from None
+    from matplotlib.figure import Figure
 
     figure = Figure(layout="constrained")
     if all(len(lines) == 1 for lines in _curves(table).values()):
@@ -146,11 +146,15 @@ def _panels(table: Table) -> dict[str, str]:
 
 
 def _curves(table: Table) -> dict[str, list[Line]]:
-    """Lines of a method of a folder, all its budgets."""
+    """Lines of a method of a folder, with its options, all its budgets."""
     curves: dict[str, list[Line]] = {}
     for line in table.lines:
         if line is not table.vanilla:
-            curves.setdefault(re.sub(r":\S+", "", line.label), []).append(line)
+            folder = line.label.removesuffix(line.compression)
+            method = re.sub(r":[^,|]*", "", line.label.removeprefix(folder))
+            name = f"{folder}{method}"
+            # Matplotlib leaves out of a legend what begins with _.
+            curves.setdefault(f" {name}" if name.startswith("_") else name, []).append(line)
     return curves
 
 

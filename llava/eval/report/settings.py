@@ -64,7 +64,7 @@ def paper_lines(table: Table, paper: PaperTable) -> list[str]:
         row = cell.row
         if row.get("dtype") != _PAPER_DTYPE:
             found.setdefault(f"{row.get('dtype')} here, {_PAPER_DTYPE} in LLaVA's code", []).append(column.heading)
-        if note := column.size_note(row["n"]):
+        if note := column.size_note(row):
             lines.append(note)
         if column.facts.paper_note:
             lines.append(f"{column.heading}: {column.facts.paper_note}")
@@ -90,7 +90,7 @@ def _differences(table: Table) -> Iterator[tuple[str, str]]:
 
 
 def _own(column: Column, row: Row) -> Iterator[str]:
-    if note := column.size_note(row["n"]):
+    if note := column.size_note(row):
         yield note
     for name, meaning in _CIRCUMSTANCES:
         if row.get(name):

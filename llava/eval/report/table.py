@@ -42,9 +42,13 @@ class Column:
         """What its variants share."""
         return self.facts.benchmark or self.task
 
-    def size_note(self, n: int) -> str | None:
-        """A line if the published split has another number of questions than n."""
-        return self.facts.size_note(self.task, n)
+    def size_note(self, row: Row) -> str | None:
+        """A line if the papers' figures are over other questions than the row is."""
+        return self.facts.size_note(self.task, row["n"], self.release(row))
+
+    def release(self, row: Row) -> str | None:
+        """What the files are called that a row's questions are from; rows of older versions do not say it."""
+        return row["release"] if "release" in row else self.facts.release(row["n"])
 
 
 @dataclass
@@ -144,13 +148,14 @@ def build_table(folders: Sequence[Path], paper: PaperTable | None = None, only: 
     lines: list[Line] = []
     notes: list[str] = []
     runs = {}
-    for folder in folders:
+    folders = list(dict.fromkeys(folders))
+    for folder, name in zip(folders, _names(folders), strict=True):
         path = folder / "results.json"
         rows = [row for row in read_results(path) if only is None or row["compression"] in only]
         if not rows:
             raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {folder}")
         runs[folder] = json.loads(path.read_text(encoding="utf-8"))["run"]
-        lines += _over_seeds(_lines(folder, rows, notes, name_folder=len(folders) > 1), notes)
+        lines += _over_seeds(_lines(folder, name, rows, notes), notes)
     vanilla = next((line for line in lines if line.compression == VANILLA), None)
     if vanilla is None:
         raise ValueError(f"{', '.join(map(str, folders))}: no results without compression; add --compression none")
@@ -173,14 +178,21 @@ def column_of(row: Row) -> Column:
     return Column(row["task"], main_score(row), facts_of(row))
 
 
-def _lines(folder: Path, rows: Sequence[Row], notes: list[str], *, name_folder: bool) -> list[Line]:
+def _names(folders: Sequence[Path]) -> list[str]:
+    """What rows of each folder begin with: its name, its path where two have one name; nothing of a single folder."""
+    if len(folders) == 1:
+        return [""]
+    names = [folder.resolve().name for folder in folders]
+    return [f"{name if names.count(name) == 1 else folder} " for folder, name in zip(folders, names, strict=True)]
+
+
+def _lines(folder: Path, prefix: str, rows: Sequence[Row], notes: list[str]) -> list[Line]:
     by_budget: dict[str, list[Row]] = {}
     for row in rows:
         by_budget.setdefault(row["compression"], []).append(row)
     lines = []
     for compression, own in by_budget.items():
-        label = "vanilla" if compression == VANILLA else compression
-        label = f"{folder.name} {label}" if name_folder else label
+        label = prefix + ("vanilla" if compression == VANILLA else compression)
         line = Line(folder, label, compression, _tokens(own))
         for task in dict.fromkeys(row["task"] for row in own):
             found = [row for row in own if row["task"] == task]

@@ -75,7 +75,9 @@ class Vqav2Val(_Vqav2):
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
         """Accuracy, overall and by group, and `raw_accuracy`, by the official script without normalising first."""
-        raw = (raw_vqa_accuracy(texts.get(s.sample_id, ""), s.details["answers"]) for s in samples)
+        raw = (
+            raw_vqa_accuracy(texts[s.sample_id], s.details["answers"]) if s.sample_id in texts else 0.0 for s in samples
+        )
         return super().score(samples, texts) | {"raw_accuracy": mean(raw)}
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llava.hub.json_file import optional_json
 from llava.kinds.families import family_of
 from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
 from llava.model.checkpoints.names import tower_root
@@ -18,7 +17,6 @@ from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.checkpoints.strictness import check_tensors
 from llava.model.configuration import CompressionConfig, as_compression
 from llava.model.vocabulary import add_image_tokens
-from llava.plain_files import expanded
 from llava.prompts.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -94,25 +92,6 @@ def open_source(src: str | Path, model_base: str | Path | None = None) -> Export
     parts.may_start_at_random = ()  # nothing random is released
     check_tensors(parts, family_of(parts.config).model())
     return ExportSource(folder, parts, dict(parts.state))
-
-
-def folders_read(src: str | Path, model_base: str | Path | None = None) -> list[Path]:
-    """The folders of this machine that an export may read: the source's, its bases', their vision towers'.
-
-    Args:
-        src: A folder or a repository on the Hub.
-        model_base: For a projector or adapters; what they name themselves is counted in.
-    """
-    named = [expanded(path) for path in (src, model_base) if path is not None]
-    folders = [folder for folder in named if folder.is_dir()]
-    for folder in folders:  # which grows
-        entries = optional_json(folder, "config.json")
-        names = [entries.get(name) for name in ("mm_vision_tower", "vision_tower", "base_model_name_or_path")]
-        names.append(optional_json(folder, "adapter_config.json").get("base_model_name_or_path"))
-        for name in [name for name in names if isinstance(name, str) and name]:
-            places = (folder / name, expanded(name))
-            folders += [place for place in places if place.is_dir() and place not in folders]
-    return folders
 
 
 def _refuse_quantised(parts: ModelParts) -> None:

@@ -23,6 +23,8 @@ class LanguageKind:
         llava_class: haotian-liu/LLaVA's class of such a LLaVA; None if it has none, and then nothing is exported to it.
         llava_folder_words: What the folder's name must contain for haotian-liu/LLaVA to choose that class.
         sentencepiece: Whether its tokenizer is SentencePiece's, of which LLaVA reads `tokenizer.model`.
+        is_prunable: Whether methods inside the language model can run its layers one by one: they are those of a Llama
+            or Qwen2, with keys and queries that are rotated and nothing else.
     """
 
     name: str
@@ -34,6 +36,7 @@ class LanguageKind:
     llava_class: str | None = None
     llava_folder_words: tuple[str, ...] = ("llava",)
     sentencepiece: bool = False
+    is_prunable: bool = False
 
     def __post_init__(self) -> None:
         if not self.llava_model_types:  # a name of LLaVA's manner, for a language model that LLaVA has not met

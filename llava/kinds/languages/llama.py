@@ -15,6 +15,7 @@ LLAMA = register_language(
         llava_model_types=("llava_llama", "llava"),  # the first LLaVA-1.5 checkpoints say no more
         llava_class="LlavaLlamaForCausalLM",
         sentencepiece=True,
+        is_prunable=True,
     )
 )
 
@@ -27,5 +28,6 @@ YI = register_language(
         llava_model_types=("llava_llama",),
         llava_class="LlavaLlamaForCausalLM",
         sentencepiece=True,
+        is_prunable=True,
     )
 )

@@ -11,5 +11,6 @@ LLAMA_3 = register_language(
         template="llava_llama_3",
         vocabularies=range(128_000, 129_000),
         llava_model_types=("llava_llama",),
+        is_prunable=True,
     )
 )

@@ -10,5 +10,6 @@ QWEN_2 = register_language(
         model_type="qwen2",
         template="qwen_1_5",
         llava_model_types=("llava_qwen",),  # LLaVA-NeXT's code; haotian-liu/LLaVA knows no Qwen
+        is_prunable=True,
     )
 )

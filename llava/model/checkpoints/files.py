@@ -18,7 +18,7 @@ from llava.entry_types import shown
 from llava.model.checkpoints.stored_tensor import SAFETENSORS_DTYPES, StoredTensor
 from llava.plain_files import expanded
 from llava.plain_loading import reason
-from llava.small_files import CheckpointError, check_content, read_json
+from llava.small_files import CheckpointError, check_content, optional_json, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -210,9 +210,28 @@ def _read_bin(file: Path, name: str, place: Tensor) -> tuple[Tensor]:
     return (tensor if tensor.nbytes == len(content) else tensor.clone(),)
 
 
+def folders_read(*named: str | Path | None) -> list[Path]:
+    """The folders of this machine that are read with a checkpoint: its own, its bases', their vision towers'.
+
+    Args:
+        *named: Folders, or repositories on the Hub, such as adapters and the base for them; None counts for nothing.
+    """
+    given = [expanded(path) for path in named if path is not None]
+    folders = [folder for folder in given if folder.is_dir()]
+    for folder in folders:  # which grows
+        entries = optional_json(folder, "config.json")
+        names = [entries.get(name) for name in ("mm_vision_tower", "vision_tower", "base_model_name_or_path")]
+        names.append(optional_json(folder, "adapter_config.json").get("base_model_name_or_path"))
+        for name in [name for name in names if isinstance(name, str) and name]:
+            places = (folder / name, expanded(name))
+            folders += [place for place in places if place.is_dir() and place not in folders]
+    return folders
+
+
 __all__ = [
     "TRAINED_FILE",
     "CheckpointError",
+    "folders_read",
     "open_tensors",
     "projector_file",
     "read_json",

@@ -42,7 +42,7 @@ def choose_compression(parts: ModelParts, compression: CompressionLike | Stored)
         check_compression(parts)
         return
     budget = as_compression(compression)
-    _image_rules(parts).check(budget)
+    _image_rules(parts).check(budget, parts.config.text_config)
     store_compression(parts.config, budget)
 
 
@@ -56,7 +56,7 @@ def check_compression(parts: ModelParts) -> None:
     value = getattr(parts.config, "compression", None)
     rules = _image_rules(parts)
     try:
-        rules.check(as_compression(value))
+        rules.check(as_compression(value), parts.config.text_config)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"{parts.source}: config.json: compression {value!r}: {error}. Mend the entry, or load with compression= "

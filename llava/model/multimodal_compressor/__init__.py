@@ -8,7 +8,6 @@ from llava.model.multimodal_compressor.registry import (
     compressor_of,
     get_compressor,
     register_compressor,
-    with_plugin,
 )
 from llava.model.multimodal_compressor.types import (
     ClipJoint,
@@ -37,5 +36,4 @@ __all__ = [
     "keep_patches",
     "register_compressor",
     "visionzip",
-    "with_plugin",
 ]

@@ -33,9 +33,11 @@ WordsFunction: TypeAlias = Callable[[str], list[str]]
 NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
 
 _ROOM = "llava.model.multimodal_compressor"
+_GREEDY = ("divprune", "scope", "mmtok", "cdpruner")
+_CHOSEN_AND_MERGED = ("fastervlm", "vispruner", "prumerge", "holov", "tome", "pooling", "downsample")
 COMPRESSORS: Registry[Compressor] = Registry(
     "compression method",
-    builtin=tuple(f"{_ROOM}.{name}" for name in ("baselines", "visionzip")),
+    builtin=tuple(f"{_ROOM}.{name}" for name in ("baselines", "visionzip", *_GREEDY, *_CHOSEN_AND_MERGED)),
 )
 
 
@@ -125,8 +127,6 @@ class Compressor:
             )
         if self.own_check is not None:
             self.own_check(budget, tile)
-        if budget.then is not None:
-            raise ValueError(f"compression {budget}: no method prunes inside the language model yet: {budget.then}")
 
     def options_of(self, budget: CompressionConfig) -> Any:
         """The options that a budget sets, typed; None if the method has none.
@@ -280,12 +280,6 @@ def compressor_of(budget: CompressionConfig) -> Compressor:
             "--plugin, or in LLAVA_PLUGINS"
         )
     return COMPRESSORS.get(budget.method) if found is None else found
-
-
-def with_plugin(budget: CompressionConfig) -> CompressionConfig:
-    """The same budget, with the plug-in that its method comes from noted; that is what a checkpoint keeps."""
-    then = None if budget.then is None else with_plugin(budget.then)
-    return replace(budget, plugin=COMPRESSORS.plugin_name(budget.method) or "", then=then)
 
 
 def available_compressors() -> list[str]:

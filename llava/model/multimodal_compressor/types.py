@@ -27,6 +27,7 @@ class TileShape:
         keep_cls: Whether the rows begin with that CLS token, for methods that keep it.
         cls_counts: Whether a kept CLS token is one of the budget's tokens; else it comes on top.
         places: Where a method may stand in the model, the usual place first.
+        projected_width: D, the channels of the projector's rows; None where they are not known.
     """
 
     grid: tuple[int, int]
@@ -34,6 +35,7 @@ class TileShape:
     keep_cls: bool
     cls_counts: bool = True
     places: tuple[Place, ...] = ("tower", "pixels", "projected")
+    projected_width: int | None = None
 
     @property
     def num_patches(self) -> int:
@@ -95,6 +97,7 @@ class VisionFeatures:
         padding: (B, P), bool, whether a patch lies wholly in the border that makes the picture square.
         question_embeds: The words of the question.
         clip_joint: Patches and question in CLIP's joint space.
+        tile_grid: At the place `pixels`, the (h, w) of the patches that the tile has without being shrunk.
     """
 
     content: Tensor
@@ -112,6 +115,7 @@ class VisionFeatures:
     padding: Tensor | None = None
     question_embeds: QuestionEmbeds | None = None
     clip_joint: ClipJoint | None = None
+    tile_grid: tuple[int, int] | None = None
 
     @property
     def patches(self) -> Tensor:
@@ -125,8 +129,9 @@ class CompressedTokens:
 
     Attributes:
         tokens: (B, K, C), dominant tokens first, in raster order (CLS before the patches), then the contextual ones.
-        positions: (B, K), -1 for CLS, a patch's index, or for a contextual token the index of its target patch.
-        sizes: (B, K), 1, or for a contextual token 1 + the number of tokens merged into it.
+        positions: (B, K), -1 for CLS or an empty token, a patch's index, or for a merged token that of its target.
+        sizes: (B, K), 1, or for a merged token 1 + the number of tokens merged into it; 0 for an empty token, which is
+            a zero vector.
         num_dominant: How many of the K are dominant, CLS included.
         num_contextual: How many are contextual.
         assignment: (B, P), for every patch the row of `tokens` that holds it, -1 if none does; only on request.

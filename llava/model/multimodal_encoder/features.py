@@ -121,7 +121,9 @@ def extract_features(
     patches = hidden[:, int(kind.has_cls) :]
     has_cls = kind.has_cls and grid is None
     content = hidden if has_cls else patches
-    return VisionFeatures(content, grid or tower_grid(core.config), has_cls, patches, kind.has_cls, **found)
+    own_grid = tower_grid(core.config)
+    found["tile_grid"] = None if grid is None else own_grid
+    return VisionFeatures(content, grid or own_grid, has_cls, patches, kind.has_cls, **found)
 
 
 def _embed(core: Any, pixel_values: Tensor, grid: tuple[int, int] | None) -> Tensor:
