@@ -32,6 +32,7 @@ from llava.inference import Inference, Question
 from llava.inference.latency import compare_latency
 from llava.model.configuration import CompressionConfig
 from llava.model.flops import kv_bytes
+from llava.model.language_pruning import PRUNERS
 from llava.model.multimodal_compressor import COMPRESSORS, keep_patches, register_compressor
 from llava.results.paper import paper_tables
 from tests.eval import layout
@@ -248,7 +249,10 @@ def test_methods_may_have_options_and_no_budget() -> None:
     assert str(Method("visionzip").with_budget(192)) == "visionzip:162+30"
     assert str(Method("visionzip").with_budget(2)) == "visionzip:2"
     assert str(Method("uniform").with_budget(64)) == "uniform:64"
-    assert {method.name for method in parse_methods("all")} == set(COMPRESSORS.names())
+    assert {method.name for method in parse_methods("all")} == {*COMPRESSORS.names(), *PRUNERS.names()}
+    assert (
+        str(parse_methods("visionzip:108+20|fastv,layer=3")[0].with_budget(64)) == "visionzip:108+20|fastv:64,layer=3"
+    )
     budget = CompressionConfig.parse("visionzip:54+10,merge=mean")
     assert name_without_budget(budget) == "visionzip,merge=mean"
     assert name_without_budget(CompressionConfig.parse("random:64,seed=2")) == "random"
@@ -256,7 +260,8 @@ def test_methods_may_have_options_and_no_budget() -> None:
     for text, message in (
         ("merge=mean,visionzip", "stands before the method"),
         ("visionzip:54+10", "has a budget; leave it out"),
-        ("nothing_like_it", "unknown compression method 'nothing_like_it'"),
+        ("nothing_like_it", "there is no 'nothing_like_it'; there are: .*visionzip.*fastv"),
+        ("visionzip:54+10|uniform", "unknown method inside the language model 'uniform'"),
     ):
         with pytest.raises(ValueError, match=message):
             parse_methods(text)
@@ -276,6 +281,11 @@ def test_marks_say_what_reads_the_question(by_clip: str) -> None:
     alone, read = marks_of(budget, has_clip=False), marks_of(budget, has_clip=True)
     assert (alone.multi_turn, alone.text_free) == (True, True)
     assert (read.multi_turn, read.text_free) == (False, False)
+    inside = marks_of(CompressionConfig.parse("visionzip:54+10|fastv:20"), has_clip=False)
+    assert (inside.multi_turn, inside.servable) == (False, False) and "VisionZip" in inside.source
+    assert "FastV" in inside.source and marks_of(CompressionConfig("divprune", 64), has_clip=False).rule == "reference"
+    asking = marks_of(CompressionConfig("mmtok", 64), has_clip=False)
+    assert (asking.multi_turn, asking.servable) == (False, False)
     unknown = marks_of(CompressionConfig("gone", 64), has_clip=False)
     assert (unknown.multi_turn, unknown.servable) == (None, None)
 
@@ -329,8 +339,14 @@ def test_totals_are_of_five_tiles(oracle_dir: Path) -> None:
     tiled, single = (config_of(oracle_dir / name) for name in ("tiny-llava-v1.6-next", "tiny-llava-v1.5"))
     assert budgets_of(None, "640,320,160", tiled) == [128, 64, 32]
     assert budgets_of("192,64,192", None, single) == [192, 64]
-    grid = make_grid([], [128], tiled, seeds=1, has_clip=False)
+    grid = make_grid([], [128], tiled, seeds=1)
     assert [str(budget) for budget in grid.configs][:2] == ["None", "visionzip:108+20"]
+    # Inside the language model a budget is of the whole image: five tiles of 300.
+    grid = make_grid(parse_methods("pyramiddrop"), [300], tiled, seeds=1)
+    assert grid.tokens["pyramiddrop:1500"] == 300 and str(grid.configs[1]) == "visionzip:253+47"
+    compiled = make_grid(parse_methods("pyramiddrop"), [300], tiled, seeds=1, compiled=True)
+    assert [(pair.method, pair.tokens) for pair in compiled.refused] == [("pyramiddrop", 300)]
+    assert compiled.refused[0].reason.startswith("--compile does not go with")
     for budgets, total, config, message in (
         (None, "640", single, "this model has one"),
         (None, "641", tiled, "does not divide evenly over 5 tiles"),
@@ -348,7 +364,7 @@ def test_totals_are_of_five_tiles(oracle_dir: Path) -> None:
         ([], "--model-path, --tasks, --output-dir: needed"),
         (["--budgets", "49", "--total", "640"], "give --budgets, tokens a tile, or --total"),
         ([], "give --budgets, tokens a tile, or --total"),
-        (["--budgets", "49", "--methods", "nothing_like_it"], "unknown compression method"),
+        (["--budgets", "49", "--methods", "nothing_like_it"], "there is no 'nothing_like_it'"),
         (["--budgets", "49", "--methods", "all", "--baselines"], "--baselines compares no other methods"),
         (["--budgets", "49", "--exact", "--batch-size", "4"], "--exact asks questions one by one"),
     ],
@@ -382,10 +398,9 @@ def test_texts_are_defused_and_escaped(folder: Path, data: Path, tmp_path: Path)
     evil = write_run(tmp_path / "=a_b & <c>", data, ("none", "visionzip:54+10"))
     comparison = compared(evil, folder, data=data)
     cells = [cell for row in csv.reader(io.StringIO(to_csv(comparison))) for cell in row]
-    assert not any(cell.startswith(("=", "+", "@")) for cell in cells) and any(
-        cell.startswith("'=a_b") for cell in cells
-    )
-    assert r"=a\_b \& <c> all tokens" in to_latex(comparison)
+    assert not any(cell.startswith(("=", "+", "@")) for cell in cells)
+    assert any(cell.startswith("'=a_b") for cell in cells)
+    assert r"=a\_b \& \textless{}c\textgreater{} all tokens" in to_latex(comparison)
     svg = to_svg(comparison)
     assert "=a_b &amp; &lt;c&gt;" in svg and ElementTree.fromstring(svg) is not None
 
@@ -432,13 +447,16 @@ def test_heights_are_spread_within_their_room() -> None:
 def test_the_choice_of_tokens_is_measured_alone_and_the_cache_is_what_flops_say(tiny_data: Path) -> None:
     inference = Inference.load(TINY, device="cpu")
     sample = get_task("tiny_vqa").load(tiny_data).samples[0]
-    budgets = [None, "visionzip:41+8", "uniform:20"]
+    budgets = [None, "visionzip:41+8", "uniform:20", "pyramiddrop:98"]
     costs = compare_latency(inference, Question(sample.prompt, sample.images), budgets, warmup=1, repeats=3)
-    assert costs[0].selector_ms is None and [cost.rows_read for cost in costs] == [196, 49, 20]
-    for cost in costs[1:]:
-        assert cost.selector_ms is not None and 0 < cost.selector_ms < cost.vision_ms
-    config = inference.model.config
-    assert [cost.kv_bytes for cost in costs] == [kv_bytes(config, cost.prompt_tokens, 4) for cost in costs]
+    assert [cost.rows_read for cost in costs] == [196, 49, 20, 98]
+    assert [cost.selector_ms is None for cost in costs] == [True, False, False, True]
+    assert all(0 < cost.selector_ms < cost.vision_ms for cost in costs[1:3])
+    config, text = inference.model.config, costs[0].prompt_tokens - 196
+    # What is cut off inside the language model is not in the cache, though it is in the prompt.
+    assert costs[3].prompt_tokens == costs[0].prompt_tokens
+    lengths = [text + rows for rows in (196, 49, 20, 98)]
+    assert [cost.kv_bytes for cost in costs] == [kv_bytes(config, length, 4) for length in lengths]
 
 
 def run(output: Path, tiny_data: Path, *more: str) -> int:

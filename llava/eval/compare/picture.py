@@ -23,7 +23,10 @@ _LEAST_SPAN = 4.0  # percent; less would show noise as a difference
 _THICK, _THIN = 3.0, 1.2
 _HIGHLIGHT = "#0b9e91"
 _BASELINES = ("#5c677d", "#e07a00", "#8338ec", "#b5651d")
-_OTHERS = ("#3a86ff", "#d62839", "#6a994e", "#a44a8f", "#386fa4", "#bc6c25", "#7f5539", "#577590", "#c77dff")
+_OTHERS = (
+    *("#3a86ff", "#d62839", "#6a994e", "#a44a8f", "#386fa4", "#bc6c25", "#7f5539", "#577590", "#c77dff"),
+    *("#b08900", "#ef476f", "#264653", "#2a9134", "#6d597a", "#e76f51", "#0077b6", "#9d0208", "#606c38"),
+)
 
 Point = tuple[float, float]
 

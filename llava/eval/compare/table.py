@@ -145,7 +145,7 @@ def build_comparison(folders: Sequence[Path], grid: Grid, quoted: PaperTable | N
     """
     table = build_table(folders, only={VANILLA, *grid.tokens})
     tokens = {without_seed(name): number for name, number in grid.tokens.items()}
-    entries = [_entry(line, tokens, name_folder=len(folders) > 1) for line in table.lines]
+    entries = [_entry(line, tokens) for line in table.lines]
     place = {name: number for number, name in enumerate(tokens)}
     first, *others = entries
     others.sort(key=lambda entry: place.get(without_seed(entry.line.compression), -1))
@@ -156,14 +156,14 @@ def build_comparison(folders: Sequence[Path], grid: Grid, quoted: PaperTable | N
     return comparison
 
 
-def _entry(line: Line, tokens: dict[str, int], *, name_folder: bool) -> Entry:
+def _entry(line: Line, tokens: dict[str, int]) -> Entry:
     rows = [row for cell in line.cells.values() for row in cell.rows]
     budget = None if line.compression == VANILLA else CompressionConfig.parse(line.compression)
     said = {row.get("tuned_for") for row in rows}
     tuned_for = said.pop() if len(said) == 1 else None
     has_clip = any(row.get("clip_text") for row in rows)
     marks = Marks(True, True) if budget is None else marks_of(budget, has_clip=has_clip)
-    folder = f"{line.folder.name} " if name_folder else ""
+    folder = line.label.removesuffix("vanilla" if budget is None else line.compression)  # "" of a single one
     suffix = ", text-free" * marks.text_free + ", with CLIP" * has_clip
     suffix += ", tuning not known" if tuned_for is None else f", model tuned for {tuned_for}" if tuned_for else ""
     shown = ("all tokens", "all tokens") if budget is None else (name_without_budget(budget), line.compression)
