@@ -161,7 +161,7 @@ def _cell(
     if place and cell.retention is not None:
         ratio = _ratio(draws, place)
         kept = _with_ends(Value(cell.retention, paper.retention(row)[column.heading]), ratio)
-    note = "; ".join(filter(None, (column.size_note(cell.row["n"]), column.facts.paper_note)))
+    note = "; ".join(filter(None, (column.size_note(cell.row), column.facts.paper_note)))
     return Deviation(row.tokens, row.method, column.heading, score, kept, note)
 
 
