@@ -10,6 +10,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.inference.latency import PromptBatch
 from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
+from llava.model.stages import before_language_model
 
 # POPE in LLaVA's `vicuna_v1`, by Llama's tokenizer: "A chat between ... USER: " and
 # "\nIs there a snowboard in the image?\nAnswer the question using a single word or phrase. ASSISTANT:".
@@ -45,7 +46,7 @@ def prompt_tokens(config: Any, model: str, budget: str | None) -> int:
 def projected_tokens(config: Any, model: str, budget: str | None) -> int:
     """That the projector sees of the image: those of its tiles, newlines not among them."""
     rules, family = ImageRules.from_config(config), family_of(model)
-    compression = None if budget is None else CompressionConfig.parse(budget)
+    compression = before_language_model(None if budget is None else CompressionConfig.parse(budget))
     return TILES[family] * (rules.tokens_of_whole_tile if compression is None else compression.num_tokens)
 
 

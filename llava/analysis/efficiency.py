@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         costs = compare_latency(inference, question, budgets, warmup=args.warmup, repeats=args.repeats)
     print(f"{'compression':<20} {'visual':>7} {'prompt':>7} {'vision ms':>10} {'prefill ms':>10}")
     for compression, cost in zip(budgets, costs, strict=True):
-        counts = f"{cost.visual_tokens:>7} {cost.prompt_tokens:>7}"
+        counts = f"{cost.visual_tokens:>7g} {cost.prompt_tokens:>7}"
         print(f"{compression or 'none'!s:<20} {counts} {cost.vision_ms:>10.2f} {cost.prefill_ms:>10.2f}")
     return 0
 

@@ -41,6 +41,7 @@ from llava.inference import Answer, GenerationOptions, Inference, Question
 from llava.inference.latency import measure_latency
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
+from llava.model.stages import methods_of
 from llava.results.rows import main_value
 from llava.results.task_facts import FIELD
 
@@ -263,7 +264,7 @@ class TaskRun:
         key = self._key
         row: Row = {
             "task": self.task.name,
-            "method": self.compression.method if self.compression else "none",
+            "method": methods_of(self.compression),
             "compression": compression_name(self.compression),
             "tokens": _exact_or_mean([row["visual_tokens"] for row in rows.values()]),
             "main_score": self.task.main_score,

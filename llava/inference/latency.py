@@ -49,14 +49,14 @@ class Latency:
     Attributes:
         vision_ms: Vision tower, compressor and projector, milliseconds; preprocessing excluded.
         prefill_ms: One pass of the language model over the whole prompt, milliseconds.
-        visual_tokens: Visual tokens in the prompt.
+        visual_tokens: Visual tokens that a layer of the language model reads on average.
         prompt_tokens: Prompt's length, visual tokens included.
         repeats: How many runs each median stands on.
     """
 
     vision_ms: float
     prefill_ms: float
-    visual_tokens: int
+    visual_tokens: float
     prompt_tokens: int
     repeats: int
 
@@ -116,7 +116,8 @@ def compare_latency(
     prompt = PromptBatch(torch.tensor([ids], device=model.device), pixels, sizes, asked)
     vision_ms: list[list[float]] = [[] for _ in compressions]
     prefill_ms: list[list[float]] = [[] for _ in compressions]
-    visual_tokens = [0] * len(compressions)
+    visual_tokens: list[float] = [0] * len(compressions)
+    prompt_tokens = [0] * len(compressions)
     before = model.compression
     try:
         for turn in range(warmup + repeats):
@@ -129,13 +130,14 @@ def compare_latency(
                 if turn >= warmup:
                     vision_ms[number].append(1000 * (encoded - start))
                     prefill_ms[number].append(1000 * (_now(model) - encoded))
-                visual_tokens[number] = sum(len(rows) for rows in features)
+                visual_tokens[number] = model.get_model().mean_visual_tokens([len(rows) for rows in features])
+                prompt_tokens[number] = len(ids) - len(images) + sum(len(rows) for rows in features)
     finally:
         model.set_compression(before)
-    text_tokens = len(ids) - len(images)
+    found = zip(vision_ms, prefill_ms, visual_tokens, prompt_tokens, strict=True)
     return [
-        Latency(statistics.median(vision), statistics.median(prefill), visual, text_tokens + visual, repeats)
-        for vision, prefill, visual in zip(vision_ms, prefill_ms, visual_tokens, strict=True)
+        Latency(statistics.median(vision), statistics.median(prefill), visual, prompt, repeats)
+        for vision, prefill, visual, prompt in found
     ]
 
 

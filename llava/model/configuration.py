@@ -68,7 +68,8 @@ class CompressionConfig:
     Attributes:
         method: Name of a registered compressor.
         dominant: Tokens kept as they are. With a tower that has a CLS token (CLIP), VisionZip's CLS counts as one of
-            them: `dominant=54` keeps CLS and 53 patches.
+            them: `dominant=54` keeps CLS and 53 patches. Of a method inside the language model: the rows of a whole
+            image that the layers read on average.
         contextual: Tokens that hold what the dominant ones left over, merged by the similarity of their keys. Methods
             that merge nothing keep `dominant + contextual` tokens.
         merge: `"reference"` adds the mean of the merged tokens to the target, as the released VisionZip code does;
@@ -77,7 +78,7 @@ class CompressionConfig:
         tiles: How the tiles of an image share its total, which is this budget times their number: `"equal"`, or
             `"area"`, by how much of the picture a tile shows, so that padding gets least. The total is the same.
         options: The method's own options by name: numbers, booleans, words, or tuples of these; read only.
-        then: The stage that follows, inside the language model.
+        then: The stage that follows, inside the language model. A method for there may also stand alone.
         plugin: The plug-in that the method comes from, empty for one of this package.
     """
 

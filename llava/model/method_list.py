@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from llava.model.language_pruning import PRUNERS, Pruner
 from llava.model.multimodal_compressor import COMPRESSORS, Compressor
 from llava.model.multimodal_compressor.options import describe_options
 from llava.model.multimodal_compressor.registry import TEXT_NEEDS
@@ -11,13 +13,31 @@ from llava.model.multimodal_compressor.registry import TEXT_NEEDS
 
 def method_list() -> str:
     """Every method: where it stands, what it reads, its options, where it comes from; plug-ins' too."""
-    return "\n".join(line for compressor in COMPRESSORS for line in [*_of_compressor(compressor), ""]).rstrip()
+    before = [line for compressor in COMPRESSORS for line in [*_of_compressor(compressor), ""]]
+    inside = [line for pruner in PRUNERS for line in [*_of_pruner(pruner), ""]]
+    return "\n".join([*before, *inside]).rstrip()
+
+
+def _headline(name: str, function: Callable[..., Any]) -> str:
+    said = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
+    return f"{name}: {said}" if said else name
+
+
+def _of_pruner(pruner: Pruner) -> Iterator[str]:
+    yield _headline(pruner.name, pruner.score)
+    yield "    place: inside the language model; after a method before it, as visionzip:108+20|fastv:64, or alone"
+    yield f"    reads: {pruner.needs}"
+    for line in describe_options(pruner.options):
+        yield f"    option {line}"
+    if pruner.source:
+        yield f"    source: {pruner.source}"
+    plugin = PRUNERS.plugin_name(pruner.name)
+    if plugin:
+        yield f"    plug-in: {plugin}"
 
 
 def _of_compressor(compressor: Compressor) -> Iterator[str]:
-    function = compressor.function
-    said = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-    yield f"{compressor.name}: {said}" if said else compressor.name
+    yield _headline(compressor.name, compressor.function)
     yield f"    place: {', '.join(compressor.places)}"
     reads = [*sorted(compressor.needs), *(f"{name} (if at hand)" for name in sorted(compressor.wants))]
     if reads:

@@ -39,7 +39,7 @@ class MultimodalForward(VisionSeam):
         if not sequence.image_lengths or self.bound_pruner is None:
             return {}
         rows = ImageRows.locate(sequence.image_rows, sequence.attention_mask, sequence.image_lengths)
-        return {"image_rows": rows}
+        return {"image_rows": rows} if any(rows.counts) else {}  # a prompt that is cut may have lost its images
 
     def rows_per_layer(self, image_rows: int) -> list[int]:
         """Rows of an image that each layer of the language model reads, and keeps in its cache.
@@ -167,14 +167,12 @@ class MultimodalForward(VisionSeam):
         rows = torch.where(is_image, is_image.flatten().cumsum(0).view_as(is_image) - 1, -1)
         return ImageRows.locate(rows, attention_mask, lengths)
 
-    def _run_language_model(
-        self, inputs_embeds: Tensor | None, images: ImageRows | None, kwargs: dict[str, Any]
-    ) -> Any:
+    def _run_language_model(self, inputs_embeds: Any, images: ImageRows | None, kwargs: dict[str, Any]) -> Any:
         """The language model, with the method inside it for prompts that hold images and for their answers."""
         if isinstance(kwargs.get("past_key_values"), PrunedCache):
             return read_answer(self.language_model, inputs_embeds, **kwargs)
         bound = None if images is None else self.bound_pruner
-        if bound is None:
+        if bound is None or images is None:
             return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
         return read_prompts(self.language_model, bound, inputs_embeds, images, **kwargs)
 

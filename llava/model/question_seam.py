@@ -11,6 +11,7 @@ from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor, TileShape, VisionFeatures, compressor_of
 from llava.model.multimodal_compressor.registry import TEXT_NEEDS, Need
 from llava.model.question_reader import QuestionReader
+from llava.model.stages import before_language_model
 
 
 class QuestionSeam:
@@ -42,9 +43,10 @@ class QuestionSeam:
 
     def clip_fingerprint(self, budget: CompressionConfig | None) -> str:
         """Of the CLIP that reads questions for a budget; empty where none does."""
-        if budget is None or self.clip_text is None:
+        before = before_language_model(budget)
+        if before is None or self.clip_text is None:
             return ""
-        needs = self.text_needs(compressor_of(budget).bind(budget, self.tile_shape))
+        needs = self.text_needs(compressor_of(before).bind(before, self.tile_shape))
         return self.clip_text.fingerprint if "clip_joint" in needs else ""
 
     def text_needs(self, bound: BoundCompressor) -> set[Need]:

@@ -28,6 +28,13 @@ def inside_language_model(budget: CompressionConfig | None) -> CompressionConfig
     return budget if _is_inside(budget) else budget.then
 
 
+def methods_of(budget: CompressionConfig | None) -> str:
+    """Names of the methods of a budget, as `visionzip|fastv`; `none` without one."""
+    if budget is None:
+        return "none"
+    return budget.method if budget.then is None else f"{budget.method}|{budget.then.method}"
+
+
 def pruner_of(inside: CompressionConfig) -> Pruner:
     """The pruner that the part inside the language model asks for.
 

@@ -25,6 +25,7 @@ from llava.model.checkpoints.files import CheckpointError
 from llava.model.checkpoints.names import to_file_names, transformers_names
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.multimodal_encoder import tower_has_cls
+from llava.model.stages import before_language_model
 from llava.prompts.chat_template import chat_template
 from llava.prompts.tokenization import text_begins_anew_after_images
 
@@ -108,7 +109,7 @@ def _refuse_other_merges(source: ExportSource) -> None:
 
 
 def _notes_on_compression(source: ExportSource) -> list[str]:
-    budget = source.compression
+    budget = before_language_model(source.compression)
     if budget is None:
         return []
     vision = source.config.vision_config

@@ -159,7 +159,7 @@ class _Reading:
         if attention_mask is not None and self._images.has_padding:
             valid = (attention_mask[:, -width:] != 0).to(hidden.device)
         if position_ids is None:
-            position_ids = self._counted(valid, batch, width, hidden.device)
+            position_ids = self._counted(valid, owner)
         positions = position_ids.to(hidden.device).expand(batch, width)
         rows = PromptRows(hidden, valid, owner, positions)
         if valid is None or not self._images.right_padded:
@@ -167,10 +167,10 @@ class _Reading:
         index = padding_first_index(valid)
         return rows.gather(index, valid.gather(1, index))
 
-    def _counted(self, valid: Tensor | None, batch: int, width: int, device: torch.device) -> Tensor:
+    def _counted(self, valid: Tensor | None, owner: Tensor) -> Tensor:
         """Positions (B, L) from each prompt's first token on, cached ones included."""
-        is_row = torch.ones(batch, width, dtype=torch.bool, device=device) if valid is None else valid
-        before = 0 if self._held is None else self._held.sum(dim=1, keepdim=True).to(device)
+        is_row = torch.ones_like(owner, dtype=torch.bool) if valid is None else valid
+        before = 0 if self._held is None else self._held.sum(dim=1, keepdim=True).to(owner.device)
         return (is_row.cumsum(dim=1) - 1 + before).clamp(min=0)
 
     def _visible(self, rows: PromptRows) -> Tensor | None:
@@ -210,4 +210,4 @@ class _Reading:
         rows = rows.without(dropped, width, min(self._lengths) < width, merged)
         if not self._bound.renumbers:
             return rows
-        return replace(rows, positions=self._counted(rows.valid, *rows.owner.shape, rows.owner.device))
+        return replace(rows, positions=self._counted(rows.valid, rows.owner))

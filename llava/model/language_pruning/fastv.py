@@ -56,5 +56,5 @@ def plan(rows: int, num_layers: int, mean: int, options: FastVOptions) -> Schedu
     "fastv", plan=plan, options=FastVOptions, source="arXiv 2403.06764; pkunlp-icler/FastV, the form with a cache"
 )
 def score(view: StageView, options: FastVOptions) -> Tensor:
-    """Attention of the last token in the layer that has just run, mean over heads."""
+    """Keeps what the last token attends to in the layer that has just run, in the mean over heads."""
     return view.attention_of_last(1).mean(dim=1).squeeze(1)

@@ -20,7 +20,6 @@ class ImageRows:
         owner: (B, L), int64: the number of the image in its prompt, -1 for text and padding.
         counts: For each prompt, rows of each of its images.
         lengths: For each prompt, its rows without padding.
-        first: Column of the first row of an image, of all prompts.
         after: Rows behind the last image of a prompt, the most of all prompts that have one.
         right_padded: Whether padding stands behind the prompts.
     """
@@ -28,7 +27,6 @@ class ImageRows:
     owner: Tensor
     counts: tuple[tuple[int, ...], ...]
     lengths: tuple[int, ...]
-    first: int
     after: int
     right_padded: bool = False
 
@@ -41,30 +39,22 @@ class ImageRows:
             attention_mask: (B, L), 0 where padded; None for no padding.
             image_lengths: Rows of each image.
         """
-        device, (batch, width) = image_rows.device, image_rows.shape
-        number = torch.repeat_interleave(
-            torch.arange(len(image_lengths), device=device), torch.tensor(list(image_lengths), device=device)
-        )
+        device, (batch, width), most = image_rows.device, image_rows.shape, len(image_lengths)
+        rows_of = torch.tensor(list(image_lengths), dtype=torch.int64, device=device)
+        number = torch.arange(most, device=device).repeat_interleave(rows_of, output_size=sum(image_lengths))
         is_image = image_rows >= 0
-        image = torch.where(
-            is_image, number[image_rows.clamp(min=0)] if len(number) else image_rows, -1
-        )  # of the batch
-        first_image = torch.where(is_image, image, len(image_lengths)).amin(dim=1, keepdim=True)
-        owner = torch.where(is_image, image - first_image, -1)
-        counts = owner.new_zeros(batch, len(image_lengths) + 1)
-        counts.scatter_add_(1, owner + 1, torch.ones_like(owner))
+        image = number[image_rows.clamp(min=0)] if len(number) else image_rows  # its number in the batch
+        before = torch.where(is_image, image, most).amin(dim=1, keepdim=True)
+        owner = torch.where(is_image, image - before, -1)
+        counts = owner.new_zeros(batch, most + 1).scatter_add(1, owner + 1, torch.ones_like(owner))[:, 1:]
         mask = torch.ones_like(owner) if attention_mask is None else (attention_mask != 0).long()
         column = torch.arange(width, device=device)
-        first = torch.where(is_image, column, width).amin()
         last = torch.where(is_image, column, -1).amax(dim=1, keepdim=True)
-        after = (mask * (column > last) * (last >= 0)).sum(dim=1)
-        ends = torch.stack([first, mask[:, -1].amin()])
-        found = torch.cat([ends, mask.sum(dim=1), after, counts[:, 1:].flatten()]).tolist()  # the one wait
-        lengths, afters, table = found[2 : 2 + batch], found[2 + batch : 2 + 2 * batch], found[2 + 2 * batch :]
-        images = len(image_lengths)
-        rows = [table[start : start + images] for start in range(0, batch * images, images)] if images else [[]] * batch
-        present = tuple(tuple(count for count in row if count) for row in rows)
-        return cls(owner, present, tuple(lengths), found[0], max(afters), right_padded=found[1] == 0)
+        after = (mask * (column > last) * (last >= 0)).sum(dim=1, keepdim=True)
+        facts = torch.cat([mask.sum(dim=1, keepdim=True), after, mask[:, -1:], counts], dim=1).tolist()  # the one wait
+        lengths, afters, ends, *_ = zip(*facts, strict=True)
+        present = tuple(tuple(count for count in row[3:] if count) for row in facts)
+        return cls(owner, present, lengths, max(afters), right_padded=min(ends) == 0)
 
     def repeated(self, batch: int) -> ImageRows:
         """The same for a batch in which each prompt stands several times in a row, as for sampling."""
@@ -73,7 +63,7 @@ class ImageRows:
             return self
         repeat = lambda values: tuple(value for value in values for _ in range(times))  # noqa: E731
         owner = self.owner.repeat_interleave(times, dim=0)
-        return ImageRows(owner, repeat(self.counts), repeat(self.lengths), self.first, self.after, self.right_padded)
+        return ImageRows(owner, repeat(self.counts), repeat(self.lengths), self.after, self.right_padded)
 
     @property
     def has_padding(self) -> bool:

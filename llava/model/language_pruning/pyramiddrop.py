@@ -77,5 +77,5 @@ def plan(rows: int, num_layers: int, mean: int, options: PyramidDropOptions) -> 
     source="arXiv 2410.17247; Cooperx521/PyramidDrop",
 )
 def score(view: StageView, options: PyramidDropOptions) -> Tensor:
-    """Attention of the last token in the layer that comes next, mean over heads."""
+    """Keeps, in stages, what the last token attends to in the layer that comes next, in the mean over heads."""
     return view.attention_of_last_in_next(1).mean(dim=1).squeeze(1)

@@ -70,10 +70,10 @@ class Pruner:
         Raises:
             ValueError: The budget has a contextual part, a merge rule or a further stage, or a wrong option.
         """
-        if budget.contextual or budget.merge != CompressionConfig.merge:
+        if budget.contextual or (budget.merge, budget.tiles) != (CompressionConfig.merge, CompressionConfig.tiles):
             raise ValueError(
                 f"compression {budget}: {self.name} takes one number, the mean of the image rows that the layers of "
-                "the language model read, and no merge="
+                "the language model read, and no merge= or tiles="
             )
         if budget.then is not None:
             raise ValueError(f"compression {budget}: {self.name} is inside the language model, and nothing follows it")
@@ -98,12 +98,13 @@ class Pruner:
             most = replace(bound, mean=rows).schedule(rows)
         except ValueError as error:
             raise ValueError(f"compression {budget}: {error}") from error
-        least = round(fewest.mean_rows) if fewest == most else math.ceil(fewest.mean_rows)
-        if least <= bound.mean <= round(most.mean_rows):
+        is_fixed = fewest == most
+        least = math.floor(fewest.mean_rows + 0.5) if is_fixed else math.ceil(fewest.mean_rows)
+        if least <= bound.mean <= (least if is_fixed else rows):
             return
         places = ", ".join(str(stage.layers_run) for stage in fewest.stages)
         image = f"an image of {rows} rows, pruned after {places} of {num_layers} layers"
-        if fewest == most:
+        if is_fixed:
             raise ValueError(
                 f"compression {budget}: the number is the mean of the rows that the layers read, and with these "
                 f"options that is {least} for {image}; write {self.name}:{least}"

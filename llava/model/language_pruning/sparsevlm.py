@@ -17,7 +17,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from llava.model.language_pruning.attention import attention_logits
 from llava.model.language_pruning.density_peaks import cluster_means
-from llava.model.language_pruning.prompt_rows import MergedRows
+from llava.model.language_pruning.prompt_rows import MergedRows, gather_rows
 from llava.model.language_pruning.raters import by_image, find_raters
 from llava.model.language_pruning.registry import register_pruner
 from llava.model.language_pruning.schedule import (
@@ -120,11 +120,30 @@ def _clusters(recycled: int) -> int:
 
 
 def merge(view: StageView, places: Tensor, options: SparseVLMOptions) -> MergedRows:
-    """Means of clusters of the best of what is dropped; see `Pruner.merge`. Images of equal length go together."""
+    """Means of clusters of the best of what is dropped; see `Pruner.merge`."""
     owner, hidden = view.rows.owner, view.rows.hidden
     width = max(sum(stage.merged for stage in each) for each in view.stages)
     rows = hidden.new_zeros(len(owner), width, hidden.shape[2])
-    owners = torch.full_like(owner[:, :1], -1).repeat(1, width)
+    owners = owner.new_full((len(owner), width), -1)
+    for (count, stage), members in _alike(view).items():
+        prompts, images, starts = torch.tensor(members, device=owner.device).unbind(dim=1)
+        own, places_of = owner[prompts] == images.unsqueeze(1), places[prompts]
+        recycled = _recycled(count - stage.kept)
+        order = torch.where(own & (places_of >= stage.kept), places_of, owner.shape[1]).argsort(dim=1, stable=True)
+        points = gather_rows(hidden[prompts], order[:, :recycled])  # the best first
+        means = cluster_means(points, stage.merged, _noise(recycled, view, options))
+        at = prompts.unsqueeze(1), starts.unsqueeze(1) + torch.arange(stage.merged, device=owner.device)
+        rows[at] = means.to(rows)
+        owners[at] = images.unsqueeze(1).expand(-1, stage.merged)
+    return MergedRows(rows, owners)
+
+
+def _alike(view: StageView) -> dict[tuple[int, Stage], list[tuple[int, int, int]]]:
+    """Images of which as many rows are clustered, so that they go together.
+
+    Returns:
+        By rows and stage: prompt, image, and where its means begin among those of the prompt.
+    """
     groups: dict[tuple[int, Stage], list[tuple[int, int, int]]] = {}
     for prompt, (counts, stages) in enumerate(zip(view.counts, view.stages, strict=True)):
         start = 0
@@ -132,17 +151,7 @@ def merge(view: StageView, places: Tensor, options: SparseVLMOptions) -> MergedR
             if stage.merged:
                 groups.setdefault((count, stage), []).append((prompt, image, start))
             start += stage.merged
-    for (count, stage), members in groups.items():
-        prompt, image, start = torch.tensor(members, device=owner.device).unbind(dim=1)
-        recycled = _recycled(count - stage.kept)
-        is_dropped = (owner[prompt] == image.unsqueeze(1)) & (places[prompt] >= stage.kept)
-        index = torch.where(is_dropped, places[prompt], owner.shape[1]).argsort(dim=1, stable=True)[:, :recycled]
-        points = hidden[prompt.unsqueeze(1), index]
-        means = cluster_means(points, stage.merged, _noise(recycled, view, options))
-        place = start.unsqueeze(1) + torch.arange(stage.merged, device=owner.device)
-        rows[prompt.unsqueeze(1), place] = means.to(rows)
-        owners[prompt.unsqueeze(1), place] = image.unsqueeze(1).expand_as(place)
-    return MergedRows(rows, owners)
+    return groups
 
 
 def _noise(count: int, view: StageView, options: SparseVLMOptions) -> Tensor | None:
@@ -162,7 +171,7 @@ def _noise(count: int, view: StageView, options: SparseVLMOptions) -> Tensor | N
     source="arXiv 2410.04417; Gumpest/SparseVLMs, main (1_0, 1_5) and 2_0",
 )
 def score(view: StageView, options: SparseVLMOptions) -> Tensor:
-    """Attention of the raters in the layer that has just run, mean over raters and heads."""
+    """Keeps, in stages, what words of the question that speak of the image attend to in the layer that has just run."""
     count, images = max(1, view.text), max(map(len, view.counts))
     raters = find_raters(view.first, count, images)  # (B, I, T)
     raters = raters / raters.sum(dim=2, keepdim=True)

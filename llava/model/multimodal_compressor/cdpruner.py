@@ -79,12 +79,13 @@ def most_diverse(kernel: Tensor, num_kept: int) -> Tensor:
             pick = pivots.argmax(dim=1, keepdim=True)
             order.append(pick)
             pivot = pivots.gather(1, pick)
+            pivot = pivot.masked_fill(pivot <= _NO_PIVOT, torch.inf)  # the column is then 0
             before = factor[:, :step]
             of_pick = before.gather(2, pick.unsqueeze(1).expand(-1, step, -1)).transpose(1, 2)  # (B, 1, step)
             residual = row_of(kernel, pick) - (of_pick @ before).squeeze(1)
-            column = torch.where(pivot > _NO_PIVOT, residual / pivot.clamp(min=_NO_PIVOT).sqrt(), 0.0)
+            column = residual / pivot.sqrt()
             factor[:, step] = column
-            pivots = (pivots - column.square()).scatter(1, pick, -torch.inf)
+            pivots = (pivots - column.square()).scatter_(1, pick, -torch.inf)
     return torch.cat(order, dim=1)
 
 

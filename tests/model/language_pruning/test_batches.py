@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from llava.model.flops import kv_bytes, prefill_flops
-from llava.model.language_pruning import PRUNERS, PrunedCache
+from llava.model.language_pruning import PRUNERS, ImageRows, PrunedCache
 from tests.model.language_pruning.tiny_models import LAYERS, load_tiny, samples, save_tiny, together
 
 MODELS = [("llava", "llama"), ("llava", "qwen2"), ("llava_next", "llama")]
@@ -110,6 +110,44 @@ def test_what_is_counted_is_what_is_kept(model):
 def eager_attention_beyond_causal(text, lengths) -> int:
     """torch counts every pair; half of them are masked."""
     return sum(4 * text.hidden_size * (n * n - n * (n + 1) // 2) for n in lengths)
+
+
+def test_each_image_of_a_prompt_has_the_budget(model):
+    """Two images lose rows each by its own length, and the text behind both asks."""
+    ids, images, sizes = samples(model)[2]
+    for budget in budgets(model):
+        model.set_compression(budget)
+        rows = [model.model.rows_per_layer(count) for count in model.num_visual_tokens(sizes)]
+        with torch.no_grad():
+            cache = model(**together([(ids, images, sizes)]), use_cache=True).past_key_values
+        assert cache.lengths == [len(ids) - 2 + first + second for first, second in zip(*rows, strict=True)]
+
+
+def test_where_images_stand():
+    """Numbers within a prompt, lengths and text behind, of a batch that is padded on the right."""
+    rows = torch.tensor([[-1, 0, 1, -1, 2, -1, -1], [3, 4, 5, -1, -1, -1, -1], [-1, -1, -1, -1, -1, -1, -1]])
+    mask = torch.tensor([[1] * 6 + [0], [1] * 4 + [0] * 3, [1] * 7])
+    found = ImageRows.locate(rows, mask, [2, 1, 3])
+    assert found.owner.tolist() == [[-1, 0, 0, -1, 1, -1, -1], [0, 0, 0, -1, -1, -1, -1], [-1] * 7]
+    assert (found.counts, found.lengths, found.after) == (((2, 1), (3,), ()), (6, 4, 7), 1)
+    assert found.right_padded and found.has_padding
+    assert found.repeated(6).counts == ((2, 1), (2, 1), (3,), (3,), (), ())
+
+
+def test_images_alone_and_images_that_are_cut_away(model):
+    """A prompt of nothing but an image has no question; one that is cut before its image has no rows to drop."""
+    ids, images, sizes = samples(model)[0]
+    alone = (torch.tensor([-200]), images, sizes)
+    for budget in budgets(model):
+        model.set_compression(budget)
+        with torch.no_grad():
+            assert torch.isfinite(model(**together([alone])).logits).all()
+        for limit, part in ((1, (ids, images, sizes)), (9, (ids, images, sizes))):
+            model.config.tokenizer_model_max_length = limit
+            with torch.no_grad():
+                logits = model(**together([part])).logits
+            assert 0 < logits.shape[1] <= limit and torch.isfinite(logits).all()
+            model.config.tokenizer_model_max_length = None
 
 
 def test_no_layer_makes_an_attention_map(model, monkeypatch):

@@ -35,6 +35,13 @@ def parse(group: str) -> Case | None:
 
 
 @cache
+def some_features() -> VisionFeatures:
+    """Two tiles of one image of 60 patches, without padding, for tests that no recording is needed for."""
+    features = random_features(2, 60, 64, seed=1, images=[0, 0])
+    return replace(features, padding=torch.zeros_like(features.padding))
+
+
+@cache
 def recorded_features(case: str) -> VisionFeatures:
     """All tiles of a case behind the projector, as one image, with its texts."""
     given = load_inputs(case)

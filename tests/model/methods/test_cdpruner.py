@@ -12,7 +12,7 @@ import torch
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import ClipJoint, TileShape, get_compressor
 from llava.model.multimodal_compressor.cdpruner import dpp_kernel, most_diverse, relevance
-from tests.model.methods.greedy_cases import NEAR_TIE, keep, parse, recorded_features, tiles_of
+from tests.model.methods.greedy_cases import NEAR_TIE, keep, parse, recorded_features, some_features, tiles_of
 from tests.model.methods.recorded import Recording
 
 SOUND = 1e-4
@@ -35,7 +35,7 @@ def test_every_recorded_case():
         recorded.compare(group, np.array_equal(got, wanted), near_tie=is_tie or not is_sound)
         assert len(set(got.tolist())) == kept
         assert len(set(wanted.tolist())) == recorded[f"{group}/unique"]
-        if not is_sound:
+        if not is_sound and not is_tie:
             compare_up_to_the_break(recorded, case, image, got, wanted)
     recorded.finish()
 
@@ -47,13 +47,13 @@ def compare_up_to_the_break(recorded: Recording, case: str, image: int, got: np.
         for group in recorded.groups("smallest_pivot")
         if group.startswith(f"{case}/b{image}/") and recorded[f"{group}/smallest_pivot"] > SOUND
     ]
-    most = max(sound, key=lambda group: parse(group).kept)
-    kept = set(recorded[f"{most}/kept"].tolist())
+    most = max(sound, key=lambda group: parse(group).kept, default=None)
+    kept = set() if most is None else set(recorded[f"{most}/kept"].tolist())
     assert kept <= set(got.tolist()) and kept <= set(wanted.tolist())
 
 
 def test_tiles_of_another_image_change_nothing():
-    features = recorded_features("synth60")
+    features = some_features()
     apart = replace(features, image_index=torch.tensor([0, 1]))
     alone = tiles_of(features, [0])
     assert torch.equal(keep(apart, "cdpruner", 32)[:1], keep(alone, "cdpruner", 32))
@@ -62,15 +62,15 @@ def test_tiles_of_another_image_change_nothing():
 
 
 def test_without_a_question_every_patch_is_as_relevant():
-    features = replace(recorded_features("synth60"), clip_joint=None)
-    joint = recorded_features("synth60").clip_joint
+    features = replace(some_features(), clip_joint=None)
+    joint = some_features().clip_joint
     silent = ClipJoint(joint.image, joint.text, torch.zeros_like(joint.mask))
     assert bool((relevance(silent, features.image_index) == 1).all())
     assert torch.equal(keep(features, "cdpruner", 32), keep(replace(features, clip_joint=silent), "cdpruner", 32))
 
 
 def test_parts_that_are_not_there_have_no_say():
-    features = recorded_features("synth60")
+    features = some_features()
     joint = features.clip_joint
     text = torch.cat([joint.text, -3 * joint.text], dim=1)
     mask = torch.cat([joint.mask, torch.zeros_like(joint.mask)], dim=1)
@@ -81,7 +81,7 @@ def test_parts_that_are_not_there_have_no_say():
 
 def test_the_set_has_the_largest_determinants():
     """Each step of the factorisation maximises the determinant, in float64 and from scratch."""
-    kernel = dpp_kernel(recorded_features("synth60").patches)
+    kernel = dpp_kernel(some_features().patches)
     order, chosen = most_diverse(kernel, 6)[0].tolist(), []
     matrix = kernel[0].double()
     for pick in order:

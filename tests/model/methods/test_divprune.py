@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from llava.model.multimodal_compressor.divprune import distances, farthest
-from tests.model.methods.greedy_cases import NEAR_TIE, keep, parse, recorded_features
+from tests.model.methods.greedy_cases import NEAR_TIE, keep, parse, recorded_features, some_features
 from tests.model.methods.recorded import Recording
 
 
@@ -24,7 +24,7 @@ def test_every_recorded_case():
     if "duplicates/projected" in recorded:
         rows = torch.from_numpy(recorded["duplicates/projected"])[None]
         wanted = recorded["duplicates/selected"]
-        features = replace(recorded_features("synth60"), content=rows, source=rows, grid=(1, rows.shape[1]))
+        features = replace(some_features(), content=rows, source=rows, grid=(1, rows.shape[1]))
         got = keep(features, "divprune", rows.shape[1])[0]
         recorded.compare("duplicates", np.array_equal(got, np.sort(wanted)))
         assert len(set(wanted.tolist())) == len(got.unique()) < rows.shape[1]
@@ -34,5 +34,5 @@ def test_every_recorded_case():
 
 
 def test_both_rules_agree_while_no_patch_is_chosen_again():
-    distance = distances(recorded_features("synth60").patches)
+    distance = distances(some_features().patches)
     assert torch.equal(farthest(distance, 32), farthest(distance, 32, "distinct"))

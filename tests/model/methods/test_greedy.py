@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.model.methods.greedy_cases import GREEDY, keep, random_features, tiles_of
-from tests.model.methods.recorded import make_features
+from tests.model.methods.greedy_cases import GREEDY, keep, random_features, some_features, tiles_of
 
 RULES = ("reference", "distinct")
 
@@ -75,6 +74,6 @@ def test_features_are_left_as_they_are(method):
 
 
 def test_scope_reads_a_tower_without_cls():
-    features = make_features("synth60")
-    bare = replace(features, content=features.source, has_cls=False, saliency_has_cls=False)
+    features = some_features()
+    bare = replace(features, content=features.source, saliency_has_cls=False)
     assert torch.equal(keep(features, "scope", 16), keep(bare, "scope", 16))
