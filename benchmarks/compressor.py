@@ -20,7 +20,10 @@ import torch
 from graphs import graph_of
 from harness import Measurement, is_h200, measure
 from method_features import floor_bytes, make_features
-from public_ways import OUR_WAYS, PUBLIC_WAYS
+from public_ways import OUR_WAYS as OUR_GREEDY
+from public_ways import PUBLIC_WAYS as PUBLIC_GREEDY
+from public_ways_chosen import OUR_WAYS as OUR_CHOSEN
+from public_ways_chosen import PUBLIC_WAYS as PUBLIC_CHOSEN
 from report import Cell, Goal, Report
 from torch import Tensor
 from towers import Tower, llava_way
@@ -28,8 +31,15 @@ from tqdm import tqdm
 
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
-from llava.model.multimodal_compressor import VisionFeatures, available_compressors, get_compressor, keep_patches
+from llava.model.multimodal_compressor import (
+    TileShape,
+    VisionFeatures,
+    available_compressors,
+    get_compressor,
+    keep_patches,
+)
 
+OUR_WAYS, PUBLIC_WAYS = OUR_GREEDY | OUR_CHOSEN, PUBLIC_GREEDY | PUBLIC_CHOSEN
 _SMALL, _LARGE = (16, 16), (32, 32)  # grids, four times as many patches
 _SLOWER = 1.05  # of a public way's time, at most
 
@@ -78,8 +88,30 @@ class Figures:
 
 def call_of(features: VisionFeatures, budget: CompressionConfig) -> Callable[[], Tensor]:
     """A method's work on features."""
-    compressor = get_compressor(budget.method)
-    return lambda: compressor(features, budget).tokens
+    bound = get_compressor(budget.method).bind(budget)
+    return lambda: bound(features).tokens
+
+
+def tokens_of(features: VisionFeatures, found: Tensor) -> Tensor:
+    """What a public way gives: tokens, or the patches that it chose, which are then picked."""
+    return found if found.is_floating_point() else keep_patches(features, found.sort(dim=1).values).tokens
+
+
+def budget_of(name: str, tokens: int) -> CompressionConfig | None:
+    """So many tokens by a method, by another rule where its usual one cannot have them; None if it cannot at all."""
+    contextual = max(1, tokens * 10 // 64)  # the paper's proportion
+    usual = f"visionzip:{tokens - contextual}+{contextual}" if name == "visionzip" else f"{name}:{tokens}"
+    for text in (usual, f"{usual},rule=distinct"):
+        budget, compressor = CompressionConfig.parse(text), get_compressor(name)
+        if budget is None or compressor.places == ("pixels",):
+            return None  # what shrinks the picture does nothing behind the tower
+        try:
+            for grid in (_SMALL, (24, 24), _LARGE):
+                compressor.check(budget, TileShape(grid, True, True, places=("tower", "projected")))
+        except ValueError:
+            continue
+        return budget
+    return None
 
 
 def compare(
@@ -138,7 +170,7 @@ def compare_parts(features: VisionFeatures, budget: CompressionConfig, args: arg
         "our loop": lambda: ours.loop(our_matrix, kept),
         "public loop": lambda: public.loop(public_matrix, kept),
         "our total": call_of(features, budget),
-        "public total": lambda: keep_patches(features, public(features, kept).sort(dim=1).values).tokens,
+        "public total": lambda: tokens_of(features, public(features, kept)),
     }
     found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=False)
     ours_found = (found["our matrix"], found["our loop"], found["our total"])
@@ -251,13 +283,7 @@ def main() -> None:
     on_cpu = args.device.type == "cpu"
     args.dtype = args.dtype or ("float32" if on_cpu else "bfloat16")
     largest = args.largest_tower_batch if args.largest_tower_batch is not None else (8 if on_cpu else max(args.batches))
-    contextual = max(1, args.tokens * 10 // 64)  # the paper's proportion
-    budgets = [
-        CompressionConfig.parse(
-            f"visionzip:{args.tokens - contextual}+{contextual}" if name == "visionzip" else f"{name}:{args.tokens}"
-        )
-        for name in available_compressors()
-    ]
+    budgets = [budget_of(name, args.tokens) for name in available_compressors()]
     torch.manual_seed(0)
     tower = Tower.build("clip", args.device, getattr(torch, args.dtype))
     with torch.inference_mode():
