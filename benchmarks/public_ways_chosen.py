@@ -17,7 +17,7 @@ from llava.model.multimodal_compressor.greedy import cosine
 from llava.model.multimodal_compressor.holov import HoloVOptions
 from llava.model.multimodal_compressor.holov import select as holov_patches
 from llava.model.multimodal_compressor.prumerge import by_attention, class_attention, merge
-from llava.model.multimodal_compressor.tome import Rows, merge_to, schedule
+from llava.model.multimodal_compressor.tome import Groups, group_means, match_down_to, schedule
 from llava.model.multimodal_compressor.types import gather_rows
 from llava.model.multimodal_compressor.vispruner import rounds, thin
 
@@ -200,14 +200,15 @@ def _our_prumerge_loop(given: Given, num_kept: int) -> Tensor:
     return merge(patches, keys, attention, by_attention(attention, num_kept - 1)).tokens
 
 
-def _our_tome_matrix(features: VisionFeatures) -> Rows:
+def _our_tome_matrix(features: VisionFeatures) -> tuple[Tensor, Groups]:
     assert features.keys is not None
-    return Rows.single(features.content, features.keys)
+    return features.patches, Groups.single(features.keys)
 
 
-def _our_tome_loop(rows: Rows, num_kept: int) -> Tensor:
-    found = merge_to(rows, num_kept + 1, is_protected=True)
-    return (found.total / found.sizes)[:, 1:]
+def _our_tome_loop(given: tuple[Tensor, Groups], num_kept: int) -> Tensor:
+    patches, groups = given
+    found = match_down_to(groups, num_kept + 1, is_protected=True)
+    return group_means(patches, found.group[:, 1:] - 1, num_kept)[0]
 
 
 OUR_WAYS: dict[str, Way] = {

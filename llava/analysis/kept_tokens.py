@@ -97,7 +97,7 @@ def find_kept_tokens(
         grid=(side, side),
         dominant=tuple(place for place in dominant if place >= 0),
         contextual=dict(zip(positions[kept.num_dominant :], sizes[kept.num_dominant :], strict=True)),
-        keeps_cls=-1 in dominant,
+        keeps_cls=(-1, 1) in zip(dominant, sizes, strict=False),  # an empty token has the size 0
     )
 
 

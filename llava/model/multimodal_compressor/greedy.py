@@ -37,7 +37,7 @@ def cosine(rows: Tensor, others: Tensor | None = None) -> Tensor:
     """
     given = (rows.detach(),) if others is None else (rows.detach(), others.detach())
     with full_precision(rows.device):
-        return _by_tile(_cosine, *given)
+        return by_tile(_cosine, *given)
 
 
 def row_of(matrix: Tensor, index: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def greedy_cover(weights: Tensor, num_kept: int, factor: Tensor, bonus: Tensor) 
     def cover(weights: Tensor, factor: Tensor, bonus: Tensor) -> Tensor:
         return _cover(weights, num_kept, factor, bonus)
 
-    return _by_tile(cover, weights, factor, bonus)
+    return by_tile(cover, weights, factor, bonus)
 
 
 def keep_chosen(features: VisionFeatures, order: Tensor) -> CompressedTokens:
@@ -71,7 +71,7 @@ def keep_chosen(features: VisionFeatures, order: Tensor) -> CompressedTokens:
     return keep_patches(features, order.sort(dim=1).values)
 
 
-def _by_tile(work: Callable[..., Tensor], *given: Tensor) -> Tensor:
+def by_tile(work: Callable[..., Tensor], *given: Tensor) -> Tensor:
     """The same work on all tiles at once; eagerly on a CPU, one by one.
 
     There the matrix of a single tile stays in the cache from step to step, and its memory is used again by the next.

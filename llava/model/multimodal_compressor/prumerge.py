@@ -111,20 +111,20 @@ def merge(patches: Tensor, keys: Tensor, attention: Tensor, kept: Tensor) -> Mer
 # ----- What is kept ------------------------------------------------------------
 
 
-def plus(attention: Tensor, ratio: float) -> Tensor:
+def plus(attention: Tensor, count: int, step: int) -> Tensor:
     """(B, K): PruMerge+ at a given ratio: the most attended patches, and a sequence of equal steps.
 
     Args:
         attention: (B, 576).
-        ratio: Of patches, for each of both.
+        count: int(576 * ratio).
+        step: int(1 / ratio).
 
     Raises:
         ValueError: There are not 576 patches.
     """
     _check_plus(attention.shape[1])
-    step = int(1 / ratio)
     sequence = torch.arange(step // 2, _PLUS_END, step, device=attention.device).expand(len(attention), -1)
-    return torch.cat([by_attention(attention, int(attention.shape[1] * ratio)), sequence], dim=1)
+    return torch.cat([by_attention(attention, count), sequence], dim=1)
 
 
 def adaptive(patches: Tensor, keys: Tensor, attention: Tensor, is_plus: bool = False) -> Merged:
@@ -156,12 +156,15 @@ def _check_plus(num_patches: int) -> None:
         raise ValueError(f"the public PruMerge+ works for {_PLUS_PATCHES} patches only, not for {num_patches}")
 
 
-def _plus_budgets() -> dict[int, float]:
-    """Tokens -> ratio, of PruMerge+ at a given ratio."""
-    counts = range(1, _PLUS_PATCHES // 2 + 1)
-    steps = [_PLUS_PATCHES // count for count in counts]
-    pairs = zip(counts, steps, strict=True)
-    return {count + len(range(step // 2, _PLUS_END, step)) + 1: count / _PLUS_PATCHES for count, step in pairs}
+def plus_budgets() -> dict[int, tuple[int, int]]:
+    """Tokens -> count and step for `plus`, of all ratios; of several, those of the ratio count / 576."""
+    found = {}
+    for is_exact in (False, True):
+        for count in range(1, _PLUS_PATCHES // 2 + 1):
+            steps = range(_PLUS_PATCHES // (count + 1), _PLUS_PATCHES // count + 1)
+            for step in steps[-1:] if is_exact else steps:
+                found[count + len(range(step // 2, _PLUS_END, step)) + 1] = (count, step)
+    return found
 
 
 def _evenly_spaced(attention: Tensor, num_kept: int) -> Tensor:
@@ -192,7 +195,7 @@ def check_plus(budget: CompressionConfig, tile: TileShape) -> None:
     check(budget, tile)
     if PruMergeOptions(**budget.options).rule == "distinct":  # type: ignore[arg-type]
         return
-    known = _plus_budgets()
+    known = plus_budgets()
     try:
         _check_plus(tile.num_patches)
         if budget.tiles != "equal":
@@ -230,7 +233,7 @@ def prumerge_plus(features: VisionFeatures, budget: CompressionConfig, options: 
     if options.rule == "distinct":
         kept = _evenly_spaced(attention, budget.num_tokens - 1)
     else:
-        kept = plus(attention, _plus_budgets()[budget.num_tokens])
+        kept = plus(attention, *plus_budgets()[budget.num_tokens])
     return _compressed(features, keys, attention, kept)
 
 

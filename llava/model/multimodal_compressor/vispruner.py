@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.greedy import Rule, cosine
+from llava.model.multimodal_compressor.greedy import Rule, by_tile, cosine
 from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, TileShape, VisionFeatures, keep_patches
 
@@ -74,13 +74,17 @@ def thin(similarity: Tensor, order: Tensor, survivors: list[int]) -> Tensor:
         order: (B, R), of patches.
         survivors: Of A, in each round.
     """
-    tile = torch.arange(len(order), device=order.device).view(-1, 1, 1)
-    for count in survivors:
-        a, b = order[:, ::2], order[:, 1::2]
-        nearest = similarity[tile, a.unsqueeze(2), b.unsqueeze(1)].amax(dim=2)  # (B, R / 2)
-        ranked = nearest.argsort(dim=1, descending=True)  # not stable: ties fall as in the public code
-        order = torch.cat([a.gather(1, ranked[:, a.shape[1] - count :]), b], dim=1)
-    return order
+
+    def work(similarity: Tensor, order: Tensor) -> Tensor:
+        tile = torch.arange(len(order), device=order.device).view(-1, 1, 1)
+        for count in survivors:
+            a, b = order[:, ::2], order[:, 1::2]
+            nearest = similarity[tile, a.unsqueeze(2), b.unsqueeze(1)].amax(dim=2)  # (B, R / 2)
+            ranked = nearest.argsort(dim=1, descending=True)  # not stable: ties fall as in the public code
+            order = torch.cat([a.gather(1, ranked[:, a.shape[1] - count :]), b], dim=1)
+        return order
+
+    return by_tile(work, similarity, order)
 
 
 def rounds(num_left: int, num_kept: int, rule: Rule = "reference") -> list[int]:

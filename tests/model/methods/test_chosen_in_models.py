@@ -85,3 +85,20 @@ def test_cells_of_several_tiles_are_read_in_the_rows_of_the_canvas(llava_next, b
     canvas = tiles[1:].unflatten(1, (2, 4)).unflatten(0, (2, 2)).transpose(1, 2).reshape(32, -1)
     packed = llava_next.encode_images([pixels], [size])[0]
     torch.testing.assert_close(packed, torch.cat([tiles[0], canvas]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "budget", ["fastervlm:6", "vispruner:6,rule=distinct", "holov:6,crops=4", "tome:6", "prumerge:6"]
+)
+@torch.no_grad()
+def test_tiles_may_share_an_images_tokens(llava_next, budget):
+    llava_next.set_compression(f"{budget},tiles=area")
+    layout = TileLayout.from_config(llava_next.config)
+    images = [random_pixels(layout.num_tiles(size), 3, 28, 28, seed=sum(size)) for size in SIZES]
+    assert [len(tokens) for tokens in llava_next.encode_images(images, SIZES)] == llava_next.num_visual_tokens(SIZES)
+
+
+@pytest.mark.parametrize("budget", ["vispruner:12", "pool:6", "pool:4,kind=average", "downsample:6"])
+def test_shares_that_a_method_cannot_have_are_refused(llava_next, budget):
+    with pytest.raises(ValueError, match="use tiles=equal"):
+        llava_next.set_compression(f"{budget},tiles=area")

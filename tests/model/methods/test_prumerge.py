@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from llava.model.multimodal_compressor.prumerge import (
     merge,
     outlier_share,
     plus,
+    plus_budgets,
 )
 from tests.model.methods.chosen_cases import NEAR_TIE, compress, is_refused, random_features, recorded_features
 from tests.model.methods.recorded import Recording
@@ -59,7 +62,7 @@ def keep(patches, keys, attention, kind, ratio):
             return adaptive(patches, keys, attention, kind == "plus")
         share = float(ratio.removeprefix("ratio"))
         count = int(attention.shape[1] * share)
-        kept = plus(attention, share) if kind == "plus" else by_attention(attention, count)
+        kept = plus(attention, count, int(1 / share)) if kind == "plus" else by_attention(attention, count)
     except ValueError:
         return None
     return merge(patches, keys, attention, kept)
@@ -77,16 +80,29 @@ def compare_form(recorded, form, found, case, ratio):
     margins = [recorded[f"{form}/margin_order"], recorded[f"{form}/margin_neighbours"] or 1.0]
     recorded.compare(form, same, near_tie=min(margins) < NEAR_TIE)
     if same and ratio != "adaptive":
-        at_the_seam(recorded_features(case), int(form.split("/b")[1].split("/")[0]), form, kept, tokens)
+        at_the_seam(case, form, float(ratio.removeprefix("ratio")), kept, tokens)
 
 
-def at_the_seam(features, image, form, kept, tokens):
-    """The budget that counts the extra token gives the same."""
+def at_the_seam(case, form, ratio, kept, tokens):
+    """The budget that counts the extra token gives the same, unless another ratio gives as many."""
+    features, image = recorded_features(case), int(re.search(r"/b(\d+)/", form)[1])
     method = "prumerge_plus" if "/plus_" in form else "prumerge"
     assert not is_refused(features, method, len(tokens))
-    found = compress(features, method, len(tokens))
-    assert np.array_equal(found.positions[image, :-1], kept)
-    torch.testing.assert_close(found.tokens[image], torch.from_numpy(tokens), **TOLERANCE)
+    count = int(features.patches.shape[1] * ratio)
+    if method == "prumerge" or plus_budgets()[len(tokens)] == (count, int(1 / ratio)):
+        found = compress(features, method, len(tokens))
+        assert np.array_equal(found.positions[image, :-1], kept)
+        torch.testing.assert_close(found.tokens[image], torch.from_numpy(tokens), **TOLERANCE)
+
+
+def test_every_ratio_gives_a_budget():
+    for thousandth in range(2, 501):
+        ratio = thousandth / 1000
+        count, step = int(576 * ratio), int(1 / ratio)
+        tokens = count + len(range(step // 2, 575, step)) + 1
+        assert tokens > 576 or plus_budgets()[tokens]
+        if thousandth in (125, 250, 500):
+            assert plus_budgets()[tokens] == (count, step)
 
 
 def test_what_the_public_plus_cannot_have_is_refused():
