@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,9 @@ def test_the_gpus_memory_is_held_against_the_weights(data: Path, tmp_path: Path)
     large, small = Gpu("card", 24.0, 23.5), Gpu("old card", 16.0, 15.0)
     assert by_name(preflight(plan, [large], here))["GPU"].status == "ok"
     # 7,062,902,784 weights of two bytes are 13.16 GiB, and 2 GiB are to work with.
+    assert by_name(preflight(plan, [large, small], here))["GPU"].status == "ok"  # one process uses the first
+    plan = replace(plan, processes=2)
+    assert by_name(preflight(plan, [large], here))["GPU"].status == "fails"
     short = by_name(preflight(plan, [large, small], here))["GPU"]
     assert short.status == "fails" and "old card with 15.0 of 16.0 GiB free" in short.text and "13.2 GiB" in short.text
     none = by_name(preflight(plan, [], here))["GPU"]
