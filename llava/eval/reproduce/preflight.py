@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from llava.eval.reproduce.plan import Plan, read_terms
+from llava.eval.reproduce.plan import JUDGED, Plan, read_terms
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "PIL", "sentencepiece")
 _HALF = 2  # bytes of a weight
@@ -185,7 +185,7 @@ def _terms(plan: Plan) -> Iterator[Check]:
 
 
 def _judge(plan: Plan) -> Check:
-    judged = [task for task in plan.tasks if task in ("mmvet", "llava_bench")]
+    judged = [task for task in plan.tasks if task in JUDGED]
     if not judged:
         return Check("judge", "ok", "not needed")
     if plan.judge_url:
