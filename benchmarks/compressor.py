@@ -18,47 +18,27 @@ from pathlib import Path
 
 import torch
 from graphs import graph_of
-from harness import Measurement, is_h200, measure
-from method_features import floor_bytes, make_features
-from public_ways import OUR_WAYS as OUR_GREEDY
-from public_ways import PUBLIC_WAYS as PUBLIC_GREEDY
-from public_ways_chosen import OUR_WAYS as OUR_CHOSEN
-from public_ways_chosen import PUBLIC_WAYS as PUBLIC_CHOSEN
+from harness import is_h200, measure
+from method_features import CHANNELS, floor_bytes, make_features
 from report import Cell, Goal, Report
 from torch import Tensor
 from towers import Tower, llava_way
 from tqdm import tqdm
+from way_parts import Parts, compare_parts
 
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
 from llava.model.multimodal_compressor import (
+    BoundCompressor,
     TileShape,
     VisionFeatures,
     available_compressors,
     get_compressor,
-    keep_patches,
 )
 
-OUR_WAYS, PUBLIC_WAYS = OUR_GREEDY | OUR_CHOSEN, PUBLIC_GREEDY | PUBLIC_CHOSEN
-_SMALL, _LARGE = (16, 16), (32, 32)  # grids, four times as many patches
+_GRID, _SMALL, _LARGE = (24, 24), (16, 16), (32, 32)  # CLIP's patches; growth is from 256 to 1024
 _SLOWER = 1.05  # of a public way's time, at most
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A method that chooses step by step, and its public code's way, measured in turn.
-
-    Attributes:
-        ours: Matrix, loop, and the whole method at the seam.
-        public: Matrix, loop, and both with the rows picked.
-    """
-
-    ours: tuple[Measurement, Measurement, Measurement]
-    public: tuple[Measurement, Measurement, Measurement]
-
-    def times_as_fast(self, part: int) -> float:
-        """The public way's time over ours, median of the rounds; 0: matrix, 1: loop, 2: total."""
-        return self.ours[part].times_as_fast_as(self.public[part]).median
+_COMPARING = ("vispruner", "prumerge", "prumerge_plus", "scope", "tome")  # read attention or keys, compare patches
 
 
 @dataclass(frozen=True)
@@ -86,41 +66,46 @@ class Figures:
     parts: Parts | None
 
 
-def call_of(features: VisionFeatures, budget: CompressionConfig) -> Callable[[], Tensor]:
-    """A method's work on features."""
-    bound = get_compressor(budget.method).bind(budget)
-    return lambda: bound(features).tokens
+def shape_of(grid: tuple[int, int]) -> TileShape:
+    """A tile of CLIP's."""
+    return TileShape(grid, saliency_has_cls=True, keep_cls=True, projected_width=CHANNELS)
 
 
-def tokens_of(features: VisionFeatures, found: Tensor) -> Tensor:
-    """What a public way gives: tokens, or the patches that it chose, which are then picked."""
-    return found if found.is_floating_point() else keep_patches(features, found.sort(dim=1).values).tokens
+def budget_of(name: str, tokens: int) -> CompressionConfig:
+    """A method's budget, by `rule=distinct` where that of its public code does not fit all grids that are measured."""
+    contextual = max(1, tokens * 10 // 64) if name == "visionzip" else 0  # the paper's proportion
+    budget = CompressionConfig(name, tokens - contextual, contextual)
+    try:
+        for grid in (_GRID, _SMALL, _LARGE):
+            get_compressor(name).check(budget, shape_of(grid))
+    except ValueError:
+        return replace(budget, options={"rule": "distinct"})
+    return budget
 
 
-def budget_of(name: str, tokens: int) -> CompressionConfig | None:
-    """So many tokens by a method, by another rule where its usual one cannot have them; None if it cannot at all."""
-    contextual = max(1, tokens * 10 // 64)  # the paper's proportion
-    usual = f"visionzip:{tokens - contextual}+{contextual}" if name == "visionzip" else f"{name}:{tokens}"
-    for text in (usual, f"{usual},rule=distinct"):
-        budget, compressor = CompressionConfig.parse(text), get_compressor(name)
-        if budget is None or compressor.places == ("pixels",):
-            return None  # what shrinks the picture does nothing behind the tower
-        try:
-            for grid in (_SMALL, (24, 24), _LARGE):
-                compressor.check(budget, TileShape(grid, True, True, places=("tower", "projected")))
-        except ValueError:
-            continue
-        return budget
-    return None
+def bind(budget: CompressionConfig, grid: tuple[int, int]) -> BoundCompressor:
+    """A method on tiles of so many patches."""
+    return get_compressor(budget.method).bind(budget, shape_of(grid))
+
+
+def features_for(bound: BoundCompressor, batch: int, grid: tuple[int, int], args: argparse.Namespace) -> VisionFeatures:
+    """A method's features: those of the shrunk picture, where it shrinks it."""
+    return make_features(batch, args.device, getattr(torch, args.dtype), bound.grid or grid)
 
 
 def compare(
     batch: int, budgets: Sequence[CompressionConfig], tower: Tower | None, args: argparse.Namespace
 ) -> list[Figures]:
     """Measures all methods at one batch size in turn, and then the tower if it is given."""
-    features = make_features(batch, args.device, getattr(torch, args.dtype))
-    sides = {str(budget): call_of(features, budget) for budget in budgets}
-    found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats)
+    bounds = {str(budget): bind(budget, _GRID) for budget in budgets}
+    shared = make_features(batch, args.device, getattr(torch, args.dtype), _GRID)
+    given = {name: features_for(bound, batch, _GRID, args) if bound.grid else shared for name, bound in bounds.items()}
+    sides: dict[str, Callable[[], Tensor]] = {
+        name: lambda bound=bound, features=given[name]: bound(features).tokens  # type: ignore[misc]
+        for name, bound in bounds.items()
+    }
+    times = {"warmup": args.warmup, "repeats": args.repeats}
+    found = measure(sides, args.device, **times)
     tower_ms = None
     if tower is not None:
         pixels = tower.pixels(batch)
@@ -128,22 +113,21 @@ def compare(
     graphs = {}
     if args.device.type == "cuda":
         replays = {name: graph_of(work, args.device).replay for name, work in sides.items()}
-        graphs = measure(replays, args.device, warmup=args.warmup, repeats=args.repeats)
+        graphs = measure(replays, args.device, **times)
     rows = []
-    for budget in budgets:
-        name = str(budget)
+    for name, bound in bounds.items():
         counts = count(sides[name])
         rows.append(
             Figures(
-                budget=budget,
+                budget=bound.budget,
                 batch=batch,
                 median_ms=found[name].ms.median,
                 graph_us=1000 * graphs[name].ms.median if graphs else None,
                 counts=counts,
-                bytes_over_floor=counts.bytes_moved / floor_bytes(features, budget),
+                bytes_over_floor=counts.bytes_moved / floor_bytes(given[name], bound.budget),
                 share_of_tower=found[name].ms.median / tower_ms["tower"].ms.median if tower_ms else None,
-                growth=growth(budget, args) if batch == 1 else None,
-                parts=compare_parts(features, budget, args) if budget.method in PUBLIC_WAYS else None,
+                growth=growth(bound.budget, args) if batch == 1 and bound.grid is None else None,
+                parts=compare_parts(given[name], bound, args.device, **times),
             )
         )
     return rows
@@ -151,30 +135,15 @@ def compare(
 
 def growth(budget: CompressionConfig, args: argparse.Namespace) -> tuple[float, float]:
     """Time at four times as many patches, and at twice as many kept ones, over the time at batch 1."""
-    dtype = getattr(torch, args.dtype)
-    small, large = (make_features(1, args.device, dtype, grid) for grid in (_SMALL, _LARGE))
     twice = replace(budget, dominant=2 * budget.dominant, contextual=2 * budget.contextual)
-    sides = {"small": call_of(small, budget), "large": call_of(large, budget), "twice": call_of(small, twice)}
+    sides = {}
+    for name, asked, grid in (("small", budget, _SMALL), ("large", budget, _LARGE), ("twice", twice, _SMALL)):
+        bound = bind(asked, grid)
+        features = features_for(bound, 1, grid, args)
+        sides[name] = lambda bound=bound, features=features: bound(features)
     found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=False)
     large_x, twice_x = (1 / found[side].times_as_fast_as(found["small"]).median for side in ("large", "twice"))
     return large_x, twice_x
-
-
-def compare_parts(features: VisionFeatures, budget: CompressionConfig, args: argparse.Namespace) -> Parts:
-    """Matrix, loop and total of a method and of its public way, all in turn."""
-    ours, public, kept = OUR_WAYS[budget.method], PUBLIC_WAYS[budget.method], budget.num_tokens
-    our_matrix, public_matrix = ours.matrix(features), public.matrix(features)
-    sides: dict[str, Callable[[], object]] = {
-        "our matrix": lambda: ours.matrix(features),
-        "public matrix": lambda: public.matrix(features),
-        "our loop": lambda: ours.loop(our_matrix, kept),
-        "public loop": lambda: public.loop(public_matrix, kept),
-        "our total": call_of(features, budget),
-        "public total": lambda: tokens_of(features, public(features, kept)),
-    }
-    found = measure(sides, args.device, warmup=args.warmup, repeats=args.repeats, memory=False)
-    ours_found = (found["our matrix"], found["our loop"], found["our total"])
-    return Parts(ours_found, (found["public matrix"], found["public loop"], found["public total"]))
 
 
 def report(found: Sequence[Figures], args: argparse.Namespace) -> Report:
@@ -194,13 +163,14 @@ def report(found: Sequence[Figures], args: argparse.Namespace) -> Report:
             "graph_us_at_batch_1": single,
             "kernels": last.counts.kernels,
         },
-        goals=[*visionzip_goals(found, args), *way_goals(found, args)],
+        goals=[*visionzip_goals(found, args), *fastest_goals(found), *way_goals(found, args)],
         notes=[
             "The floor reads what the method asks for and the rows that it keeps or merges once, and writes the result "
             f"once. VisionZip moves {last.bytes_over_floor:.1f} times as much: the rows to be merged are gathered into "
             "one block first, for a matrix product reads no scattered rows. Reading them in place would take a kernel "
             "of its own.",
             "On a GPU a single tile is bound by launches, of which a captured graph needs one.",
+            "FasterVLM and HoloV sort attention and compare no patches, so they are faster than VisionZip.",
             "x at 4 N: time with 32 x 32 patches over that with 16 x 16; x at 2 K: with twice the kept tokens, 16 x 16 "
             "patches; both at batch 1.",
             "A public way is the public code's way written plainly, without its waits for the device; its total picks "
@@ -249,6 +219,17 @@ def visionzip_goals(found: Sequence[Figures], args: argparse.Namespace) -> list[
     ]
 
 
+def fastest_goals(found: Sequence[Figures]) -> list[Goal]:
+    """VisionZip is the fastest of those that read attention or keys and compare patches with each other."""
+    goals = []
+    for batch in dict.fromkeys(row.batch for row in found):
+        rows = {row.budget.method: row.median_ms for row in found if row.batch == batch}
+        next_ms = min(rows[name] for name in _COMPARING if name in rows)
+        name = f"times as fast as the next method that compares patches, VisionZip, batch {batch}"
+        goals.append(Goal(name, next_ms / rows["visionzip"], at_least=1))
+    return goals
+
+
 def way_goals(found: Sequence[Figures], args: argparse.Namespace) -> list[Goal]:
     """No method is slower than its public way; DivPrune's loop, and on a GPU every loop, is three times as fast."""
     goals = []
@@ -290,7 +271,7 @@ def main() -> None:
         rows = [
             row
             for batch in tqdm(args.batches, desc="batches", leave=False)
-            for row in compare(batch, [b for b in budgets if b], tower if batch <= largest else None, args)
+            for row in compare(batch, budgets, tower if batch <= largest else None, args)
         ]
     report(rows, args).tell(args.json)
 

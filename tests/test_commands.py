@@ -82,9 +82,10 @@ def test_a_shared_flag_is_the_same_in_every_command() -> None:
     """The parsers' own words: a command that takes a shared flag has not given it another type or other choices."""
     from llava.analysis import efficiency
     from llava.eval import command, question_files, run_llava
+    from llava.eval.compare import command as compare
     from llava.serve import cli
 
-    parsers = [module.make_parser() for module in (efficiency, command, run_llava, cli)]
+    parsers = [module.make_parser() for module in (efficiency, command, compare, run_llava, cli)]
     parsers.append(question_files.make_parser("model_vqa", "description"))
     for parser in parsers:
         for flag in ("--model-base", "--conv-mode", "--device", "--dtype", "--attn-implementation", "--load-4bit"):

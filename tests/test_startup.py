@@ -25,6 +25,7 @@ SCRIPTS = [*sorted((ROOT / "scripts").glob("*.py")), ROOT / "playground/tiny/qui
 RECIPE = [file for file in sorted((ROOT / "playground/tiny").glob("*.py")) if "ArgumentParser(" in file.read_text()]
 LATE = {
     "eval/data_place",  # flags that commands share, and what they stand for
+    "eval/session",  # flags, checks and errors that commands share; what they run is imported when it is run
     "eval/question_files",  # of LLaVA's modules that write answers
     "hub/card/sample",  # its names are read by what starts at once; only asking needs a model
     "data/prepare/images",  # the commands of data name its jobs; only a check of pixels needs Pillow

@@ -38,12 +38,15 @@ from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import LoadedTask, Sample, Scores, Task, TaskDataError
 from llava.inference import Answer, GenerationOptions, Inference, Question
-from llava.inference.latency import measure_latency
+from llava.inference.latency import Latency, measure_latency
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
 from llava.model.stages import methods_of
 from llava.results.rows import main_value
 from llava.results.task_facts import FIELD
+
+LATENCY_FIELDS = ("vision_ms", "selector_ms", "prefill_ms", "kv_bytes", "rows_read", "timing")
+"""Fields of a row that latency gives; `timing` says with what budgets `llava compare` measured it in turn."""
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
 
@@ -67,6 +70,7 @@ class RunSettings:
         workers: This process among those that share the work.
         source: Where tasks that it has are taken from, instead of `data_root`.
         image_root: Where images may lie that are outside the tasks' folder.
+        tuned_for: The compression that the model's weights were tuned under, "" for none; None where nobody has looked.
     """
 
     output_dir: Path
@@ -79,6 +83,7 @@ class RunSettings:
     workers: Workers = field(default_factory=Workers)
     source: ParquetSource | None = None
     image_root: Path | None = None
+    tuned_for: str | None = None
 
     @property
     def results_path(self) -> Path:
@@ -232,7 +237,7 @@ class TaskRun:
 
         for part in (fresh, *suspects):
             stream = self.inference.ask(
-                [_question(sample) for sample in part],
+                [question_of(sample) for sample in part],
                 batch_size=self.settings.batch_size,
                 options=self.options,
                 skip_errors=True,
@@ -277,6 +282,8 @@ class TaskRun:
             "dtype": key.dtype,
             "generation": key.generation,
             "exact": key.exact,
+            "clip_text": key.clip_text,
+            "tuned_for": self.settings.tuned_for,
             "data_root": None if self.data_root is None else str(self.data_root),
             "data": self.data,
             "errors": list(errors.values()),
@@ -333,15 +340,15 @@ class TaskRun:
         if not answered:
             rows = read_results(self.settings.results_path, self.settings.fingerprint)
             earlier = next((known for known in rows if identity(known) == identity(row)), {})
-            kept = [*cost, "vision_ms", "prefill_ms"]
+            kept = [*cost, *LATENCY_FIELDS]
             kept += [name for name in earlier if name not in row] if self.task.is_judged else []
             cost |= {name: earlier[name] for name in kept if name in earlier}
         failed = {line.partition(": ")[0] for line in row["errors"]}
         sample = next((sample for sample in samples if sample.images and sample.sample_id not in failed), None)
         if "vision_ms" in cost or not self.settings.latency_repeats or sample is None:
             return cost
-        latency = measure_latency(self.inference, _question(sample), repeats=self.settings.latency_repeats)
-        return cost | {"vision_ms": round(latency.vision_ms, 3), "prefill_ms": round(latency.prefill_ms, 3)}
+        latency = measure_latency(self.inference, question_of(sample), repeats=self.settings.latency_repeats)
+        return cost | latency_fields(latency)
 
     @cached_property
     def _key(self) -> AnswersKey:
@@ -362,7 +369,19 @@ class TaskRun:
         )
 
 
-def _question(sample: Sample) -> Question:
+def latency_fields(latency: Latency) -> Row:
+    """What a row says of one question's latency."""
+    return {
+        "vision_ms": round(latency.vision_ms, 3),
+        "selector_ms": None if latency.selector_ms is None else round(latency.selector_ms, 3),
+        "prefill_ms": round(latency.prefill_ms, 3),
+        "kv_bytes": latency.kv_bytes,
+        "rows_read": round(latency.rows_read, 2),
+    }
+
+
+def question_of(sample: Sample) -> Question:
+    """What is asked of a sample."""
     return Question(sample.prompt, tuple(sample.images))
 
 

@@ -1,11 +1,11 @@
-"""How long a question waits for its first token: the vision side, and the language model's prefill."""
+"""How long a question waits for its first token: the vision side, the choice of tokens alone, and the prefill."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,6 +37,13 @@ class PromptBatch:
         features: list[Tensor] = model.encode_each(self.images, self.image_sizes, self.questions)
         return features
 
+    def selector(self, model: Any) -> Callable[[], Any] | None:
+        """The compressor alone: features are ready, tokens are kept; None where nothing stands before the prefill."""
+        if model.model.bound_compressor is None:
+            return None
+        bound, features = model.selection(self.images, self.image_sizes, self.questions)
+        return lambda: bound(features)
+
     def prefill(self, model: Any, features: Sequence[Tensor]) -> Any:
         """One pass of the language model over the whole prompt: the first token's logits, and the cache."""
         return model(self.input_ids, image_features=features, use_cache=True, logits_to_keep=1)
@@ -52,6 +59,10 @@ class Latency:
         visual_tokens: Visual tokens that a layer of the language model reads on average.
         prompt_tokens: Prompt's length, visual tokens included.
         repeats: How many runs each median stands on.
+        selector_ms: The compressor's part of `vision_ms`, milliseconds: from the features that it reads to the tokens
+            that it keeps. None where all tokens reach the language model.
+        kv_bytes: Of the cache behind the prefill, as it was allocated for keys and values.
+        rows_read: Rows of images that a layer has in the cache behind the prefill, the mean over all layers.
     """
 
     vision_ms: float
@@ -59,6 +70,53 @@ class Latency:
     visual_tokens: float
     prompt_tokens: int
     repeats: int
+    selector_ms: float | None = None
+    kv_bytes: int = 0
+    rows_read: float = 0.0
+
+
+@dataclass
+class _Timed:
+    """What the turns of one budget have taken, in milliseconds, and what its prompt leaves behind."""
+
+    selector: Callable[[], Any] | None
+    vision_ms: list[float] = field(default_factory=list)
+    selector_ms: list[float] = field(default_factory=list)
+    prefill_ms: list[float] = field(default_factory=list)
+    visual_tokens: float = 0
+    visual_rows: int = 0
+    layers: list[tuple[int, int]] = field(default_factory=list)
+
+    def turn(self, model: Any, prompt: PromptBatch, *, counts: bool) -> None:
+        """Vision side, compressor alone, prefill; the model has the budget set."""
+        start = _now(model)
+        features = prompt.encode(model)
+        encoded = _now(model)
+        if self.selector is not None:
+            self.selector()
+        chosen = _now(model)
+        cache = prompt.prefill(model, features).past_key_values
+        filled = _now(model)
+        if counts:
+            self.vision_ms.append(1000 * (encoded - start))
+            self.selector_ms.append(1000 * (chosen - encoded))
+            self.prefill_ms.append(1000 * (filled - chosen))
+        lengths = [len(rows) for rows in features]
+        self.visual_tokens, self.visual_rows = model.get_model().mean_visual_tokens(lengths), sum(lengths)
+        self.layers = [(layer.keys.shape[-2], layer.keys.nbytes + layer.values.nbytes) for layer in cache.layers]
+
+    def latency(self, text_tokens: int, repeats: int) -> Latency:
+        """The medians."""
+        return Latency(
+            statistics.median(self.vision_ms),
+            statistics.median(self.prefill_ms),
+            self.visual_tokens,
+            text_tokens + self.visual_rows,
+            repeats,
+            None if self.selector is None else statistics.median(self.selector_ms),
+            sum(size for _, size in self.layers),
+            statistics.mean(rows for rows, _ in self.layers) - text_tokens,
+        )
 
 
 def measure_latency(inference: Inference, question: Question, *, warmup: int = 3, repeats: int = 11) -> Latency:
@@ -114,31 +172,20 @@ def compare_latency(
     ids = inference.tokenize(inference.prompt(question))
     asked = [without_images(question.text)] * len(images)
     prompt = PromptBatch(torch.tensor([ids], device=model.device), pixels, sizes, asked)
-    vision_ms: list[list[float]] = [[] for _ in compressions]
-    prefill_ms: list[list[float]] = [[] for _ in compressions]
-    visual_tokens: list[float] = [0] * len(compressions)
-    prompt_tokens = [0] * len(compressions)
     before = model.compression
     try:
+        timed = []
+        for compression in compressions:
+            model.set_compression(compression)
+            timed.append(_Timed(prompt.selector(model)))
         for turn in range(warmup + repeats):
-            for number, compression in enumerate(compressions):
+            for own, compression in zip(timed, compressions, strict=True):
                 model.set_compression(compression)
-                start = _now(model)
-                features = prompt.encode(model)
-                encoded = _now(model)
-                prompt.prefill(model, features)
-                if turn >= warmup:
-                    vision_ms[number].append(1000 * (encoded - start))
-                    prefill_ms[number].append(1000 * (_now(model) - encoded))
-                visual_tokens[number] = model.get_model().mean_visual_tokens([len(rows) for rows in features])
-                prompt_tokens[number] = len(ids) - len(images) + sum(len(rows) for rows in features)
+                own.turn(model, prompt, counts=turn >= warmup)
     finally:
         model.set_compression(before)
-    found = zip(vision_ms, prefill_ms, visual_tokens, prompt_tokens, strict=True)
-    return [
-        Latency(statistics.median(vision), statistics.median(prefill), visual, prompt, repeats)
-        for vision, prefill, visual, prompt in found
-    ]
+    text_tokens = len(ids) - len(images)
+    return [own.latency(text_tokens, repeats) for own in timed]
 
 
 def _now(model: Any) -> float:

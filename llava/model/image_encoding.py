@@ -13,7 +13,7 @@ from llava.model.anyres import size_pairs
 from llava.model.clip_text import ClipText
 from llava.model.configuration import CompressionConfig, CompressionLike
 from llava.model.image_rules import ImageRules
-from llava.model.multimodal_compressor import CompressedTokens
+from llava.model.multimodal_compressor import BoundCompressor, CompressedTokens, VisionFeatures
 from llava.model.question_reader import QuestionReader
 from llava.model.vision_tokens import VisionTokens
 from llava.prompts.tokenization import load_tokenizer
@@ -165,14 +165,30 @@ class ImageEncoding:
         Raises:
             ValueError: The model has no compression, or there is no image.
         """
+        bound, features = self.selection(images, image_sizes, questions)
+        return bound(features)
+
+    def selection(
+        self, images: Images, image_sizes: ImageSizes | None = None, questions: Sequence[str] | None = None
+    ) -> tuple[BoundCompressor, VisionFeatures]:
+        """The compressor and the features that it chooses from, so that the choice itself can be measured.
+
+        Args:
+            images: As for `compress_images`.
+            image_sizes: As for `encode_each`.
+            questions: As for `encode_each`.
+
+        Raises:
+            ValueError: The model has no compression, or there is no image.
+        """
         if isinstance(images, Tensor) and images.dim() == 3:
             images = images.unsqueeze(0)
         tiles, counts, sizes = _tiles_of(images, image_sizes)
         if tiles is None:
             raise ValueError("there is no image to compress")
         self._read_questions()
-        kept: CompressedTokens = self.model.compress_images(tiles, counts, sizes, questions)
-        return kept
+        chosen: tuple[BoundCompressor, VisionFeatures] = self.model.selection(tiles, counts, sizes, questions)
+        return chosen
 
 
 def _tiles_of(

@@ -39,10 +39,12 @@ def _of_pruner(pruner: Pruner) -> Iterator[str]:
 def _of_compressor(compressor: Compressor) -> Iterator[str]:
     yield _headline(compressor.name, compressor.function)
     yield f"    place: {', '.join(compressor.places)}"
-    reads = [*sorted(compressor.needs), *(f"{name} (if at hand)" for name in sorted(compressor.wants))]
+    options = None if compressor.options is None else compressor.options()
+    needs = compressor.needs_with(options)
+    reads = [*sorted(needs), *(f"{name} (if at hand)" for name in sorted(compressor.wants))]
     if reads:
         yield f"    reads: {', '.join(reads)}"
-    if not TEXT_NEEDS.isdisjoint(compressor.needs | compressor.wants):
+    if not TEXT_NEEDS.isdisjoint(needs | compressor.wants):
         yield "    chooses by the question: once for each, so a conversation is computed anew in every turn"
     for line in describe_options(compressor.options):
         yield f"    option {line}"

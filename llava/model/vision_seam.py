@@ -167,11 +167,15 @@ class VisionSeam(QuestionSeam):
         Returns:
             K tokens a tile: (T, K, D) behind the projector, which is then done with, else (T, K, C).
         """
+        return bound(self._with_projected(features, bound))
+
+    def _with_projected(self, features: VisionFeatures, bound: BoundCompressor) -> VisionFeatures:
+        """The features as the compressor takes them: with the projector's rows where it reads or keeps these."""
         if "projected" not in bound.needs and bound.place != "projected":
-            return bound(features)
+            return features
         rows = self.multi_modal_projector(like_weights(features.source, self.multi_modal_projector).contiguous())
         features = replace(features, projected=rows)
-        return bound(replace(features, content=rows, has_cls=False) if bound.place == "projected" else features)
+        return replace(features, content=rows, has_cls=False) if bound.place == "projected" else features
 
     def compress_tiles(
         self, pixel_values: Tensor, bound: BoundCompressor, facts: TileFacts | None = None
@@ -186,14 +190,14 @@ class VisionSeam(QuestionSeam):
         features = self.read_tower(pixel_values, bound, facts)
         return self.compress_projected(features, bound) if bound.is_late else bound(features)
 
-    def compress_images(
+    def selection(
         self,
         pixel_values: Tensor,
         counts: Sequence[int] | None,
         image_sizes: Sequence[tuple[int, int]] | None,
         questions: Sequence[str] | None,
-    ) -> CompressedTokens:
-        """What the compressor keeps of each tile; arguments as for `encode_tiles`.
+    ) -> tuple[BoundCompressor, VisionFeatures]:
+        """The compressor, and all that it is called with; arguments as for `encode_tiles`.
 
         Raises:
             ValueError: The model has no compression, or it reads questions that are not given.
@@ -204,7 +208,7 @@ class VisionSeam(QuestionSeam):
         pixels = like_weights(pixel_values, self.vision_tower, cast=True)
         facts = tile_facts(self.config, bound.needs, len(pixels), counts, image_sizes, pixels.device)
         features = self.with_questions(self.read_tower(pixels, bound, facts), bound, counts, questions)
-        return self.compress_projected(features, bound) if bound.is_late else bound(features)
+        return bound, self._with_projected(features, bound)
 
     def embed_tiles(
         self, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts | None = None

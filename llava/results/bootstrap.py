@@ -100,14 +100,31 @@ def bootstrap_interval(
     Returns:
         The interval's ends; not a number where no draw has a value.
     """
+    sums = resampled_sums(parts, resamples=resamples, seed=seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.asarray(statistic(sums), dtype=np.float64)
+    return percentile_interval(values, confidence)
+
+
+def resampled_sums(parts: NDArray[np.float64], *, resamples: int, seed: int = 0) -> NDArray[np.float64]:
+    """Sums (R, V) over R draws of groups with replacement; all V quantities see the same draws.
+
+    Args:
+        parts: (G, V), a row a group.
+        resamples: R.
+        seed: Of the draws.
+    """
     generator = np.random.default_rng(seed)
     count = len(parts)
     sums = np.empty((resamples, parts.shape[1]))
     for number in range(resamples):
         weights = np.bincount(generator.integers(0, count, size=count), minlength=count)
         sums[number] = weights @ parts
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.asarray(statistic(sums), dtype=np.float64)
+    return sums
+
+
+def percentile_interval(values: NDArray[np.float64], confidence: float = 0.95) -> tuple[float, float]:
+    """The percentiles of what draws gave, those that are not finite left out; not a number where none is."""
     values = values[np.isfinite(values)]
     if not len(values):
         return float("nan"), float("nan")

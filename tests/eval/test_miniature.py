@@ -24,7 +24,7 @@ from tests.eval.test_sources import as_seen
 TINY = Path(__file__).parents[2] / "playground" / "tiny"
 BUDGETS = ("none", "visionzip:41+8")
 FLOOR = 0.9
-COSTS = ("seconds", "vision_ms", "prefill_ms", "data", "data_root", "retention", "commit")
+COSTS = ("seconds", "vision_ms", "selector_ms", "prefill_ms", "data", "data_root", "retention", "commit")
 
 pytest.importorskip("sklearn")
 

@@ -51,8 +51,8 @@ def test_its_options_are_typed_and_checked_when_the_model_is_told(plugin):
     }.items():
         with pytest.raises(ValueError, match=named):
             model.set_compression(text)
-    with pytest.raises(ValueError, match="no method prunes inside the language model yet: fastv:8"):
-        model.set_compression("corner_first:20|fastv:8")
+    with pytest.raises(ValueError, match="corner_first stands before the language model, and what follows"):
+        model.set_compression("visionzip:20|corner_first:20")
     assert str(model.compression) == "corner_first:20,column=5,row=3"  # what was refused has changed nothing
 
 

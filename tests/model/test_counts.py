@@ -21,12 +21,13 @@ from llava.inference.generation import Generator, Prompt
 from llava.inference.prefix import PrefixStore
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
-from llava.model.multimodal_compressor import VisionFeatures, get_compressor
+from llava.model.multimodal_compressor import QuestionEmbeds, VisionFeatures, get_compressor
 from llava.model.multimodal_encoder import extract_features
 
 RECORD = Path(__file__).with_name("counts.json")
 BUDGETS = ("visionzip:54+10", "visionzip:162+30", "random:64", "uniform:64")
-BATCH, PATCHES, CHANNELS, KEY_CHANNELS = 8, 576, 1024, 64
+METHODS = ("cdpruner", "divprune", "fastervlm", "holov", "mmtok", "pool", "prumerge", "scope", "tome", "vispruner")
+BATCH, PATCHES, CHANNELS, KEY_CHANNELS, WORDS = 8, 576, 1024, 64, 16
 
 
 def count_compressor(budget: str) -> Counts:
@@ -45,6 +46,30 @@ def count_compressor(budget: str) -> Counts:
     config = CompressionConfig.parse(budget)
     compressor = get_compressor(config.method)
     return count(lambda: compressor(features, config).tokens)
+
+
+def count_method(name: str) -> Counts:
+    """One of the other methods, 64 tokens a tile, as an accelerator runs it: the whole batch at once."""
+    with torch.device("meta"):
+        content = torch.randn(BATCH, PATCHES + 1, CHANNELS)
+        features = VisionFeatures(
+            content=content,
+            grid=(24, 24),
+            has_cls=True,
+            source=content[:, 1:],
+            saliency_has_cls=True,
+            keys=torch.randn(BATCH, PATCHES + 1, KEY_CHANNELS),
+            saliency=torch.rand(BATCH, PATCHES),
+            last_layer_qk=(torch.randn_like(content), torch.randn_like(content)),
+            projected=content[:, 1:],
+            image_index=torch.arange(BATCH),
+            padding=torch.zeros(BATCH, PATCHES, dtype=torch.bool),
+            question_embeds=QuestionEmbeds(
+                torch.randn(BATCH, WORDS, CHANNELS), torch.ones(BATCH, WORDS, dtype=torch.bool)
+            ),
+        )
+        config = CompressionConfig(name, 64)
+        return count(lambda: get_compressor(name)(features, config).tokens)
 
 
 def count_tower(budget: str | None) -> Counts:
@@ -118,6 +143,7 @@ def count_questions(share: bool) -> Counts:
 def all_counts() -> dict[str, Counts]:
     torch.manual_seed(0)
     found = {f"compressor {budget}": count_compressor(budget) for budget in BUDGETS}
+    found |= {f"compressor {name}:64, on an accelerator": count_method(name) for name in METHODS}
     found |= count_model()
     found |= {f"8 questions about an image, {how}": count_questions(how == "shared") for how in ("shared", "whole")}
     return found | {f"tower {budget or 'none'}": count_tower(budget) for budget in (None, "visionzip:54+10")}

@@ -60,18 +60,18 @@ def to_csv(table: Table) -> str:
             published = column.facts.release_size(release) or (n if n in sizes else next(iter(sizes), ""))
             size = [n, published, release or ""]
             kept = [_plain(value) for value in (cell.retention, cell.low, cell.high)]
-            writer.writerow(map(_defused, [*what, f"{cell.score:.4f}", *size, *kept, judge]))
+            writer.writerow(map(defused, [*what, f"{cell.score:.4f}", *size, *kept, judge]))
     if table.paper is not None:
         named = {task.paper_column: (task.name, task.main_score) for task in TASKS}
         for row in table.paper.rows:
             own = table.paper.retention(row) if table.paper.vanilla is not None else {}
             for name, score in row.scores.items():
                 left = [f"paper {table.paper.name}", row.method, "", row.tokens, *named.get(name, (name, ""))]
-                writer.writerow(map(_defused, [*left, score, "", "", "", _plain(own.get(name)), "", "", ""]))
+                writer.writerow(map(defused, [*left, score, "", "", "", _plain(own.get(name)), "", "", ""]))
     return stream.getvalue()
 
 
-def _defused(cell: object) -> object:
+def defused(cell: object) -> object:
     """A cell that begins as a formula does, as text; numbers stay numbers, negative ones too."""
     is_formula = isinstance(cell, str) and cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell)
     return f"'{cell}" if is_formula else cell

@@ -27,33 +27,49 @@ def add_intervals(table: Table, data: DataPlace, resamples: int = 2_000) -> None
         resamples: How often to draw.
     """
     for column in table.columns:
-        kind = TASKS.find(column.task)
-        if kind is None:
-            why = "no task of that name is registered; name its plug-in with --plugin MODULE_OR_FILE"
-            table.notes.append(f"{column.heading}: no intervals, {why}")
-            continue
-        task = kind()
-        base = table.vanilla.cells.get(column.task)
-        try:
-            samples = data.load(task, base.row.get("data_root") if base else None).samples
-        except TaskDataError as error:
-            table.notes.append(f"{column.heading}: no intervals, its data are not here ({error})")
-            continue
-        _add_to_column(table, column, task, samples, resamples)
+        parts = column_parts(table, column, data)
+        base = parts.pop(0, None)
+        for place, own in parts.items():
+            cell = table.lines[place].cells[column.task]
+            if base is not None:
+                cell.low, cell.high = _interval(own, base, resamples)
 
 
-def _add_to_column(table: Table, column: Column, task: Task, samples: Sequence[Sample], resamples: int) -> None:
-    base_cell = table.vanilla.cells.get(column.task)
-    if base_cell is None:
-        return
-    base = _parts(table, column, task, samples, table.vanilla, base_cell)
-    for line in table.lines[1:]:
+def column_parts(table: Table, column: Column, data: DataPlace, *, compared: bool = True) -> dict[int, ScoreParts]:
+    """The scores of a benchmark taken apart, by the place of the line; a note where there can be none.
+
+    Args:
+        table: The table; its first line is vanilla, without which there is nothing to compare.
+        column: The benchmark.
+        data: Where the benchmarks' files are.
+        compared: Only of lines that have a retention.
+
+    Returns:
+        Those of vanilla and of the other lines; none if vanilla's cannot be had.
+    """
+    base = table.vanilla.cells.get(column.task)
+    kind = TASKS.find(column.task)
+    if kind is None:
+        why = "no task of that name is registered; name its plug-in with --plugin MODULE_OR_FILE"
+        table.notes.append(f"{column.heading}: no intervals, {why}")
+        return {}
+    task = kind()
+    try:
+        samples = data.load(task, base.row.get("data_root") if base else None).samples
+    except TaskDataError as error:
+        table.notes.append(f"{column.heading}: no intervals, its data are not here ({error})")
+        return {}
+    found: dict[int, ScoreParts] = {}
+    for place, line in enumerate(table.lines):
         cell = line.cells.get(column.task)
-        if base is None or cell is None or cell.retention is None:
+        if cell is None or (place and compared and cell.retention is None):
             continue
         own = _parts(table, column, task, samples, line, cell)
         if own is not None:
-            cell.low, cell.high = _interval(own, base, resamples)
+            found[place] = own
+        elif not place:
+            return {}
+    return found if 0 in found else {}
 
 
 def _interval(own: ScoreParts, base: ScoreParts, resamples: int) -> tuple[float | None, float | None]:

@@ -55,3 +55,8 @@ def _latex_rows(label: str, tokens: str, scores: list[str], kept: list[str], mea
     shown = _NONE if mean is None else rf"{mean:.1f}\%"
     rows = ([label.translate(_SPECIAL), tokens, *scores, ""], ["", "", *kept, shown])
     return [r"\midrule", *(" & ".join(cells) + r" \\" for cells in rows)]
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX shows it: its special characters stand for themselves."""
+    return text.translate(_SPECIAL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,13 @@ class Table:
         return [column.heading for column in self.columns if column.task in tasks]
 
 
-def build_table(folders: Sequence[Path], paper: PaperTable | None = None) -> Table:
+def build_table(folders: Sequence[Path], paper: PaperTable | None = None, only: Container[str] | None = None) -> Table:
     """Reads folders of results.
 
     Args:
         folders: Output folders of llava.eval. The first that has results without compression gives the vanilla.
         paper: A table of the paper to be shown beside.
+        only: Budgets, as results.json names them, whose rows count; None for all.
 
     Raises:
         ValueError: A folder has no results, or none has results without compression.
@@ -150,7 +151,7 @@ def build_table(folders: Sequence[Path], paper: PaperTable | None = None) -> Tab
     folders = list(dict.fromkeys(folders))
     for folder, name in zip(folders, _names(folders), strict=True):
         path = folder / "results.json"
-        rows = read_results(path)
+        rows = [row for row in read_results(path) if only is None or row["compression"] in only]
         if not rows:
             raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {folder}")
         runs[folder] = json.loads(path.read_text(encoding="utf-8"))["run"]

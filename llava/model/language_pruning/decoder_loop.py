@@ -120,7 +120,10 @@ class _Reading:
     def __init__(self, decoder: Any, bound: BoundPruner, images: ImageRows, cache: Cache) -> None:
         self._decoder, self._bound, self._images, self._cache = decoder, bound, images, cache
         self._held: Tensor | None = None
-        self._schedules = tuple(tuple(bound.schedule(count) for count in counts) for counts in images.counts)
+        schedules = [[bound.schedule(count) for count in counts] for counts in images.counts]
+        every = {stage.layers_run for each in schedules for schedule in each for stage in schedule.stages}
+        self._places = sorted(every)
+        self._stages = [[schedule.stages_at(self._places) for schedule in each] for each in schedules]
         self._lengths = list(images.lengths)
         self._counts = images.counts
 
@@ -133,7 +136,7 @@ class _Reading:
             self._held = all_held if attention_mask is None else attention_mask[:, :held] != 0
         first = rows = self._first_rows(inputs_embeds, attention_mask, position_ids)
         next_position = rows.positions[:, -1] + 1
-        ends = [*(stage.layers_run for stage in self._bound.schedule(1).stages), self._bound.num_layers]
+        ends = [*self._places, self._bound.num_layers]
         segments: list[Segment] = []
         start = 0
         for number, end in enumerate(ends):
@@ -181,7 +184,7 @@ class _Reading:
 
     def _prune(self, number: int, layers_run: int, rows: PromptRows, entering: Tensor, first: PromptRows) -> PromptRows:
         """What is left of the rows behind a stage."""
-        stages = tuple(tuple(schedule.stages[number] for schedule in each) for each in self._schedules)
+        stages = tuple(tuple(own[number] for own in each) for each in self._stages)
         view = StageView(
             number=number,
             layers_run=layers_run,

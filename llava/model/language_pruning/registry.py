@@ -37,9 +37,9 @@ class Pruner:
     Attributes:
         name: What `CompressionConfig.method` calls it.
         score: Says at a stage how much each row is worth, (B, L); the best of each image stay.
-        plan: The schedule for N rows, L layers, the mean that the budget says, and the options. Its stages stand behind
-            the same layers for any N. The mean is met as nearly as rounding allows, or passed over where the options
-            say the numbers themselves.
+        plan: The schedule for N rows, L layers, the mean that the budget says, and the options. The mean is met as
+            nearly as rounding allows, or passed over where the options say the numbers themselves. Images of a batch
+            may have stages behind different layers.
         options: A frozen dataclass of its options; its `__post_init__` refuses what is out of range.
         renumbers: Whether what is left is numbered anew from 0, so that each layer goes on at its own length.
         merge: Makes rows of dropped ones, where a stage of the schedule says so.

@@ -57,6 +57,15 @@ class Schedule:
             count for count, start, end in zip(rows, starts[:-1], starts[1:], strict=True) for _ in range(end - start)
         ]
 
+    def stages_at(self, layers: Sequence[int]) -> tuple[Stage, ...]:
+        """Stages behind all of these layers; those that the schedule does not have drop nothing.
+
+        Args:
+            layers: How many layers have run at each, those of the schedule among them.
+        """
+        own, rows = {stage.layers_run: stage for stage in self.stages}, self.rows_per_layer
+        return tuple(own.get(place, Stage(place, rows[place])) for place in layers)
+
     @property
     def mean_rows(self) -> float:
         """The mean of `rows_per_layer`: what the budget of a method inside the language model means."""
@@ -84,7 +93,7 @@ def stage_layers(layers: Sequence[int], num_layers: int, what: str) -> tuple[int
     return tuple(layers)
 
 
-def scaled_layers(layers: Sequence[int], num_layers: int) -> tuple[int, ...]:
+def scaled_layers(layers: Sequence[float], num_layers: int) -> tuple[int, ...]:
     """Places given for 32 layers in a language model of L; places that fall together are one."""
     places = {min(max(1, round(place * num_layers / _PUBLISHED_LAYERS)), num_layers - 1) for place in layers}
     return tuple(sorted(places))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import flash_attention_mask
 
 from llava.model.flops import kv_bytes, prefill_flops
 from llava.model.language_pruning import PRUNERS, ImageRows, PrunedCache
 from tests.model.language_pruning.tiny_models import LAYERS, load_tiny, samples, save_tiny, together
 
 MODELS = [("llava", "llama"), ("llava", "qwen2"), ("llava_next", "llama")]
-BUDGETS = {  # of images of 16 rows, and of up to 88
+BUDGETS = {  # of images of 16 rows, and of 36 to 70; pyramiddrop:20 prunes these behind different layers
     "llava": ["fastv:9", "pyramiddrop:9", "sparsevlm:9", "sparsevlm:7,version=2,layers=2/4", "visionzip:8+2|fastv:6"],
-    "llava_next": ["fastv:34,layer=1", "pyramiddrop:40", "sparsevlm:40", "visionzip:8+2|sparsevlm:20"],
+    "llava_next": ["fastv:34,layer=1", "pyramiddrop:20", "sparsevlm:40", "visionzip:8+2|sparsevlm:20"],
 }
 OPTIONS = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
 OPTIONS |= {"output_logits": True, "return_dict_in_generate": True}
@@ -158,13 +161,38 @@ def test_no_layer_makes_an_attention_map(model, monkeypatch):
         calls.append(query.shape[2])
         return sdpa_attention_forward(module, query, *args, **kwargs)
 
-    from transformers import AttentionInterface
-
     monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", spy)
     model.set_compression(budgets(model)[0])
     with torch.no_grad():
         model(**together([samples(model)[0]]))
     assert len([count for count in calls if count > 1]) >= LAYERS
+
+
+def test_kernels_of_flash_attention_are_told_the_same(model):
+    """A stand-in for a kernel that takes a mask of rows (B, keys) or none, and takes gaps in positions for packing."""
+
+    def attend(module, query, key, value, attention_mask, scaling=None, **kwargs):
+        assert kwargs.get("position_ids") is None
+        batch, _, count, _ = query.shape
+        keys = torch.arange(key.shape[2])
+        causal = keys <= keys[-count:, None]
+        valid = torch.ones(batch, key.shape[2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        seen = causal[None, None] & valid[:, None, None]
+        seen = seen | ~seen.any(dim=3, keepdim=True)  # padding sees anything; nobody sees it
+        output = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling, enable_gqa=True)
+        return output.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register("stand_in", attend)
+    AttentionMaskInterface.register("stand_in", flash_attention_mask)
+    parts = samples(model)
+    for budget in budgets(model):
+        model.set_compression(budget)
+        wanted = model.generate(**together(parts), **OPTIONS)
+        model.set_attn_implementation({"text_config": "stand_in"})
+        found = model.generate(**together(parts), **OPTIONS)
+        model.set_attn_implementation({"text_config": "sdpa"})
+        assert found.sequences.tolist() == wanted.sequences.tolist()
+        torch.testing.assert_close(torch.stack(found.logits), torch.stack(wanted.logits), rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_changes_without_one(model):

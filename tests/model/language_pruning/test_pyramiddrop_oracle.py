@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.model.language_pruning.traced import LEAST_MARGIN, Prompt, answer, close, pruner, read, recorded_llama
+from tests.model.language_pruning.traced import LEAST_MARGIN, Prompt, answer, close, llama_of, pruner, read, same_answer
 from tests.model.methods.recorded import Recording
 
 
@@ -10,7 +10,7 @@ def test_prompts_and_answers():
     recording = Recording("pyramiddrop")
     for case in recording.groups("logits_last8"):
         name, setting = case.split("/")
-        model = recorded_llama("A" if name in "abc" else "C")
+        model = llama_of(recording, name)
         prompt = Prompt.of(recording, name, model)
         layers, ratios = (part.lstrip("layerstio").split("-") for part in setting.split("_"))
         options = {"layers": tuple(map(int, layers)), "ratios": tuple(map(float, ratios))}
@@ -32,8 +32,7 @@ def test_prompts_and_answers():
             close(trace.logits[-8:], recording[f"{case}/logits_last8"]),
             trace.logits.argmax(dim=1).tolist() == recording[f"{case}/logits_argmax"].tolist(),
             trace.lengths == recording[f"{case}/seq_len_per_layer"].tolist(),
-            ids == recording[f"{case}/generated"].tolist(),
-            close(logits, recording[f"{case}/generated_logits"]),
+            same_answer(ids, logits, recording, f"{case}/generated"),
             cache.lengths == recording[f"{case}/cache_len_per_layer"].tolist(),
         ]
         recording.compare(case, all(same), near_tie=min(margins) < LEAST_MARGIN)

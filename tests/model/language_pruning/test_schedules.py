@@ -71,10 +71,17 @@ def test_the_mean_is_met(method, num_layers, rows):
 
 def test_rounding_is_half_a_row_of_the_last_stage():
     for name in ("fastv", "pyramiddrop"):
-        for mean in range(150, 577, 7):
+        for mean in range(60, 577, 7):
             schedule = bound(f"{name}:{mean}", 32)[0].schedule(576)
             behind = 32 - schedule.stages[-1].layers_run
             assert abs(schedule.mean_rows - mean) <= behind / 64 + 1e-9
+
+
+def test_pyramiddrop_goes_to_earlier_layers_for_small_budgets():
+    """A stage leaves a quarter of what it is given at least; the published layers come first."""
+    for mean, layers in {270: (8, 16, 24), 192: (8, 16, 24), 128: (4, 8, 12), 64: (2, 4, 6), 30: (1, 2, 3)}.items():
+        stages = bound(f"pyramiddrop:{mean}", 32)[0].schedule(576).stages
+        assert tuple(stage.layers_run for stage in stages) == layers and (mean < 50 or stages[0].kept >= 144)
 
 
 def test_between_published_lists():

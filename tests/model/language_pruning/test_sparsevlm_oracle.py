@@ -16,9 +16,10 @@ from tests.model.language_pruning.traced import (
     answer,
     close,
     close_for_their_size,
+    llama_of,
     pruner,
     read,
-    recorded_llama,
+    same_answer,
 )
 from tests.model.methods.recorded import FOLDER, Recording
 
@@ -46,9 +47,10 @@ def _pruner(name: str, num_layers: int):
 @pytest.mark.parametrize("name", FILES)
 @torch.inference_mode()
 def test_prompts_and_answers(name):
-    recording, prompts, model = Recording(name), Recording(PROMPTS), recorded_llama("B")
-    bound = _pruner(name, model.config.num_hidden_layers)
+    recording, prompts = Recording(name), Recording(PROMPTS)
     for case in recording.groups("rater_index"):
+        model = llama_of(prompts, case)
+        bound = _pruner(name, model.config.num_hidden_layers)
         prompt = Prompt.of(prompts, case, model)
         trace, cache = read(model, bound, prompt)
         assert (int(recording[f"{case}/image_start"]), int(recording[f"{case}/image_length"])) == (
@@ -80,14 +82,13 @@ def test_prompts_and_answers(name):
                 trace.positions[-1].tolist() == recording[f"{case}/positions_last_layer"].tolist(),
                 close(trace.logits[-1], recording[f"{case}/logits_last"]),
                 trace.logits.argmax(dim=1).tolist() == recording[f"{case}/logits_argmax"].tolist(),
-                ids == recording[f"{case}/generated"].tolist(),
-                close_for_their_size(logits, recording[f"{case}/generated_logits"]),
+                same_answer(ids, logits, recording, f"{case}/generated"),
                 cache.lengths == recording[f"{case}/cache_len_per_layer"].tolist(),
                 trace.lengths == recording[f"{case}/seq_len_per_layer"].tolist(),
             ]
         recording.compare(case, all(same), near_tie=min(margins) < LEAST_MARGIN)
     for case in recording.groups("inputs_embeds"):
-        Prompt.of(recording, case, model)
+        Prompt.of(recording, case, llama_of(recording, case))
     recording.finish()
 
 

@@ -30,6 +30,17 @@ def recorded_llama(name: str) -> LlamaForCausalLM:
     return model.eval()
 
 
+def llama_of(recording: Recording, case: str) -> LlamaForCausalLM:
+    """The recorded Llama that a case was made with: the one whose embeddings stand before its image."""
+    ids, embeds = (torch.from_numpy(recording[f"{case}/{name}"]) for name in ("prefix_ids", "inputs_embeds"))
+    for file in sorted(FOLDER.glob("llama_*.json")):
+        model = recorded_llama(file.stem.removeprefix("llama_"))
+        table = model.get_input_embeddings().weight.detach()
+        if int(ids.max()) < len(table) and torch.equal(table[ids], embeds[: len(ids), : table.shape[1]]):
+            return model
+    raise AssertionError(f"{case}: no Llama of {FOLDER} has these embeddings")
+
+
 @dataclass
 class Prompt:
     """A recorded prompt with one image."""
@@ -151,6 +162,16 @@ def answer(model: LlamaForCausalLM, logits: Tensor, cache: PrunedCache, count: i
         said.append(model.lm_head(read_on(model.model, embeds, cache))[0, -1])
         ids.append(int(said[-1].argmax()))
     return ids, torch.stack(said)
+
+
+def same_answer(ids: list[int], logits: Tensor, recording: Recording, name: str) -> bool:
+    """Whether greedy ids and their logits are the recorded ones, up to a step at which two ids are equally likely."""
+    wanted, said = recording[name].tolist(), recording[f"{name}_logits"]
+    best = torch.from_numpy(said).topk(2, dim=1).values
+    ties = (best[:, 0] - best[:, 1] < 2 * ATOL).nonzero().flatten().tolist()
+    steps = ties[0] if ties else len(wanted)
+    known = steps + bool(ties)  # the step of the tie is the last whose prompt is the same
+    return ids[:steps] == wanted[:steps] and close_for_their_size(logits[:known], said[:known])
 
 
 def close(found: Tensor, recorded) -> bool:

@@ -1,0 +1,177 @@
+"""`python -m llava.eval.compare`: methods x budgets on one model, with baselines, intervals and costs.
+
+Example:
+    python -m llava.eval.compare --model-path playground/tiny/model --methods all --budgets 98,49,20
+        --tasks tiny_vqa,tiny_pope --output-dir runs/compare   (on one line)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava.command_line import CommandParser, add_model_flags, add_shared, plain_errors, whole_number
+from llava.eval.data_place import DataPlace
+from llava.eval.session import (
+    add_run_flags,
+    check_flags,
+    check_output,
+    plain_stops,
+    prepare,
+    task_names,
+    workers_of,
+)
+
+if TYPE_CHECKING:
+    from llava.eval.compare.grid import Grid
+    from llava.eval.tasks import Task
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = CommandParser("llava.eval.compare", "Compare methods of compression at equal budgets, with baselines.")
+    add_model_flags(parser, required=False)
+    parser.add_argument(
+        "--methods",
+        default=None,
+        metavar="all|NAME[,option=value]...",
+        help="names separated by commas, options behind each; the default is all. VisionZip and baselines always count",
+    )
+    parser.add_argument("--baselines", action="store_true", help="nothing but all tokens, the baselines and VisionZip")
+    parser.add_argument("--list-methods", action="store_true", help="print the methods and their options")
+    parser.add_argument("--budgets", metavar="K,K...", help="tokens a tile, as in 192,128,64")
+    parser.add_argument("--total", metavar="K,K...", help="tokens of an image of five tiles, as in 640,320,160")
+    parser.add_argument("--seeds", type=whole_number(1), default=3, help="draws of the random baseline (default 3)")
+    parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
+    add_shared(parser, "--output-dir", type=Path, help="as for llava eval; the tables go there too")
+    add_run_flags(parser)
+    table = parser.add_argument_group("tables")
+    table.add_argument(
+        "--also",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="another output folder whose rows stand in the tables too: a tuned model's; repeatable",
+    )
+    table.add_argument("--paper", help="quote a table of the paper, apart: table1 (7B), table2 (NeXT)...")
+    table.add_argument(
+        "--resamples", type=whole_number(0), default=2_000, help="of the bootstrap; 0: no intervals (default 2000)"
+    )
+    table.add_argument("--dry-run", action="store_true", help="print the grid, with what is left out and why, and end")
+    table.add_argument("--tables-only", action="store_true", help="ask nothing: tables of what is answered")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    if args.list_methods:
+        from llava.model.method_list import method_list
+
+        print(method_list())
+        return 0
+    check_flags(parser, args, ("--model-path", "--tasks", "--output-dir"), "--list-methods")
+    if (args.budgets is None) == (args.total is None):
+        parser.error("give --budgets, tokens a tile, or --total, of an image of five tiles")
+    if args.baselines and args.methods is not None:
+        parser.error("--baselines compares no other methods; leave out --methods, or --baselines: they always count")
+    return _run(parser, args)
+
+
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    from llava.eval.tasks import get_task
+
+    try:
+        tasks = [get_task(name) for name in task_names(args.tasks)]
+        place = DataPlace.of(args)
+    except ValueError as error:
+        parser.error(str(error))
+    check_output(parser, args.output_dir)
+    with plain_errors():
+        grid = _grid(parser, args)
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
+        print("\n".join(grid.lines()))
+    if args.dry_run:
+        return 0
+    left_out: dict[str, str] = {}
+    if not args.tables_only:
+        try:
+            with plain_stops(args):
+                if not _ask(parser, args, place, tasks, grid, left_out):
+                    return 0
+        except SystemExit as end:
+            if not isinstance(end.code, int):
+                raise
+            return end.code
+    with plain_errors():
+        for line in (f"not run: {task}: {reason}" for task, reason in left_out.items()):
+            print(line)
+        for path in _write_tables(args, place, grid):
+            print(f"written: {path}")
+    return 0
+
+
+def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
+    """What is to be compared, told from the model's config alone."""
+    from llava.eval.compare.grid import budgets_of, make_grid
+    from llava.eval.compare.methods import parse_methods
+    from llava.eval.model_origin import config_of
+    from llava.results.paper import paper_tables
+
+    if args.paper is not None and args.paper not in paper_tables():
+        raise ValueError(f"--paper: no table {args.paper!r}; there are: {', '.join(paper_tables())}")
+    config = config_of(args.model_path, args.model_base)
+    try:
+        methods = [] if args.baselines else parse_methods(args.methods or "all")
+        budgets = budgets_of(args.budgets, args.total, config)
+        has_clip = args.clip_text is not None
+        return make_grid(methods, budgets, config, seeds=args.seeds, has_clip=has_clip, compiled=args.compile)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _ask(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    place: DataPlace,
+    tasks: Sequence[Task],
+    grid: Grid,
+    left_out: dict[str, str],
+) -> bool:
+    """Runs the grid by the engine of `llava eval`; returns whether this process is to write the tables."""
+    from llava.eval.compare.timing import time_budgets
+    from llava.eval.runner import evaluate
+
+    workers = workers_of(parser, args)
+    every = args.tasks.strip() == "all"
+    inference, settings = prepare(args, workers, place, [] if every else tasks, grid.configs)
+    asked = replace(settings, latency_repeats=0)  # measured below, all budgets in turn
+    results = evaluate(inference, tasks, grid.configs, asked, left_out=left_out if every else None)
+    if not workers.is_first or len(results) < len(grid.configs) * (len(tasks) - len(left_out)):
+        return False
+    time_budgets(inference, [task for task in tasks if task.name not in left_out], grid.configs, settings)
+    return True
+
+
+def _write_tables(args: argparse.Namespace, place: DataPlace, grid: Grid) -> list[Path]:
+    from llava.eval.compare.files import to_csv, to_markdown
+    from llava.eval.compare.intervals import add_intervals
+    from llava.eval.compare.latex import to_latex
+    from llava.eval.compare.picture import to_svg
+    from llava.eval.compare.table import build_comparison
+    from llava.eval.whole_files import write_whole
+    from llava.results.paper import paper_tables
+
+    quoted = paper_tables()[args.paper] if args.paper else None
+    comparison = build_comparison([args.output_dir, *args.also], grid, quoted)
+    add_intervals(comparison, place, args.resamples)
+    markdown = to_markdown(comparison)
+    print(markdown)
+    texts = {"md": markdown, "csv": to_csv(comparison), "tex": to_latex(comparison), "svg": to_svg(comparison)}
+    return [write_whole(args.output_dir / f"compare.{name}", text) for name, text in texts.items()]

@@ -1,0 +1,70 @@
+"""What a checkpoint's small files say of its making: a table must not mix a tuned model with an untuned one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.model.checkpoints.config_adapter import read_config
+from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
+from llava.model.checkpoints.lora import adapter_base, is_adapter
+from llava.model.configuration import as_compression
+
+_TRAINING = "training_args.json"
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """How a checkpoint was made, as far as a table must know.
+
+    Attributes:
+        tuned_for: The compression that its weights were tuned under, in its short form; "" where the files name none.
+        said_by: The file that says so, "" where none does.
+    """
+
+    tuned_for: str = ""
+    said_by: str = ""
+
+
+def origin_of(model_path: str | Path) -> ModelOrigin:
+    """Reads what a training run leaves beside its weights, else the config's own entry; never the folder's name.
+
+    Args:
+        model_path: A folder, or a repository on the Hub, of which only the small files are fetched.
+
+    Raises:
+        CheckpointError: It is neither, or one of the files is damaged.
+    """
+    folder = resolve_checkpoint(model_path, weights=False)
+    for name in (_TRAINING, _CONFIG):
+        file = folder / name
+        content = read_json(file) if file.is_file() else {}
+        found = (content.get("model") or {}).get("compression") if name == _TRAINING else content.get("compression")
+        try:
+            budget = as_compression(found)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{file}: compression: {error}") from error
+        if budget is not None:
+            return ModelOrigin(str(budget), name)
+    return ModelOrigin()
+
+
+def config_of(model_path: str | Path, model_base: str | Path | None = None) -> Any:
+    """The config that the model will have, without its weights.
+
+    Args:
+        model_path: As for `origin_of`.
+        model_base: What an adapter without a config of its own goes on; by default what it names.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or its config is not one of a LLaVA.
+    """
+    folder = resolve_checkpoint(model_path, weights=False)
+    if is_adapter(folder) and not (folder / _CONFIG).exists():
+        base = model_base or adapter_base(folder)
+        if base is None:
+            raise CheckpointError(f"{folder}: the adapter names no base; give --model-base")
+        folder = resolve_checkpoint(base, weights=False)
+    return read_config(folder)[0]
