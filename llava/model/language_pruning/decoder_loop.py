@@ -95,7 +95,7 @@ class _Layers:
             inputs_embeds=hidden,
             attention_mask=visible,
             past_key_values=cache,
-            position_ids=None,  # gaps between positions would be taken for samples that are packed
+            position_ids=None,  # it would look for samples that are packed, which gaps between positions are not
             layer_idx=first,
         )
         self._rotation = decoder.rotary_emb(hidden, position_ids=positions.to(hidden.device))

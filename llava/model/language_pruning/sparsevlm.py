@@ -13,9 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from llava.model.language_pruning.attention import attention_logits
 from llava.model.language_pruning.density_peaks import cluster_means
 from llava.model.language_pruning.prompt_rows import MergedRows, gather_rows
 from llava.model.language_pruning.raters import by_image, find_raters
@@ -35,6 +33,7 @@ Name = Literal["mean", 64, 96, 128, 192]
 
 _LAYERS = (3, 7, 16)  # that have run; the public code calls the last of them 2, 6 and 15
 _ROWS, _HEADS = 576, 14
+_AT_ONCE = 64  # rows of text of which attention is held, in all heads
 # Rows of 576 that stay as they are, by version and by the name that the paper gives the list.
 _KEPT: dict[int, dict[Name, tuple[int, ...]]] = {
     1: {64: (66, 30, 17), 96: (238, 48, 26), 128: (303, 110, 36), 192: (300, 200, 110)},
@@ -172,36 +171,35 @@ def _noise(count: int, view: StageView, options: SparseVLMOptions) -> Tensor | N
 )
 def score(view: StageView, options: SparseVLMOptions) -> Tensor:
     """Keeps, in stages, what words of the question that speak of the image attend to in the layer that has just run."""
-    count, images = max(1, view.text), max(map(len, view.counts))
-    raters = find_raters(view.first, count, images)  # (B, I, T)
-    raters = raters / raters.sum(dim=2, keepdim=True)
-    attention = view.attention_of_last(count)  # (B, H, T, L)
-    if options.version == 1:
-        by_owner = raters.to(attention.device) @ attention.mean(dim=1)  # (B, I, L)
-    else:
-        rated = beyond_position(view, attention, raters.to(attention.device))
+    raters = find_raters(view.first, max(1, view.text), max(map(len, view.counts)))  # (B, I, T)
+    rated = rate(view, raters / raters.sum(dim=2, keepdim=True), beyond_position=options.version == 2)
+    if options.version == 2:
         heads = heads_on_image(rated, view.rows.owner, options.heads).unsqueeze(3).expand(-1, -1, -1, view.rows.width)
-        by_owner = rated.gather(2, heads).mean(dim=2)
-    return by_owner.gather(1, view.rows.owner.clamp(min=0).unsqueeze(1)).squeeze(1)
+        rated = rated.gather(2, heads)
+    return rated.mean(dim=2).gather(1, view.rows.owner.clamp(min=0).unsqueeze(1)).squeeze(1)
 
 
-def beyond_position(view: StageView, attention: Tensor, raters: Tensor) -> Tensor:
-    """Attention divided by the product that vectors of ones have under the rotation, mean over raters.
+def rate(view: StageView, raters: Tensor, *, beyond_position: bool) -> Tensor:
+    """Attention of the raters, mean over them.
 
     Args:
         view: Of the stage.
-        attention: (B, H, T, L), of the last T rows.
-        raters: (B, I, T), shares.
+        raters: (B, I, T), shares of the last T rows.
+        beyond_position: Whether it is divided by what position alone gives.
 
     Returns:
-        (B, I, H, L).
+        (B, I, H, L), float32.
     """
-    cos, sin = view.decoder.rotary_emb(attention, position_ids=view.rows.positions)
-    ones = torch.ones_like(cos).unsqueeze(1)
-    _, rotated = apply_rotary_pos_emb(ones, ones, cos, sin)  # (B, 1, L, d)
-    scaling = view.decoder.layers[view.layers_run - 1].self_attn.scaling
-    by_position = attention_logits(rotated[:, :, -raters.shape[2] :], rotated, scaling)
-    return torch.einsum("bit,bhtl->bihl", raters, attention / by_position)
+    count = raters.shape[2]
+    parts = []
+    for begin in range(0, count, _AT_ONCE):
+        some = raters[..., begin : begin + _AT_ONCE]
+        asked = some.shape[2], count - begin - some.shape[2]
+        attention = view.attention_of_last(*asked)  # (B, H, some, L)
+        if beyond_position:
+            attention = attention / view.attention_by_position(*asked)
+        parts.append(torch.einsum("bit,bhtl->bihl", some.to(attention.device), attention))
+    return torch.stack(parts).sum(dim=0)
 
 
 def heads_on_image(rated: Tensor, owner: Tensor, count: int) -> Tensor:

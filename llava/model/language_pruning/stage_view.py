@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from llava.model.language_pruning.attention import attention_weights, rotated_keys, rotated_queries
+from llava.model.language_pruning.attention import attention_logits, attention_weights, rotated_keys, rotated_queries
 from llava.model.language_pruning.prompt_rows import PromptRows
 from llava.model.language_pruning.schedule import Stage
 
@@ -50,30 +51,44 @@ class StageView:
     cache: Cache
     seed: int
 
-    def attention_of_last(self, count: int) -> Tensor:
-        """Attention of the last rows in the layer that has just run.
+    def attention_of_last(self, count: int, ahead: int = 0) -> Tensor:
+        """Attention of some of the last rows in the layer that has just run.
 
         Args:
             count: Q.
+            ahead: Rows that follow these.
 
         Returns:
             (B, H, Q, L), float32; of each query 0 at rows behind it. Cached rows take their share and are left out.
         """
         number = self.layers_run - 1
-        return self._weights(self.decoder.layers[number], self.entering, self.cache.layers[number].keys, count)
+        layer, keys = self.decoder.layers[number], self.cache.layers[number].keys
+        return self._weights(layer, self.entering, keys, self._last(count, ahead))
 
-    def attention_of_last_in_next(self, count: int) -> Tensor:
+    def attention_of_last_in_next(self, count: int, ahead: int = 0) -> Tensor:
         """As `attention_of_last`, in the layer that comes next, as if nothing were dropped before it."""
         layer, hidden = self.decoder.layers[self.layers_run], self.rows.hidden
         keys = rotated_keys(layer, hidden, self.decoder.rotary_emb(hidden, position_ids=self.rows.positions))
         if self.held is not None:
             keys = torch.cat([self.cache.layers[self.layers_run].keys.to(keys), keys], dim=2)
-        return self._weights(layer, self.rows.hidden, keys, count)
+        return self._weights(layer, hidden, keys, self._last(count, ahead))
 
-    def queries(self, layer: Any, hidden: Tensor, count: int) -> Tensor:
-        """Rotated queries (B, H, Q, d) that a layer makes of the last rows of hidden states (B, L, D)."""
-        last, positions = hidden[:, -count:], self.rows.positions[:, -count:]
-        return rotated_queries(layer, last, self.decoder.rotary_emb(last, position_ids=positions))
+    def attention_by_position(self, count: int, ahead: int = 0) -> Tensor:
+        """What the products of queries and keys would be, scaled, if all were vectors of ones: rotation alone.
+
+        Args:
+            count: Q.
+            ahead: Rows that follow these.
+
+        Returns:
+            (B, 1, Q, L), float32; the same in all heads.
+        """
+        like = self.rows.hidden[:0].float()
+        cos, sin = self.decoder.rotary_emb(like, position_ids=self.rows.positions)
+        ones = torch.ones_like(cos).unsqueeze(1)
+        _, rotated = apply_rotary_pos_emb(ones, ones, cos, sin)
+        scaling = self.decoder.layers[self.layers_run - 1].self_attn.scaling
+        return attention_logits(rotated[:, :, self._last(count, ahead)], rotated, scaling)
 
     def per_row(self, numbers: Sequence[Sequence[int]]) -> Tensor:
         """A number of each image at each of its rows, (B, L), int64; at others without meaning.
@@ -86,16 +101,20 @@ class StageView:
         owner = self.rows.owner
         return torch.tensor(padded, device=owner.device).gather(1, owner.clamp(min=0))
 
-    def visible(self, count: int) -> Tensor:
-        """(B, Q, P + L), bool: what the last rows see, of cached rows and of these."""
-        width, is_row = self.rows.width, self.rows.is_row
-        column = torch.arange(width, device=is_row.device)
-        seen = is_row.unsqueeze(1) & (column <= column[-count:].unsqueeze(1))
+    def _last(self, count: int, ahead: int) -> slice:
+        return slice(self.rows.width - ahead - count, self.rows.width - ahead)
+
+    def _visible(self, rows: slice) -> Tensor:
+        """(B, Q, P + L), bool: what some rows see, of cached rows and of these."""
+        is_row = self.rows.is_row
+        column = torch.arange(self.rows.width, device=is_row.device)
+        seen = is_row.unsqueeze(1) & (column <= column[rows].unsqueeze(1))
         if self.held is None:
             return seen
-        return torch.cat([self.held.unsqueeze(1).expand(-1, count, -1), seen], dim=2)
+        return torch.cat([self.held.unsqueeze(1).expand(-1, seen.shape[1], -1), seen], dim=2)
 
-    def _weights(self, layer: Any, hidden: Tensor, keys: Tensor, count: int) -> Tensor:
-        queries = self.queries(layer, hidden, count)
-        visible = self.visible(count).to(queries.device)
+    def _weights(self, layer: Any, hidden: Tensor, keys: Tensor, rows: slice) -> Tensor:
+        asking, positions = hidden[:, rows], self.rows.positions[:, rows]
+        queries = rotated_queries(layer, asking, self.decoder.rotary_emb(asking, position_ids=positions))
+        visible = self._visible(rows).to(queries.device)
         return attention_weights(queries, keys, layer.self_attn.scaling, visible)[..., -self.rows.width :]

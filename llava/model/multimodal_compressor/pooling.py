@@ -30,46 +30,48 @@ class PoolOptions:
 
 
 def pool(patches: Tensor, grid: tuple[int, int], cells: tuple[int, int], kind: Kind = "adaptive") -> Tensor:
-    """Pools patches.
+    """Pools patches to a grid of cells.
 
     Args:
         patches: (B, h * w, C).
         grid: (h, w).
-        cells: (h', w') of the result; with `average` what squares of some side give.
-        kind: See `PoolOptions`.
+        cells: (h', w') of the result.
+        kind: `adaptive` or `bilinear`.
 
     Returns:
         (B, h' * w', C), in raster order.
-
-    Raises:
-        ValueError: With `average`: no squares give these cells.
     """
-    image = patches.unflatten(1, grid).permute(0, 3, 1, 2).float()
-    if kind == "average":
-        image = avg_pool2d(image, _side(grid, cells))
-    elif kind == "adaptive":
-        image = adaptive_avg_pool2d(image, cells)
-    else:
-        image = interpolate(image, cells, mode="bilinear", align_corners=False)
-    return image.flatten(2).transpose(1, 2).to(patches.dtype)
+    image = _as_image(patches, grid)
+    if kind == "bilinear":
+        return _as_rows(interpolate(image, cells, mode="bilinear", align_corners=False), patches)
+    return _as_rows(adaptive_avg_pool2d(image, cells), patches)
 
 
-def _squares(grid: tuple[int, int]) -> dict[int, tuple[int, int]]:
-    """Number of cells -> cells, of squares of every side; a rest at the edges is dropped."""
-    sides = range(min(grid), 0, -1)
-    return {(grid[0] // side) * (grid[1] // side): (grid[0] // side, grid[1] // side) for side in sides}
+def pool_squares(patches: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Means of squares; a rest at the edges is dropped.
+
+    Args:
+        patches: (B, h * w, C).
+        grid: (h, w).
+        side: Patches of a square's side.
+
+    Returns:
+        (B, (h // side) * (w // side), C), in raster order.
+    """
+    return _as_rows(avg_pool2d(_as_image(patches, grid), side), patches)
 
 
-def _side(grid: tuple[int, int], cells: tuple[int, int]) -> int:
-    """Patches of a square's side."""
-    for side in range(1, min(grid) + 1):
-        if (grid[0] // side, grid[1] // side) == cells:
-            return side
-    raise ValueError(f"no squares give {cells[0]} x {cells[1]} cells of {grid[0]} x {grid[1]} patches")
+def _as_image(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    return patches.unflatten(1, grid).permute(0, 3, 1, 2).float()
 
 
-def _cells(num_cells: int, grid: tuple[int, int], kind: Kind) -> tuple[int, int]:
-    return _squares(grid)[num_cells] if kind == "average" else best_grid(num_cells, grid)
+def _as_rows(image: Tensor, like: Tensor) -> Tensor:
+    return image.flatten(2).transpose(1, 2).to(like.dtype)
+
+
+def _squares(grid: tuple[int, int]) -> dict[int, int]:
+    """Number of squares -> patches of a side, the smallest that gives so many."""
+    return {(grid[0] // side) * (grid[1] // side): side for side in range(min(grid), 0, -1)}
 
 
 def check(budget: CompressionConfig, tile: TileShape) -> None:
@@ -96,8 +98,13 @@ def check(budget: CompressionConfig, tile: TileShape) -> None:
 )
 def pooled(features: VisionFeatures, budget: CompressionConfig, options: PoolOptions) -> CompressedTokens:
     """The tile's grid, pooled to a smaller one of its aspect."""
-    cells = _cells(budget.num_tokens, features.grid, options.kind)
-    tokens = pool(features.patches, features.grid, cells, options.kind)
-    positions = centres(cells, features.grid, tokens.device).expand(len(tokens), -1)
+    grid = features.grid
+    if options.kind == "average":
+        side = _squares(grid)[budget.num_tokens]
+        cells, tokens = (grid[0] // side, grid[1] // side), pool_squares(features.patches, grid, side)
+    else:
+        cells = best_grid(budget.num_tokens, grid)
+        tokens = pool(features.patches, grid, cells, options.kind)
+    positions = centres(cells, grid, tokens.device).expand(len(tokens), -1)
     sizes = torch.full_like(positions, features.patches.shape[1] // budget.num_tokens)
     return CompressedTokens(tokens, positions, sizes, budget.num_tokens, 0)

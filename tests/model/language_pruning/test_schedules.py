@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -128,6 +130,21 @@ def test_refusals_name_the_range(text, named):
     with pytest.raises(ValueError, match=named) as refused:
         PRUNERS.get(budget.method).check(budget, 576, 32)
     assert "\n" not in str(refused.value)
+
+
+def test_the_numbers_of_the_page():
+    """Each published schedule stands in the docs with the number that is accepted for it."""
+    page = (Path(__file__).parents[3] / "docs" / "inside_the_language_model.md").read_text(encoding="utf-8")
+    written = set(re.findall(r"`(\w+:\d+,(?:version=2,)?schedule=\w+)`", page))
+    assert len(written) == 10
+    for text in written:
+        pruner, budget = bound(text, 32)
+        pruner.pruner.check(budget, 576, 32)
+    for name in PRUNERS.names():
+        shown = next(line for line in page.splitlines() if line.startswith(f"| `{name}:K`"))
+        for mean in (192, 128, 64):
+            kept = ", ".join(str(stage.kept) for stage in bound(f"{name}:{mean}", 32)[0].schedule(576).stages)
+            assert kept in shown, (name, mean, kept)
 
 
 def test_rows_per_layer():

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from llava.model.language_pruning import sparsevlm
 from llava.model.language_pruning.density_peaks import cluster_means
 from llava.model.language_pruning.raters import find_raters
-from llava.model.language_pruning.sparsevlm import beyond_position, heads_on_image
+from llava.model.language_pruning.sparsevlm import heads_on_image, rate
 from tests.model.language_pruning.traced import (
     LEAST_MARGIN,
     Prompt,
@@ -95,7 +96,7 @@ def test_prompts_and_answers(name):
 def _same_heads(trace, stage, recording, at, _start) -> list[bool]:
     view = trace.stages[stage][0]
     raters = find_raters(view.first, view.text, 1)
-    rated = beyond_position(view, view.attention_of_last(view.text), raters / raters.sum(dim=2, keepdim=True))
+    rated = rate(view, raters / raters.sum(dim=2, keepdim=True), beyond_position=True)
     heads = heads_on_image(rated, view.rows.owner, len(recording[f"{at}/heads"]))
     return [sorted(heads[0, 0].tolist()) == sorted(recording[f"{at}/heads"].tolist())]
 
@@ -111,3 +112,19 @@ def _same_means(trace, stage, recording, at, start) -> list[bool]:
         close_for_their_size(trace.merged(stage, start), recording[f"{at}/merged"]),
         close_for_their_size(cluster_means(recycled[None], clusters)[0], recording[f"{at}/merged"]),
     ]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@torch.inference_mode()
+def test_a_long_question_is_read_in_parts(version, monkeypatch):
+    """Scores are those of all its words at once; what is held is a part's attention."""
+    recording = Recording(PROMPTS)
+    case = recording.groups("inputs_embeds")[0]
+    model = llama_of(recording, case)
+    prompt = Prompt.of(recording, case, model)
+    bound = pruner("sparsevlm", model.config.num_hidden_layers, version=version, layers=(3, 5))
+    whole, _ = read(model, bound, prompt)
+    monkeypatch.setattr(sparsevlm, "_AT_ONCE", 7)
+    parts, _ = read(model, bound, prompt)
+    for stage in range(2):
+        torch.testing.assert_close(parts.score(stage), whole.score(stage), rtol=1e-3, atol=1e-5)
