@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.answers import parse_answers
-from llava.eval.answers_key import compression_name
+from llava.eval.answers_key import compression_file_name, compression_name
 from llava.eval.results import Row
-from llava.model.configuration import as_compression
+from llava.model.configuration import CompressionConfig, as_compression
 from llava.plain_files import read_utf8
 
 
@@ -68,3 +68,21 @@ def made_alike(row: Row, answers: AnswerSet) -> bool:
     if bool(row.get("exact")) != bool(answers.key.get("exact")):  # older rows and keys do not say it
         return False
     return row["compression"] == answers.compression and all(row.get(n) == answers.key.get(n) for n in same)
+
+
+def answers_of_row(output_dir: Path, row: Row) -> AnswerSet | None:
+    """The answers that a row of results.json is about: of the file that a run gives its name, else of any other.
+
+    Args:
+        output_dir: The folder of both.
+        row: Of results.json.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: One is not a file of answers.
+    """
+    name = compression_file_name(CompressionConfig.parse(row["compression"]))
+    path = output_dir / "answers" / row["task"] / f"{name}.jsonl"
+    if path.is_file() and made_alike(row, found := read_answer_set(path)):  # of fifty budgets only one is read
+        return found
+    return next((found for found in find_answers(output_dir, row["task"]) if made_alike(row, found)), None)

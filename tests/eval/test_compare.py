@@ -205,6 +205,16 @@ def _few(rights: Mapping[str, Sequence[int]], task: str, budget: str, count: int
     return ["a" if right else "z" for right in rights[budget]] if task == "gqa" else ["yes"] * count
 
 
+def test_of_many_answers_only_those_of_a_row_are_read(data: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", data)
+    (run / "answers" / "gqa" / "another.jsonl").write_text("damaged")
+    assert entries(compared(run, data=data, resamples=20))["uniform:64"].mean.low is not None
+    renamed = run / "answers" / "gqa" / "uniform_64.jsonl"
+    (run / "answers" / "gqa" / "another.jsonl").unlink()
+    renamed.rename(renamed.with_name("by_hand.jsonl"))
+    assert entries(compared(run, data=data, resamples=20))["uniform:64"].mean.low is not None
+
+
 def test_the_same_draws_give_the_same_bytes(folder: Path, data: Path) -> None:
     first, second = (compared(folder, data=data, resamples=300) for _ in range(2))
     for write in (to_markdown, to_csv, to_latex, to_svg):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from llava.eval.compare.table import Comparison, Entry, Figure
 from llava.eval.data_place import DataPlace
@@ -31,7 +32,7 @@ def add_intervals(comparison: Comparison, data: DataPlace, resamples: int = 2_00
         return
     table, entries = comparison.table, comparison.entries
     draws: dict[str, dict[int, Draws]] = {}
-    for number, column in enumerate(table.columns):
+    for number, column in enumerate(tqdm(table.columns, desc="intervals", unit="task", disable=None)):
         parts = column_parts(table, column, data)
         if parts:
             draws[column.task] = _retention(parts, resamples, seed=number)

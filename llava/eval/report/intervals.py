@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llava.eval.answer_sets import AnswerSet, find_answers, made_alike
+from llava.eval.answer_sets import answers_of_row
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.run import read_grades
 from llava.eval.report.table import Cell, Column, Line, Table
@@ -90,23 +90,20 @@ def _parts(
     """A cell's score taken apart; None, and a note, if what is on disk is not what the cell was scored on."""
     where = f"{line.label}, {column.heading}"
     try:
-        sets = find_answers(line.folder, task.name)
-        found = [_parts_of_row(column, task, samples, line, row, sets) for row in cell.rows]
+        found = [_parts_of_row(column, task, samples, line, row) for row in cell.rows]
     except ValueError as error:
         table.notes.append(f"{where}: no interval, {error}")
         return None
     return found[0] if len(found) == 1 else mean_of(found)
 
 
-def _parts_of_row(
-    column: Column, task: Task, samples: Sequence[Sample], line: Line, row: Row, sets: Sequence[AnswerSet]
-) -> ScoreParts:
+def _parts_of_row(column: Column, task: Task, samples: Sequence[Sample], line: Line, row: Row) -> ScoreParts:
     """A row's score taken apart.
 
     Raises:
         ValueError: What is on disk is not what the row was scored on.
     """
-    answers = next((answers for answers in sets if made_alike(row, answers)), None)
+    answers = answers_of_row(line.folder, row)
     if answers is None:
         raise ValueError(f"its answers are not in {line.folder / 'answers' / task.name}")
     grades = read_grades(line.folder, task.name, answers.path.name)
