@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -72,17 +72,27 @@ def gqa_rows(count: int) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    types = {"structural": "query", "semantic": "obj"}
-    layout.write_gqa(
-        root, [{"question": f"Q{n}?", "answer": "a", "imageId": f"i{n}", "types": types} for n in range(4)]
-    )
+    layout.write_gqa(root, gqa_rows(4))
     labels = ("yes", "yes", "no", "no")
     rows = [{"question_id": n, "image": f"{n}.jpg", "text": "T?", "label": label} for n, label in enumerate(labels)]
     layout.write_pope(root, rows)
     return root
 
 
-def write_run(folder: Path, data: Path, budgets: Sequence[str] = BUDGETS, **more: Any) -> Path:
+def texts_of(task: str, budget: str, count: int) -> Sequence[str]:
+    """What is said to each question."""
+    if task == "gqa":
+        return ["a" if right else "z" for right in RIGHT[budget]]
+    return list(SAID[budget]) * (count // 4)
+
+
+def write_run(
+    folder: Path,
+    data: Path,
+    budgets: Sequence[str] = BUDGETS,
+    says: Callable[[str, str, int], Sequence[str]] = texts_of,
+    **more: Any,
+) -> Path:
     """An output folder as the runner leaves it."""
     rows = []
     for name in ("gqa", "pope"):
@@ -91,7 +101,7 @@ def write_run(folder: Path, data: Path, budgets: Sequence[str] = BUDGETS, **more
         for budget in budgets:
             compression = CompressionConfig.parse(budget)
             key = AnswersKey(name, "fp", compression and compression.to_dict(), "v1", "p", {}, "torch.float16")
-            said = {s.sample_id: text for s, text in zip(samples, _texts(name, budget, len(samples)), strict=True)}
+            said = {s.sample_id: text for s, text in zip(samples, says(name, budget, len(samples)), strict=True)}
             with AnswerFile(folder / "answers" / name / f"{compression_file_name(compression)}.jsonl", key) as file:
                 for sample_id, text in said.items():
                     file.append(sample_id, text)
@@ -107,12 +117,6 @@ def write_run(folder: Path, data: Path, budgets: Sequence[str] = BUDGETS, **more
 
 
 TIMING = {"budgets": list(BUDGETS), "task": "gqa", "sample": "0", "repeats": 11, "device": "d", "dtype": "f"}
-
-
-def _texts(task: str, budget: str, count: int) -> Sequence[str]:
-    if task == "gqa":
-        return ["a" if right else "z" for right in RIGHT[budget]]
-    return list(SAID[budget]) * (count // 4)
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +187,12 @@ def test_intervals_are_those_of_the_few_draws_there_can_be(data: Path, tmp_path:
     root = tmp_path / "data"
     layout.write_gqa(root, gqa_rows(2))
     layout.write_pope(root, [{"question_id": 0, "image": "0.jpg", "text": "T?", "label": "yes"}])
-    rights = {"none": (1, 1), "visionzip:54+10": (1, 1), "uniform:64": (1, 0)}
-    run = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.eval.test_compare.RIGHT", rights)
-        patch.setattr("tests.eval.test_compare._texts", lambda task, budget, count: _few(rights, task, budget, count))
-        write_run(run, root, ("none", "visionzip:54+10", "uniform:64"))
+    rights = {"none": "aa", "visionzip:54+10": "aa", "uniform:64": "az"}
+
+    def says(task: str, budget: str, count: int) -> Sequence[str]:
+        return rights[budget] if task == "gqa" else ["yes"] * count
+
+    run = write_run(tmp_path / "run", root, list(rights), says)
     comparison = build_comparison([run], GRID)
     add_intervals(comparison, DataPlace(root), 4_000)
     uniform = entries(comparison)["uniform:64"]
@@ -199,10 +203,6 @@ def test_intervals_are_those_of_the_few_draws_there_can_be(data: Path, tmp_path:
     # POPE is the same for all: the mean is halfway, draw by draw.
     assert (uniform.mean.value, uniform.mean.low, uniform.mean.high) == (75, 50, 100)
     assert (uniform.mean_against.value, uniform.mean_against.low, uniform.mean_against.high) == (-25, -50, 0)
-
-
-def _few(rights: Mapping[str, Sequence[int]], task: str, budget: str, count: int) -> list[str]:
-    return ["a" if right else "z" for right in rights[budget]] if task == "gqa" else ["yes"] * count
 
 
 def test_of_many_answers_only_those_of_a_row_are_read(data: Path, tmp_path: Path) -> None:
