@@ -491,3 +491,19 @@ def test_a_comparison_runs_and_goes_on(tiny_data: Path, tmp_path: Path, capsys: 
     assert kept == [[[row[name] for name in same] for row in json.loads((output / "results.json").read_text())["rows"]]]
     capsys.readouterr()
     assert run(output, tiny_data, "--tables-only") == 0 and "## Scores" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_comparison(tiny_data: Path, tmp_path: Path) -> None:
+    words = ["--model-path", str(TINY), "--methods", "divprune", "--budgets", "20", "--seeds", "1", "--resamples", "50"]
+    words += ["--tasks", "tiny_vqa", "--data-root", str(tiny_data), "--device", "cpu", "--latency-repeats", "1"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "llava.eval.compare"]
+    command = [sys.executable, *launch, *words, "--output-dir", str(tmp_path / "two")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("budgets of each task") == done.stdout.count("compare.md") == 1
+    assert main([*words, "--output-dir", str(tmp_path / "one")]) == 0
+    answers = [
+        {path.name: path.read_bytes() for path in sorted((tmp_path / name).rglob("*.jsonl"))} for name in ("one", "two")
+    ]
+    assert answers[0] == answers[1] and len(answers[0]) == 7

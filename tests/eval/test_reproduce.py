@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from llava.eval.reproduce.data import look_at_data, sizes_of
 from llava.eval.reproduce.deviation import Reproduction, reproduce, to_csv, to_markdown
 from llava.eval.reproduce.plan import VARIABLES, make_plan, read_recipe, read_terms, recipe_names
 from llava.eval.reproduce.preflight import Check, DataState, Gpu, estimate, preflight
-from llava.eval.reproduce.steps import Step, budget_names, read_marks, run_steps, steps_of
+from llava.eval.reproduce.running import read_marks, run_steps, what_lacks
+from llava.eval.reproduce.steps import Data, Rows, Step, budget_names, steps_of
 from llava.eval.tasks import get_task
 from llava.model.configuration import CompressionConfig
 from tests.eval import layout
@@ -117,6 +119,9 @@ def test_the_gpus_memory_is_held_against_the_weights(data: Path, tmp_path: Path)
     large, small = Gpu("card", 24.0, 23.5), Gpu("old card", 16.0, 15.0)
     assert by_name(preflight(plan, [large], here))["GPU"].status == "ok"
     # 7,062,902,784 weights of two bytes are 13.16 GiB, and 2 GiB are to work with.
+    assert by_name(preflight(plan, [large, small], here))["GPU"].status == "ok"  # one process uses the first
+    plan = replace(plan, processes=2)
+    assert by_name(preflight(plan, [large], here))["GPU"].status == "fails"
     short = by_name(preflight(plan, [large, small], here))["GPU"]
     assert short.status == "fails" and "old card with 15.0 of 16.0 GiB free" in short.text and "13.2 GiB" in short.text
     none = by_name(preflight(plan, [], here))["GPU"]
@@ -178,44 +183,72 @@ def test_a_dry_run_prints_preflight_and_plan(data: Path, tmp_path: Path, capsys:
     assert steps_of(judged)[-1].name == "judge" and "http://a" in steps_of(judged)[-1].command
 
 
+def test_preflight_and_plan_need_no_package(tmp_path: Path) -> None:
+    """As on a bare node: without the folder of installed packages."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from llava.eval.reproduce.command import main; "
+    code += f"sys.exit(main(['table10', '--dry-run'], {{'DEVICE': 'cpu', 'OUTPUT': {str(tmp_path / 'out')!r}}}))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "NOTE: torch, transformers" in done.stdout and "lack; scripts/setup.sh installs them" in done.stdout
+    assert "NOTE: not looked at: packages lack" in done.stdout and "evaluate visionzip:162+30: " in done.stdout
+
+
 # ----- Steps -------------------------------------------------------------------
 
 
-def writing(path: Path, name: str) -> Step:
-    """A step that appends a line to a file, and whose output is whole once it is there."""
+def writing(path: Path, name: str, *more: str) -> Step:
+    """A step that appends a line to a file."""
     code = f"import pathlib; f = pathlib.Path({str(path)!r}); f.open('a').write('x')"
-    return Step(name, (sys.executable, "-c", code), lambda: None if path.is_file() else f"{path} is not there")
+    return Step(name, (sys.executable, "-c", code, *more), Rows(name, path, None))
+
+
+def is_not_there(step: Step) -> str | None:
+    """What the output of such a step lacks."""
+    return None if step.output.folder.is_file() else f"{step.output.folder} is not there"
 
 
 def test_steps_go_on_where_they_were_and_marks_do_not_hide_what_is_lost(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     marks, one, two = tmp_path / "steps.json", tmp_path / "one", tmp_path / "two"
-    killed = Step("two", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"), lambda: None)
+    killed = Step("two", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"), Rows("two", two, None))
     with pytest.raises(ValueError, match="step 2 of 2, two ended with status -9; the same command goes on from here"):
-        run_steps([writing(one, "one"), killed], marks, 2)
+        run_steps([writing(one, "one"), killed], marks, is_not_there, 2)
     assert list(read_marks(marks)) == ["one"]
     steps = [writing(one, "one"), writing(two, "two")]
-    run_steps(steps, marks, 2)
+    run_steps(steps, marks, is_not_there, 2)
     assert "step 1 of 2, one: done before" in capsys.readouterr().out
     assert (one.read_text(), two.read_text()) == ("x", "x")
     one.unlink()  # a mark alone counts for nothing
-    run_steps(steps, marks, 2)
+    run_steps(steps, marks, is_not_there, 2)
     assert (one.read_text(), two.read_text()) == ("x", "x")
     marks.write_text("{")  # and what is whole without a mark is made again
-    run_steps(steps, marks, 2)
+    run_steps(steps, marks, is_not_there, 2)
     assert (one.read_text(), two.read_text()) == ("xx", "xx")
-    empty = Step("three", (sys.executable, "-c", ""), lambda: "it wrote nothing")
-    with pytest.raises(ValueError, match="three has run, and its output is not whole: it wrote nothing"):
-        run_steps([empty], marks, 1)
+    empty = Step("three", (sys.executable, "-c", ""), Rows("three", tmp_path / "three", None))
+    with pytest.raises(ValueError, match=r"three has run, and its output is not whole: .*three is not there"):
+        run_steps([empty], marks, is_not_there, 1)
 
 
-def test_another_command_is_another_step(tmp_path: Path) -> None:
+def test_another_command_is_another_step_and_data_need_no_mark(tmp_path: Path) -> None:
     marks, path = tmp_path / "steps.json", tmp_path / "one"
-    run_steps([writing(path, "one")], marks, 1)
-    other = Step("one", (*writing(path, "one").command, "--limit"), lambda: None)
-    run_steps([other], marks, 1)
+    run_steps([writing(path, "one")], marks, is_not_there, 1)
+    run_steps([writing(path, "one", "--limit")], marks, is_not_there, 1)
     assert path.read_text() == "xx"
+    run_steps([replace(writing(path, "data"), output=Data("gqa"))], marks, lambda step: None, 1)
+    assert path.read_text() == "xx"
+
+
+def test_rows_are_whole_over_all_questions_of_every_benchmark(data: Path, tmp_path: Path) -> None:
+    output = write_results(tmp_path / "out", data, {"none": (1, 1, 1, 0)})
+    plan = make_plan("table1", variables(data, output))
+    of_none, of_few = (step for step in steps_of(plan) if step.name.startswith("evaluate"))
+    assert what_lacks(plan, of_none) is None
+    assert "no row of gqa under visionzip:54+10 over 4 questions" in str(what_lacks(plan, of_few))
+    part = make_plan("table1", variables(data, output, LIMIT="3"))
+    assert "over 3 questions" in str(what_lacks(part, steps_of(part)[1]))
+    (output / "results.json").write_text("{")
+    assert "is not a results.json" in str(what_lacks(plan, of_none))
 
 
 # ----- Deviations, by hand -----------------------------------------------------

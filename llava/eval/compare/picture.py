@@ -51,7 +51,7 @@ class Curve:
 
 
 def to_svg(comparison: Comparison) -> str:
-    """The picture; VisionZip is thick, baselines are dashed."""
+    """The picture; VisionZip is thick, baselines are dashed, and what a tuned model gives is dotted."""
     panels = [
         _panel(comparison, "visual tokens of an image", lambda entry: entry.line.tokens),
         _panel(comparison, "ms to the first token, measured", lambda entry: entry.costs.first_token_ms),
@@ -107,14 +107,15 @@ def _curves(comparison: Comparison, x_of: Callable[[Entry], float | None]) -> li
             continue
         first = entries[0]
         name = "" if first.budget is None else name_without_budget(first.budget)
+        dotted = "2 3" if first.tuned_for else ""
         if first.budget is None:
             found.append(Curve(method, "black", _THIN, "", points))
         elif name == VISIONZIP:
-            found.append(Curve(method, _HIGHLIGHT, _THICK, "2 3" if first.tuned_for else "", points))
+            found.append(Curve(method, _HIGHLIGHT, _THICK, dotted, points))
         elif name in named:
-            found.append(Curve(method, _BASELINES[named.index(name) % len(_BASELINES)], 2.0, "5 3", points))
+            found.append(Curve(method, _BASELINES[named.index(name) % len(_BASELINES)], 2.0, dotted or "5 3", points))
         else:
-            found.append(Curve(method, _OTHERS[others % len(_OTHERS)], _THIN, "", points))
+            found.append(Curve(method, _OTHERS[others % len(_OTHERS)], _THIN, dotted, points))
             others += 1
     return sorted(found, key=lambda curve: curve.width == _THICK)
 

@@ -29,15 +29,13 @@ def time_budgets(
         tasks: Whose first question with an image is asked.
         budgets: What is compared; all tokens among them.
         settings: Of the run; `latency_repeats` says how often, 0 never.
-
-    Raises:
-        ValueError: The image cannot be read.
     """
-    found = _first_question(tasks, settings)
+    names = [compression_name(budget) for budget in budgets]
+    rows = [row for row in read_results(settings.results_path, settings.fingerprint) if row["compression"] in names]
+    found = _first_question(tasks, settings, rows)
     if not settings.latency_repeats or found is None:
         return
     task, sample = found
-    names = [compression_name(budget) for budget in budgets]
     stamp = {
         "budgets": sorted(names),
         "task": task.name,
@@ -46,7 +44,6 @@ def time_budgets(
         "device": _device_name(inference.model.device),
         "dtype": str(inference.model.dtype),
     }
-    rows = [row for row in read_results(settings.results_path, settings.fingerprint) if row["compression"] in names]
     if all(row.get("timing") == stamp for row in rows):
         return
     costs = compare_latency(inference, question_of(sample), budgets, repeats=settings.latency_repeats)
@@ -56,11 +53,13 @@ def time_budgets(
         write_results(settings.results_path, timed, settings.fingerprint)
 
 
-def _first_question(tasks: Sequence[Task], settings: RunSettings) -> tuple[Task, Sample] | None:
-    """The first question about an image; None without one."""
+def _first_question(tasks: Sequence[Task], settings: RunSettings, rows: Sequence[Row]) -> tuple[Task, Sample] | None:
+    """The first question about an image that could be asked under every budget; None without one."""
     place = DataPlace(settings.data_root, settings.source, settings.image_root)
     for task in tasks:
-        sample = next((sample for sample in place.load(task).samples if sample.images), None)
+        failed = {line.partition(": ")[0] for row in rows if row["task"] == task.name for line in row["errors"]}
+        samples = (sample for sample in place.load(task).samples if sample.images and sample.sample_id not in failed)
+        sample = next(samples, None)
         if sample is not None:
             return task, sample
     return None

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llava.command_line import CommandParser, plain_errors
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     with plain_errors():
         plan = make_plan(args.table, variables)
         is_dry = args.dry_run or variables.get("DRY_RUN", "0") not in ("", "0")
-        sound = _preflight(plan, will_install=args.preflight)
+        sound = _preflight(plan, will_install=args.preflight or is_dry)
         if is_dry and not args.preflight:
             _print_plan(plan)
         if not sound:
@@ -87,11 +88,6 @@ def _preflight(plan: Plan, *, will_install: bool) -> bool:
 
 
 def _print_plan(plan: Plan) -> None:
-    from llava.eval.reproduce.preflight import lacking_packages
-
-    if lacking_packages():
-        print("plan: the steps are named once the packages are here")
-        return
     from llava.eval.reproduce.steps import steps_of
 
     print("plan:")
@@ -104,17 +100,18 @@ def _run(plan: Plan) -> None:
     from llava.eval.reproduce.data import number_of_questions
     from llava.eval.reproduce.deviation import reproduce, to_csv, to_markdown
     from llava.eval.reproduce.preflight import estimate
-    from llava.eval.reproduce.steps import MARKS, run_steps, steps_of
+    from llava.eval.reproduce.running import MARKS, run_steps, what_lacks
+    from llava.eval.reproduce.steps import Data, steps_of
     from llava.eval.whole_files import write_whole
 
     steps = steps_of(plan)
-    before = [step for step in steps if step.name == "pilot" or step.may_be_there]
-    total, marks = len(steps), plan.output / MARKS
-    run_steps(before, marks, total)
+    before = [step for step in steps if step.name == "pilot" or isinstance(step.output, Data)]
+    total, marks, lacks = len(steps), plan.output / MARKS, partial(what_lacks, plan)
+    run_steps(before, marks, lacks, total)
     questions = {task: number_of_questions(task, plan.data) for task in plan.tasks}
     if (found := estimate(plan, questions)) is not None:
         print(f"time: {found}")
-    run_steps(steps[len(before) :], marks, total, first=len(before) + 1)
+    run_steps(steps[len(before) :], marks, lacks, total, first=len(before) + 1)
     result = reproduce(plan)
     markdown = to_markdown(result)
     print(markdown)

@@ -11,6 +11,8 @@ from llava.results.paper import PaperRow, PaperTable, paper_tables
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "reproduce"
 TERMS = "terms.json"
+JUDGED = ("mmvet", "llava_bench")
+"""Tasks of the tables that only a judge can score."""
 VARIABLES: Mapping[str, str] = {
     "MODEL": "checkpoint, local or of the Hub; default: the recipe's",
     "VANILLA": "OUTPUT of an untuned model, whose all tokens a tuned MODEL is held against, as in the paper",

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from llava.eval.reproduce.plan import Plan, read_terms
+from llava.eval.reproduce.plan import JUDGED, Plan, read_terms
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "numpy", "PIL", "sentencepiece")
 _HALF = 2  # bytes of a weight
@@ -93,9 +93,11 @@ def _gpu(plan: Plan, found: Sequence[Gpu]) -> Check:
     weights, known = _weights_gib(plan)
     if not known:
         return Check("GPU", "ok", f"{_shown(found)}; the size of {plan.model} is not known")
-    need = weights + _WORKING_GIB
-    short = [gpu for gpu in found if gpu.free < need]
-    text = f"{_shown(found)}; needed: {weights:.1f} GiB of weights and {_WORKING_GIB:g} GiB to work with, each"
+    need, used = weights + _WORKING_GIB, found[: plan.processes]
+    short = len(used) < plan.processes or any(gpu.free < need for gpu in used)
+    text = (
+        f"{_shown(used)}; needed: {plan.processes} with {weights:.1f} GiB of weights and {_WORKING_GIB:g} to work with"
+    )
     return Check("GPU", "fails" if short else "ok", text)
 
 
@@ -183,7 +185,7 @@ def _terms(plan: Plan) -> Iterator[Check]:
 
 
 def _judge(plan: Plan) -> Check:
-    judged = [task for task in plan.tasks if task in ("mmvet", "llava_bench")]
+    judged = [task for task in plan.tasks if task in JUDGED]
     if not judged:
         return Check("judge", "ok", "not needed")
     if plan.judge_url:
