@@ -36,7 +36,7 @@ class ImageRows:
 
         Args:
             image_rows: (B, L), the row of the concatenated features of all images that stands there, -1 for others.
-            attention_mask: (B, L), 0 where padded; None for no padding.
+            attention_mask: (B, cached + L), 0 where padded; None for no padding.
             image_lengths: Rows of each image.
         """
         device, (batch, width), most = image_rows.device, image_rows.shape, len(image_lengths)
@@ -47,7 +47,7 @@ class ImageRows:
         before = torch.where(is_image, image, most).amin(dim=1, keepdim=True)
         owner = torch.where(is_image, image - before, -1)
         counts = owner.new_zeros(batch, most + 1).scatter_add(1, owner + 1, torch.ones_like(owner))[:, 1:]
-        mask = torch.ones_like(owner) if attention_mask is None else (attention_mask != 0).long()
+        mask = torch.ones_like(owner) if attention_mask is None else (attention_mask[:, -width:] != 0).long()
         column = torch.arange(width, device=device)
         last = torch.where(is_image, column, -1).amax(dim=1, keepdim=True)
         after = (mask * (column > last) * (last >= 0)).sum(dim=1, keepdim=True)

@@ -109,9 +109,10 @@ class Pruner:
                 f"compression {budget}: the number is the mean of the rows that the layers read, and with these "
                 f"options that is {least} for {image}; write {self.name}:{least}"
             )
+        less = "; to read less, prune after fewer layers" if bound.mean < least else ""
         raise ValueError(
             f"compression {budget}: the mean of the rows that the layers read is in {least}..{rows} for {image}; got "
-            f"{bound.mean}"
+            f"{bound.mean}{less}"
         )
 
     def bind(self, budget: CompressionConfig, num_layers: int) -> BoundPruner:

@@ -110,7 +110,7 @@ def test_sliding_windows_are_refused(tmp_path):
         ("visionzip:8+2|fastv:11", r"in 4\.\.10 for an image of 10 rows"),
         (
             "visionzip:8+2|uniform:5",
-            "uniform stands before the language model.*there are: fastv, pyramiddrop",
+            "uniform stands before the language model.*there are: fastv",
         ),
         ("fastv:9|visionzip:5", "fastv is inside the language model, and nothing follows it"),
         ("visionzip:8+2|nothing:5", "unknown method inside the language model 'nothing'; there are: fastv"),

@@ -46,12 +46,13 @@ def test_weights_that_are_brought_in_when_a_module_is_called(folder):
     assert answers(offloaded, samples(offloaded)) == wanted
 
 
-def test_four_bits(tmp_path):
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_weights(bits, tmp_path):
     torch.manual_seed(0)
     sizes = {**TEXT, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": LAYERS}
     config = LlavaConfig(vision_config=vision_config(), text_config=LlamaConfig(**sizes), image_token_index=IMAGE_TOKEN)
     sharpen(LlavaForConditionalGeneration(config)).save_pretrained(tmp_path)
-    options = {"device_map": {"": "cpu"}, "quantization": _quantization(False, True, torch.float32)}
+    options = {"device_map": {"": "cpu"}, "quantization": _quantization(bits == 8, bits == 4, torch.float32)}
     model = instantiate(parts_of_checkpoint(tmp_path), dtype=torch.float32, **options).eval()
     parts = samples(model)
     for budget, together_ in zip(BUDGETS, answers(model, parts), strict=True):
