@@ -9,7 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+
+def rotated(values: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates values (B, heads, L, d) to their positions, channel i together with channel i + d / 2.
+
+    The same as transformers does in the layers; its function is not imported, for that takes seconds.
+
+    Args:
+        values: Of queries or keys.
+        rotation: cos and sin (B, L, d).
+    """
+    cos, sin = (part.to(values).unsqueeze(1) for part in rotation)
+    first, second = values.chunk(2, dim=-1)
+    return values * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def rotated_keys(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -26,8 +39,7 @@ def rotated_keys(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) ->
     attention = layer.self_attn
     keys = attention.k_proj(layer.input_layernorm(hidden))
     keys = keys.view(*hidden.shape[:2], -1, attention.head_dim).transpose(1, 2)
-    cos, sin = (part.to(keys) for part in rotation)
-    return apply_rotary_pos_emb(keys, keys, cos, sin)[1]
+    return rotated(keys, rotation)
 
 
 def rotated_queries(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -35,8 +47,7 @@ def rotated_queries(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor])
     attention = layer.self_attn
     queries = attention.q_proj(layer.input_layernorm(hidden))
     queries = queries.view(*hidden.shape[:2], -1, attention.head_dim).transpose(1, 2)
-    cos, sin = (part.to(queries) for part in rotation)
-    return apply_rotary_pos_emb(queries, queries, cos, sin)[0]
+    return rotated(queries, rotation)
 
 
 def attention_logits(queries: Tensor, keys: Tensor, scaling: float) -> Tensor:

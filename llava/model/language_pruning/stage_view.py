@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import Cache
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from llava.model.language_pruning.attention import attention_logits, attention_weights, rotated_keys, rotated_queries
+from llava.model.language_pruning.attention import (
+    attention_logits,
+    attention_weights,
+    rotated,
+    rotated_keys,
+    rotated_queries,
+)
 from llava.model.language_pruning.prompt_rows import PromptRows
 from llava.model.language_pruning.schedule import Stage
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,9 @@ class StageView:
         """
         like = self.rows.hidden[:0].float()
         cos, sin = self.decoder.rotary_emb(like, position_ids=self.rows.positions)
-        ones = torch.ones_like(cos).unsqueeze(1)
-        _, rotated = apply_rotary_pos_emb(ones, ones, cos, sin)
+        ones = rotated(torch.ones_like(cos).unsqueeze(1), (cos, sin))
         scaling = self.decoder.layers[self.layers_run - 1].self_attn.scaling
-        return attention_logits(rotated[:, :, self._last(count, ahead)], rotated, scaling)
+        return attention_logits(ones[:, :, self._last(count, ahead)], ones, scaling)
 
     def per_row(self, numbers: Sequence[Sequence[int]]) -> Tensor:
         """A number of each image at each of its rows, (B, L), int64; at others without meaning.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -46,3 +48,10 @@ def test_choosing_costs_little(model, budget):
     assert pruned.kernels < plain.kernels + 180 * len(schedule.stages)
     saved = pruned.flops / plain.flops
     assert saved < 1.05 * (config.num_tokens + TEXT) / (ROWS + TEXT)
+
+
+def test_what_reads_budgets_imports_no_language_model():
+    """Who prepares data, or counts tokens, need not wait seconds for code that computes."""
+    code = "import sys, llava.model.image_rules as r; from llava.model.language_pruning import PRUNERS; PRUNERS.names()"
+    code += "; assert 'transformers.modeling_utils' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
