@@ -20,6 +20,7 @@ from llava.plain_loading import auto_tokenizer, clip_model
 from llava.small_files import CheckpointError
 
 _TOLERANCE = 1e-2  # a tower in half precision, against one in full
+_SENTENCE = "What colour is the small cat on the left?"
 
 
 class ClipText:
@@ -27,7 +28,8 @@ class ClipText:
 
     Attributes:
         folder: Of the checkpoint.
-        fingerprint: A hash of its projections: answers that depend on another CLIP are others.
+        fingerprint: A hash of the weights that are read beside the vision tower, and of the tokens of a sentence:
+            answers that depend on another CLIP are others.
     """
 
     def __init__(self, folder: str | Path, tower: nn.Module) -> None:
@@ -38,17 +40,18 @@ class ClipText:
             tower: The model's vision tower.
 
         Raises:
-            CheckpointError: It is no CLIP, or its vision tower is another one.
+            CheckpointError: It is no CLIP, its vision tower is another one, or its tokenizer cannot read.
         """
         self.folder = Path(folder)
         clip: Any = clip_model(self.folder)
         _check_same_tower(self.folder, clip.vision_model, tower)
-        weight = next(tower.parameters())
-        clip = clip.to(device=weight.device, dtype=weight.dtype).eval().requires_grad_(False)
+        self._tokenizer = auto_tokenizer(self.folder)
+        ids = _readable(self.folder, self._tokenizer)
         self._text, self._text_projection = clip.text_model, clip.text_projection
         self._norm, self._image_projection = clip.vision_model.post_layernorm, clip.visual_projection
-        self._tokenizer = auto_tokenizer(self.folder)
-        self.fingerprint = _fingerprint([self._text_projection.weight, self._image_projection.weight])
+        self.fingerprint = _fingerprint(ids, [self._text, self._text_projection, self._norm, self._image_projection])
+        weight = next(tower.parameters())
+        clip.to(device=weight.device, dtype=weight.dtype).eval().requires_grad_(False)
         self._longest = int(clip.config.text_config.max_position_embeddings)
 
     @torch.no_grad()
@@ -86,8 +89,24 @@ def _check_same_tower(folder: Path, theirs: nn.Module, tower: nn.Module) -> None
             raise CheckpointError(f"{folder}: its vision tower is not the model's: the values of {name} differ")
 
 
-def _fingerprint(weights: Sequence[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for weight in weights:
-        digest.update(weight.detach().float().cpu().numpy().tobytes())
+def _readable(folder: Path, tokenizer: Any) -> list[int]:
+    """The tokens of a sentence; without its files transformers makes a tokenizer that knows no word.
+
+    Raises:
+        CheckpointError: All words are unknown to the tokenizer.
+    """
+    ids: list[int] = tokenizer(_SENTENCE, add_special_tokens=False).input_ids
+    if len(set(ids)) < 2:
+        raise CheckpointError(
+            f"{folder}: its tokenizer knows no word of {_SENTENCE!r}; are tokenizer.json, or vocab.json and "
+            "merges.txt, there?"
+        )
+    return ids
+
+
+def _fingerprint(ids: Sequence[int], parts: Sequence[nn.Module]) -> str:
+    digest = hashlib.sha256(repr(list(ids)).encode())
+    for part in parts:
+        for weight in part.state_dict().values():
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

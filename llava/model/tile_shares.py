@@ -115,9 +115,12 @@ def compress_unevenly(compress: Compress, features: VisionFeatures, bounds: Sequ
         groups.setdefault(bound.budget, []).append(tile)
     longest = max(budget.num_tokens for budget in groups)
     tokens = positions = None
+    splits = [(0, 0)] * len(bounds)
     for members in groups.values():
         index = torch.tensor(members, device=features.content.device)
         kept = compress(pick_tiles(features, index), bounds[members[0]])
+        for tile in members:  # as the method says: PruMerge merges one token whatever the budget calls contextual
+            splits[tile] = (kept.num_dominant, kept.num_contextual)
         more = longest - kept.tokens.shape[1]
         rows = torch.nn.functional.pad(kept.tokens, (0, 0, 0, more))
         where = torch.nn.functional.pad(kept.positions, (0, more))
@@ -126,4 +129,4 @@ def compress_unevenly(compress: Compress, features: VisionFeatures, bounds: Sequ
             positions = where.new_zeros(len(bounds), longest)
         tokens, positions = tokens.index_copy(0, index, rows), positions.index_copy(0, index, where)
     assert tokens is not None and positions is not None
-    return UnevenTiles(tokens, positions, tuple((b.budget.dominant, b.budget.contextual) for b in bounds))
+    return UnevenTiles(tokens, positions, tuple(splits))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,22 @@ def test_another_clip_is_refused(model, clip_folder, tmp_path):
         ClipText(tmp_path, model.model.vision_tower)
     with pytest.raises(CheckpointError, match="model_type 'llava_llama' is none of"):
         model.use_clip_text(model.tokenizer_folder)
+
+
+def test_the_fingerprint_tells_text_towers_and_tokenizers_apart(model, clip_folder, tmp_path):
+    tower = model.model.vision_tower
+    own = ClipText(clip_folder, tower).fingerprint
+    assert ClipText(clip_folder, tower).fingerprint == own
+    clip = CLIPModel.from_pretrained(clip_folder)
+    with torch.no_grad():
+        clip.text_model.final_layer_norm.weight.mul_(2)
+    shutil.copytree(clip_folder, tmp_path / "other")
+    clip.save_pretrained(tmp_path / "other")
+    assert ClipText(tmp_path / "other", tower).fingerprint != own
+
+
+def test_a_clip_without_a_tokenizer_is_refused(model, clip_folder, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(clip_folder / name, tmp_path / name)
+    with pytest.raises(CheckpointError, match="its tokenizer knows no word"):
+        ClipText(tmp_path, model.model.vision_tower)

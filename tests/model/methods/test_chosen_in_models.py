@@ -98,6 +98,17 @@ def test_tiles_may_share_an_images_tokens(llava_next, budget):
     assert [len(tokens) for tokens in llava_next.encode_images(images, SIZES)] == llava_next.num_visual_tokens(SIZES)
 
 
+@torch.no_grad()
+def test_the_token_of_all_others_stands_last_however_tiles_share(llava_next):
+    """Tiles without padding share alike, so both ways give one sequence."""
+    pixels, size = random_pixels(5, 3, 28, 28), (56, 56)
+    llava_next.set_compression("prumerge:6")
+    alike = llava_next.encode_images([pixels], [size])[0]
+    for budget in ("prumerge:6,tiles=area", "prumerge:4+2,tiles=area"):
+        llava_next.set_compression(budget)
+        torch.testing.assert_close(llava_next.encode_images([pixels], [size])[0], alike)
+
+
 @pytest.mark.parametrize("budget", ["vispruner:12", "pool:6", "pool:4,kind=average", "downsample:6"])
 def test_shares_that_a_method_cannot_have_are_refused(llava_next, budget):
     with pytest.raises(ValueError, match="use tiles=equal"):
