@@ -21,7 +21,7 @@ from llava.eval.tasks import TASKS
 from llava.eval.whole_files import markdown_table, write_whole
 from llava.kinds import plugin_records
 from llava.model.used_plugins import records_of
-from llava.results.rows import circumstances, comparable, main_score, main_value, read_content
+from llava.results.rows import circumstances, comparable, main_score, main_value, question_marks, read_content
 from llava.results.task_facts import facts_of
 
 Row = dict[str, Any]
@@ -157,6 +157,8 @@ def _cell(column: str, row: Row) -> str:
     value = main_value(row) if column == "value" else row.get(column)
     if value is None:
         return "-"
+    if column == "compression":
+        return f"{value}{question_marks([row])}"
     if column == "value":
         return facts_of(row).show(value)
     if column == "retention":

@@ -266,7 +266,7 @@ class TaskRun:
         errors = {s.sample_id: errors[s.sample_id] for s in samples if s.sample_id in errors}
         rows = {s.sample_id: answers[s.sample_id] for s in samples if s.sample_id in answers}
         texts = {sample_id: row["text"] for sample_id, row in rows.items()}
-        key = self._key
+        key, seam = self._key, self.inference.model.model
         row: Row = {
             "task": self.task.name,
             "method": methods_of(self.compression),
@@ -283,6 +283,8 @@ class TaskRun:
             "generation": key.generation,
             "exact": key.exact,
             "clip_text": key.clip_text,
+            "text_free": seam.is_text_free(self.compression),
+            "multi_turn_safe": seam.is_multi_turn_safe(self.compression),
             "tuned_for": self.settings.tuned_for,
             "data_root": None if self.data_root is None else str(self.data_root),
             "data": self.data,

@@ -45,7 +45,7 @@ def _of_compressor(compressor: Compressor) -> Iterator[str]:
     if reads:
         yield f"    reads: {', '.join(reads)}"
     if not TEXT_NEEDS.isdisjoint(needs | compressor.wants):
-        yield "    chooses by the question: once for each, so a conversation is computed anew in every turn"
+        yield "    chooses by the question, anew in every turn of a conversation; not multi-turn safe"
     for line in describe_options(compressor.options):
         yield f"    option {line}"
     if compressor.source:

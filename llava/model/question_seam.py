@@ -11,7 +11,7 @@ from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor, TileShape, VisionFeatures, compressor_of
 from llava.model.multimodal_compressor.registry import TEXT_NEEDS, Need
 from llava.model.question_reader import QuestionReader
-from llava.model.stages import before_language_model
+from llava.model.stages import before_language_model, inside_language_model
 
 
 class QuestionSeam:
@@ -48,6 +48,19 @@ class QuestionSeam:
             return ""
         needs = self.text_needs(compressor_of(before).bind(before, self.tile_shape))
         return self.clip_text.fingerprint if "clip_joint" in needs else ""
+
+    def is_text_free(self, budget: CompressionConfig | None) -> bool:
+        """Whether a budget's method would read questions by CLIP, and has none."""
+        before = before_language_model(budget)
+        wanted = before is not None and "clip_joint" in compressor_of(before).wants
+        return wanted and self.clip_text is None
+
+    def is_multi_turn_safe(self, budget: CompressionConfig | None) -> bool:
+        """Whether a budget keeps the same of an image whatever is asked, so that one encoding serves every turn."""
+        if inside_language_model(budget) is not None:
+            return False
+        before = before_language_model(budget)
+        return before is None or not self.text_needs(compressor_of(before).bind(before, self.tile_shape))
 
     def text_needs(self, bound: BoundCompressor) -> set[Need]:
         """What must be known of a question; CLIP's view of it only where its text tower is at hand."""

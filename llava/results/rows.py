@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,21 @@ def _check_facts(row: Mapping[str, Any], number: int) -> None:
         facts_of(row)
     except ValueError as error:
         raise ValueError(f"row {number}, {row['task']}: {error}") from None
+
+
+def question_marks(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What a table adds to a method's name of how it reads the question; empty if it reads none, or nothing is known.
+
+    Args:
+        rows: Of results.json, all of one method.
+    """
+    rows = list(rows)
+    marks = {
+        "text-free": any(row.get("text_free") for row in rows),
+        "with CLIP": any(row.get("clip_text") for row in rows),
+        "not multi-turn safe": any(row.get("multi_turn_safe") is False for row in rows),
+    }
+    return "".join(f", {mark}" for mark, holds in marks.items() if holds)
 
 
 def circumstances(row: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
 from llava.inference import Inference
 from llava.model.checkpoints.files import CheckpointError
 from llava.model.clip_text import ClipText
+from llava.model.configuration import CompressionConfig
+from llava.results.rows import question_marks
 
 LONG = "What is this? " * 30
 SHORT = "a cat"
@@ -88,3 +90,18 @@ def test_a_clip_without_a_tokenizer_is_refused(model, clip_folder, tmp_path):
         shutil.copy(clip_folder / name, tmp_path / name)
     with pytest.raises(CheckpointError, match="its tokenizer knows no word"):
         ClipText(tmp_path, model.model.vision_tower)
+
+
+def test_a_table_is_told_whether_clip_read_the_question(model, clip_folder):
+    seam, budget = model.model, CompressionConfig("cdpruner", 4)
+    assert (seam.is_text_free(budget), seam.is_multi_turn_safe(budget)) == (True, True)
+    model.use_clip_text(clip_folder)
+    try:
+        assert (seam.is_text_free(budget), seam.is_multi_turn_safe(budget)) == (False, False)
+        assert seam.is_multi_turn_safe(None) and seam.is_multi_turn_safe(CompressionConfig("visionzip", 4))
+    finally:
+        seam.clip_text = None
+    assert question_marks([{"clip_text": "a", "text_free": False, "multi_turn_safe": False}]) == (
+        ", with CLIP, not multi-turn safe"
+    )
+    assert question_marks([{}]) == ""  # of an older version

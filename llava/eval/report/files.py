@@ -55,7 +55,7 @@ def to_csv(table: Table) -> str:
             if cell is None:
                 continue
             judge = (cell.row.get("judge") or {}).get("model", "")
-            what = [str(line.folder), line.label, line.compression, f"{line.tokens:g}", column.task, column.score]
+            what = [str(line.folder), line.name, line.compression, f"{line.tokens:g}", column.task, column.score]
             n, release, sizes = cell.row["n"], column.release(cell.row), column.facts.published_sizes
             published = column.facts.release_size(release) or (n if n in sizes else next(iter(sizes), ""))
             size = [n, published, release or ""]
@@ -82,7 +82,7 @@ def _scores(table: Table) -> str:
     lines = []
     for line in table.lines:
         cells = (_score(column, line.cells.get(column.task)) for column in table.columns)
-        lines.append([line.label, f"{line.tokens:g}", *cells])
+        lines.append([line.name, f"{line.tokens:g}", *cells])
     if table.paper is not None:
         for row in table.paper.rows:
             figures = (row.scores.get(column.heading) for column in table.columns)
@@ -97,7 +97,7 @@ def _retention(table: Table) -> str:
     for line in table.lines:
         means = [_percent(line.mean(table.tasks)), _percent(line.mean(table.high_image_tasks))]
         cells = (_kept(column, line.cells.get(column.task)) for column in table.columns)
-        lines.append([line.label, f"{line.tokens:g}", *means, *cells])
+        lines.append([line.name, f"{line.tokens:g}", *means, *cells])
     if table.paper is not None and table.paper.vanilla is not None:
         averaged = table.headings(table.tasks), table.headings(table.high_image_tasks)
         for row in table.paper.rows:

@@ -151,7 +151,7 @@ def _curves(table: Table) -> dict[str, list[Line]]:
     for line in table.lines:
         if line is not table.vanilla:
             folder = line.label.removesuffix(line.compression)
-            method = re.sub(r":[^,|]*", "", line.label.removeprefix(folder))
+            method = re.sub(r":[^,|]*", "", line.name.removeprefix(folder))
             name = f"{folder}{method}"
             # Matplotlib leaves out of a legend what begins with _.
             curves.setdefault(f" {name}" if name.startswith("_") else name, []).append(line)

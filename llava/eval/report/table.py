@@ -12,7 +12,7 @@ from typing import Any
 from llava.eval.answers_key import without_seed
 from llava.eval.results import Row, read_results
 from llava.results.paper import PaperTable, mean_over, paper_columns
-from llava.results.rows import differences, main_score, main_value
+from llava.results.rows import differences, main_score, main_value, question_marks
 from llava.results.task_facts import TaskFacts, facts_of
 
 VANILLA = "none"
@@ -92,6 +92,11 @@ class Line:
     compression: str
     tokens: float
     cells: dict[str, Cell] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its label, and how it reads the question: `text-free`, `with CLIP`, `not multi-turn safe`."""
+        return self.label + question_marks(row for cell in self.cells.values() for row in cell.rows)
 
     def mean(self, tasks: Sequence[str]) -> float | None:
         """Mean retention over tasks, in percent; None if one of them lacks."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from llava.hub.run_facts import NEXT_TILES, RunFacts
 from llava.results.paper import PaperRow, PaperTable, paper_columns, paper_tables
-from llava.results.rows import comparable, main_score, main_value, read_content
+from llava.results.rows import comparable, main_score, main_value, question_marks, read_content
 from llava.results.task_facts import SHARE, facts_of
 
 _PAPER_METHODS = {None: "VisionZip", "projector": "VisionZip_ft", "finetune": "VisionZip_train"}  # by stage
@@ -56,6 +56,11 @@ class Score:
     vanilla: float | None
     retention: float | None
     row: Mapping[str, Any]
+
+    @property
+    def marks(self) -> str:
+        """How the method reads the question, to stand behind its name."""
+        return question_marks([self.row])
 
     @property
     def datasets(self) -> list[Mapping[str, str]]:
