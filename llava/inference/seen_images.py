@@ -50,6 +50,7 @@ def see_images(model: Any, pixels: Tensor | list[Tensor], sizes: Sequence[tuple[
     return [SeenImage(size, None, each) for size, each in zip(sizes, tokens, strict=True)]
 
 
+@torch.inference_mode()
 def features_for(model: Any, seen: Sequence[SeenImage], questions: Sequence[str]) -> list[Tensor]:
     """(K, D) of each image, for the question that it is shown with.
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
 
-from llava.inference import Inference
+from llava.inference import GenerationOptions, Inference, Question
 from llava.model.checkpoints.files import CheckpointError
 from llava.model.clip_text import ClipText
 from llava.model.configuration import CompressionConfig
@@ -105,3 +105,17 @@ def test_a_table_is_told_whether_clip_read_the_question(model, clip_folder):
         ", with CLIP, not multi-turn safe"
     )
     assert question_marks([{}]) == ""  # of an older version
+
+
+@pytest.mark.parametrize("name", ["tiny-llava-v1.5", "tiny-llava-v1.6-next"])
+def test_a_program_asks_outside_of_inference_mode(oracle_dir, clip_folder, name):
+    inference = Inference.load(oracle_dir / name, device="cpu", compression="mmtok:6")
+    picture, options = oracle_dir / "images" / "square.png", GenerationOptions(max_new_tokens=3)
+    questions = [Question("Which animal stands there?", (picture,)), Question("How many windows?", (picture, picture))]
+    for budget in ("mmtok:6", "cdpruner:6"):
+        inference.model.set_compression(budget)
+        if budget == "cdpruner:6" and name == "tiny-llava-v1.5":
+            inference.model.use_clip_text(clip_folder)
+        together = {answer.index: answer.token_ids for answer in inference.ask(questions, options=options)}
+        alone = [inference.ask_one(each.text, *each.images, options=options).token_ids for each in questions]
+        assert [together[0], together[1]] == alone
