@@ -424,6 +424,15 @@ def test_texts_are_defused_and_escaped(folder: Path, data: Path, tmp_path: Path)
     assert "=a_b &amp; &lt;c&gt;" in svg and ElementTree.fromstring(svg) is not None
 
 
+def test_what_is_not_answered_is_named_and_what_is_not_drawn_is_not_explained(folder: Path, data: Path) -> None:
+    wider = Grid((64,), dict.fromkeys([*BUDGETS[1:], "scope:64"], 64), [], [])
+    bare = to_markdown(build_comparison([folder], wider))
+    assert "- of the grid, nothing is answered yet under: scope:64\n" in bare
+    assert "Mean over 2 tasks" in bare and "In brackets" not in bare and "marks an interval" not in bare
+    drawn = to_markdown(compared(folder, data=data, resamples=50))
+    assert "nothing is answered yet" not in drawn and "In brackets" in drawn and "marks an interval" in drawn
+
+
 def test_the_matrix_names_what_is_left_out_and_the_marks(folder: Path, data: Path) -> None:
     text = to_markdown(compared(folder, data=data))
     assert "- uniform at 600: it is too many" in text

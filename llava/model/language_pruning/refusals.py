@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import Cache, StaticCache
+from transformers import Cache, DynamicCache, StaticCache
 
 # What an option of `generate` is without any effect, and why another value is refused.
 _GENERATION: dict[str, tuple[Any, str]] = {
@@ -83,6 +83,5 @@ def check_unfilled(method: str, cache: Any) -> None:
     Raises:
         PruningError: Its layers hold different rows.
     """
-    layers = getattr(cache, "layers", ())
-    if len({layer.get_seq_length() for layer in layers}) > 1:
+    if isinstance(cache, DynamicCache) and len({layer.get_seq_length() for layer in cache.layers}) > 1:
         raise PruningError(method, ONE_QUESTION)

@@ -65,6 +65,17 @@ def test_a_cache_that_a_pruned_prompt_has_filled(model):
                     model(input_ids=torch.tensor(ids), past_key_values=filled)
 
 
+def test_caches_of_text_alone_are_as_without_one(model):
+    static = StaticCache(config=model.config.get_text_config(), max_cache_len=20)
+    with torch.no_grad():
+        model(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=static)
+        found = model(
+            input_ids=torch.tensor([[8]]), past_key_values=static, attention_mask=torch.ones(1, 4, dtype=torch.int64)
+        )
+        whole = model(input_ids=torch.tensor([[5, 6, 7, 8]]))
+    torch.testing.assert_close(found.logits[:, -1], whole.logits[:, -1], rtol=1e-5, atol=1e-5)
+
+
 def test_what_layers_give(model):
     """Neither the config nor a step of the answer gets round the refusal, and no rows are named by their places."""
     given = together(samples(model)[:1])
