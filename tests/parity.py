@@ -61,7 +61,7 @@ def compare(folder: Path, *, must: bool) -> bool:
         return not must
     print(f"{folder}:", flush=True)
     tests = [test for test in layout.tests if (ROOT / test).exists()]
-    asked = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    asked = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider", *tests]
     return subprocess.run(asked, cwd=ROOT, env=os.environ | {layout.variable: str(folder)}).returncode == 0
 
 

@@ -15,10 +15,21 @@ from llava.model.multimodal_compressor import COMPRESSORS, compressor_of
 
 
 def before_language_model(budget: CompressionConfig | None) -> CompressionConfig | None:
-    """The part that compresses the tiles of an image; None where every visual token reaches the language model."""
+    """The part that compresses the tiles of an image; None where every visual token reaches the language model.
+
+    Raises:
+        ValueError: There is no method of that name, at either place; the message lists those there are.
+    """
     if budget is None or _is_inside(budget):
         return None
-    return budget if budget.then is None else replace(budget, then=None)
+    if budget.then is not None:
+        return replace(budget, then=None)
+    if COMPRESSORS.find(budget.method) is None and not budget.plugin:  # it may be meant for either place
+        try:
+            COMPRESSORS.get(budget.method)
+        except ValueError as error:
+            raise ValueError(f"{error}. Inside the language model there are: {', '.join(PRUNERS.names())}") from None
+    return budget
 
 
 def inside_language_model(budget: CompressionConfig | None) -> CompressionConfig | None:

@@ -17,6 +17,8 @@ from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor, CompressedTokens, TileShape, VisionFeatures
 from llava.model.multimodal_compressor.feature_batches import pick_tiles
 
+_HALVINGS = 80  # of the interval that holds tokens a patch: then it is one number
+
 Compress = Callable[[VisionFeatures, BoundCompressor], CompressedTokens]
 
 
@@ -78,23 +80,26 @@ def deal(total: int, weights: Sequence[int], most: int) -> list[int]:
         weights: Not negative.
         most: Of one share.
     """
-    share: dict[int, float] = {}
-    waiting = set(range(len(weights)))
-    while waiting:  # those that would get too much or too little are settled first
-        left = total - sum(share.values())
-        weight = sum(weights[each] for each in waiting)
-        ideal = {each: left * weights[each] / weight if weight else left / len(waiting) for each in waiting}
-        over = {each: float(most) for each in waiting if ideal[each] > most}
-        settled = over or {each: 1.0 for each in waiting if ideal[each] < 1} or ideal
-        share |= settled
-        waiting -= set(settled)
-    whole = [int(share[each]) for each in range(len(weights))]
-    by_remainder = sorted(range(len(weights)), key=lambda each: (whole[each] - share[each], each))
-    for each in by_remainder:
-        if sum(whole) == total:
-            break
-        whole[each] += int(whole[each] < most)
+    shown = [weight for weight in weights if weight > 0]
+    blank = len(weights) - len(shown)
+    rest = total - most * len(shown)
+    if rest > blank:  # what shows something is full, so what shows nothing shares the rest
+        of_blank = iter(deal(rest, [1] * blank, most))
+        return [most if weight > 0 else next(of_blank) for weight in weights]
+    low, high = 0.0, float(most)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(_shares(weights, most, middle)) < total else (low, middle)
+    exact = _shares(weights, most, high)
+    whole = [int(share) for share in exact]
+    by_remainder = sorted(range(len(weights)), key=lambda each: (whole[each] - exact[each], each))
+    for each in by_remainder[: total - sum(whole)]:
+        whole[each] += 1
     return whole
+
+
+def _shares(weights: Sequence[int], most: int, per_weight: float) -> list[float]:
+    return [min(max(per_weight * weight, 1.0), float(most)) for weight in weights]
 
 
 def compress_unevenly(compress: Compress, features: VisionFeatures, bounds: Sequence[BoundCompressor]) -> UnevenTiles:

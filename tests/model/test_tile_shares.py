@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +27,18 @@ def test_shares_add_up_and_follow_the_weights(data):
     assert sum(shares) == total and min(shares) >= 1 and max(shares) <= most
     pairs = [(a, b) for a in range(len(weights)) for b in range(len(weights)) if weights[a] > weights[b]]
     assert all(shares[a] >= shares[b] for a, b in pairs)
+
+
+def test_every_small_case():
+    for weights in itertools.product(range(4), repeat=3):
+        for most in range(1, 6):
+            for total in range(3, 3 * most + 1):
+                shares = deal(total, weights, most)
+                assert sum(shares) == total and min(shares) >= 1 and max(shares) <= most
+                ranked = sorted(zip(weights, shares, strict=True))
+                assert all(a[0] == b[0] or a[1] <= b[1] for a, b in itertools.pairwise(ranked))
+                equal = [b[1] - a[1] for a, b in itertools.combinations(ranked, 2) if a[0] == b[0]]
+                assert all(difference <= 1 for difference in equal)
 
 
 def test_shares_by_hand():

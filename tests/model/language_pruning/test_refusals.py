@@ -157,6 +157,10 @@ def test_sliding_windows_are_refused(tmp_path):
         ("fastv:9|visionzip:5", "fastv is inside the language model, and nothing follows it"),
         ("visionzip:8+2|nothing:5", "unknown method inside the language model 'nothing'; there are: fastv"),
         ("nothing:5|fastv:9", "unknown compression method 'nothing'"),
+        (
+            "fastvv:9",
+            "unknown compression method 'fastvv'; there are: .*visionzip.*Inside the language model there",
+        ),
         ("visionzip:80|fastv:9", "dominant=80 is outside"),
     ],
 )
