@@ -10,6 +10,7 @@ from llava.model.checkpoints.config_adapter import read_config
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.checkpoints.lora import adapter_base, is_adapter
 from llava.model.configuration import as_compression
+from llava.model.stages import before_language_model
 
 _TRAINING = "training_args.json"
 _CONFIG = "config.json"
@@ -46,8 +47,9 @@ def origin_of(model_path: str | Path) -> ModelOrigin:
             budget = as_compression(found)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{file}: compression: {error}") from error
-        if budget is not None:
-            return ModelOrigin(str(budget), name)
+        trained = before_language_model(budget)  # a method inside the language model is not trained with
+        if trained is not None:
+            return ModelOrigin(str(trained), name)
     return ModelOrigin()
 
 

@@ -14,7 +14,7 @@ from llava.model.configuration import CompressionConfig
 from llava.model.language_pruning.fit import check_pruner
 from llava.model.multimodal_compressor import TileShape, compressor_of
 from llava.model.multimodal_encoder import tower_has_cls
-from llava.model.stages import before_language_model, inside_language_model, pruner_of
+from llava.model.stages import before_language_model, check_methods, inside_language_model, pruner_of
 from llava.model.tile_shapes import shape_of
 
 
@@ -127,6 +127,8 @@ class ImageRules:
         Raises:
             ValueError: A method is unknown, or a budget does not fit the tower or the language model.
         """
+        if compression is not None:
+            check_methods(compression)
         before, inside = before_language_model(compression), inside_language_model(compression)
         if before is not None:
             compressor_of(before).check(before, self.tile_shape)

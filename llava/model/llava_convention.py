@@ -160,6 +160,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             images = image_features = None  # LLaVA's own loops pass the images along
         if labels is not None or packing:
             self.model.check_unpruned("rows of the prompt have no logits; switch it off to compute a loss")
+        if isinstance(logits_to_keep, Tensor):
+            self.model.check_unpruned("rows change their places; give logits_to_keep as a number, of the last rows")
         if vision_tokens is not None:
             image_features = self.model.project(vision_tokens, size_pairs(image_sizes, height_first=False))
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):

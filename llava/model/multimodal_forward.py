@@ -14,7 +14,7 @@ from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 from llava.model.anyres import TileLayout, size_pairs
 from llava.model.language_pruning import BoundPruner, ImageRows, PrunedCache
 from llava.model.language_pruning.pruned_model import read_answer, read_prompts
-from llava.model.language_pruning.refusals import PruningError
+from llava.model.language_pruning.refusals import PruningError, check_unfilled
 from llava.model.placeholders import ExpandedSequence
 from llava.model.stages import inside_language_model, pruner_of
 from llava.model.vision_seam import VisionSeam
@@ -171,7 +171,9 @@ class MultimodalForward(VisionSeam):
         """The language model, with the method inside it for prompts that hold images and for their answers."""
         if isinstance(kwargs.get("past_key_values"), PrunedCache):
             return read_answer(self.language_model, inputs_embeds, **kwargs)
-        bound = None if images is None else self.bound_pruner
+        bound = self.bound_pruner
+        if bound is not None:
+            check_unfilled(bound.pruner.name, kwargs.get("past_key_values"))
         if bound is None or images is None:
             return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
         return read_prompts(self.language_model, bound, inputs_embeds, images, **kwargs)

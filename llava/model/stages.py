@@ -17,19 +17,11 @@ from llava.model.multimodal_compressor import COMPRESSORS, compressor_of
 def before_language_model(budget: CompressionConfig | None) -> CompressionConfig | None:
     """The part that compresses the tiles of an image; None where every visual token reaches the language model.
 
-    Raises:
-        ValueError: There is no method of that name, at either place; the message lists those there are.
+    A method that is not known counts as one: rows of results may name what is not loaded here.
     """
     if budget is None or _is_inside(budget):
         return None
-    if budget.then is not None:
-        return replace(budget, then=None)
-    if COMPRESSORS.find(budget.method) is None and not budget.plugin:  # it may be meant for either place
-        try:
-            COMPRESSORS.get(budget.method)
-        except ValueError as error:
-            raise ValueError(f"{error}. Inside the language model there are: {', '.join(PRUNERS.names())}") from None
-    return budget
+    return budget if budget.then is None else replace(budget, then=None)
 
 
 def inside_language_model(budget: CompressionConfig | None) -> CompressionConfig | None:
@@ -73,11 +65,17 @@ def check_methods(budget: CompressionConfig) -> None:
     """Refuses a budget of a method that there is not.
 
     Raises:
-        ValueError: As `compressor_of` and `pruner_of` raise.
+        ValueError: As `compressor_of` and `pruner_of` raise; of a name that may be meant for either place, the message
+            lists the methods at both.
     """
     before, inside = before_language_model(budget), inside_language_model(budget)
     if before is not None:
-        compressor_of(before)
+        try:
+            compressor_of(before)
+        except ValueError as error:
+            if budget.then is not None or budget.plugin:
+                raise
+            raise ValueError(f"{error}. Inside the language model there are: {', '.join(PRUNERS.names())}") from None
     if inside is not None:
         pruner_of(inside)
 

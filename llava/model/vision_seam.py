@@ -29,7 +29,7 @@ from llava.model.multimodal_encoder import extract_features, selected_depth, tow
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
 from llava.model.question_seam import QuestionSeam
-from llava.model.stages import before_language_model, inside_language_model, pruner_of, with_plugin
+from llava.model.stages import before_language_model, check_methods, inside_language_model, pruner_of, with_plugin
 from llava.model.tile_facts import TileFacts, tile_facts
 from llava.model.tile_shapes import tile_shape
 from llava.model.tile_shares import compress_unevenly, shared_bounds
@@ -59,6 +59,7 @@ class VisionSeam(QuestionSeam):
         """
         budget = as_compression(compression)
         if budget is not None:
+            check_methods(budget)
             before, inside = before_language_model(budget), inside_language_model(budget)
             if before is not None:
                 compressor_of(before).check(before, self.tile_shape)

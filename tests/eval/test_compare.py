@@ -246,6 +246,11 @@ def test_what_a_checkpoint_was_tuned_for_is_read_from_its_files(tmp_path: Path) 
         tmp_path / "config.json", {"compression": {"method": "visionzip", "dominant": 17, "contextual": 3}}
     )
     assert (origin_of(tmp_path).tuned_for, origin_of(tmp_path).said_by) == ("visionzip:17+3", "config.json")
+    inside = CompressionConfig.parse("visionzip:17+3|fastv:9,layer=1")
+    layout.write_json(tmp_path / "config.json", {"compression": inside and inside.to_dict()})
+    assert origin_of(tmp_path).tuned_for == "visionzip:17+3"  # no model is trained with a method inside it
+    layout.write_json(tmp_path / "config.json", {"compression": CompressionConfig("fastv", 9).to_dict()})
+    assert origin_of(tmp_path).tuned_for == ""
     layout.write_json(tmp_path / "training_args.json", {"model": {"compression": "visionzip:41+8"}})
     assert (origin_of(tmp_path).tuned_for, origin_of(tmp_path).said_by) == ("visionzip:41+8", "training_args.json")
     layout.write_json(tmp_path / "training_args.json", {"model": {"compression": "nonsense"}})
@@ -375,6 +380,10 @@ def test_totals_are_of_five_tiles(oracle_dir: Path) -> None:
         (["--budgets", "49", "--total", "640"], "give --budgets, tokens a tile, or --total"),
         ([], "give --budgets, tokens a tile, or --total"),
         (["--budgets", "49", "--methods", "nothing_like_it"], "there is no 'nothing_like_it'"),
+        (["--budgets", "49", "--methods", ","], "--methods ',': give names separated by commas"),
+        (["--budgets", "49", "--methods", "scope,alpha=much"], "alpha='much' must be a number"),
+        (["--budgets", "98", "--methods", "fastv,layers=1"], "layers"),
+        (["--budgets", "5000"], "no method takes any of these budgets"),
         (["--budgets", "49", "--methods", "all", "--baselines"], "--baselines compares no other methods"),
         (["--budgets", "49", "--exact", "--batch-size", "4"], "--exact asks questions one by one"),
     ],
@@ -413,6 +422,15 @@ def test_texts_are_defused_and_escaped(folder: Path, data: Path, tmp_path: Path)
     assert r"=a\_b \& \textless{}c\textgreater{} all tokens" in to_latex(comparison)
     svg = to_svg(comparison)
     assert "=a_b &amp; &lt;c&gt;" in svg and ElementTree.fromstring(svg) is not None
+
+
+def test_what_is_not_answered_is_named_and_what_is_not_drawn_is_not_explained(folder: Path, data: Path) -> None:
+    wider = Grid((64,), dict.fromkeys([*BUDGETS[1:], "scope:64"], 64), [], [])
+    bare = to_markdown(build_comparison([folder], wider))
+    assert "- of the grid, nothing is answered yet under: scope:64\n" in bare
+    assert "Mean over 2 tasks" in bare and "In brackets" not in bare and "marks an interval" not in bare
+    drawn = to_markdown(compared(folder, data=data, resamples=50))
+    assert "nothing is answered yet" not in drawn and "In brackets" in drawn and "marks an interval" in drawn
 
 
 def test_the_matrix_names_what_is_left_out_and_the_marks(folder: Path, data: Path) -> None:

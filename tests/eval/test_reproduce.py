@@ -128,6 +128,24 @@ def test_the_gpus_memory_is_held_against_the_weights(data: Path, tmp_path: Path)
     assert none.status == "fails" and "DEVICE=cpu does without" in none.text
 
 
+def test_what_a_tuned_projector_goes_on_is_looked_at_too(data: Path, tmp_path: Path) -> None:
+    projector = tmp_path / "projector"
+    projector.mkdir()
+    (projector / "config.json").write_text("{}")
+    (projector / "mm_projector.bin").write_bytes(bytes(2**20))
+    base = "liuhaotian/llava-v1.5-7b"
+    plan = make_plan("table1", {"DATA": str(data), "OUTPUT": str(tmp_path), "MODEL": str(projector), "BASE": base})
+    checks = preflight(plan, [Gpu("old card", 16.0, 15.0)], DataState([]))
+    assert by_name(checks)["GPU"].status == "fails" and "13.2 GiB of weights" in by_name(checks)["GPU"].text
+    assert [check.text.split(",")[0].split(":")[0] for check in checks if check.name == "model"] == [
+        str(projector),
+        base,
+    ]
+    assert any(check.name == "terms" and check.text.startswith(f"{base}: Llama 2") for check in checks)
+    checks = preflight(replace(plan, base=str(tmp_path / "nowhere")), [], DataState([]))
+    assert any(f"BASE={tmp_path / 'nowhere'}: there is no such folder" in check.text for check in checks)
+
+
 def test_disk_data_terms_judge_and_time_are_looked_at(data: Path, tmp_path: Path) -> None:
     plan = make_plan("table1", variables(data, tmp_path, TASKS="gqa,mmvet", PILOT="2"))
     state = DataState(["mmvet"], 10**18, ["mmvet.zip"], {"gqa": 4})

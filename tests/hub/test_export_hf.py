@@ -38,3 +38,16 @@ def test_plain_transformers_answers_as_we_do_uncompressed(kind, image, oracle_di
     again_logits, again_new, _ = ours(tmp_path / "exported", picture)
     assert again_new == expected_new
     torch.testing.assert_close(again_logits[:, :700], expected_logits, atol=1e-6, rtol=0)
+
+
+def test_a_method_inside_the_language_model_is_said_to_be_passed_over(oracle_dir, tmp_path):
+    source = llava_checkpoint(oracle_dir, tmp_path / "source", "v1.5")
+    edit_json(source / "config.json", compression={**BUDGET, "method": "fastv", "dominant": 400, "contextual": 0})
+    with pytest.raises(ValueError, match="layer=2: numbers of layers"):
+        export(source, "hf", tmp_path / "exported", progress=False)
+    edit_json(
+        source / "config.json",
+        compression={**BUDGET, "method": "fastv", "dominant": 400, "contextual": 0, "options": {"layer": 1}},
+    )
+    report = export(source, "hf", tmp_path / "exported", progress=False)
+    assert any("says fastv:400,layer=1" in note and "read every visual token" in note for note in report.notes)

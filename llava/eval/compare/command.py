@@ -97,6 +97,8 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         grid = _grid(parser, args)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
         print("\n".join(grid.lines()))
+    if len(grid.configs) == 1:
+        parser.error("no method takes any of these budgets, for the reasons above; there is nothing to compare")
     if args.dry_run:
         return 0
     left_out: dict[str, str] = {}
@@ -128,7 +130,7 @@ def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
         raise ValueError(f"--paper: no table {args.paper!r}; there are: {', '.join(paper_tables())}")
     config = config_of(args.model_path, args.model_base)
     try:
-        methods = [] if args.baselines else parse_methods(args.methods or "all")
+        methods = [] if args.baselines else parse_methods("all" if args.methods is None else args.methods)
         budgets = budgets_of(args.budgets, args.total, config)
         has_clip = args.clip_text is not None
         return make_grid(methods, budgets, config, seeds=args.seeds, has_clip=has_clip, compiled=args.compile)

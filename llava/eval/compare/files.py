@@ -21,16 +21,16 @@ def to_markdown(comparison: Comparison, confidence: int = 95) -> str:
     """Matrices of methods and budgets, then scores, costs and marks; what papers quote stands apart at the end."""
     table = comparison.table
     tasks = ", ".join(table.headings(table.tasks)) or "none is in all rows"
+    drawn = _has_intervals(comparison)
     blocks = [
         "# Methods of compression compared",
         f"All tokens are `{table.vanilla.compression}` of `{table.vanilla.folder}`. Budgets are tokens a tile.",
         "## Mean retention, % of all tokens",
         _matrix(comparison, lambda entry: entry.mean),
-        f"Mean over {len(table.tasks)} tasks ({tasks}). In brackets: {confidence} % intervals of a paired bootstrap "
-        "over images.",
+        _about_means(comparison, tasks, confidence),
         "## Against VisionZip at the same budget, points of retention",
         _matrix(comparison, lambda entry: entry.mean_against, signed=True),
-        "Paired: both see the same draws. \\* marks an interval that does not hold 0.",
+        *(["Paired: both see the same draws. \\* marks an interval that does not hold 0."] if drawn else []),
         "## Scores",
         _by_task(comparison, _score),
         "## Retention by task, % of all tokens",
@@ -65,6 +65,18 @@ _MARKS_EXPLAINED = (
     "so engines can take it. rule: "
     "`reference` follows the public code, `distinct` always keeps K distinct tokens."
 )
+
+
+def _has_intervals(comparison: Comparison) -> bool:
+    return any(entry.mean is not None and entry.mean.low is not None for entry in comparison.entries)
+
+
+def _about_means(comparison: Comparison, tasks: str, confidence: int) -> str:
+    count = len(comparison.table.tasks)
+    over = f"Mean over {count} task{'s' * (count != 1)} ({tasks})."
+    if not _has_intervals(comparison):
+        return over
+    return f"{over} In brackets: {confidence} % intervals of a paired bootstrap over images."
 
 
 def _matrix(comparison: Comparison, figure: Callable[[Entry], Figure | None], *, signed: bool = False) -> str:

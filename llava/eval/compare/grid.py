@@ -9,6 +9,8 @@ from typing import Any
 from llava.eval.compare.methods import VISIONZIP, Method, baselines, lacks_clip, name_without_budget, seeds_of
 from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
+from llava.model.multimodal_compressor import compressor_of
+from llava.model.stages import before_language_model, inside_language_model, pruner_of
 
 NEXT_TILES = 5
 """Tiles over which papers count LLaVA-NeXT's tokens: a base tile and a 2 x 2 grid."""
@@ -81,6 +83,7 @@ def make_grid(
     for tokens in budgets:
         for method in (drawn for each in every for drawn in seeds_of(each, seeds)):
             budget = method.with_budget(tokens, tiles)
+            _check_options(budget)
             reason = _refusal(budget, rules, config.text_config, has_clip)
             if reason is None and compiled and method.is_inside:
                 reason = "--compile does not go with a method inside the language model"
@@ -88,7 +91,7 @@ def make_grid(
                 grid.tokens[str(budget)] = tokens
                 grid.configs.append(budget)
             elif reason is not None:
-                name, said = name_without_budget(budget), reason.removeprefix(f"compression {budget}: ")
+                name, said = name_without_budget(budget), _without_names(reason, budget)
                 grid.refused.append(Refused(name, tokens, said))
     grid.refused = list({(pair.method, pair.tokens): pair for pair in grid.refused}.values())  # seeds alike
     return grid
@@ -117,6 +120,26 @@ def budgets_of(budgets: str | None, total: str | None, config: Any) -> list[int]
             raise ValueError("--total counts the tokens of an image of five tiles, and this model has one; --budgets")
         given = [CompressionConfig.from_total(number, tiles=NEXT_TILES).num_tokens for number in given]
     return list(dict.fromkeys(given))
+
+
+def _check_options(budget: CompressionConfig) -> None:
+    """Refuses options that no budget could have, so that a misspelt one does not leave its method out in silence.
+
+    Raises:
+        ValueError: An option is unknown, of another type, or out of range.
+    """
+    before, inside = before_language_model(budget), inside_language_model(budget)
+    if before is not None:
+        compressor_of(before).options_of(before)
+    if inside is not None:
+        pruner_of(inside).options_of(inside)
+
+
+def _without_names(reason: str, budget: CompressionConfig) -> str:
+    """What a method says, without the budget, or the part of it, that it is about."""
+    for part in (budget, before_language_model(budget), inside_language_model(budget)):
+        reason = reason.removeprefix(f"compression {part}: ")
+    return reason
 
 
 def _refusal(budget: CompressionConfig, rules: ImageRules, text_config: Any, has_clip: bool) -> str | None:

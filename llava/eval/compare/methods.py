@@ -84,7 +84,7 @@ def parse_methods(text: str) -> list[Method]:
     """Reads `--methods`: names separated by commas, each followed by its options, or `all`.
 
     Raises:
-        ValueError: An option stands before any name, or a name is unknown.
+        ValueError: There is no name, an option stands before any, or a name is unknown.
     """
     entries: list[str] = []
     for part in text.split(","):
@@ -94,6 +94,8 @@ def parse_methods(text: str) -> list[Method]:
             entries[-1] += f",{part.strip()}"
         elif part.strip():
             entries.append(part.strip())
+    if not entries:
+        raise ValueError(f"--methods {text!r}: give names separated by commas, or 'all'; --baselines needs none")
     named = [name for entry in entries for name in (all_methods() if entry == "all" else [entry])]
     return [Method.parse(name) for name in dict.fromkeys(named)]
 

@@ -152,6 +152,9 @@ def build_comparison(folders: Sequence[Path], grid: Grid, quoted: PaperTable | N
     table.lines = [entry.line for entry in [first, *others]]
     comparison = Comparison(table, [first, *others], grid.budgets, grid.refused, _timing(table), [], quoted)
     _add_values(comparison)
+    answered = {without_seed(line.compression) for line in table.lines}
+    if lacking := [name for name in tokens if name not in answered]:
+        comparison.notes.append(f"of the grid, nothing is answered yet under: {'; '.join(lacking)}")
     _add_notes(comparison)
     return comparison
 

@@ -74,7 +74,8 @@ def preflight(plan: Plan, found: Sequence[Gpu], data: DataState | None, *, will_
         data: What is here of the benchmarks; None where it cannot be looked at, for packages lack.
         will_install: Whether packages that lack are installed next.
     """
-    checks = [_packages(lacking_packages(), will_install), _gpu(plan, found), _model(plan)]
+    checks = [_packages(lacking_packages(), will_install), _gpu(plan, found)]
+    checks += [_model(variable, name, plan) for variable, name in _checkpoints(plan).items()]
     return [*checks, *_data(plan, data), *_terms(plan), _judge(plan), _time(plan, data)]
 
 
@@ -90,9 +91,10 @@ def _gpu(plan: Plan, found: Sequence[Gpu]) -> Check:
         return Check("GPU", "note", "DEVICE=cpu: none is used; a whole table takes very long")
     if not found:
         return Check("GPU", "fails", "nvidia-smi lists none; DEVICE=cpu does without, slowly")
-    weights, known = _weights_gib(plan)
-    if not known:
-        return Check("GPU", "ok", f"{_shown(found)}; the size of {plan.model} is not known")
+    sizes = {name: _weights_gib(name, plan) for name in _checkpoints(plan).values()}
+    if unknown := [name for name, size in sizes.items() if size is None]:
+        return Check("GPU", "ok", f"{_shown(found)}; the size of {' and '.join(unknown)} is not known")
+    weights = sum(size or 0.0 for size in sizes.values())
     need, used = weights + _WORKING_GIB, found[: plan.processes]
     short = len(used) < plan.processes or any(gpu.free < need for gpu in used)
     text = (
@@ -121,32 +123,35 @@ def gpus() -> list[Gpu]:
         return []
 
 
-def _weights_gib(plan: Plan) -> tuple[float, bool]:
-    """GiB of the weights in half precision, and whether they are known."""
-    folder = Path(plan.model).expanduser()
+def _checkpoints(plan: Plan) -> dict[str, str]:
+    """What is loaded, by the variable that names it: MODEL, and BASE where it goes on one."""
+    return {"MODEL": plan.model} | ({"BASE": plan.base} if plan.base else {})
+
+
+def _weights_gib(name: str, plan: Plan) -> float | None:
+    """GiB of a checkpoint's weights in half precision; None where they are not known."""
+    folder = Path(name).expanduser()
     if folder.is_dir():
         files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin")]
-        return sum(file.stat().st_size for file in files) / _GIB, True
-    if plan.model == plan.recipe.model:
-        return plan.recipe.parameters * _HALF / _GIB, True
-    return 0.0, False
+        return sum(file.stat().st_size for file in files) / _GIB
+    return plan.recipe.parameters * _HALF / _GIB if name == plan.recipe.model else None
 
 
-def _model(plan: Plan) -> Check:
-    folder = Path(plan.model).expanduser()
-    size, known = _weights_gib(plan)
+def _model(variable: str, name: str, plan: Plan) -> Check:
+    """Whether a checkpoint is here, or there is room for it."""
+    folder, size = Path(name).expanduser(), _weights_gib(name, plan)
     if folder.is_dir():
         if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-            return Check("model", "fails", f"MODEL={plan.model}: the folder has no config.json")
-        return Check("model", "ok", f"{plan.model}, {size:.2f} GiB here")
-    if plan.model.count("/") != 1 or plan.model.startswith((".", "/", "~")):
-        return Check("model", "fails", f"MODEL={plan.model}: there is no such folder")
+            return Check("model", "fails", f"{variable}={name}: the folder has no config.json")
+        return Check("model", "ok", f"{name}, {size or 0.0:.2f} GiB here")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return Check("model", "fails", f"{variable}={name}: there is no such folder")
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub")
-    if (cache.expanduser() / f"models--{plan.model.replace('/', '--')}").is_dir():
-        return Check("model", "ok", f"{plan.model}, in {cache}; what lacks of it is downloaded")
-    if not known:
-        return Check("model", "note", f"{plan.model} is downloaded from the Hub to {cache}; its size is not known")
-    return _with_room("model", f"{plan.model}: {size:.1f} GiB are downloaded from the Hub", cache.expanduser(), size)
+    if (cache.expanduser() / f"models--{name.replace('/', '--')}").is_dir():
+        return Check("model", "ok", f"{name}, in {cache}; what lacks of it is downloaded")
+    if size is None:
+        return Check("model", "note", f"{name} is downloaded from the Hub to {cache}; its size is not known")
+    return _with_room("model", f"{name}: {size:.1f} GiB are downloaded from the Hub", cache.expanduser(), size)
 
 
 def _data(plan: Plan, data: DataState | None) -> Iterator[Check]:
@@ -177,7 +182,7 @@ def _with_room(name: str, text: str, folder: Path, need: float) -> Check:
 def _terms(plan: Plan) -> Iterator[Check]:
     """Licences and terms; whoever goes on accepts them."""
     terms = read_terms()
-    named = [(plan.model, terms["models"].get(plan.model))]
+    named = [(name, terms["models"].get(name)) for name in _checkpoints(plan).values()]
     named += [(task, terms["tasks"].get(task)) for task in plan.tasks]
     for name, found in named:
         said = f"{found[0]}; to be accepted at {found[1]}" if found else "not listed here; whoever gave it says"

@@ -109,9 +109,14 @@ def _refuse_other_merges(source: ExportSource) -> None:
 
 
 def _notes_on_compression(source: ExportSource) -> list[str]:
+    if source.compression is None:
+        return []
     budget = before_language_model(source.compression)
     if budget is None:
-        return []
+        return [
+            f"config.json says {source.compression}. Plain transformers ignores the entry `compression`, and all its "
+            "layers read every visual token. Load with this package for layers that read fewer."
+        ]
     vision = source.config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
     return [

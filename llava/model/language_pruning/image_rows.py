@@ -36,18 +36,27 @@ class ImageRows:
 
         Args:
             image_rows: (B, L), the row of the concatenated features of all images that stands there, -1 for others.
-            attention_mask: (B, cached + L), 0 where padded; None for no padding.
+            attention_mask: (B, cached + L), 0 where padded; None for no padding. A row of an image that it hides is no
+                row of the image.
             image_lengths: Rows of each image.
+
+        Raises:
+            ValueError: The mask has another form.
         """
+        if attention_mask is not None and attention_mask.dim() != 2:
+            raise ValueError(
+                f"attention_mask has the shape {tuple(attention_mask.shape)}, and a method inside the language model "
+                "needs it as (prompts, tokens), 1 where there is a token"
+            )
         device, (batch, width), most = image_rows.device, image_rows.shape, len(image_lengths)
         rows_of = torch.tensor(list(image_lengths), dtype=torch.int64, device=device)
         number = torch.arange(most, device=device).repeat_interleave(rows_of, output_size=sum(image_lengths))
-        is_image = image_rows >= 0
+        mask = torch.ones_like(image_rows) if attention_mask is None else (attention_mask[:, -width:] != 0).long()
+        is_image = (image_rows >= 0) & (mask.to(device) != 0)
         image = number[image_rows.clamp(min=0)] if len(number) else image_rows  # its number in the batch
         before = torch.where(is_image, image, most).amin(dim=1, keepdim=True)
         owner = torch.where(is_image, image - before, -1)
         counts = owner.new_zeros(batch, most + 1).scatter_add(1, owner + 1, torch.ones_like(owner))[:, 1:]
-        mask = torch.ones_like(owner) if attention_mask is None else (attention_mask[:, -width:] != 0).long()
         column = torch.arange(width, device=device)
         last = torch.where(is_image, column, -1).amax(dim=1, keepdim=True)
         after = (mask * (column > last) * (last >= 0)).sum(dim=1, keepdim=True)

@@ -82,6 +82,14 @@ class PrunedCache(Cache):
         """
         raise ValueError("the cache of a pruned prompt cannot be repeated; give num_return_sequences to generate")
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Not to be had.
+
+        Raises:
+            ValueError: Always; what is known of each prompt is not in its layers alone.
+        """
+        raise ValueError("prompts cannot be taken out of the cache of pruned ones; ask them in a batch of their own")
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Not to be had.
 

@@ -53,7 +53,12 @@ def read_prompts(
             not go with a pruner.
     """
     name = bound.pruner.name
-    _check_keywords(name, language_model, kwargs)
+    if language_model.training:
+        raise PruningError(name, "no gradient flows through what is dropped; train without it, and call model.eval()")
+    _check_outputs(name, language_model, kwargs)
+    unknown = [key for key, value in kwargs.items() if key not in _PASSED_OVER and value is not None]
+    if unknown:
+        raise PruningError(name, f"{', '.join(sorted(unknown))} cannot be passed on to its layers; leave it out")
     check_cache(name, past_key_values)
     cache = DynamicCache(config=language_model.config) if past_key_values is None else past_key_values
     if images.owner.shape[1] != inputs_embeds.shape[1]:
@@ -75,20 +80,18 @@ def read_answer(
         **kwargs: transformers' keywords, of which masks and positions are passed over: the cache knows both.
 
     Raises:
-        PruningError: There are several tokens a prompt: the next question of a conversation, for one.
+        PruningError: There are several tokens a prompt, the next question of a conversation for one; or what layers
+            give is asked for.
     """
     if inputs_embeds.shape[1] != 1:
         raise PruningError("the method of this cache", ONE_QUESTION)
+    _check_outputs("the method of this cache", language_model, kwargs)
     hidden = read_on(language_model, inputs_embeds, past_key_values)
     return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
 
 
-def _check_keywords(name: str, language_model: Any, kwargs: dict[str, Any]) -> None:
-    if language_model.training:
-        raise PruningError(name, "no gradient flows through what is dropped; train without it, and call model.eval()")
+def _check_outputs(name: str, language_model: Any, kwargs: dict[str, Any]) -> None:
+    """Refuses what layers give, asked for by a keyword or, as transformers has it, by the config."""
     for key in ("output_attentions", "output_hidden_states"):
-        if kwargs.get(key):
+        if kwargs.get(key, getattr(language_model.config, key, False)):
             raise PruningError(name, f"layers read different rows; leave {key} out")
-    unknown = [key for key, value in kwargs.items() if key not in _PASSED_OVER and value is not None]
-    if unknown:
-        raise PruningError(name, f"{', '.join(sorted(unknown))} cannot be passed on to its layers; leave it out")

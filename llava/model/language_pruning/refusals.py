@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import Cache, StaticCache
+from transformers import Cache, DynamicCache, StaticCache
 
 # What an option of `generate` is without any effect, and why another value is refused.
 _GENERATION: dict[str, tuple[Any, str]] = {
@@ -67,10 +67,21 @@ def check_generation(method: str, options: Mapping[str, Any], settings: Any) -> 
 
 
 def check_cache(method: str, cache: Any) -> None:
-    """Refuses caches of a fixed length.
+    """Refuses caches of a fixed length, and those that a pruned prompt has filled.
 
     Raises:
         PruningError: It is one.
     """
+    check_unfilled(method, cache)
     if cache is not None and (isinstance(cache, StaticCache) or not isinstance(cache, Cache) or cache.is_compileable):
         raise PruningError(method, NEEDS_DYNAMIC_CACHE)
+
+
+def check_unfilled(method: str, cache: Any) -> None:
+    """Refuses a cache that a pruned prompt has filled: the model gives back another one to go on with.
+
+    Raises:
+        PruningError: Its layers hold different rows.
+    """
+    if isinstance(cache, DynamicCache) and len({layer.get_seq_length() for layer in cache.layers}) > 1:
+        raise PruningError(method, ONE_QUESTION)

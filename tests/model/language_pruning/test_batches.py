@@ -157,6 +157,30 @@ def test_where_images_stand():
     assert found.repeated(6).counts == ((2, 1), (2, 1), (3,), (3,), (), ())
 
 
+def test_hidden_rows_of_an_image_are_none_of_it(model):
+    """A mask may hide some rows of an image, as in experiments with patches: no other row is lost for it."""
+    ids, images, sizes = samples(model)[0]
+    place = int((ids == -200).nonzero())
+    tiled = model.config.model_type == "llava_next"
+    given = {"pixel_values": images[0][None] if tiled else images[0]}
+    given |= {"image_sizes": torch.tensor([sizes[0][::-1]])} if tiled else {}
+    for budget in budgets(model):
+        model.set_compression(budget)
+        rows = model.num_visual_tokens(sizes)[0]
+        token = torch.full((rows,), model.config.image_token_id)
+        expanded = torch.cat([ids[:place], token, ids[place + 1 :]])[None]
+        mask = torch.ones_like(expanded)
+        mask[0, place + 2] = 0
+        with torch.no_grad():
+            cache = model(expanded, attention_mask=mask, use_cache=True, **given).past_key_values
+        text, left = len(ids) - 1, model.model.rows_per_layer(rows - 1)
+        assert cache.lengths[-1] == text + left[-1]
+        valid = cache.segments[-1].valid
+        assert valid is None or valid.all()
+    with pytest.raises(ValueError, match=r"needs it as \(prompts, tokens\)"):
+        model(expanded, attention_mask=mask[:, None, None], **given)
+
+
 def test_images_alone_and_images_that_are_cut_away(model):
     """A prompt of nothing but an image has no question; one that is cut before its image has no rows to drop."""
     ids, images, sizes = samples(model)[0]

@@ -54,14 +54,56 @@ def test_caches(model):
         model.generate(**given, max_new_tokens=2, past_key_values=filled)
 
 
+def test_a_cache_that_a_pruned_prompt_has_filled(model):
+    """What the caller gave holds other rows in each layer; only what the model gives back knows which."""
+    for fill in (model, lambda **given: model.generate(**given, max_new_tokens=2)):
+        filled = DynamicCache(config=model.config.get_text_config())
+        with torch.no_grad():
+            fill(**together(samples(model)[:1]), past_key_values=filled)
+            for ids in ([[5]], [[5, 6]]):
+                with pytest.raises(ValueError, match=f"^{PRUNES}what it keeps of an image depends on the question"):
+                    model(input_ids=torch.tensor(ids), past_key_values=filled)
+
+
+def test_caches_of_text_alone_are_as_without_one(model):
+    static = StaticCache(config=model.config.get_text_config(), max_cache_len=20)
+    with torch.no_grad():
+        model(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=static)
+        found = model(
+            input_ids=torch.tensor([[8]]), past_key_values=static, attention_mask=torch.ones(1, 4, dtype=torch.int64)
+        )
+        whole = model(input_ids=torch.tensor([[5, 6, 7, 8]]))
+    torch.testing.assert_close(found.logits[:, -1], whole.logits[:, -1], rtol=1e-5, atol=1e-5)
+
+
+def test_what_layers_give(model):
+    """Neither the config nor a step of the answer gets round the refusal, and no rows are named by their places."""
+    given = together(samples(model)[:1])
+    text = model.config.text_config
+    with torch.no_grad():
+        cache = model(**given, use_cache=True).past_key_values
+        step = {"input_ids": torch.tensor([[5]]), "past_key_values": cache}
+        for name in ("output_hidden_states", "output_attentions"):
+            with pytest.raises(ValueError, match=f"layers read different rows; leave {name} out"):
+                model(**step, **{name: True})
+        text.output_hidden_states = True
+        with pytest.raises(ValueError, match=f"^{PRUNES}layers read different rows"):
+            model(**given)
+        text.output_hidden_states = False
+        with pytest.raises(ValueError, match=f"^{PRUNES}rows change their places"):
+            model(**given, logits_to_keep=torch.tensor([0, 1]))
+
+
 def test_the_cache_of_a_pruned_prompt_takes_one_token_at_a_time(model):
     with torch.no_grad():
         cache = model(**together(samples(model)[:1]), use_cache=True).past_key_values
         with pytest.raises(ValueError, match="depends on the question"):
             model(input_ids=torch.tensor([[5, 6]]), past_key_values=cache)
-        for change in (lambda: cache.reorder_cache(torch.tensor([0])), lambda: cache.batch_repeat_interleave(2)):
-            with pytest.raises(ValueError, match="pruned prompt"):
-                change()
+        one = torch.tensor([0])
+        changes = (cache.reorder_cache, cache.batch_select_indices, lambda _: cache.batch_repeat_interleave(2))
+        for change in changes:
+            with pytest.raises(ValueError, match="pruned"):
+                change(one)
 
 
 def test_training_and_losses(model):
