@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import cache
 
@@ -21,7 +22,7 @@ from tests.model.tiny import vision_config
 @cache
 def llava_around(llama):
     """Its tower is never asked: the recorded rows of images are given as features."""
-    config = LlavaConfig(vision_config=vision_config(), text_config=llama.config, image_token_index=0)
+    config = LlavaConfig(vision_config=vision_config(), text_config=copy.deepcopy(llama.config), image_token_index=0)
     model = LlavaForConditionalGeneration(OwnConfig.from_dict(config.to_dict()))
     model.model.language_model.load_state_dict(llama.model.state_dict())
     model.lm_head.load_state_dict(llama.lm_head.state_dict())
