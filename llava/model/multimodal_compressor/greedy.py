@@ -37,7 +37,7 @@ def cosine(rows: Tensor, others: Tensor | None = None) -> Tensor:
     """
     given = (rows.detach(),) if others is None else (rows.detach(), others.detach())
     with full_precision(rows.device):
-        return by_tile(_cosine, *given)
+        return _cosine(*given)
 
 
 def row_of(matrix: Tensor, index: Tensor) -> Tensor:
