@@ -27,13 +27,7 @@ def _of_pruner(pruner: Pruner) -> Iterator[str]:
     yield _headline(pruner.name, pruner.score)
     yield "    place: inside the language model; after a method before it, as visionzip:108+20|fastv:64, or alone"
     yield f"    reads: {pruner.needs}"
-    for line in describe_options(pruner.options):
-        yield f"    option {line}"
-    if pruner.source:
-        yield f"    source: {pruner.source}"
-    plugin = PRUNERS.plugin_name(pruner.name)
-    if plugin:
-        yield f"    plug-in: {plugin}"
+    yield from _origin(pruner, PRUNERS.plugin_name(pruner.name))
 
 
 def _of_compressor(compressor: Compressor) -> Iterator[str]:
@@ -46,10 +40,14 @@ def _of_compressor(compressor: Compressor) -> Iterator[str]:
         yield f"    reads: {', '.join(reads)}"
     if not TEXT_NEEDS.isdisjoint(needs | compressor.wants):
         yield "    chooses by the question, anew in every turn of a conversation; not multi-turn safe"
-    for line in describe_options(compressor.options):
+    yield from _origin(compressor, COMPRESSORS.plugin_name(compressor.name))
+
+
+def _origin(method: Compressor | Pruner, plugin: str | None) -> Iterator[str]:
+    """Options, source and plug-in."""
+    for line in describe_options(method.options):
         yield f"    option {line}"
-    if compressor.source:
-        yield f"    source: {compressor.source}"
-    plugin = COMPRESSORS.plugin_name(compressor.name)
+    if method.source:
+        yield f"    source: {method.source}"
     if plugin:
         yield f"    plug-in: {plugin}"

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,10 +31,10 @@ METHODS = ("cdpruner", "divprune", "fastervlm", "holov", "mmtok", "pool", "prume
 BATCH, PATCHES, CHANNELS, KEY_CHANNELS, WORDS = 8, 576, 1024, 64, 16
 
 
-def count_compressor(budget: str) -> Counts:
-    """The compressor alone, at the real shapes of CLIP ViT-L/14-336."""
+def make_features(**more: Any) -> VisionFeatures:
+    """What CLIP ViT-L/14-336 tells of `BATCH` tiles, and more by name."""
     content = torch.randn(BATCH, PATCHES + 1, CHANNELS)
-    features = VisionFeatures(
+    return VisionFeatures(
         content=content,
         grid=(24, 24),
         has_cls=True,
@@ -41,8 +42,13 @@ def count_compressor(budget: str) -> Counts:
         saliency_has_cls=True,
         keys=torch.randn(BATCH, PATCHES + 1, KEY_CHANNELS),
         saliency=torch.rand(BATCH, PATCHES),
-        digest=torch.arange(BATCH),
+        **more,
     )
+
+
+def count_compressor(budget: str) -> Counts:
+    """The compressor alone, at the real shapes of CLIP ViT-L/14-336."""
+    features = make_features(digest=torch.arange(BATCH))
     config = CompressionConfig.parse(budget)
     compressor = get_compressor(config.method)
     return count(lambda: compressor(features, config).tokens)
@@ -51,17 +57,10 @@ def count_compressor(budget: str) -> Counts:
 def count_method(name: str) -> Counts:
     """One of the other methods, 64 tokens a tile, as an accelerator runs it: the whole batch at once."""
     with torch.device("meta"):
-        content = torch.randn(BATCH, PATCHES + 1, CHANNELS)
-        features = VisionFeatures(
-            content=content,
-            grid=(24, 24),
-            has_cls=True,
-            source=content[:, 1:],
-            saliency_has_cls=True,
-            keys=torch.randn(BATCH, PATCHES + 1, KEY_CHANNELS),
-            saliency=torch.rand(BATCH, PATCHES),
-            last_layer_qk=(torch.randn_like(content), torch.randn_like(content)),
-            projected=content[:, 1:],
+        rows = torch.randn(BATCH, PATCHES + 1, CHANNELS)
+        features = make_features(
+            last_layer_qk=(torch.randn_like(rows), torch.randn_like(rows)),
+            projected=rows[:, 1:],
             image_index=torch.arange(BATCH),
             padding=torch.zeros(BATCH, PATCHES, dtype=torch.bool),
             question_embeds=QuestionEmbeds(
