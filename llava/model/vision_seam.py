@@ -158,8 +158,8 @@ class VisionSeam(QuestionSeam):
         features = extract_features(self.vision_tower, pixel_values, layer, bound.needs, bound.grid)
         return features if facts is None else replace(features, **facts)
 
-    def compress_projected(self, features: VisionFeatures, bound: BoundCompressor) -> CompressedTokens:
-        """A compressor that chooses late: among the projector's rows, or of the tower's for one question.
+    def compress_features(self, features: VisionFeatures, bound: BoundCompressor) -> CompressedTokens:
+        """The compressor, and before it the projector where the compressor stands behind it or reads its rows.
 
         Args:
             features: Of `read_tower`.
@@ -189,7 +189,7 @@ class VisionSeam(QuestionSeam):
             facts: As for `read_tower`.
         """
         features = self.read_tower(pixel_values, bound, facts)
-        return self.compress_projected(features, bound) if bound.is_late else bound(features)
+        return self.compress_features(features, bound)
 
     def selection(
         self,
@@ -271,13 +271,12 @@ class VisionSeam(QuestionSeam):
         image_sizes: Sequence[tuple[int, int]] | None,
     ) -> VisionTokens:
         """What is kept of tiles, each with its share of its image's total."""
-        compress = self.compress_projected if bound.is_late else lambda some, by: by(some)
         if bound.budget.tiles == "equal" or counts is None:
-            kept = compress(features, bound)
+            kept = self.compress_features(features, bound)
             return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant)
         layout = TileLayout.from_config(self.config)
         bounds = shared_bounds(bound, self.tile_shape, layout, counts, image_sizes)
-        uneven = compress_unevenly(compress, features, bounds)
+        uneven = compress_unevenly(self.compress_features, features, bounds)
         return VisionTokens(uneven.tokens, counts, uneven.positions, splits=uneven.splits)
 
     def project(
