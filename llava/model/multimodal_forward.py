@@ -169,12 +169,12 @@ class MultimodalForward(VisionSeam):
 
     def _run_language_model(self, inputs_embeds: Any, images: ImageRows | None, kwargs: dict[str, Any]) -> Any:
         """The language model, with the method inside it for prompts that hold images and for their answers."""
-        if isinstance(kwargs.get("past_key_values"), PrunedCache):
+        cache = kwargs.get("past_key_values")
+        if isinstance(cache, PrunedCache):
             return read_answer(self.language_model, inputs_embeds, **kwargs)
-        bound = self.bound_pruner
-        if bound is not None:
-            check_unfilled(bound.pruner.name, kwargs.get("past_key_values"))
+        bound = None if images is None else self.bound_pruner  # not read at a step of an answer: that is one graph
         if bound is None or images is None:
+            check_unfilled("the method of this cache", cache)
             return self.language_model(inputs_embeds=inputs_embeds, **kwargs)
         return read_prompts(self.language_model, bound, inputs_embeds, images, **kwargs)
 

@@ -288,7 +288,6 @@ def test_few_static_caches_are_made(inference: Inference, pictures: list[Image.I
     assert len(made) <= 4  # two windows, of 105 lengths
 
 
-@pytest.mark.slow
 def test_a_compiled_step_is_one_graph_for_all_batches(inference: Inference, pictures: list[Image.Image]) -> None:
     """As on a GPU, but for the backend: no break in the graph, and none made anew for batches of about one size."""
     parts = inference.tokenizer, inference.model, inference.image_processor
