@@ -61,7 +61,7 @@ def test_a_cache_that_a_pruned_prompt_has_filled(model):
         with torch.no_grad():
             fill(**together(samples(model)[:1]), past_key_values=filled)
             for ids in ([[5]], [[5, 6]]):
-                with pytest.raises(ValueError, match="^the method of this cache prunes .* depends on the question"):
+                with pytest.raises(ValueError, match=r"^the method of this cache prunes .* depends on the question"):
                     model(input_ids=torch.tensor(ids), past_key_values=filled)
 
 
