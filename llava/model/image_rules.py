@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from llava.entry_types import wrong_entry
@@ -131,7 +131,8 @@ class ImageRules:
             check_methods(compression)
         before, inside = before_language_model(compression), inside_language_model(compression)
         if before is not None:
-            compressor_of(before).check(before, self.tile_shape)
+            width = None if text_config is None else text_config.hidden_size
+            compressor_of(before).check(before, replace(self.tile_shape, projected_width=width))
         if inside is None:
             return
         pruner = pruner_of(inside)

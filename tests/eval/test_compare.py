@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from llava import LlavaForConditionalGeneration
 from llava.eval.answers import AnswerFile
 from llava.eval.answers_key import AnswersKey, compression_file_name
 from llava.eval.compare.command import main
@@ -348,6 +350,18 @@ def test_a_dry_run_lists_the_grid_and_why_pairs_are_left_out(tmp_path: Path) -> 
     assert left.count("asks_clip at ") == 3 and "give --clip-text" in left
     assert left.count("random at 400: dominant=400 is outside 1..196") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_every_pair_that_is_run_says_is_said_by_the_grid() -> None:
+    """What only the width of the projector tells counts too: a refusal after the model is loaded would end the run."""
+    config = config_of(TINY)
+    every = parse_methods("all,prumerge_plus,rule=distinct")
+    grid = make_grid(every, [140, 98], config, seeds=1, has_clip=True)
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    for budget in grid.configs:
+        model.set_compression(budget)
+    assert any(pair.method == "cdpruner" and pair.tokens == 140 for pair in grid.refused)
 
 
 def test_totals_are_of_five_tiles(oracle_dir: Path) -> None:
