@@ -11,19 +11,11 @@ import torch
 from PIL import Image
 from scenes import GRID, PATCH, enlarge, load_block, patch_targets, render, sample_scenes
 from torch import Tensor
-from tower import cls_attention, to_pixels
 from transformers import CLIPVisionModel
 
+from playground.pretraining.small_tower import cls_attention, to_pixels
+
 COUNTS = (8, 16, 24, 40, 82)
-
-
-@torch.no_grad()
-def attend(tower: CLIPVisionModel, images: np.ndarray) -> Tensor:
-    """Gives the (B, 196) attention that CLS pays to patches at layer -2, for (B, 112, 112, 3) images."""
-    hidden = tower.pre_layrnorm(tower.embeddings(to_pixels(images)))
-    for layer in tower.encoder.layers[:-2]:
-        hidden = layer(hidden, None)
-    return cls_attention(tower, hidden)
 
 
 def report(row: Tensor, is_digit: Tensor) -> dict[str, float]:
@@ -49,7 +41,7 @@ def inspect(arguments: Namespace) -> None:
     rng, block = np.random.default_rng(arguments.seed), load_block(True)
     scenes = sample_scenes(rng, block, arguments.scenes)
     images = render(rng, scenes, enlarge(block.images[scenes.sources]))
-    row = attend(CLIPVisionModel.from_pretrained(arguments.tower).eval(), images)
+    row = cls_attention(CLIPVisionModel.from_pretrained(arguments.tower).eval(), to_pixels(images))
     print(json.dumps(report(row, torch.from_numpy(patch_targets(scenes)[0]) < 10)))
     if arguments.picture:
         picture(images[:8], row[:8], arguments.picture)

@@ -6,6 +6,7 @@ python playground/tiny/inspect_attention.py --tower "$WORK/tower" --picture atte
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -17,6 +18,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
+    sys.path.append(str(Path(__file__).resolve().parents[2]))  # for playground.pretraining
     import attention  # takes seconds, which --help need not
 
     attention.inspect(arguments)

@@ -1,8 +1,9 @@
-"""Makes the tokenizer and pre-trains the small Llama on text alone; how, see `language_model.py`."""
+"""Makes the tokenizer and pre-trains the small Llama on text alone; how, see `../pretraining`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -22,12 +23,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=200)
     arguments = parser.parse_args()
+    sys.path.append(str(Path(__file__).resolve().parents[2]))  # for playground.pretraining
     if (arguments.output / "llm" / "model.safetensors").exists():
         print(f"The language model is there already: {arguments.output / 'llm'}")
         return
-    import language_model  # takes seconds, which --help need not
+    from questions import CAPTION_PROMPT
+    from talks import compose
 
-    language_model.pretrain(arguments)
+    from playground.pretraining import language_model  # takes seconds, which --help need not
+
+    language_model.pretrain(arguments, compose, CAPTION_PROMPT)
 
 
 if __name__ == "__main__":

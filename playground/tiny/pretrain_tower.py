@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of steps")
     parser.add_argument("--save-every", type=int, default=250)
     arguments = parser.parse_args()
+    sys.path.append(str(Path(__file__).resolve().parents[2]))  # for playground.pretraining
     if (arguments.output / "tower" / "model.safetensors").exists():
         print(f"The tower is there already: {arguments.output / 'tower'}")
         return

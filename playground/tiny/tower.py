@@ -11,15 +11,12 @@ Shape legend: B scenes, T kept patches, C channels, Q = 4 quadrants.
 from __future__ import annotations
 
 import json
-import math
 import time
 from argparse import Namespace
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from resume import load_state, save_state
 from scenes import (
     COLOURS,
     GLYPH,
@@ -39,8 +36,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+from playground.pretraining.resume import load_state, save_state
+from playground.pretraining.small_tower import cls_attention, place_codes, rate, save_processor, to_pixels
+
 DIGITS = 11
 TINTS = len(COLOURS) + 1
 
@@ -76,7 +74,7 @@ class TowerWithHeads(nn.Module):
         self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, DIGITS + TINTS + 2 * GRID))
         self.tower.post_layernorm.requires_grad_(False)
         with torch.no_grad():
-            self.tower.embeddings.position_embedding.weight.copy_(place_codes(width))
+            self.tower.embeddings.position_embedding.weight.copy_(place_codes(width, GRID))
 
     def forward(self, pixels: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the tower on some patches only.
@@ -97,21 +95,6 @@ class TowerWithHeads(nn.Module):
             hidden = layer(hidden, None)
             outputs.append(hidden)
         return outputs[-2], outputs[-1]
-
-
-def place_codes(width: int) -> Tensor:
-    """Gives (1 + 196, C) sine codes of row and column to start the position embedding from; zero for CLS."""
-    count = width // 4
-    angle = torch.arange(GRID)[:, None] * torch.exp(-math.log(30.0) * torch.arange(count) / count)
-    line = torch.cat([angle.sin(), angle.cos()], 1)
-    grid = torch.cat([line[:, None].expand(-1, GRID, -1), line[None].expand(GRID, -1, -1)], -1)
-    return 0.3 * torch.cat([torch.zeros(1, width), grid.reshape(GRID * GRID, width)])
-
-
-def to_pixels(images: np.ndarray) -> Tensor:
-    """Normalises (B, 112, 112, 3) uint8 images as CLIP's processor does, to (B, 3, 112, 112)."""
-    values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 def warp(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
@@ -185,27 +168,6 @@ def objective(model: TowerWithHeads, pixels: Tensor, scenes: SceneBatch, tokens:
 
 
 @torch.no_grad()
-def cls_attention(tower: CLIPVisionModel, before: Tensor) -> Tensor:
-    """Gives the CLS row of layer -2's attention, summed over heads.
-
-    Args:
-        tower: The tower.
-        before: (B, 1 + 196, C) the input of layer -2.
-
-    Returns:
-        (B, 196) attention from CLS to every patch.
-    """
-    layer = tower.encoder.layers[-2]
-    attention = layer.self_attn
-    hidden = layer.layer_norm1(before)
-    shape = (len(hidden), -1, attention.num_heads, attention.head_dim)
-    query = attention.q_proj(hidden[:, :1]).view(shape).transpose(1, 2)
-    keys = attention.k_proj(hidden).view(shape).transpose(1, 2)
-    row = (query @ keys.transpose(-1, -2) * attention.scale).softmax(-1)
-    return row[:, :, 0, 1:].sum(1)
-
-
-@torch.no_grad()
 def diagnose(model: TowerWithHeads, block: DigitBlock, count: int = 500, seed: int = 7) -> dict[str, float]:
     """Measures the tower on scenes of held-out digits, all patches in place.
 
@@ -228,10 +190,7 @@ def diagnose(model: TowerWithHeads, block: DigitBlock, count: int = 500, seed: i
     cls = model.scene_heads[0](middle[:, 0]).view(count, len(QUADRANTS), -1)[..., :DIGITS].argmax(-1)
     labels = torch.from_numpy(scenes.labels)
     there = labels >= 0
-    hidden = model.tower.pre_layrnorm(model.tower.embeddings(pixels))
-    for layer in model.tower.encoder.layers[:-2]:
-        hidden = layer(hidden, None)
-    row = cls_attention(model.tower, hidden)
+    row = cls_attention(model.tower, pixels)
     found = {
         "patch_digit": (inks == digit)[is_digit].float().mean().item(),
         "patch_background": (inks == digit)[~is_digit].float().mean().item(),
@@ -244,13 +203,6 @@ def diagnose(model: TowerWithHeads, block: DigitBlock, count: int = 500, seed: i
         chosen = torch.zeros_like(is_digit).scatter(1, row.topk(top, 1).indices, True)
         found[f"recall_{top}"] = ((chosen & is_digit).sum() / is_digit.sum()).item()
     return found
-
-
-def rate(step: int, total: int, top: float, warm: int = 100) -> float:
-    """Gives the learning rate of a step: a linear rise, then a cosine to a hundredth."""
-    if step < warm:
-        return top * (step + 1) / warm
-    return top * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm))))
 
 
 def train(arguments: Namespace, model: TowerWithHeads) -> None:
@@ -282,26 +234,6 @@ def train(arguments: Namespace, model: TowerWithHeads) -> None:
             tqdm.write(json.dumps(found))
 
 
-def save_processor(folder: Path) -> None:
-    """Writes how a picture is made ready for the tower: CLIP's way, at the scene's size."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": {"shortest_edge": SIZE},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": SIZE, "width": SIZE},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": MEAN,
-        "image_std": STD,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-
-
 def pretrain(arguments: Namespace) -> None:
     """Trains the tower and writes it with its diagnostics."""
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -319,6 +251,6 @@ def pretrain(arguments: Namespace) -> None:
     train(arguments, model)
     found = diagnose(model, load_block(True)) | {"seconds": round(time.time() - begin)}
     (arguments.output / "tower.json").write_text(json.dumps(found, indent=2) + "\n")
-    save_processor(arguments.output / "tower")
+    save_processor(arguments.output / "tower", SIZE)
     model.tower.save_pretrained(arguments.output / "tower")
     print(json.dumps(found))

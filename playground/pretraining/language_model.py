@@ -1,4 +1,4 @@
-"""Makes the small language model: a Llama tokenizer of its own, and a Llama pre-trained on text alone.
+"""Makes a small language model: a Llama tokenizer of its own, and a Llama pre-trained on text alone.
 
 The text is LLaVA's `vicuna_v1` conversation, in which a scene is told in words where the picture will stand; the words
 of a phrase ("red 7 northwest") are said at once, their embeddings added up in one position. So the model brings what
@@ -11,17 +11,17 @@ import json
 import math
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from questions import CAPTION_PROMPT, ask_many, converse, read_scene, tell
-from resume import load_state, save_state
-from scenes import load_block, sample_scenes
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
+
+from playground.pretraining.resume import load_state, save_state
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -39,15 +39,8 @@ class Talk:
     pairs: list[tuple[str, str]]
 
 
-def compose(rng: np.random.Generator, count: int, short: bool = False) -> list[Talk]:
-    """Writes `count` conversations about fresh scenes; short ones have one question and little darkness."""
-    scenes = sample_scenes(rng, load_block(False), count)
-    talks = []
-    for index in range(count):
-        digits = read_scene(scenes, index)
-        pairs = [(q.text, q.answer) for q in ask_many(digits, 1, rng)] if short else converse(digits, rng)
-        talks.append(Talk(tell(digits, rng, 0 if short else int(rng.integers(0, 9))), pairs))
-    return talks
+Composer = Callable[[np.random.Generator, int, bool], list[Talk]]
+"""Writes so many conversations about fresh scenes; short ones have one question and few phrases."""
 
 
 def flatten(talk: Talk) -> tuple[str, list[tuple[int, int]]]:
@@ -60,8 +53,14 @@ def flatten(talk: Talk) -> tuple[str, list[tuple[int, int]]]:
     return text, spans
 
 
-def make_tokenizer(size: int, seed: int) -> LlamaTokenizer:
-    """Trains a byte-pair tokenizer of the Llama kind on our own text; every common word becomes one token."""
+def make_tokenizer(talks: list[Talk], size: int, prompt: str) -> LlamaTokenizer:
+    """Trains a byte-pair tokenizer of the Llama kind on our own text; every common word becomes one token.
+
+    Args:
+        talks: The text.
+        size: Of the vocabulary.
+        prompt: What asks for a caption.
+    """
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
@@ -75,8 +74,7 @@ def make_tokenizer(size: int, seed: int) -> LlamaTokenizer:
             pre_tokenizers.Split("\n", "isolated"),
         ]
     )
-    talks = compose(np.random.default_rng([seed, 1]), 2000)
-    text = [f"{q} ASSISTANT: {a} USER: {CAPTION_PROMPT} {TAIL}\n{q}" for talk in talks for q, a in talk.pairs]
+    text = [f"{q} ASSISTANT: {a} USER: {prompt} {TAIL}\n{q}" for talk in talks for q, a in talk.pairs]
     text += [phrase for talk in talks for phrase in talk.phrases]
     learner.train_from_iterator([SYSTEM] * 500 + text, trainer)
     made = json.loads(learner.to_str())["model"]
@@ -101,7 +99,7 @@ def encode(tokenizer: LlamaTokenizer, talks: list[Talk], system: str = SYSTEM) -
         system: What stands before the first turn.
 
     Returns:
-        `words` (B, T, 4): the ids whose embeddings are added up at each position, 0 for none: one id in text, all of a
+        `words` (B, T, W): the ids whose embeddings are added up at each position, 0 for none: one id in text, all of a
         phrase's in the telling; `attention_mask` (B, T); `labels` (B, T): the assistant's words, else -100.
     """
     opening = tokenizer(f"{system} USER: ").input_ids
@@ -114,11 +112,11 @@ def encode(tokenizer: LlamaTokenizer, talks: list[Talk], system: str = SYSTEM) -
         said = [any(e > left and b < right for left, right in spans) for b, e in coded.offset_mapping]
         silent = [-100] * (len(opening) + len(told))
         labels.append(silent + [token if on else -100 for token, on in zip(coded.input_ids, said, strict=True)])
-    longest = max(map(len, rows))
-    words = torch.zeros(len(rows), longest, 4, dtype=torch.long)
+    longest, widest = max(map(len, rows)), max(len(ids) for row in rows for ids in row)
+    words = torch.zeros(len(rows), longest, widest, dtype=torch.long)
     batch = {"attention_mask": torch.zeros(len(rows), longest), "labels": torch.full((len(rows), longest), -100)}
     for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        words[index, : len(row)] = torch.tensor([ids + [0] * (4 - len(ids)) for ids in row])
+        words[index, : len(row)] = torch.tensor([ids + [0] * (widest - len(ids)) for ids in row])
         batch["attention_mask"][index, : len(row)] = 1
         batch["labels"][index, : len(row)] = torch.tensor(label)
     return {"words": words, **batch}
@@ -153,15 +151,15 @@ def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), target[target >= 0])
 
 
-def lesson(arguments: Namespace, tokenizer: LlamaTokenizer, step: int) -> dict[str, Tensor]:
+def lesson(arguments: Namespace, tokenizer: LlamaTokenizer, compose: Composer, step: int) -> dict[str, Tensor]:
     """Writes the batch of a step: short talks first, which teach to look things up; then whole conversations."""
     rng = np.random.default_rng([arguments.seed, 2, step])
     if step < arguments.short_steps:
-        return encode(tokenizer, compose(rng, arguments.short_batch, short=True), "A")
-    return encode(tokenizer, compose(rng, arguments.batch))
+        return encode(tokenizer, compose(rng, arguments.short_batch, True), "A")
+    return encode(tokenizer, compose(rng, arguments.batch, False))
 
 
-def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer) -> float:
+def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer, compose: Composer) -> float:
     """Pre-trains on fresh conversations; a second call goes on where the first was stopped. Returns the last loss."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
     path, smooth = arguments.output / "llm_checkpoint.safetensors", math.nan
@@ -170,7 +168,7 @@ def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokeniz
         range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2
     )
     for step in bar:
-        batch = lesson(arguments, tokenizer, step)
+        batch = lesson(arguments, tokenizer, compose, step)
         fade = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
         for group in optimiser.param_groups:
             group["lr"] = arguments.lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * fade)
@@ -186,13 +184,20 @@ def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokeniz
     return smooth
 
 
-def pretrain(arguments: Namespace) -> None:
-    """Trains tokenizer and language model and writes both in transformers' format."""
+def pretrain(arguments: Namespace, compose: Composer, prompt: str) -> None:
+    """Trains tokenizer and language model and writes both in transformers' format.
+
+    Args:
+        arguments: The flags of `pretrain_llm.py`.
+        compose: Writes the text.
+        prompt: What asks for a caption.
+    """
     arguments.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
-    tokenizer = make_tokenizer(arguments.vocab, arguments.seed)
+    talks = compose(np.random.default_rng([arguments.seed, 1]), 2000, False)
+    tokenizer = make_tokenizer(talks, arguments.vocab, prompt)
     model, begin = make_model(tokenizer, arguments.width, arguments.layers, arguments.heads), time.time()
-    loss = train(arguments, model, tokenizer)
+    loss = train(arguments, model, tokenizer, compose)
     (arguments.output / "llm.json").write_text(json.dumps({"loss": loss, "seconds": round(time.time() - begin)}) + "\n")
     tokenizer.save_pretrained(arguments.output / "llm")
     model.save_pretrained(arguments.output / "llm")
