@@ -19,7 +19,9 @@ Scores: TypeAlias = dict[str, float | dict[str, float]]
 Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
 """A judge's grades by sample id, one a run of the judge; None is missing."""
 
-_MODULES = "gqa llava_bench mmbench mme mmmu mmvet pope scienceqa seed_bench textvqa tiny_pope tiny_vqa vizwiz vqav2"
+_MODULES = (
+    "crowded gqa llava_bench mmbench mme mmmu mmvet pope scienceqa seed_bench textvqa tiny_pope tiny_vqa vizwiz vqav2"
+)
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _ALL = "all"  # of `--tasks all`
 

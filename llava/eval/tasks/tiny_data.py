@@ -1,4 +1,4 @@
-"""The files of the embedded digit scenes: a JSON list of questions beside a folder of images."""
+"""The files of the embedded worlds: a JSON list of questions beside a folder of images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from llava.eval.tasks.local_files import collect, read_json
 TINY_DATA_ROOT = Path("playground/tiny/data")
 
 
-def load_tiny(data_root: Path, file_name: str, group_field: str) -> LoadedTask:
+def load_tiny(
+    data_root: Path, file_name: str, group_field: str, made_by: str = "python playground/tiny/make_data.py"
+) -> LoadedTask:
     """Reads `{question_id, image, text, answer, kind}` rows.
 
     Args:
         data_root: Folder that holds the file and `images/`.
         file_name: The JSON file.
         group_field: The field that the score is broken down by.
+        made_by: The command that makes the files, for the message.
 
     Raises:
         TaskDataError: The file is missing, is not a JSON list or has no usable row.
@@ -36,4 +39,4 @@ def load_tiny(data_root: Path, file_name: str, group_field: str) -> LoadedTask:
     try:
         return collect(path, read_json(path, list), build)
     except TaskDataError as error:
-        raise TaskDataError(f"{error}; make it with `python playground/tiny/make_data.py`") from None
+        raise TaskDataError(f"{error}; make it with `{made_by}`") from None
