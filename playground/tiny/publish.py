@@ -7,21 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from playground.pretraining.publishing import assemble, count_parameters, measure
+
 BUDGETS = ("none", "visionzip:83+15", "visionzip:41+8", "visionzip:17+3")
 BUDGETS += ("random:98", "random:49", "random:20", "uniform:98", "uniform:49", "uniform:20")
-FILES = (
-    "model.safetensors",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -81,46 +73,6 @@ The model knows digits, six colours and four quadrants, and nothing else.
 """
 
 
-def assemble(work: Path, output: Path) -> dict[str, Any]:
-    """Copies the trained model, without the paths of the machine that it was made on.
-
-    Args:
-        work: Where the recipe worked; holds `finetune`.
-        output: The folder of the model.
-
-    Returns:
-        The config.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        shutil.copyfile(work / "finetune" / name, output / name)
-    config = json.loads((work / "finetune" / "config.json").read_text())
-    config["mm_vision_tower"] = "playground/tiny"
-    config["vision_config"].pop("_name_or_path", None)
-    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return config
-
-
-def measure(output: Path, data: Path, results: Path) -> list[dict[str, Any]]:
-    """Runs `llava.eval` on all budgets and returns its rows; each model's answers get a folder of their own."""
-    from llava.model.checkpoints.fingerprint import model_fingerprint
-
-    results /= model_fingerprint(output)
-    command = [sys.executable, "-m", "llava.eval", "--model-path", str(output), "--tasks", "tiny_vqa,tiny_pope"]
-    command += [part for budget in BUDGETS for part in ("--compression", budget)]
-    command += ["--data-root", str(data), "--output-dir", str(results), "--batch-size", "50", "--latency-repeats", "0"]
-    subprocess.run(command, check=True)
-    return json.loads((results / "results.json").read_text())["rows"]
-
-
-def count_parameters(path: Path) -> int:
-    """Counts the numbers in a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118  (not a dict)
-
-
 def table_of(rows: list[dict[str, Any]]) -> str:
     """Lays the rows of both tasks out as one Markdown table."""
     lines = ["| visual tokens | method | tiny_vqa | of all tokens | tiny_pope |", "|---|---|---|---|---|"]
@@ -142,8 +94,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    config = assemble(arguments.work, arguments.output)
-    rows = measure(arguments.output, arguments.data, arguments.work / "eval")
+    config = assemble(arguments.work / "finetune", arguments.output, "playground/tiny")
+    tasks = ("tiny_vqa", "tiny_pope")
+    rows = measure(arguments.output, tasks, BUDGETS, arguments.data, arguments.work / "eval")
     vanilla = next(row for row in rows if row["task"] == "tiny_vqa" and row["method"] == "none")
     groups = vanilla.get("accuracy_by_group") or {}
     card = CARD.format(

@@ -1,0 +1,122 @@
+"""The table of what was measured: accuracy by kind of question, intervals, and leads over a rival.
+
+python -m playground.crowded.table --split test --over visionzip
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from playground.crowded.freeze import HERE
+
+KINDS = ("text", "which", "colour", "count", "side", "exist", "two-step")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A method, its seeds averaged.
+
+    Attributes:
+        name: The budget, or what a tuned method is called.
+        seeds: How many.
+        tokens: Visual tokens a picture: mean, p95, most.
+        earned: What each question earned, by its id: the mean of the seeds.
+        per_seed: Accuracy of each seed.
+    """
+
+    name: str
+    seeds: int
+    tokens: Mapping[str, float]
+    earned: Mapping[str, float]
+    per_seed: tuple[float, ...]
+
+    def accuracy(self, kinds: Mapping[str, str], kind: str | None = None) -> float:
+        """Overall, or of a kind of question."""
+        return mean(value for key, value in self.earned.items() if kind is None or kinds[key] == kind)
+
+
+def read_results(folder: Path, questions: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
+    """What `measure.py` left in a folder, by name.
+
+    Args:
+        folder: `results/WORLD/SPLIT`.
+        questions: Of the split.
+    """
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        row = json.loads(path.read_text())
+        rows[row["name"]].append(row)
+    found = {}
+    for name, seeds in rows.items():
+        asked = questions[: len(seeds[0]["answers"])]
+        right = [[float(said == q["answer"]) for said, q in zip(row["answers"], asked, strict=True)] for row in seeds]
+        earned = {
+            str(q["question_id"]): mean(column) for q, column in zip(asked, zip(*right, strict=True), strict=True)
+        }
+        tokens = {key: mean(row["tokens"][key] for row in seeds) for key in seeds[0]["tokens"]}
+        found[name] = Measured(name, len(seeds), tokens, earned, tuple(mean(each) for each in right))
+    return found
+
+
+def lead(one: Measured, other: Measured, pictures: Mapping[str, str]) -> tuple[float, float, float]:
+    """How much better one is, and the 95 % interval over pictures."""
+    from llava.results.bootstrap import paired_bootstrap
+
+    difference = paired_bootstrap(one.earned, other.earned, groups=pictures)
+    return difference.difference, difference.low, difference.high
+
+
+def markdown(found: Mapping[str, Measured], questions: Sequence[Mapping[str, Any]], over: str | None) -> str:
+    """The table; most tokens first, then the best.
+
+    Args:
+        found: By name.
+        questions: Of the split.
+        over: Whose rival, at about as many tokens, each line is compared with; None for nobody.
+    """
+    kinds = {str(question["question_id"]): str(question["kind"]) for question in questions}
+    pictures = {str(question["question_id"]): str(question["image"]) for question in questions}
+    head = f"| tokens | method | seeds | all | {' | '.join(KINDS)} |{f' lead over {over} |' if over else ''}"
+    lines = [head, f"|{'---|' * (head.count('|') - 1)}"]
+    ranked = sorted(found.values(), key=lambda each: (-round(each.tokens["mean"]), -each.accuracy(kinds)))
+    for each in ranked:
+        cells = [f"{each.accuracy(kinds, kind):.1%}" for kind in (None, *KINDS)]
+        line = f"| {each.tokens['mean']:.0f} | {each.name} | {each.seeds} | {' | '.join(cells)} |"
+        rivals = [other for other in ranked if over and other.name.startswith(f"{over}:") and _alike(each, other)]
+        if over and rivals and rivals[0] is not each:
+            difference, low, high = lead(each, rivals[0], pictures)
+            line += f" {100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) |"
+        elif over:
+            line += " - |"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _alike(one: Measured, other: Measured) -> bool:
+    return abs(one.tokens["mean"] - other.tokens["mean"]) < 0.5 and len(one.earned) == len(other.earned)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--split", choices=("dev", "test"), required=True)
+    parser.add_argument("--world", choices=("first", "second"), default="first")
+    parser.add_argument("--data", type=Path, help="default: data/WORLD beside this file")
+    parser.add_argument("--results", type=Path, help="default: results/WORLD/SPLIT beside this file")
+    parser.add_argument("--over", help="a method to compare with at as many tokens, such as visionzip")
+    given = parser.parse_args()
+    data = given.data or HERE / "data" / given.world
+    questions = json.loads((data / f"eval_{given.split}.json").read_text())
+    folder = given.results or HERE / "results" / given.world / given.split
+    print(markdown(read_results(folder, questions), questions, given.over))
+
+
+if __name__ == "__main__":
+    main()
