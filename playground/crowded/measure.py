@@ -90,10 +90,7 @@ def run(given: argparse.Namespace) -> None:
         draws = range(given.seeds) if budget is not None and budget.method == "random" else (given.seed,)
         for seed in draws:
             name = given.name or text
-            path = (
-                given.results
-                / f"{file_name(name)}{f'.seed{seed}' if seed or given.name or len(draws) > 1 else ''}.json"
-            )
+            path = given.results / f"{file_name(name)}.seed{seed}.json"
             if path.exists():
                 print(f"already there: {os.path.relpath(path)}")
                 continue

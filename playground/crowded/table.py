@@ -57,9 +57,8 @@ def read_results(folder: Path, questions: Sequence[Mapping[str, Any]]) -> dict[s
     for name, seeds in rows.items():
         asked = questions[: len(seeds[0]["answers"])]
         right = [[float(said == q["answer"]) for said, q in zip(row["answers"], asked, strict=True)] for row in seeds]
-        earned = {
-            str(q["question_id"]): mean(column) for q, column in zip(asked, zip(*right, strict=True), strict=True)
-        }
+        keys = [str(question["question_id"]) for question in asked]
+        earned = dict(zip(keys, map(mean, zip(*right, strict=True)), strict=True))
         tokens = {key: mean(row["tokens"][key] for row in seeds) for key in seeds[0]["tokens"]}
         found[name] = Measured(name, len(seeds), tokens, earned, tuple(mean(each) for each in right))
     return found

@@ -7,21 +7,22 @@ from collections.abc import Callable
 import numpy as np
 
 from playground.crowded.questions import ask_many, converse, read_scene, tell
-from playground.crowded.scenes import sample_scenes
+from playground.crowded.scenes import SLOTS, sample_scenes
 from playground.crowded.things import load_bank
 from playground.pretraining.language_model import Talk
 
 
 def composer(world: str) -> Callable[[np.random.Generator, int, bool], list[Talk]]:
-    """What writes conversations about fresh scenes of a world; short ones have one question and few phrases."""
+    """What writes conversations about fresh scenes of a world; short ones have few questions and phrases."""
     bank = load_bank("train")  # no picture is painted, but scenes are drawn from it
 
     def compose(rng: np.random.Generator, count: int, short: bool) -> list[Talk]:
-        scenes = sample_scenes(rng, bank, world, count)
+        most = int(rng.integers(3, SLOTS + 1)) if short else SLOTS  # to look up is learned first among few things
+        scenes = sample_scenes(rng, bank, world, count, 2 if short else 4, most)
         talks = []
         for index in range(count):
             scene = read_scene(scenes, index, world)
-            pairs = [(q.text, q.answer) for q in ask_many(scene, 2, rng)] if short else converse(scene, rng)
+            pairs = [(q.text, q.answer) for q in ask_many(scene, 4, rng)] if short else converse(scene, rng)
             background = 0 if short else int(rng.integers(0, 5))
             talks.append(Talk(tell(scene, rng, background, 1 if short else int(rng.integers(1, 7))), pairs))
         return talks

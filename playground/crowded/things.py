@@ -41,6 +41,7 @@ FOOTPRINTS: dict[str, tuple[tuple[int, int], tuple[int, int]]] = {
 FOOTPRINT = np.array([FOOTPRINTS[kind] for kind in KINDS])[KIND_OF]
 """(42, 2, 2): of each name and size, height and width in patches."""
 
+_SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 _DIGIT_SPLITS = {"train": slice(0, 1150), "dev": slice(1150, 1437), "test": slice(1437, None)}
 _VARIANTS = {"train": (0, 70), "dev": (70, 85), "test": (85, 100)}
 _FONTS = (
@@ -82,13 +83,21 @@ def load_bank(split: Split) -> Bank:
         kind = KINDS[KIND_OF[index]]
         for size in range(len(SIZES)):
             height, width = (PATCH * int(length) for length in FOOTPRINT[index, size])
-            part = _instances(kind, name, split, height, width)
+            part = _unseen(kind, name, split, height, width)
             first[index, size], count[index, size] = drawn, len(part)
             drawn += len(part)
             parts.append(np.pad(part, ((0, 0), (0, SIDE - height), (0, SIDE - width))))
     return Bank(np.concatenate(parts), first, count, _distractors(split))
 
 
+def _unseen(kind: str, name: str, split: Split, height: int, width: int) -> np.ndarray:
+    """(A, height, width) ink of one thing; what two fonts draw alike belongs to the first split that has it."""
+    earlier = _SPLITS[: _SPLITS.index(split)]
+    seen = {ink.tobytes() for other in earlier for ink in _instances(kind, name, other, height, width)}
+    return np.stack([ink for ink in _instances(kind, name, split, height, width) if ink.tobytes() not in seen])
+
+
+@cache
 def _instances(kind: str, name: str, split: Split, height: int, width: int) -> np.ndarray:
     """(A, height, width) ink of one thing."""
     if kind == "digit":
