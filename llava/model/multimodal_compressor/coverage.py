@@ -32,7 +32,7 @@ class CoverageOptions:
 
     Attributes:
         alpha: exponent of the saliency that coverage gained is multiplied by; 0 leaves coverage alone.
-        weights: what a chosen patch covers of another: its share among all patches (as MMTok), or the cosine (as SCOPE).
+        weights: what a patch covers of another: its share among all patches (MMTok), or their cosine (SCOPE).
         temperature: of the softmax that makes shares of cosines.
         strength: how far a kept token moves to the mean of its group, 0 to 1; 0 drops what is left.
         mean: by the group's size, each patch alike; or by similarity, each by its cosine to the kept one.
