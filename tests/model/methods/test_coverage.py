@@ -270,6 +270,8 @@ def test_a_border_is_kept_only_where_nothing_else_is_left():
         assert bool((found.positions == torch.arange(kept)).all()) and bool((found.sizes == 1).all())
     blank = compress(replace(features, padding=torch.ones_like(padding)), 3)
     assert bool((blank.positions == torch.arange(3)).all()) and bool(blank.tokens.isfinite().all())
+    alike = replace(padded, source=torch.zeros_like(features.source), padding=~padding)  # a second patch gains nothing
+    assert bool((compress(alike, 40).positions == torch.arange(20, 60)).all())
     gains = selection_order(replace(features, padding=torch.ones_like(padding)), 3).gains
     assert bool((gains == 0).all())
 
