@@ -6,7 +6,6 @@ SCOPE are two settings of its options.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -31,9 +30,9 @@ class CoverageOptions:
     """Options of coverage; the defaults stand here and nowhere else.
 
     Attributes:
-        alpha: exponent of the saliency that coverage gained is multiplied by; 0 leaves coverage alone.
+        alpha: exponent, 0 to 10, of the saliency that coverage gained is multiplied by; 0 leaves coverage alone.
         weights: what a patch covers of another: its share among all patches (MMTok), or their cosine (SCOPE).
-        temperature: of the softmax that makes shares of cosines.
+        temperature: of the softmax that makes shares of cosines, 0.001 to 100.
         strength: how far a kept token moves to the mean of its group, 0 to 1; 0 drops what is left.
         mean: by the group's size, each patch alike; or by similarity, each by its cosine to the kept one.
         least: the cosine below which a patch joins no group and is dropped; -1 lets all join.
@@ -49,14 +48,11 @@ class CoverageOptions:
     skip_padding: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < math.inf:
-            raise ValueError(f"alpha must be 0 or more, got {self.alpha}")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength must be in 0..1, got {self.strength}")
-        if not -1 <= self.least <= 1:
-            raise ValueError(f"least must be in -1..1, got {self.least}")
+        # Beyond alpha 10 the factors of a large picture vanish in fp32; far below a temperature of 0.001 shares do.
+        ranges = {"alpha": (0, 10), "temperature": (0.001, 100), "strength": (0, 1), "least": (-1, 1)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be in {low}..{high}, got {getattr(self, name)}")
 
 
 class Selection(NamedTuple):
