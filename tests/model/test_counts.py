@@ -27,7 +27,19 @@ from llava.model.multimodal_encoder import extract_features
 
 RECORD = Path(__file__).with_name("counts.json")
 BUDGETS = ("visionzip:54+10", "visionzip:162+30", "random:64", "uniform:64")
-METHODS = ("cdpruner", "divprune", "fastervlm", "holov", "mmtok", "pool", "prumerge", "scope", "tome", "vispruner")
+METHODS = (
+    "cdpruner",
+    "coverage",
+    "divprune",
+    "fastervlm",
+    "holov",
+    "mmtok",
+    "pool",
+    "prumerge",
+    "scope",
+    "tome",
+    "vispruner",
+)
 BATCH, PATCHES, CHANNELS, KEY_CHANNELS, WORDS = 8, 576, 1024, 64, 16
 
 

@@ -47,14 +47,15 @@ def test_facts_of_tiles_tell_padding_where_pictures_are_padded():
     assert "padding" not in tile_facts(make_config("pad"), set(), 2, None, wide, device)
 
 
+@pytest.mark.parametrize("budget", ["mmtok:8,text=false", "coverage:8,strength=0"])
 @torch.no_grad()
-def test_sizes_reach_the_compressor_from_a_batch_and_from_a_list(tmp_path):
+def test_sizes_reach_the_compressor_from_a_batch_and_from_a_list(tmp_path, budget):
     hf_llava().save_pretrained(tmp_path)
     model = instantiate(parts_of_checkpoint(tmp_path), dtype=torch.float32).eval()
     model.config.image_aspect_ratio = "pad"
     pixels, sizes = random_pixels(2, 3, 28, 28), [(40, 20), (28, 28)]
     whole = model.encode_images(pixels)
-    model.set_compression("mmtok:8,text=false")
+    model.set_compression(budget)
     batch, one_by_one = model.encode_images(pixels, sizes), model.encode_images(list(pixels), sizes)
     assert all(torch.equal(a, b) for a, b in zip(batch, one_by_one, strict=True))
     torch.testing.assert_close(batch[0], whole[0, 4:12])  # the two rows of patches that show something

@@ -40,6 +40,11 @@ def cosine(rows: Tensor, others: Tensor | None = None) -> Tensor:
         return _cosine(*given)
 
 
+def shares(similarity: Tensor, temperature: float) -> Tensor:
+    """How each row's attention is shared out among the patches, (B, M, N); overwrites its argument of that shape."""
+    return similarity.div_(temperature).softmax(dim=2)
+
+
 def row_of(matrix: Tensor, index: Tensor) -> Tensor:
     """(B, M): of each sample of `matrix` (B, N, M) the row that `index` (B, 1) names."""
     return matrix.gather(1, index.unsqueeze(2).expand(-1, -1, matrix.shape[2])).squeeze(1)
@@ -64,6 +69,23 @@ def greedy_cover(weights: Tensor, num_kept: int, factor: Tensor, bonus: Tensor) 
         return _cover(weights, num_kept, factor, bonus)
 
     return by_tile(cover, weights, factor, bonus)
+
+
+def cover_gains(weights: Tensor, order: Tensor) -> Tensor:
+    """What each step of `greedy_cover` covers, as a share of what all patches together cover.
+
+    Args:
+        weights: (B, M, N), as for `greedy_cover`.
+        order: (B, K), int64, of `greedy_cover`.
+
+    Returns:
+        (B, K), 0 or more; at K = N they add up to 1, and where nothing can be covered all are 0.
+    """
+    chosen = weights.gather(2, order.unsqueeze(1).expand(-1, weights.shape[1], -1))
+    covered = chosen.clamp(min=0).cummax(dim=2).values.sum(dim=1)  # (B, K), after each step
+    total = weights.clamp(min=0).amax(dim=2).sum(dim=1, keepdim=True)
+    gained = covered.diff(dim=1, prepend=covered.new_zeros(len(covered), 1))
+    return gained.clamp(min=0) / total.clamp(min=torch.finfo(total.dtype).tiny)
 
 
 def keep_chosen(features: VisionFeatures, order: Tensor) -> CompressedTokens:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.greedy import Rule, cosine, greedy_cover, keep_chosen
+from llava.model.multimodal_compressor.greedy import Rule, cosine, greedy_cover, keep_chosen, shares
 from llava.model.multimodal_compressor.registry import Need, register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures
 
@@ -94,21 +94,16 @@ def coverage(features: VisionFeatures, options: MMTokOptions) -> Tensor:
     Raises:
         ValueError: The question is asked for and not there.
     """
-    of_patches = _shares(cosine(features.source), options.visual_temperature).div_(features.source.shape[1])
+    of_patches = shares(cosine(features.source), options.visual_temperature).div_(features.source.shape[1])
     if not options.text:
         return of_patches
     question = features.question_embeds
     if question is None:
         raise ValueError("mmtok reads the question, which is not known here; text=false is its visual half")
-    of_tokens = _shares(cosine(question.embeds, features.patches), options.text_temperature)
+    of_tokens = shares(cosine(question.embeds, features.patches), options.text_temperature)
     there = question.mask.unsqueeze(2)  # (B, T, 1)
     of_tokens = of_tokens * there / there.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.cat([of_tokens, of_patches.mul_(options.alpha)], dim=1)
-
-
-def _shares(similarity: Tensor, temperature: float) -> Tensor:
-    """How each row's attention is shared out among the patches; overwrites its argument."""
-    return similarity.div_(temperature).softmax(dim=2)
 
 
 def cover_all(weights: Tensor, num_kept: int, padding: Tensor | None = None) -> Tensor:

@@ -33,7 +33,7 @@ WordsFunction: TypeAlias = Callable[[str], list[str]]
 NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
 
 _ROOM = "llava.model.multimodal_compressor"
-_GREEDY = ("divprune", "scope", "mmtok", "cdpruner")
+_GREEDY = ("divprune", "scope", "mmtok", "cdpruner", "coverage")
 _CHOSEN_AND_MERGED = ("fastervlm", "vispruner", "prumerge", "holov", "tome", "pooling", "downsample")
 COMPRESSORS: Registry[Compressor] = Registry(
     "compression method",

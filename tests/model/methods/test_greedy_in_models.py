@@ -10,7 +10,15 @@ from llava.model.builder import instantiate
 from llava.model.checkpoints.parts import parts_of_checkpoint
 from tests.model.tiny import hf_llava, hf_llava_next, random_pixels
 
-BUDGETS = ["divprune:6", "divprune:6,rule=distinct", "scope:6,alpha=1.5", "mmtok:6,text=false", "cdpruner:6"]
+BUDGETS = [
+    "divprune:6",
+    "divprune:6,rule=distinct",
+    "scope:6,alpha=1.5",
+    "mmtok:6,text=false",
+    "cdpruner:6",
+    "coverage:6,strength=0",
+]
+MERGING = ["coverage:6", "coverage:6,tiles=area,mean=sizes,least=0.2"]
 SIZES = [(50, 40), (90, 20), (28, 28), (30, 80)]
 
 
@@ -34,7 +42,7 @@ def test_kept_rows_are_rows_of_the_whole_image(llava, budget):
     torch.testing.assert_close(kept, whole[rows, where], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("budget", [*BUDGETS, *MERGING])
 @torch.no_grad()
 def test_images_of_several_tiles_are_compressed_alike_in_any_batch(tmp_path, budget):
     hf_llava_next().save_pretrained(tmp_path)
