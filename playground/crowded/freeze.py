@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 GENERATOR = ("things.py", "backgrounds.py", "scenes.py", "questions.py", "make_data.py", "tower.py", "talks.py")
 HYPOTHESES = "hypotheses.md"
+WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json")
 SPLITS = ("dev", "test")
 
 
@@ -41,7 +42,7 @@ def frozen_parts(world: str, data: Path) -> dict[str, str]:
     """
     model = HERE / "model" / world
     parts = {"generator": sha256(HERE / name for name in GENERATOR), "hypotheses": sha256([HERE / HYPOTHESES])}
-    parts["weights"] = sha256([model / "config.json", model / "model.safetensors", model / "tokenizer.json"])
+    parts["weights"] = sha256(model / name for name in WEIGHTS)
     for split in SPLITS:
         pictures = sorted((data / "images").glob(f"{split}_*.png"))
         parts[split] = sha256([data / f"eval_{split}.json", *pictures])

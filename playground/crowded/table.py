@@ -84,7 +84,7 @@ def markdown(found: Mapping[str, Measured], questions: Sequence[Mapping[str, Any
     pictures = {str(question["question_id"]): str(question["image"]) for question in questions}
     head = f"| tokens | method | seeds | all | {' | '.join(KINDS)} |{f' lead over {over} |' if over else ''}"
     lines = [head, f"|{'---|' * (head.count('|') - 1)}"]
-    ranked = sorted(found.values(), key=lambda each: (-round(each.tokens["mean"]), -each.accuracy(kinds)))
+    ranked = sorted(found.values(), key=lambda each: (-round(each.tokens["mean"]), -each.accuracy(kinds), each.name))
     for each in ranked:
         cells = [f"{each.accuracy(kinds, kind):.1%}" for kind in (None, *KINDS)]
         line = f"| {each.tokens['mean']:.0f} | {each.name} | {each.seeds} | {' | '.join(cells)} |"

@@ -1,0 +1,125 @@
+"""Tunes the projector in several ways, three seeds each, and measures all of them on dev (or, at last, on test).
+
+    python -m playground.crowded.ablation                       # all variants, resumable; about an hour on two cores
+    python -m playground.crowded.ablation --variants coverage,coverage-distilled --seeds 1
+    python -m playground.crowded.ablation --split test --variants visionzip,coverage-...   # final ones only
+
+Every tuning is one run of `scripts/v1_5/visionzip_tune.sh`; what is done is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from playground.crowded.freeze import HERE
+
+REPOSITORY = HERE.parents[1]
+TUNING = {"FRACTION": "0.3", "EPOCHS": "1", "LR": "1e-3", "GLOBAL_BATCH": "32", "BATCH": "32", "WARMUP": "0.03"}
+TUNING |= {"VERSION": "v1", "ASPECT": "pad", "MAX_LENGTH": "1024", "BF16": "False", "CPU": "True"}
+TUNING |= {"CHECKPOINTING": "False", "WORKERS": "0", "SCHEDULER": "cosine", "WEIGHT_DECAY": "0."}
+TUNING |= {"SAVE_STEPS": "250", "SAVE_LIMIT": "1", "LOG_STEPS": "10", "REPORT_TO": "none"}
+TUNING |= {"LAUNCHER": "python", "LAUNCHER_ARGS": "", "DEEPSPEED_CONFIG": ""}  # one process, without DeepSpeed
+TUNING |= dict.fromkeys(("RECIPE", "HARDWARE", "SIZE", "TOKENS", "LLM", "TOWER", "PROJECTOR", "EVAL_DATA"), "")
+TUNING |= {"FP16": "", "DRY_RUN": ""}  # an empty variable is one that is not set
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to tune.
+
+    Attributes:
+        compression: What the projector is tuned for, and measured with.
+        flags: Of the training beside it.
+    """
+
+    compression: str
+    flags: Mapping[str, str] = field(default_factory=dict)
+
+
+RISING = {"compression_schedule": "cosine", "compression_share": "0.5"}
+DISTILLED = {"distill_from": "none"}
+DRAWN = {"compression_draw": "20-98"}
+VARIANTS = {
+    "visionzip": Variant("visionzip:17+3"),
+    "coverage": Variant("coverage:20"),
+    "coverage-rising": Variant("coverage:20", RISING),
+    "coverage-distilled": Variant("coverage:20", DISTILLED),
+    "coverage-drawn": Variant("coverage:20", DRAWN),
+    "visionzip-distilled": Variant("visionzip:17+3", DISTILLED),
+}
+
+
+def main() -> int:
+    """Tunes and measures; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--world", choices=("first", "second"), default="first")
+    parser.add_argument("--data", type=Path, help="default: data/WORLD beside this file")
+    parser.add_argument("--model", type=Path, help="default: model/WORLD beside this file")
+    parser.add_argument("--out", type=Path, help="of the tuned projectors; default: out/WORLD beside this file")
+    parser.add_argument("--split", choices=("dev", "test"), default="dev")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budgets", default="", help="further budgets to measure each projector with, by commas")
+    given = parser.parse_args()
+    chosen = given.variants.split(",")
+    unknown = sorted(set(chosen) - set(VARIANTS))
+    if unknown:
+        parser.error(f"--variants: no {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
+    given.data = given.data or HERE / "data" / given.world
+    given.model = given.model or HERE / "model" / given.world
+    given.out = given.out or HERE / "out" / given.world
+    for seed in range(given.seeds):
+        for name in chosen:
+            projector = tune(name, seed, given)
+            budgets = [VARIANTS[name].compression, *filter(None, given.budgets.split(","))]
+            for budget in budgets:
+                measure(name, budget, seed, projector, given)
+    return 0
+
+
+def tune(name: str, seed: int, given: argparse.Namespace) -> Path:
+    """Tunes one projector, unless it is there; returns its folder."""
+    variant, folder = VARIANTS[name], given.out / f"{name}.seed{seed}"
+    finished = folder / ".finished"
+    if finished.exists():
+        return folder
+    environment = {
+        "CKPT": str(given.model),
+        "DATA": str(given.data / "train.json"),
+        "IMAGES": str(given.data / "images"),
+        "OUTPUT": str(folder),
+        "COMPRESSION": variant.compression,
+        "SEED": str(42 + seed),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    flags = [part for flag, value in variant.flags.items() for part in (f"--{flag}", value)]
+    command = ["bash", str(REPOSITORY / "scripts/v1_5/visionzip_tune.sh"), *flags]
+    begin = time.monotonic()
+    subprocess.run(command, env=os.environ | TUNING | environment, cwd=REPOSITORY, check=True)
+    finished.write_text(f"{time.monotonic() - begin:.0f} s\n")
+    return folder
+
+
+def measure(name: str, budget: str, seed: int, projector: Path, given: argparse.Namespace) -> None:
+    """Asks the split with a tuned projector; `measure.py` knows what is there."""
+    command = [sys.executable, "-m", "playground.crowded.measure", budget, "--split", given.split]
+    command += ["--world", given.world, "--data", str(given.data), "--model", str(given.model)]
+    size = budget.partition(":")[2]
+    command += ["--projector", str(projector), "--name", f"{name} (tuned):{size}", "--seed", str(seed)]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{' '.join(map(str, error.cmd))} failed with exit status {error.returncode}; run again to go on")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the same command goes on from here")

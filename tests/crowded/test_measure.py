@@ -1,0 +1,142 @@
+"""What is measured on the crowded world: answers kept by method and seed, a test split that is guarded, a table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from playground.crowded import freeze, measure
+from playground.crowded.ablation import VARIANTS
+from playground.crowded.publish import goals_of, mean_rows
+from playground.crowded.table import lead, markdown, read_results
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "playground" / "tiny" / "model"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few scenes; the tiny model can be asked about them, however little it knows."""
+    folder = tmp_path_factory.mktemp("crowded")
+    sizes = ["--train", "2", "--align", "1", "--scenes", "3", "--questions", "14"]
+    command = [sys.executable, "-m", "playground.crowded.make_data", "--output", str(folder), *sizes]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, data: Path, results: Path, *words: str) -> int:
+    flags = ["--model", str(TINY), "--data", str(data), "--results", str(results)]
+    monkeypatch.setattr(sys, "argv", ["measure", *words, *flags])
+    return measure.main()
+
+
+def test_answers_are_kept_by_method_and_seed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["visionzip:17+3", "random:20", "--split", "dev", "--seeds", "2", "--limit", "9"]
+    assert asked(monkeypatch, data, tmp_path, *words) == 0
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["random_20.seed0.json", "random_20.seed1.json", "visionzip_17+3.seed0.json"]
+    rows = [json.loads((tmp_path / name).read_text()) for name in files]
+    for row in rows:
+        assert len(row["answers"]) == 9 and row["tokens"] == {"mean": 20.0, "p95": 20.0, "max": 20.0}
+    assert rows[0]["answers"] != rows[1]["answers"], "another seed keeps other patches"
+    capsys.readouterr()
+    (tmp_path / files[1]).unlink()
+    assert asked(monkeypatch, data, tmp_path, *words) == 0
+    assert capsys.readouterr().out.count("already there") == 2
+    assert json.loads((tmp_path / files[1]).read_text())["answers"] == rows[1]["answers"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a:1", "b:1", "--split", "dev", "--name", "x", "--projector", "p"], "--name needs one BUDGET"),
+        (["coverage:20", "--split", "dev", "--name", "x"], "go together"),
+        (["coverage:20", "--split", "test", "--limit", "5"], "test is asked whole"),
+    ],
+)
+def test_wrong_flags(
+    words: list[str],
+    said: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        asked(monkeypatch, data, tmp_path, *words)
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_another_test_split_is_not_asked(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These few scenes are not the frozen ones."""
+    with pytest.raises(SystemExit, match="test is asked on the frozen world only"):
+        asked(monkeypatch, data, tmp_path, "visionzip:17+3", "--split", "test")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_frozen_is_as_it_was() -> None:
+    """The generator, the hypotheses and the weights of each world whose hashes are written down."""
+    worlds = sorted((freeze.HERE / "frozen").glob("*.json"))
+    for path in worlds:
+        frozen = json.loads(path.read_text())
+        model = freeze.HERE / "model" / path.stem
+        assert frozen["generator"] == freeze.sha256(freeze.HERE / name for name in freeze.GENERATOR)
+        assert frozen["hypotheses"] == freeze.sha256([freeze.HERE / freeze.HYPOTHESES])
+        assert frozen["weights"] == freeze.sha256(model / name for name in freeze.WEIGHTS)
+
+
+def result(folder: Path, name: str, seed: int, answers: list[str], tokens: float) -> None:
+    row = {"name": name, "seed": seed, "answers": answers, "tokens": {"mean": tokens, "p95": tokens, "max": tokens}}
+    (folder / f"{measure.file_name(name)}.seed{seed}.json").write_text(json.dumps(row))
+
+
+def test_the_table_is_what_one_works_out_by_hand(tmp_path: Path) -> None:
+    kinds = ("text", "which", "colour", "count", "side", "exist", "two-step")
+    questions: list[dict[str, Any]] = [
+        {"question_id": number, "image": f"{number // 7}.png", "kind": kinds[number % 7], "answer": "yes"}
+        for number in range(14)
+    ]
+    result(tmp_path, "visionzip:17+3", 0, ["yes"] * 7 + ["no"] * 7, 20)
+    result(tmp_path, "random:20", 0, ["yes"] * 14, 20)
+    result(tmp_path, "random:20", 1, ["no"] * 14, 20)
+    result(tmp_path, "coverage:20", 0, ["yes"] * 14, 20)
+    result(tmp_path, "none", 0, ["yes"] * 13 + ["no"], 196)
+    found = read_results(tmp_path, questions)
+    assert found["random:20"].seeds == 2 and found["random:20"].per_seed == (1, 0)
+    assert set(found["random:20"].earned.values()) == {0.5}
+    pictures = {str(question["question_id"]): question["image"] for question in questions}
+    assert lead(found["coverage:20"], found["visionzip:17+3"], pictures) == (0.5, 0, 1)
+    lines = markdown(found, questions, "visionzip").splitlines()
+    assert [line.split("|")[2].strip() for line in lines[2:]] == ["none", "coverage:20", "random:20", "visionzip:17+3"]
+    assert "| 92.9% | 100.0% |" in lines[2] and lines[2].endswith("| 50.0% | - |") and lines[5].endswith("| - |")
+    assert lines[3].endswith("+50.0 (+0.0 to +100.0) |") and lines[4].endswith(" +0.0 (-50.0 to +50.0) |")
+
+
+def test_goals_are_told_from_rows() -> None:
+    rows = [
+        {"method": method, "tokens": tokens, "accuracy": accuracy, "accuracy_by_group": {"text": accuracy}}
+        for method, tokens, accuracy in (
+            ("none", 196.0, 0.9),
+            ("visionzip", 49.0, 0.88),
+            ("visionzip", 20.0, 0.8),
+            ("random", 20.0, 0.5),
+            ("random", 20.0, 0.7),
+        )
+    ]
+    found = mean_rows(rows)
+    assert found["random", 20]["all"] == pytest.approx(0.6)
+    assert [goal["met"] for goal in goals_of(found)] == [True, False, True]
+
+
+def test_variants_differ_from_plain_coverage_in_one_thing_each() -> None:
+    assert VARIANTS["coverage"].flags == {} and VARIANTS["visionzip"].flags == {}
+    alone = [VARIANTS[f"coverage-{name}"] for name in ("rising", "distilled", "drawn")]
+    assert {variant.compression for variant in alone} == {VARIANTS["coverage"].compression}
+    assert len({tuple(variant.flags) for variant in alone}) == 3
