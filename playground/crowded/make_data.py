@@ -11,8 +11,9 @@ import argparse
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,7 +25,7 @@ from playground.crowded.things import Split, load_bank
 
 CHUNK = 250
 RECIPE = ("make_data.py", "questions.py", "scenes.py", "things.py", "backgrounds.py")
-FILES = ("train.json", "align.json", "eval_dev.json", "eval_test.json")
+FILES = {"train": ("train.json", "align.json"), "dev": ("eval_dev.json",), "test": ("eval_test.json",)}
 STAMP = ".made_by"
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 _SEEDS = {"train": 0, "dev": 1, "test": 2}
@@ -41,21 +42,26 @@ def main() -> None:
     parser.add_argument("--align", type=int, default=10000, help="of them, those of the first stage")
     parser.add_argument("--scenes", type=int, default=500, help="pictures of dev, and of test")
     parser.add_argument("--questions", type=int, default=3500, help="questions of dev, and of test")
+    parser.add_argument("--splits", default=",".join(SPLITS), help="those to make (default: all)")
     arguments = parser.parse_args()
     arguments.output = arguments.output or here / "data" / arguments.world
     for name in ("train", "align", "scenes", "questions"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
-    make(arguments)
+    splits = [split for split in SPLITS if split in arguments.splits.split(",")]
+    if len(splits) != len(arguments.splits.split(",")):
+        parser.error(f"--splits {arguments.splits}: give some of {', '.join(SPLITS)}, separated by commas")
+    make(arguments, splits)
 
 
-def make(arguments: argparse.Namespace) -> None:
-    """Paints and asks; see `main` for the arguments."""
+def make(arguments: argparse.Namespace, splits: Sequence[Split]) -> None:
+    """Paints and asks; see `main` for the arguments. A split is the same whether the others are made or not."""
     (arguments.output / "images").mkdir(parents=True, exist_ok=True)
-    if is_complete(arguments):
+    remove_others(arguments)
+    missing = [split for split in splits if not is_complete(split, arguments)]
+    if not missing:
         print(f"already there: {os.path.relpath(arguments.output)}")
-        return
-    for split in SPLITS:
+    for split in missing:
         count = arguments.train if split == "train" else arguments.scenes
         drawn = sample_scenes(
             np.random.default_rng(seed_of(arguments, split, 0)), load_bank(split), arguments.world, count
@@ -124,23 +130,27 @@ def conversation(name: str, pairs: list[tuple[str, str]]) -> dict[str, Any]:
 def stamp_of(arguments: argparse.Namespace) -> str:
     """Tells what the data depend on: every argument but the folder, and the recipe's source."""
     digest = hashlib.sha256(b"".join((Path(__file__).parent / name).read_bytes() for name in RECIPE)).hexdigest()
-    made_with = {name: value for name, value in vars(arguments).items() if name != "output"}
+    made_with = {name: value for name, value in vars(arguments).items() if name not in ("output", "splits")}
     return json.dumps({**made_with, "recipe": digest[:16]}, sort_keys=True) + "\n"
 
 
-def is_complete(arguments: argparse.Namespace) -> bool:
-    """Whether all files are there and were made just so; what was made otherwise is removed."""
+def remove_others(arguments: argparse.Namespace) -> None:
+    """Removes what was made with other arguments, or by another recipe."""
     folder, stamp = arguments.output, arguments.output / STAMP
     wanted = stamp_of(arguments)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        old = [path for split in SPLITS for path in folder.glob(f"images/{split}_*.png")]
-        for path in [*old, *(folder / name for name in FILES)]:
-            path.unlink(missing_ok=True)
-        stamp.write_text(wanted)
-        return False
-    counts = {split: arguments.train if split == "train" else arguments.scenes for split in SPLITS}
-    pictures = [name for split, count in counts.items() for name in picture_names(cast(Split, split), count)]
-    return all((folder / name).exists() for name in (*FILES, *(f"images/{picture}" for picture in pictures)))
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    old = [path for split in SPLITS for path in folder.glob(f"images/{split}_*.png")]
+    for path in [*old, *(folder / name for split in SPLITS for name in FILES[split])]:
+        path.unlink(missing_ok=True)
+    stamp.write_text(wanted)
+
+
+def is_complete(split: Split, arguments: argparse.Namespace) -> bool:
+    """Whether all files of a split are there."""
+    count = arguments.train if split == "train" else arguments.scenes
+    pictures = [f"images/{name}" for name in picture_names(split, count)]
+    return all((arguments.output / name).exists() for name in (*FILES[split], *pictures))
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -151,9 +152,13 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     }
     assert found["a"] == found["b"] and len(found["a"]) == 12 + 4
     assert found["a"] != found["c"] and found["a"] != found["d"]
-    said = subprocess.run(
-        [*command, "--output", str(tmp_path / "a")], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    assert "already there" in said.stdout
-    turns = json.loads((tmp_path / "a" / "align.json").read_text())[0]["conversations"]
+    again = [*command, "--output", str(tmp_path / "a"), "--splits", "test"]
+    (tmp_path / "a" / "train.json").unlink()
+    said = subprocess.run(again, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "already there" in said.stdout and not (tmp_path / "a" / "train.json").exists()
+    shutil.rmtree(tmp_path / "a")
+    subprocess.run(again, cwd=ROOT, check=True, capture_output=True)
+    alone = {path.relative_to(tmp_path / "a"): path.read_bytes() for path in (tmp_path / "a").rglob("*.png")}
+    assert len(alone) == 3 and alone.items() <= found["a"].items()
+    turns = json.loads((tmp_path / "b" / "align.json").read_text())[0]["conversations"]
     assert turns[0]["value"].startswith("<image>\n") and turns[1]["from"] == "gpt"
