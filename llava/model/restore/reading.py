@@ -17,7 +17,8 @@ from llava.model.restore.bias import answer_masks, prompt_masks
 from llava.model.restore.placed_rows import PlacedRows
 from llava.model.restore.refusals import ONE_TOKEN, RestoreError, check_attention, check_cache
 
-_PASSED_OVER = {"return_dict", "use_cache", "output_attentions", "output_hidden_states", "cache_position"}
+_PASSED_OVER = {"return_dict", "use_cache", "cache_position", "num_items_in_batch"}
+_OF_LAYERS = ("output_attentions", "output_hidden_states")
 
 
 class RestoredCache(Cache):
@@ -118,9 +119,7 @@ def read_restored_answer(
     return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
 
 
-def _run(
-    decoder: Any, hidden: Tensor, positions: Tensor, masks: tuple[Tensor, Tensor], cache: Cache | None
-) -> Tensor:
+def _run(decoder: Any, hidden: Tensor, positions: Tensor, masks: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
     """All layers, the first under the first mask."""
     rotation = decoder.rotary_emb(hidden, position_ids=positions.to(hidden.device))
     for number, layer in enumerate(decoder.layers):
@@ -137,10 +136,10 @@ def _run(
 
 def _check_outputs(language_model: Any, kwargs: dict[str, Any]) -> None:
     """Refuses what layers give, asked for by a keyword or by the config, and keywords that would go unheard."""
-    for key in ("output_attentions", "output_hidden_states"):
+    for key in _OF_LAYERS:
         if kwargs.get(key, getattr(language_model.config, key, False)):
             raise RestoreError(f"its layers are run one by one; leave {key} out")
-    heard = {"attention_mask", "position_ids", *_PASSED_OVER}
+    heard = {"attention_mask", "position_ids", *_PASSED_OVER, *_OF_LAYERS}
     unknown = [key for key, value in kwargs.items() if key not in heard and value is not None]
     if unknown:
         raise RestoreError(f"{', '.join(sorted(unknown))} cannot be passed on to its layers; leave it out")
