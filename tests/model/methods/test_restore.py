@@ -76,9 +76,8 @@ class Told:
     rows: PlacedRows
 
     @classmethod
-    def of(cls, whole: Tensor, tokens: PlacedTokens) -> Told:
-        rows = tokens.num_rows
-        embeds = torch.cat([whole[:IMAGE_START], tokens, whole[IMAGE_START + rows :]])[None]
+    def of(cls, whole: Tensor, length: int, tokens: PlacedTokens) -> Told:
+        embeds = torch.cat([whole[:IMAGE_START], tokens, whole[IMAGE_START + length :]])[None]
         places = torch.full(embeds.shape[:2], -1)
         places[:, IMAGE_START : IMAGE_START + len(tokens)] = torch.arange(len(tokens))
         return cls(llama_of_text(whole[:IMAGE_START]), embeds, PlacedRows.locate(places, None, [tokens]))
@@ -133,7 +132,7 @@ def is_same_reading(recorded: Recording, case: str) -> bool:
     whole = torch.from_numpy(recorded["b/inputs_embeds"])
     image, restores = image_of(whole, recorded, case), case.endswith("restore")
     tokens = tokens_of(image, len(recorded[f"{case}/sizes"]), restores=restores)
-    told = Told.of(whole, tokens)
+    told = Told.of(whole, len(image), tokens)
     if not restores:  # read as ever: no token says anything of distances
         told.rows = replace(told.rows, has_image=torch.zeros_like(told.rows.has_image))
     logits, ids, said, positions = told.answer(len(recorded[f"{case}/generated"]))
