@@ -167,7 +167,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         if labels is not None or packing:
             self.model.check_unpruned("rows of the prompt have no logits; switch it off to compute a loss")
         if packing:
-            self.model.check_counted("samples that are laid end to end have one; leave packing out")
+            self.model.check_counted("samples that are laid end to end have one mask; leave packing out")
         if isinstance(logits_to_keep, Tensor):
             self.model.check_unpruned("rows change their places; give logits_to_keep as a number, of the last rows")
         if vision_tokens is not None:

@@ -321,8 +321,8 @@ class VisionSeam(QuestionSeam):
         if image_sizes is not None and len(image_sizes) != len(projected):
             raise ValueError(f"{len(projected)} images came with {len(image_sizes)} image_sizes")
         if projected.sizes is not None and projected.positions is not None:
-            own = (embeds, projected.positions, projected.sizes)
-            return placed_images(*own, num_rows=self.num_patches, counts=projected.counts)
+            known = projected.positions, projected.sizes
+            return placed_images(embeds, *known, num_rows=self.num_patches, counts=projected.counts)
         if projected.counts is None:
             return list(embeds)
         counts = list(projected.counts)

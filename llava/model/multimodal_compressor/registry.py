@@ -86,6 +86,10 @@ class Compressor:
         """All that it needs under these options, typed as `options_of` gives them."""
         return self.needs if self.needs_of is None else self.needs | frozenset(self.needs_of(options))
 
+    def can_restore(self, options: Any) -> bool:
+        """Whether it can have `positions=restore` under these options: see `chooses`."""
+        return self.chooses if isinstance(self.chooses, bool) else self.chooses(options)
+
     def place(self, tile: TileShape) -> Place:
         """Where it stands in a model: at the model's usual place if it can, else at the first that both have.
 
@@ -137,8 +141,7 @@ class Compressor:
 
     def _check_restoring(self, budget: CompressionConfig, place: Place) -> None:
         """Refuses RESTORE's merging on top of a method that merges, or where there is no whole projected tile."""
-        chooses = self.chooses if isinstance(self.chooses, bool) else self.chooses(self.options_of(budget))
-        if not chooses:
+        if not self.can_restore(self.options_of(budget)):
             raise ValueError(
                 f"compression {budget}: positions=restore merges what a method that only chooses leaves over, and "
                 f"{self.name} keeps other things than patches; use divprune, holov, scope or the like"

@@ -6,7 +6,7 @@ Shapes: B prompts, L rows, I images of all prompts, K tokens of an image, N rows
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -76,5 +76,6 @@ class PlacedRows:
         times = batch // len(self.valid)
         if times <= 1:
             return self
-        own = [getattr(self, field.name) for field in fields(self)]
-        return PlacedRows(*(each.repeat_interleave(times, 0) if isinstance(each, Tensor) else each for each in own))
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        repeated = {name: each.repeat_interleave(times, 0) for name, each in own.items() if isinstance(each, Tensor)}
+        return replace(self, **repeated)

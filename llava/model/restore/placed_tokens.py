@@ -22,7 +22,8 @@ class PlacedTokens(Tensor):
         num_rows: N, rows of the whole image.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # so that operations give plain tensors
+    # So that operations give plain tensors.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     places: Tensor
     sizes: Tensor

@@ -82,7 +82,7 @@ def read_restored(
         inputs_embeds: (B, L, D).
         rows: What stands in these rows; B may be a multiple of its prompts.
         past_key_values: An empty dynamic cache.
-        use_cache: Whether a cache is filled and given back.
+        use_cache: Whether a cache is filled and given back; by default as the config says.
         **kwargs: Others of transformers' keywords.
 
     Raises:
@@ -94,9 +94,9 @@ def read_restored(
     if rows.valid.shape[1] != inputs_embeds.shape[1]:
         raise RestoreError(ONE_TOKEN)
     rows = rows.repeated(len(inputs_embeds))
-    cache = None
-    if use_cache is not False and not language_model.training:
-        cache = DynamicCache(config=language_model.config) if past_key_values is None else past_key_values
+    cache = past_key_values
+    if cache is None and (language_model.config.use_cache if use_cache is None else use_cache):
+        cache = DynamicCache(config=language_model.config)
     masks = prompt_masks(rows, inputs_embeds.dtype)
     hidden = _run(language_model, inputs_embeds, rows.positions, masks, cache)
     filled = None if cache is None else RestoredCache(cache, rows, inputs_embeds.dtype)

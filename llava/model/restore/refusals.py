@@ -26,6 +26,10 @@ _GENERATION: dict[str, tuple[Any, str]] = {
 }
 
 NEEDS_DYNAMIC_CACHE = "a static cache, as compile=True has it, knows nothing of tokens; leave compile and --compile out"
+NOT_SERVABLE = (
+    "positions=restore adds a bias to attention inside the language model, which no serving engine knows; attention "
+    "must be sdpa or eager."
+)
 ONE_TOKEN = (
     "new tokens see a prompt otherwise than it sees itself, so a cache cannot go on with another question; leave "
     "past_key_values out and give the whole conversation"
