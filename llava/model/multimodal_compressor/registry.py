@@ -135,12 +135,13 @@ class Compressor:
                 f"compression {budget}: {self.name} looks at all tiles of an image at once; use tiles=equal"
             )
         if budget.restores:
-            self._check_restoring(budget, place)
-        if self.own_check is not None:
-            self.own_check(own_share(budget) if budget.restores else budget, tile)
+            self._check_restoring(budget, tile)
+        elif self.own_check is not None:
+            self.own_check(budget, tile)
 
-    def _check_restoring(self, budget: CompressionConfig, place: Place) -> None:
+    def _check_restoring(self, budget: CompressionConfig, tile: TileShape) -> None:
         """Refuses RESTORE's merging on top of a method that merges, or where there is no whole projected tile."""
+        place = self.place(tile)
         if not self.can_restore(self.options_of(budget)):
             raise ValueError(
                 f"compression {budget}: positions=restore merges what a method that only chooses leaves over, and "
@@ -149,7 +150,12 @@ class Compressor:
         if place not in ("tower", "projected") or budget.tiles != "equal":
             reason = f"tiles={budget.tiles}" if budget.tiles != "equal" else f"the place {place!r}"
             raise ValueError(f"compression {budget}: positions=restore does not go with {reason}")
-        own_share(budget)
+        own = own_share(budget)
+        if self.own_check is not None:
+            try:
+                self.own_check(own, tile)
+            except ValueError as error:
+                raise ValueError(f"compression {budget}: half of the tokens are {self.name}'s own. {error}") from error
 
     def options_of(self, budget: CompressionConfig) -> Any:
         """The options that a budget sets, typed; None if the method has none.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from llava.model.restore.placed_tokens import PlacedTokens
+from llava.model.restore.refusals import RestoreError
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,15 @@ class PlacedRows:
             image_rows: (B, L), the row of the concatenated tokens of all images that stands there, -1 for others.
             attention_mask: (B, L), 0 where padded; None for no padding.
             images: I of them, at least one.
+
+        Raises:
+            RestoreError: The mask has another form.
         """
+        if attention_mask is not None and attention_mask.shape != image_rows.shape:
+            raise RestoreError(
+                f"attention_mask has the shape {tuple(attention_mask.shape)}; give it as (prompts, tokens), "
+                f"{tuple(image_rows.shape)}, 1 where there is a token"
+            )
         device = image_rows.device
         valid = torch.ones_like(image_rows, dtype=torch.bool) if attention_mask is None else attention_mask != 0
         valid = valid.to(device)
