@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,6 +86,9 @@ class PlacedRows:
         times = batch // len(self.valid)
         if times <= 1:
             return self
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
-        repeated = {name: each.repeat_interleave(times, 0) for name, each in own.items() if isinstance(each, Tensor)}
+        repeated: dict[str, Any] = {
+            field.name: getattr(self, field.name).repeat_interleave(times, 0)
+            for field in fields(self)
+            if field.name != "farthest"
+        }
         return replace(self, **repeated)
