@@ -123,6 +123,19 @@ def test_text_alone_is_read_as_without_it(model):
 
 
 @torch.no_grad()
+def test_images_keep_their_places_where_the_vision_side_is_compiled(model):
+    pixels = random_pixels(2, 3, 28, 28)
+    wanted = restore(model).encode_images(pixels)
+    model.compile_vision(backend="eager")
+    try:
+        found = model.encode_images(pixels)
+    finally:
+        model.model.compiled_vision = None
+    for one, other in zip(found, wanted, strict=True):
+        assert isinstance(one, PlacedTokens) and torch.equal(one, other) and torch.equal(one.places, other.places)
+
+
+@torch.no_grad()
 def test_other_budgets_are_untouched(model):
     """Bit for bit, before and after it has been on."""
     given = together(samples(model))
