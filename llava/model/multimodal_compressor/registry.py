@@ -145,7 +145,8 @@ class Compressor:
         if not self.can_restore(self.options_of(budget)):
             raise ValueError(
                 f"compression {budget}: positions=restore merges what a method that only chooses leaves over, and "
-                f"{self.name} keeps other things than patches; use divprune, holov, scope or the like"
+                f"{self.name} keeps other things than patches; use divprune, holov, scope or the like, or options by "
+                "which it chooses"
             )
         if place not in ("tower", "projected") or budget.tiles != "equal":
             reason = f"tiles={budget.tiles}" if budget.tiles != "equal" else f"the place {place!r}"

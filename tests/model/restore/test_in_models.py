@@ -13,7 +13,7 @@ from tests.model.tiny import IMAGE_TOKEN, random_ids, random_pixels
 
 PATCHES = 16
 BUDGETS = ["divprune:6", "holov:6,crops=4", "scope:7", "fastervlm:6", "vispruner:6,rule=distinct", "random:2"]
-BUDGETS += ["uniform:16"]
+BUDGETS += ["uniform:16", "coverage:6,strength=0"]
 SHORT = {"max_new_tokens": 6, "do_sample": False}
 
 

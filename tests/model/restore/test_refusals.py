@@ -44,6 +44,7 @@ def refused(call, reason: str, start: str = BIASES) -> None:
     ("budget", "reason"),
     [
         ("visionzip:4+2", "visionzip keeps other things than patches; use divprune, holov"),
+        ("coverage:6", "coverage keeps other things than patches; use .* or options by which it chooses"),
         ("tome:6", "tome keeps other things than patches"),
         ("pool:4", "pool keeps other things than patches"),
         ("prumerge:6", "prumerge keeps other things than patches"),
