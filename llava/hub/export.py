@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,7 @@ def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[st
     from llava.hub.formats.projector import write_projector
     from llava.hub.manifest import MADE_FROM, source_record
     from llava.model.checkpoints.files import resolve_checkpoint
+    from llava.model.restore.refusals import NOT_SERVABLE
 
     base, source_name = request.model_base, public_name(request.src)
     facts: dict[str, Any] = {"format": request.to, "source": source_name}
@@ -162,6 +163,8 @@ def _write_small_files(request: _Request, work: Path) -> tuple[Any, Any, dict[st
             )
         if source.parts.is_llava_format:
             facts["tower_inside"] = source.parts.has_tower
+    if compression is not None and compression.restores:
+        layout = replace(layout, notes=(*layout.notes, NOT_SERVABLE))
     facts |= {
         MADE_FROM: source_record(request.folder),
         "model_base": None if base is None else public_name(base),

@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache, StaticCache
 
 from llava.inference.prefix import PrefixKey, PrefixStore, compute_prefixes, fill_cache
 from llava.model.language_pruning.refusals import NEEDS_DYNAMIC_CACHE
+from llava.model.restore import refusals
 from llava.prompts.around import pad_left
 
 _LENGTH_STEP = 64  # static caches are this much apart in length, so that few graphs are made
@@ -100,6 +101,7 @@ class Generator:
         size = len(prompts)
         if self.compile:
             self.model.get_model().check_unpruned(NEEDS_DYNAMIC_CACHE)
+            self.model.get_model().check_counted(refusals.NEEDS_DYNAMIC_CACHE)
         prompts = [*prompts, *[prompts[-1]] * (self._rows(size) - size)]
         can_share = store is not None and options.get("num_beams", 1) == 1 and all(p.after_prefix for p in prompts)
         if store is not None and can_share and any(prompt.prefix for prompt in prompts):

@@ -216,7 +216,7 @@ class Inference:
 
     def arranged(self, prepared: list[Prepared], size: BatchSize) -> list[Prepared]:
         """Questions in the order in which they are asked, and with what they share."""
-        if self._reuse_prefixes:
+        if self._reuse_prefixes and not self.model.get_model().restores:  # which reads a prompt as a whole
             # What a method inside the language model keeps of an image depends on the question behind it.
             images_too = self.model.get_model().bound_pruner is None
             prepared = with_prefixes(prepared, text_too=size.largest > 1, images_too=images_too)

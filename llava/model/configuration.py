@@ -14,11 +14,13 @@ logger = logging.getLogger(__name__)
 
 MergeRule = Literal["reference", "mean"]
 TileRule = Literal["equal", "area"]
+PositionRule = Literal["counted", "restore"]
 OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | str, ...]
 _MERGE_RULES = ("reference", "mean")
 _TILE_RULES = ("equal", "area")
+_POSITION_RULES = ("counted", "restore")
 
-SHARED_OPTIONS = ("merge", "seed", "tiles")
+SHARED_OPTIONS = ("merge", "seed", "tiles", "positions")
 """Keys of the short form that are entries of every budget; no method may have an option of that name."""
 
 # The paper splits every budget alike: 54 + 10 of 64, 108 + 20 of 128, 162 + 30 of 192.
@@ -80,6 +82,9 @@ class CompressionConfig:
         options: The method's own options by name: numbers, booleans, words, or tuples of these; read only.
         then: The stage that follows, inside the language model. A method for there may also stand alone.
         plugin: The plug-in that the method comes from, empty for one of this package.
+        positions: Where tokens stand in the language model: `"counted"`, one behind the other, as they come; or
+            `"restore"`, RESTORE's layer on top of a method that chooses: half of the tokens are the method's, the rest
+            is merged into the other half, and the language model is told where and how much each token was.
     """
 
     method: str = "visionzip"
@@ -91,6 +96,7 @@ class CompressionConfig:
     then: CompressionConfig | None = None
     plugin: str = field(default="", compare=False)
     tiles: TileRule = "equal"
+    positions: PositionRule = "counted"
 
     def __post_init__(self) -> None:
         for name in ("dominant", "contextual", "seed"):
@@ -107,6 +113,10 @@ class CompressionConfig:
             raise ValueError(f"compression.merge must be one of {', '.join(_MERGE_RULES)}, got {self.merge!r}")
         if self.tiles not in _TILE_RULES:
             raise ValueError(f"compression.tiles must be one of {', '.join(_TILE_RULES)}, got {self.tiles!r}")
+        if self.positions not in _POSITION_RULES:
+            raise ValueError(
+                f"compression.positions must be one of {', '.join(_POSITION_RULES)}, got {self.positions!r}"
+            )
         if not isinstance(self.method, str) or not self.method:
             raise ValueError(f"compression.method must be the name of a compressor, got {self.method!r}")
         if self.then is not None and (not isinstance(self.then, CompressionConfig) or self.then.then is not None):
@@ -116,7 +126,7 @@ class CompressionConfig:
             raise TypeError(f"compression.plugin must be the name of a plug-in, got {self.plugin!r}")
 
     def __hash__(self) -> int:
-        own = (self.method, self.dominant, self.contextual, self.merge, self.seed, self.tiles)
+        own = (self.method, self.dominant, self.contextual, self.merge, self.seed, self.tiles, self.positions)
         return hash((*own, self.options, self.then))
 
     @property
@@ -124,11 +134,16 @@ class CompressionConfig:
         """Tokens that a tile is compressed to."""
         return self.dominant + self.contextual
 
+    @property
+    def restores(self) -> bool:
+        """Whether the language model is told where tokens were, and how many patches each holds."""
+        return self.positions == "restore"
+
     @classmethod
     def parse(cls, text: str) -> CompressionConfig | None:
         """Reads the short form, `METHOD:D[+C][,key=value...]`, or `none`.
 
-        The keys are `merge`, `seed`, `tiles` and the method's own options; `/` joins the values of a list
+        The keys are `merge`, `seed`, `tiles`, `positions` and the method's own options; `/` joins the values of a list
         (`layers=2/6`, and `layers=2/` for a list of one). `|` separates two stages. `str` of a config gives its short
         form back.
 
@@ -212,8 +227,9 @@ class CompressionConfig:
         for name in ("options", "then", "plugin"):
             if not entries[name]:
                 del entries[name]
-        if self.tiles == "equal":
-            del entries["tiles"]
+        for name in ("tiles", "positions"):
+            if entries[name] == getattr(CompressionConfig, name):
+                del entries[name]
         if self.options:
             entries["options"] = {n: list(v) if isinstance(v, tuple) else v for n, v in self.options.items()}
         if self.then is not None:

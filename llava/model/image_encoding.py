@@ -83,10 +83,11 @@ class ImageEncoding:
             questions: As for `encode_each`.
 
         Returns:
-            (B, tokens, D) for (B, 3, H, W), as in LLaVA; else a list, as `encode_each`.
+            (B, tokens, D) for (B, 3, H, W), as in LLaVA; else a list, as `encode_each`. With `positions=restore` a list
+            too, whose tensors know where their tokens stand; give it as it is.
         """
         features = self.encode_each(images, image_sizes, questions)
-        is_batch = isinstance(images, Tensor) and images.dim() == 4 and len(features) > 0
+        is_batch = isinstance(images, Tensor) and images.dim() == 4 and len(features) > 0 and not self.model.restores
         return torch.stack(features) if is_batch else features
 
     def encode_each(

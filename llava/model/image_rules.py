@@ -14,6 +14,7 @@ from llava.model.configuration import CompressionConfig
 from llava.model.language_pruning.fit import check_pruner
 from llava.model.multimodal_compressor import TileShape, compressor_of
 from llava.model.multimodal_encoder import tower_has_cls
+from llava.model.restore.refusals import check_restore
 from llava.model.stages import before_language_model, check_methods, inside_language_model, pruner_of
 from llava.model.tile_shapes import shape_of
 
@@ -129,6 +130,8 @@ class ImageRules:
         """
         if compression is not None:
             check_methods(compression)
+            if compression.restores:
+                check_restore(compression, text_config, is_tiled=bool(self.layout.pinpoints))
         before, inside = before_language_model(compression), inside_language_model(compression)
         if before is not None:
             width = None if text_config is None else text_config.hidden_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from llava.model.placeholders import (
     is_decoding_step,
     match_images_to_placeholders,
 )
+from llava.model.restore import PlacedRows
+from llava.model.restore.placed_tokens import placed
+from llava.model.restore.refusals import check_generation as check_restored_generation
 from llava.model.target_loss import loss_at_targets
 from llava.model.vision_tokens import VisionTokens
 from llava.model.vocabulary import GrowingVocabulary, check_ids
@@ -101,6 +105,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
                 self.config.tokenizer_model_max_length,
                 sequence.lost_tokens,
             )
+        if self.model.restores:
+            sequence = replace(sequence, placed=placed(image_features))
         is_image = sequence.image_rows >= 0
         if image_features:
             # By index, since a cut sample leaves some of its image's rows out.
@@ -123,7 +129,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         logits_to_keep: int | Tensor = 0,
         packing: bool = False,
         loss_only: bool = False,
-        image_rows: ImageRows | None = None,
+        image_rows: ImageRows | PlacedRows | None = None,
         num_items_in_batch: Tensor | int | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -160,6 +166,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             images = image_features = None  # LLaVA's own loops pass the images along
         if labels is not None or packing:
             self.model.check_unpruned("rows of the prompt have no logits; switch it off to compute a loss")
+        if packing:
+            self.model.check_counted("samples that are laid end to end have one mask; leave packing out")
         if isinstance(logits_to_keep, Tensor):
             self.model.check_unpruned("rows change their places; give logits_to_keep as a number, of the last rows")
         if vision_tokens is not None:
@@ -266,6 +274,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         bound = self.model.bound_pruner
         if bound is not None:
             check_generation(bound.pruner.name, kwargs, self.generation_config)  # type: ignore[attr-defined]
+        if self.model.restores:
+            check_restored_generation(kwargs, self.generation_config)  # type: ignore[attr-defined]
         in_llava_convention = not isinstance(images, _NotGiven) or image_features is not None
         if not in_llava_convention and not has_placeholders(input_ids):
             if image_sizes is not None:

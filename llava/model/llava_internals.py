@@ -49,7 +49,9 @@ class LlavaInternals:
         """
         if images is None or is_decoding_step(input_ids, has_images=True):
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
-        self.model.check_unpruned("embeddings alone do not say where images stand; give images= to the model itself")
+        reason = "embeddings alone do not say where images stand; give images= to the model itself"
+        self.model.check_unpruned(reason)
+        self.model.check_counted(reason)
         side = getattr(self.config, "tokenizer_padding_side", None) or "right"
         mask = None if attention_mask is None else attention_mask.bool()
         embeds, sequence = self.embed_prompts(input_ids, images, image_sizes, None, mask, labels, padding_side=side)

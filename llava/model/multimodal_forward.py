@@ -16,6 +16,10 @@ from llava.model.language_pruning import BoundPruner, ImageRows, PrunedCache
 from llava.model.language_pruning.pruned_model import read_answer, read_prompts
 from llava.model.language_pruning.refusals import PruningError, check_unfilled
 from llava.model.placeholders import ExpandedSequence
+from llava.model.restore import PlacedRows, RestoredCache
+from llava.model.restore.placed_tokens import placed
+from llava.model.restore.reading import read_restored, read_restored_answer
+from llava.model.restore.refusals import RestoreError
 from llava.model.stages import inside_language_model, pruner_of
 from llava.model.vision_seam import VisionSeam
 from llava.model.vocabulary import check_ids
@@ -30,13 +34,28 @@ class MultimodalForward(VisionSeam):
         inside = inside_language_model(self.compression)
         return None if inside is None else pruner_of(inside).bind(inside, self.config.text_config.num_hidden_layers)
 
-    def pruning_inputs(self, sequence: ExpandedSequence) -> dict[str, ImageRows]:
-        """What `forward` is told beside the embeddings of prompts: where images stand, if a method inside asks for it.
+    @property
+    def restores(self) -> bool:
+        """Whether the language model is told where tokens of images were, and how many patches each holds."""
+        budget = self.compression
+        return budget is not None and budget.restores
+
+    @property
+    def reads_by_layer(self) -> bool:
+        """Whether prompts with images are read layer by layer, each prompt as a whole."""
+        return self.bound_pruner is not None or self.restores
+
+    def pruning_inputs(self, sequence: ExpandedSequence) -> dict[str, ImageRows | PlacedRows]:
+        """What `forward` is told beside the embeddings of prompts: where images stand, if that is asked for inside.
 
         Args:
             sequence: Of the prompts; not packed.
         """
-        if not sequence.image_lengths or self.bound_pruner is None:
+        if not sequence.image_lengths:
+            return {}
+        if sequence.placed:
+            return {"image_rows": PlacedRows.locate(sequence.image_rows, sequence.attention_mask, sequence.placed)}
+        if self.bound_pruner is None:
             return {}
         rows = ImageRows.locate(sequence.image_rows, sequence.attention_mask, sequence.image_lengths)
         return {"image_rows": rows} if any(rows.counts) else {}  # a prompt that is cut may have lost its images
@@ -72,6 +91,18 @@ class MultimodalForward(VisionSeam):
         bound = self.bound_pruner
         if bound is not None:
             raise PruningError(bound.pruner.name, what)
+
+    def check_counted(self, what: str) -> None:
+        """Refuses what does not go with `positions=restore`.
+
+        Args:
+            what: As for `check_unpruned`.
+
+        Raises:
+            RestoreError: The model has it.
+        """
+        if self.restores:
+            raise RestoreError(what)
 
     def get_image_features(
         self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
@@ -151,27 +182,37 @@ class MultimodalForward(VisionSeam):
         """
         features = self.get_image_features(pixel_values, image_sizes).pooler_output
         embedded: dict[str, Any] = {"inputs_embeds": self._embed_expanded(input_ids, features)}
-        if self.bound_pruner is not None:
-            embedded["image_rows"] = self.locate_images(input_ids, [len(image) for image in features], attention_mask)
+        if self.reads_by_layer:
+            embedded["image_rows"] = self.locate_images(input_ids, features, attention_mask)
         return embedded
 
-    def locate_images(self, input_ids: Tensor, lengths: Sequence[int], attention_mask: Tensor | None) -> ImageRows:
+    def locate_images(
+        self, input_ids: Tensor, images: Sequence[Tensor], attention_mask: Tensor | None
+    ) -> ImageRows | PlacedRows:
         """Where images stand in ids (B, L) that hold an image token for every feature.
 
         Args:
             input_ids: (B, L).
-            lengths: Features of each image.
+            images: Features of each.
             attention_mask: (B, L), 0 where padded; None for no padding.
         """
         is_image = input_ids == self.config.image_token_id
         rows = torch.where(is_image, is_image.flatten().cumsum(0).view_as(is_image) - 1, -1)
-        return ImageRows.locate(rows, attention_mask, lengths)
+        if self.restores:
+            return PlacedRows.locate(rows, attention_mask, placed(images))
+        return ImageRows.locate(rows, attention_mask, [len(image) for image in images])
 
-    def _run_language_model(self, inputs_embeds: Any, images: ImageRows | None, kwargs: dict[str, Any]) -> Any:
+    def _run_language_model(
+        self, inputs_embeds: Any, images: ImageRows | PlacedRows | None, kwargs: dict[str, Any]
+    ) -> Any:
         """The language model, with the method inside it for prompts that hold images and for their answers."""
         cache = kwargs.get("past_key_values")
         if isinstance(cache, PrunedCache):
             return read_answer(self.language_model, inputs_embeds, **kwargs)
+        if isinstance(cache, RestoredCache):
+            return read_restored_answer(self.language_model, inputs_embeds, **kwargs)
+        if isinstance(images, PlacedRows):
+            return read_restored(self.language_model, inputs_embeds, images, **kwargs)
         bound = None if images is None else self.bound_pruner  # not read at a step of an answer: that is one graph
         if bound is None or images is None:
             check_unfilled("the method of this cache", cache)
@@ -212,7 +253,7 @@ class MultimodalForward(VisionSeam):
         vision_feature_layer: int | None = None,
         vision_feature_select_strategy: str | None = None,
         mm_encoder_outputs: Mapping[str, Any] | None = None,
-        image_rows: ImageRows | None = None,
+        image_rows: ImageRows | PlacedRows | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
         """Transformers' calling convention: expanded ids and pixels, or embeddings.
@@ -244,9 +285,8 @@ class MultimodalForward(VisionSeam):
                 vision_feature_select_strategy=vision_feature_select_strategy,
             ).pooler_output
         if input_ids is not None:
-            if features is not None and self.bound_pruner is not None:
-                lengths = [len(image) for image in features]
-                image_rows = self.locate_images(input_ids, lengths, kwargs.get("attention_mask"))
+            if features is not None and self.reads_by_layer:
+                image_rows = self.locate_images(input_ids, features, kwargs.get("attention_mask"))
             inputs_embeds = self._embed_expanded(input_ids, features)
         elif features is not None:
             raise ValueError("pixel_values need input_ids, which say where the image stands; got inputs_embeds")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.packing import PackingLayout, pack_samples, padding_positions
+from llava.model.restore.placed_tokens import PlacedTokens
 
 PaddingSide = Literal["left", "right"]
 
@@ -27,6 +28,7 @@ class ExpandedSequence:
         labels: (B, L), `IGNORE_INDEX` at image rows, first tokens and padding; None if there were none.
         lost_tokens: Tokens at the end of the longest sample that did not fit.
         image_lengths: Rows of the features of each image.
+        placed: The images, where the language model is told where their tokens stand.
     """
 
     input_ids: Tensor
@@ -36,6 +38,7 @@ class ExpandedSequence:
     labels: Tensor | None
     lost_tokens: int = 0
     image_lengths: tuple[int, ...] = ()
+    placed: tuple[PlacedTokens, ...] = ()
 
 
 def expand_placeholders(

@@ -29,6 +29,8 @@ from llava.model.multimodal_encoder import extract_features, selected_depth, tow
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
 from llava.model.question_seam import QuestionSeam
+from llava.model.restore.placed_tokens import placed_images
+from llava.model.restore.refusals import check_restore
 from llava.model.stages import before_language_model, check_methods, inside_language_model, pruner_of, with_plugin
 from llava.model.tile_facts import TileFacts, tile_facts
 from llava.model.tile_shapes import tile_shape
@@ -63,6 +65,10 @@ class VisionSeam(QuestionSeam):
             before, inside = before_language_model(budget), inside_language_model(budget)
             if before is not None:
                 compressor_of(before).check(before, self.tile_shape)
+            if budget.restores:
+                check_restore(
+                    budget, self.language_model.config, is_tiled=bool(TileLayout.from_config(self.config).pinpoints)
+                )
             if inside is not None:
                 rows = ImageRules.from_config(self.config).most_rows(budget)
                 check_pruner(pruner_of(inside), inside, self.config.text_config, rows)
@@ -77,9 +83,9 @@ class VisionSeam(QuestionSeam):
 
     @property
     def _has_one_graph(self) -> bool:
-        """Whether shapes follow from the number of tiles alone: words of a question and uneven tiles have others."""
+        """Whether shapes follow from the number of tiles alone, and embeddings and positions are all that is wanted."""
         bound = self.bound_compressor
-        return bound is None or not (self.text_needs(bound) or bound.budget.tiles != "equal")
+        return bound is None or not (self.text_needs(bound) or bound.budget.tiles != "equal" or bound.budget.restores)
 
     def compile_vision(self, backend: str = "inductor") -> None:
         """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
@@ -229,7 +235,7 @@ class VisionSeam(QuestionSeam):
         else:
             kept = self.compress_tiles(pixel_values, bound, facts)
             tokens, positions, num_dominant = kept.tokens, kept.positions, kept.num_dominant
-            if bound.place == "projected":
+            if bound.gives_projected:
                 return tokens, positions, num_dominant
         return self.multi_modal_projector(tokens.contiguous()), positions, num_dominant
 
@@ -273,7 +279,8 @@ class VisionSeam(QuestionSeam):
         """What is kept of tiles, each with its share of its image's total."""
         if bound.budget.tiles == "equal" or counts is None:
             kept = self.compress_features(features, bound)
-            return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant)
+            sizes = kept.sizes if bound.budget.restores else None
+            return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant, sizes=sizes)
         layout = TileLayout.from_config(self.config)
         bounds = shared_bounds(bound, self.tile_shape, layout, counts, image_sizes)
         uneven = compress_unevenly(self.compress_features, features, bounds)
@@ -302,7 +309,7 @@ class VisionSeam(QuestionSeam):
         if encoded.features is not None and bound is not None:
             features = self.with_questions(encoded.features, bound, encoded.counts, questions)
             encoded = self._compress(features, bound, encoded.counts, image_sizes)
-            if bound.place == "projected":
+            if bound.gives_projected:
                 return self._in_sequence(encoded, image_sizes)
         # Contiguous, for a view takes another kernel: in bf16 kept tokens would give another loss than fresh ones.
         embeds = self.multi_modal_projector(like_weights(encoded.tokens, self.multi_modal_projector).contiguous())
@@ -313,6 +320,9 @@ class VisionSeam(QuestionSeam):
         embeds = projected.tokens
         if image_sizes is not None and len(image_sizes) != len(projected):
             raise ValueError(f"{len(projected)} images came with {len(image_sizes)} image_sizes")
+        if projected.sizes is not None and projected.positions is not None:
+            known = projected.positions, projected.sizes
+            return placed_images(embeds, *known, num_rows=self.num_patches, counts=projected.counts)
         if projected.counts is None:
             return list(embeds)
         counts = list(projected.counts)

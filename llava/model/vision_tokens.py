@@ -27,6 +27,7 @@ class VisionTokens:
             nothing.
         features: What a compressor that stands behind the projector, or reads the question, will choose from; `tokens`
             are then all patches. None where there is nothing more to choose.
+        sizes: (T, K), as in `CompressedTokens`, where the language model is told of them; else None.
     """
 
     tokens: Tensor
@@ -35,6 +36,7 @@ class VisionTokens:
     num_dominant: int = 0
     splits: Sequence[tuple[int, int]] | None = None
     features: VisionFeatures | None = None
+    sizes: Tensor | None = None
 
     def __len__(self) -> int:
         """How many images."""

@@ -151,8 +151,7 @@ class Chat:
     def _generate(self, options: GenerationOptions, on_text: Callable[[str], None] | None) -> list[int]:
         inference = self.inference
         # A method inside the language model keeps of the images what this question asks for: nothing can be reused.
-        is_pruned = inference.model.get_model().bound_pruner is not None
-        if is_pruned:
+        if inference.model.get_model().reads_by_layer:
             self._cache = None
         elif self._cache is None:
             self._cache = DynamicCache(config=inference.model.config.get_text_config())

@@ -56,6 +56,8 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
             f"compression {model.compression} chooses by the question, and in training there is none; choose another"
         )
     model.get_model().check_unpruned("no gradient flows through what is dropped; train with --compression none")
+    if arguments.training.packing:
+        model.get_model().check_counted("samples that are laid end to end have one mask; leave --packing out")
     model.config.tokenizer_model_max_length = arguments.training.model_max_length  # data and model cut alike
     if model_arguments.version is not None:
         record_template(model.config, model_arguments.version)

@@ -61,8 +61,8 @@ def to_markdown(comparison: Comparison, confidence: int = 95) -> str:
 
 _MARKS_EXPLAINED = (
     "every turn: keeps the same tokens whatever is asked, so an encoded image serves a whole conversation. servable: "
-    "ends before the language model with a number of tokens that is known beforehand, and reads nothing but the image, "
-    "so engines can take it. rule: "
+    "ends before the language model with a number of tokens that is known beforehand, reads nothing but the image, and "
+    "leaves attention as it is, so engines can take it. rule: "
     "`reference` follows the public code, `distinct` always keeps K distinct tokens."
 )
 

@@ -87,6 +87,8 @@ def make_grid(
             reason = _refusal(budget, rules, config.text_config, has_clip)
             if reason is None and compiled and method.is_inside:
                 reason = "--compile does not go with a method inside the language model"
+            if reason is None and compiled and budget.restores:
+                reason = "--compile does not go with positions=restore"
             if reason is None and str(budget) not in grid.tokens:
                 grid.tokens[str(budget)] = tokens
                 grid.configs.append(budget)

@@ -123,7 +123,7 @@ class Marks:
     Attributes:
         multi_turn: Whether it keeps the same tokens whatever is asked, so that an encoded image serves every turn.
         servable: Whether engines can take it: it ends before the language model, with a number of tokens that is known
-            beforehand, and reads nothing but the image.
+            beforehand, reads nothing but the image, and leaves attention as it is.
         rule: The rule that was followed where public code and plain reading differ, "" where there is one only.
         text_free: Whether it would read the question by CLIP, and had none.
         source: Paper and public code.
@@ -154,7 +154,7 @@ def marks_of(budget: CompressionConfig, *, has_clip: bool) -> Marks:
     texts = TEXT_NEEDS & ((frozenset() if found is None else found.needs_with(options)) | (wants - lacking))
     return Marks(
         multi_turn=not texts and pruner is None,
-        servable=not texts and pruner is None,  # at the seam K is always known beforehand
+        servable=not texts and pruner is None and not budget.restores,  # at the seam K is always known beforehand
         rule=str(getattr(options, "rule", "")),
         text_free="clip_joint" in wants and not has_clip,
         source="; ".join(each.source for each in (found, pruner) if each is not None and each.source),

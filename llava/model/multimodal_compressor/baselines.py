@@ -22,7 +22,7 @@ def _mix(state: Tensor) -> Tensor:
     return state ^ ((state >> 31) & 0x1FFFFFFFF)
 
 
-@register_compressor("random", needs={"digest"}, places=_ANYWHERE)
+@register_compressor("random", needs={"digest"}, places=_ANYWHERE, chooses=True)
 def keep_random(features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
     """Keeps patches drawn at random, seeded by its pixels and `budget.seed`: the same ones in any batch."""
     assert features.digest is not None
@@ -32,7 +32,7 @@ def keep_random(features: VisionFeatures, budget: CompressionConfig) -> Compress
     return keep_patches(features, score.topk(budget.num_tokens, dim=1).indices.sort(dim=1).values)
 
 
-@register_compressor("uniform", places=_ANYWHERE)
+@register_compressor("uniform", places=_ANYWHERE, chooses=True)
 def keep_uniform(features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
     """Keeps patches at equal distances along the raster."""
     batch, num_patches, _ = features.patches.shape

@@ -107,6 +107,7 @@ def check(budget: CompressionConfig, tile: TileShape) -> None:
     options=CDPrunerOptions,
     check=check,
     places=("projected", "pooled"),
+    chooses=True,
     source="NeurIPS 2025, arXiv 2506.10967; Theia-4869/CDPruner 9541616",
 )
 def compress(features: VisionFeatures, budget: CompressionConfig, options: CDPrunerOptions) -> CompressedTokens:

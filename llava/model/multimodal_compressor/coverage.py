@@ -165,6 +165,7 @@ def _needs_of(options: CoverageOptions) -> Iterable[Need]:
     options=CoverageOptions,
     check=check,
     places=("tower", "projected"),
+    chooses=lambda options: not options.strength,
     source="of this project: MMTok's visual half times SCOPE's saliency, and merging",
 )
 def compress(features: VisionFeatures, budget: CompressionConfig, options: CoverageOptions) -> CompressedTokens:

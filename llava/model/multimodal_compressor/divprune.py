@@ -62,6 +62,7 @@ def farthest(distance: Tensor, num_kept: int, rule: Rule = "reference") -> Tenso
     "divprune",
     options=DivPruneOptions,
     places=("projected", "pooled"),
+    chooses=True,
     source="CVPR 2025, arXiv 2503.02175; vbdi/divprune 799e2d9",
 )
 def compress(features: VisionFeatures, budget: CompressionConfig, options: DivPruneOptions) -> CompressedTokens:

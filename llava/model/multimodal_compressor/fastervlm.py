@@ -25,6 +25,7 @@ class FasterVLMOptions:
     "fastervlm",
     needs={"saliency"},
     options=FasterVLMOptions,
+    chooses=True,
     source="arXiv 2412.01818v1; Theia-4869/FasterVLM f5d5f12",
 )
 def fastervlm(features: VisionFeatures, budget: CompressionConfig, options: FasterVLMOptions) -> CompressedTokens:

@@ -20,8 +20,8 @@ class HoloVOptions:
 
     Attributes:
         crops: Runs of consecutive patches that a tile is cut into; they are not squares.
-        rule: reference: what a run's budget has beyond its patches is lost, and zero vectors fill up; distinct: it goes
-            to the other runs, by their scores.
+        rule: reference: what a run's budget has beyond its patches is lost, and zero vectors fill up, or under
+            positions=restore it goes to the other runs in turn; distinct: it goes to them by their scores.
     """
 
     crops: int = 16
@@ -56,7 +56,7 @@ class _Runs(NamedTuple):
         return cls(patch, place < size.unsqueeze(1), size)
 
 
-def select(saliency: Tensor, num_kept: int, options: HoloVOptions) -> Tensor:
+def select(saliency: Tensor, num_kept: int, options: HoloVOptions, *, in_turn: bool = False) -> Tensor:
     """Chooses K patches of each tile.
 
     The public code scores a run by the mean of 1000 a + 0.09 v mean(1000 a) / mean(v), with a the attention of its
@@ -67,6 +67,7 @@ def select(saliency: Tensor, num_kept: int, options: HoloVOptions) -> Tensor:
         saliency: (B, N); only proportions count.
         num_kept: K.
         options: See `HoloVOptions`.
+        in_turn: Whether under `reference` what would be lost goes to the other runs, as RESTORE's copy of it does.
 
     Returns:
         (B, K), int64, run by run and inside by attention, or in raster order if all of the run is kept; -1 for a zero
@@ -80,8 +81,8 @@ def select(saliency: Tensor, num_kept: int, options: HoloVOptions) -> Tensor:
     budget = share.floor().long()  # (B, G)
     place = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # of each run among the scores
     budget += place < num_kept - budget.sum(dim=1, keepdim=True)
-    if options.rule == "distinct":
-        budget = _redistribute(budget, score, runs)
+    if options.rule == "distinct" or in_turn:
+        budget = _redistribute(budget, score, runs, in_turn=options.rule == "reference")
     ranked = attention.masked_fill(~runs.there, -torch.inf).argsort(dim=2, descending=True, stable=True)
     in_order = runs.patch.expand_as(ranked)
     listed = torch.where((budget >= runs.size).unsqueeze(2), in_order, in_order.gather(2, ranked))
@@ -95,20 +96,26 @@ def _taken(budget: Tensor, runs: _Runs) -> Tensor:
     return runs.there & (torch.arange(runs.there.shape[1], device=budget.device) < budget.unsqueeze(2))
 
 
-def _redistribute(budget: Tensor, score: Tensor, runs: _Runs) -> Tensor:
+def _redistribute(budget: Tensor, score: Tensor, runs: _Runs, *, in_turn: bool) -> Tensor:
     """Gives what runs cannot use to those with patches left, by their scores: the highest quotients score / n win.
 
     Args:
         budget: (B, G).
         score: (B, G), not negative.
         runs: Of the tile.
+        in_turn: One each to all of these, the best first, then one more each.
     """
     lost = (budget - runs.size).clamp(min=0).sum(dim=1, keepdim=True)  # (B, 1)
     budget = torch.minimum(budget, runs.size)
     place = torch.arange(runs.there.shape[1], device=budget.device)
     is_open = runs.there & (place >= budget.unsqueeze(2))  # (B, G, m)
-    quotient = (score.unsqueeze(2) / (place + 1)).masked_fill(~is_open, -torch.inf).flatten(1)
-    order = quotient.argsort(dim=1, descending=True, stable=True)  # among equals a run's places stay in order
+    if in_turn:
+        rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        worth = -((place - budget.unsqueeze(2)) * len(runs.size) + rank.unsqueeze(2)).to(score.dtype)
+    else:
+        worth = score.unsqueeze(2) / (place + 1)
+    worth = worth.masked_fill(~is_open, -torch.inf).flatten(1)
+    order = worth.argsort(dim=1, descending=True, stable=True)  # among equals a run's places stay in order
     wins = torch.arange(order.shape[1], device=order.device) < lost
     won = torch.zeros_like(order).scatter_(1, order, wins.long())
     return budget + won.view_as(is_open).sum(dim=2)
@@ -131,12 +138,13 @@ def check(budget: CompressionConfig, tile: TileShape) -> None:
     options=HoloVOptions,
     check=check,
     places=("projected", "pooled"),
+    chooses=True,
     source="NeurIPS 2025, arXiv 2510.02912; obananas/HoloV 1d2e65e",
 )
 def holov(features: VisionFeatures, budget: CompressionConfig, options: HoloVOptions) -> CompressedTokens:
     """The most attended patches of each run; a zero vector has the position -1 and the size 0."""
     assert features.saliency is not None
-    index = select(features.saliency, budget.num_tokens, options)
+    index = select(features.saliency, budget.num_tokens, options, in_turn=budget.restores)
     is_patch = index >= 0
     tokens = gather_rows(features.patches, index.clamp(min=0)).masked_fill(~is_patch.unsqueeze(2), 0.0)
     return CompressedTokens(tokens, index, is_patch.long(), index.shape[1], 0)

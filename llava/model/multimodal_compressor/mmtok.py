@@ -134,6 +134,7 @@ def _needs_of(options: MMTokOptions) -> Iterable[Need]:
     options=MMTokOptions,
     places=("projected", "pooled"),
     words=question_words,
+    chooses=True,
     source="ICLR 2026, arXiv 2508.18264; Ironieser/MMTok d1522cd",
 )
 def compress(features: VisionFeatures, budget: CompressionConfig, options: MMTokOptions) -> CompressedTokens:

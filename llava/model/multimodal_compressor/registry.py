@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from llava.kinds import Registry
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor.options import check_options_class, typed_options
+from llava.model.multimodal_compressor.restore import own_share, restore
 from llava.model.multimodal_compressor.types import PLACES, CompressedTokens, Place, TileShape, VisionFeatures
 
 Need = Literal[
@@ -31,6 +32,7 @@ CheckFunction: TypeAlias = Callable[[CompressionConfig, TileShape], None]
 GridFunction: TypeAlias = Callable[[CompressionConfig, TileShape], tuple[int, int]]
 WordsFunction: TypeAlias = Callable[[str], list[str]]
 NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
+OfOptions: TypeAlias = Callable[[Any], bool]
 
 _ROOM = "llava.model.multimodal_compressor"
 _GREEDY = ("divprune", "scope", "mmtok", "cdpruner", "coverage")
@@ -62,6 +64,8 @@ class Compressor:
         source: The paper, and the commit of the public code that it was compared with.
         wants: Further fields that it reads where they can be had.
         needs_of: What it needs beside `needs`, by its options.
+        chooses: Whether all that it keeps are patches as they are, or, by its options, whether that is so; only then
+            `positions=restore` can merge the others.
     """
 
     name: str
@@ -76,10 +80,15 @@ class Compressor:
     source: str = ""
     wants: frozenset[Need] = frozenset()
     needs_of: NeedsOfOptions | None = None
+    chooses: bool | OfOptions = False
 
     def needs_with(self, options: Any) -> frozenset[Need]:
         """All that it needs under these options, typed as `options_of` gives them."""
         return self.needs if self.needs_of is None else self.needs | frozenset(self.needs_of(options))
+
+    def can_restore(self, options: Any) -> bool:
+        """Whether it can have `positions=restore` under these options: see `chooses`."""
+        return self.chooses if isinstance(self.chooses, bool) else self.chooses(options)
 
     def place(self, tile: TileShape) -> Place:
         """Where it stands in a model: at the model's usual place if it can, else at the first that both have.
@@ -125,8 +134,29 @@ class Compressor:
             raise ValueError(
                 f"compression {budget}: {self.name} looks at all tiles of an image at once; use tiles=equal"
             )
-        if self.own_check is not None:
+        if budget.restores:
+            self._check_restoring(budget, tile)
+        elif self.own_check is not None:
             self.own_check(budget, tile)
+
+    def _check_restoring(self, budget: CompressionConfig, tile: TileShape) -> None:
+        """Refuses RESTORE's merging on top of a method that merges, or where there is no whole projected tile."""
+        place = self.place(tile)
+        if not self.can_restore(self.options_of(budget)):
+            raise ValueError(
+                f"compression {budget}: positions=restore merges what a method that only chooses leaves over, and "
+                f"{self.name} keeps other things than patches; use divprune, holov, scope or the like, or options by "
+                "which it chooses"
+            )
+        if place not in ("tower", "projected") or budget.tiles != "equal":
+            reason = f"tiles={budget.tiles}" if budget.tiles != "equal" else f"the place {place!r}"
+            raise ValueError(f"compression {budget}: positions=restore does not go with {reason}")
+        own = own_share(budget)
+        if self.own_check is not None:
+            try:
+                self.own_check(own, tile)
+            except ValueError as error:
+                raise ValueError(f"compression {budget}: half of the tokens are {self.name}'s own. {error}") from error
 
     def options_of(self, budget: CompressionConfig) -> Any:
         """The options that a budget sets, typed; None if the method has none.
@@ -182,7 +212,13 @@ class BoundCompressor:
     @property
     def needs(self) -> frozenset[Need]:
         """What the method must have of the features."""
-        return self.compressor.needs_with(self.options)
+        needs = self.compressor.needs_with(self.options)
+        return needs | {"projected"} if self.budget.restores else needs
+
+    @property
+    def gives_projected(self) -> bool:
+        """Whether what is kept are rows of the projector, which is then done with."""
+        return self.place == "projected" or self.budget.restores
 
     def __call__(self, features: VisionFeatures) -> CompressedTokens:
         """Compresses B tiles to K = `budget.num_tokens` tokens each.
@@ -190,7 +226,15 @@ class BoundCompressor:
         Raises:
             RuntimeError: The function returned another number of tokens than its budget says.
         """
-        function, budget = self.compressor.function, self.budget
+        if self.budget.restores:
+            assert features.projected is not None
+            chosen = self._compress(features, own_share(self.budget)).positions
+            return restore(features.projected, chosen, self.budget.num_tokens)
+        return self._compress(features, self.budget)
+
+    def _compress(self, features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
+        """What the method itself makes of a budget."""
+        function = self.compressor.function
         compressed = function(features, budget) if self.options is None else function(features, budget, self.options)
         if compressed.tokens.shape[1] != budget.num_tokens:
             raise RuntimeError(
@@ -217,6 +261,7 @@ def register_compressor(
     source: str = "",
     wants: Iterable[Need] = (),
     needs_of: NeedsOfOptions | None = None,
+    chooses: bool | OfOptions = False,
 ) -> Callable[[CompressFunction], CompressFunction]:
     """Decorator that makes a function available as `compression="name:K"`.
 
@@ -233,6 +278,8 @@ def register_compressor(
         source: The paper, and the public code that it was compared with, for lists.
         wants: Fields that the function reads where they can be had: `clip_joint` without a CLIP text tower is None.
         needs_of: What the function needs beside `needs` under some options.
+        chooses: Whether all that it keeps are patches as they are, named by `positions`, or a function that says so of
+            typed options; then the method can have `positions=restore`.
 
     Raises:
         ValueError: The name is taken, a need or a place is unknown, `grid` and `pixels` do not go together, or
@@ -250,7 +297,7 @@ def register_compressor(
 
     def register(function: CompressFunction) -> CompressFunction:
         entry = Compressor(
-            name, function, wanted, keeps_cls, options, check, stands, grid, words, source, also, needs_of
+            name, function, wanted, keeps_cls, options, check, stands, grid, words, source, also, needs_of, chooses
         )
         COMPRESSORS.register(name, entry, depth=2)
         return function

@@ -63,6 +63,7 @@ def cover_salient(
     needs={"saliency"},
     options=ScopeOptions,
     places=("tower", "projected"),
+    chooses=True,
     source="NeurIPS 2025, arXiv 2510.24214; kinredon/SCOPE 6bf7306",
 )
 def compress(features: VisionFeatures, budget: CompressionConfig, options: ScopeOptions) -> CompressedTokens:

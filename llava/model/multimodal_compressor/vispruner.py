@@ -153,6 +153,7 @@ def check(budget: CompressionConfig, tile: TileShape) -> None:
     needs={"saliency"},
     options=VisPrunerOptions,
     check=check,
+    chooses=True,
     source="ICCV 2025, arXiv 2412.01818v2; Theia-4869/VisPruner aefa01a",
 )
 def vispruner(features: VisionFeatures, budget: CompressionConfig, options: VisPrunerOptions) -> CompressedTokens:

@@ -97,6 +97,3 @@ class Recording(Mapping[str, np.ndarray]):
 
 
 SUMMARY: list[str] = []
-
-NOT_OURS = {"restore"}
-"""Records of methods that this package does not have."""
