@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from playground.crowded.questions import ask_many, converse, read_scene, tell
+from playground.crowded.questions import CAPTION_PROMPT, Scene, ask_many, caption, converse, read_scene, tell
 from playground.crowded.scenes import SLOTS, sample_scenes
 from playground.crowded.things import load_bank
 from playground.pretraining.language_model import Talk
@@ -22,9 +22,17 @@ def composer(world: str) -> Callable[[np.random.Generator, int, bool], list[Talk
         talks = []
         for index in range(count):
             scene = read_scene(scenes, index, world)
-            pairs = [(q.text, q.answer) for q in ask_many(scene, 4, rng)] if short else converse(scene, rng)
+            pairs = _short(scene, rng) if short else converse(scene, rng)
             background = 0 if short else int(rng.integers(0, 5))
             talks.append(Talk(tell(scene, rng, background, 1 if short else int(rng.integers(1, 7))), pairs))
         return talks
 
     return compose
+
+
+def _short(scene: Scene, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """A few questions, and often a caption: nearly every word of one is a lesson in looking things up."""
+    pairs = [(question.text, question.answer) for question in ask_many(scene, 4, rng)]
+    if rng.random() < 0.75:
+        pairs.insert(0, (CAPTION_PROMPT, caption(scene, rng)))
+    return pairs
