@@ -27,6 +27,8 @@ class ExpandedSequence:
         labels: (B, L), `IGNORE_INDEX` at image rows, first tokens and padding; None if there were none.
         lost_tokens: Tokens at the end of the longest sample that did not fit.
         image_lengths: Rows of the features of each image.
+        sources: (B, L), where the id of each place stood in the flattened ids, an image's rows where its placeholder
+            did; -1 where padded.
     """
 
     input_ids: Tensor
@@ -36,6 +38,7 @@ class ExpandedSequence:
     labels: Tensor | None
     lost_tokens: int = 0
     image_lengths: tuple[int, ...] = ()
+    sources: Tensor | None = None
 
 
 def expand_placeholders(
@@ -100,6 +103,7 @@ def expand_placeholders(
         else scatter(labels.flatten()[source].masked_fill(no_target, IGNORE_INDEX), IGNORE_INDEX),
         lost_tokens=lost,
         image_lengths=tuple(image_lengths),
+        sources=scatter(source, -1),
     )
 
 
