@@ -8,18 +8,11 @@ Names are LLaVA's. Defaults differ where LLaVA's are those of its first release:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from llava.constants import TUNING_FLAGS
 from llava.train.bounds import check_values
-
-# Flags of tuning under compression, and what each brings along.
-TUNING_FLAGS: Mapping[str, tuple[str, ...]] = {
-    "compression_schedule": ("compression_start", "compression_share"),
-    "compression_draw": (),
-    "distill_from": ("distill_weight", "distill_temperature", "distill_teacher"),
-}
 
 
 def _flag(default: Any, text: str) -> Any:

@@ -54,9 +54,7 @@ def check_tuning_flags(given: Any) -> None:
     _teacher_budget(given)
     compiles = given.torch_compile or given.torch_compile_backend or given.torch_compile_mode
     for name in given.tuning_flags() if compiles else ():
-        raise ValueError(
-            f"--torch_compile is for one number of tokens, and --{name} asks for several; drop one"
-        )
+        raise ValueError(f"--torch_compile is for one number of tokens, and --{name} asks for several; drop one")
 
 
 def make_tuning(given: Any, model: Any, stage: Stage, *, is_new_projector: bool, from_cache: bool) -> Tuning | None:
@@ -72,7 +70,8 @@ def make_tuning(given: Any, model: Any, stage: Stage, *, is_new_projector: bool,
     Raises:
         ValueError: The flags fit neither each other nor the model; names them.
     """
-    vars(model.config).pop("compression_range", None)  # of an earlier tuning
+    if hasattr(model.config, "compression_range"):  # of an earlier tuning
+        del model.config.compression_range
     flags = given.tuning_flags()
     if not flags:
         return None

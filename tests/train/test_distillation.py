@@ -1,4 +1,4 @@
-"""Self-distillation: the loss against plain torch over the models' own logits, sample by sample; who learns, who not."""
+"""Self-distillation: the loss against plain torch over models' own logits, sample by sample; who learns, who not."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ def test_the_loss_of_a_batch_is_that_of_its_samples_alone(attention, packing, sa
         teaching = teacher.teach(model, batch)
     assert not teaching.logits.requires_grad and str(model.compression) == STUDENT and model.training
     found = model(**batch, loss_only=True, teaching=teaching)
-    assert float(found.loss) == pytest.approx(expected_loss(plain, plain, samples, "none"), rel=1e-5)
+    assert found.loss.item() == pytest.approx(expected_loss(plain, plain, samples, "none"), rel=1e-5)
     own = model(**batch, loss_only=True).loss
-    assert float(found.target_loss) == pytest.approx(float(own), rel=1e-6)  # the house's own
-    assert float(found.loss) != pytest.approx(float(own), rel=1e-3)
+    assert found.target_loss.item() == pytest.approx(own.item(), rel=1e-6)  # the house's own
+    assert found.loss.item() != pytest.approx(own.item(), rel=1e-3)
 
 
 def test_a_teacher_of_other_targets_is_refused(samples, oracle_dir):

@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from llava.train.train import train
-from tests.train.conftest import losses_of
 
 
 @pytest.fixture
