@@ -90,7 +90,12 @@ def samples(data, oracle_dir, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("attention", "packing"), [("sdpa", False), ("eager", True), ("sdpa", True)], ids=["padded", "rows", "single row"]
+    ("attention", "packing"),
+    [
+        pytest.param("sdpa", False, marks=pytest.mark.slow, id="padded"),
+        pytest.param("eager", True, id="rows"),
+        pytest.param("sdpa", True, marks=pytest.mark.slow, id="single row"),
+    ],
 )
 def test_the_loss_of_a_batch_is_that_of_its_samples_alone(attention, packing, samples, oracle_dir):
     """However a batch is laid out: packed under a block mask, samples stand in another order in teacher and student."""
@@ -121,7 +126,7 @@ def test_a_teacher_of_other_targets_is_refused(samples, oracle_dir):
         model(**batch, loss_only=True, teaching=Teaching(torch.zeros(1, 32000), WEIGHT, HEAT))
 
 
-@pytest.mark.parametrize("who", ["start", "current"])
+@pytest.mark.parametrize("who", ["start", pytest.param("current", marks=pytest.mark.slow)])
 def test_the_losses_of_a_run_are_those_of_plain_torch(who, flags, data, samples, oracle_dir, tmp_path):
     """Two steps, each of two micro-batches of two samples: before anything is learned, and after."""
     run = distilling(data, distill_teacher=who, per_device_train_batch_size=2, global_batch_size=4)
@@ -161,6 +166,7 @@ def test_a_teacher_without_weight_changes_no_bit(flags, data, tmp_path):
     assert idle.teacher is None
 
 
+@pytest.mark.slow
 def test_half_precision_and_packing_go_with_a_teacher(flags, data):
     run = distilling(data, bf16=True, packing=True, per_device_train_batch_size=2, global_batch_size=4, max_steps=1)
     exact = {**run, "bf16": False, "packing": False}

@@ -62,11 +62,11 @@ def budgets(folder, process=0):
     return [(entry["step"], entry["budget"]) for entry in map(json.loads, lines)]
 
 
-@pytest.mark.parametrize(
-    ("config", "who"), [("zero3", "start"), ("zero3", "current"), ("zero2", "start"), (None, "start")]
-)
+@pytest.mark.parametrize(("config", "who"), [(None, "start"), ("zero2", "current"), ("zero3", "start")])
 def test_two_processes_draw_and_learn_as_one(config, who, flags, data, tmp_path):
     """The same budget in both and in every micro-batch of a step, the same losses, the same projector."""
+    if config is not None:
+        pytest.importorskip("deepspeed")
     common = {**TUNING, "data_path": data, "distill_teacher": who, "train_sampling_strategy": "sequential"}
     given = {} if config is None else {"deepspeed": config}
     two = launch(flags(**common, **given, output_dir=tmp_path / "two-out"), tmp_path / "two", processes=2)

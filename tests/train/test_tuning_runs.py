@@ -92,6 +92,7 @@ def test_every_budget_sees_the_same_samples(flags, pictures, tmp_path):
     assert all(few <= 620 - 576 + 1 for few in lengths[2]) and lengths[2] != lengths[0]
 
 
+@pytest.mark.slow
 def test_a_run_of_other_flags_is_another_run(flags, pictures, tmp_path):
     common = {"stage": "projector", "compression": "visionzip:54+10", "data_path": pictures, "max_steps": 2}
     common |= {"save_strategy": "steps", "save_steps": 1}
