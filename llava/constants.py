@@ -29,3 +29,10 @@ DEFAULT_MAX_PIXELS = 89_478_485
 
 MOST_BEAMS = 1024
 """Of beam search; each takes the memory of a question."""
+
+# Flags of tuning under several budgets, and what each brings along, as `training_args.json` has them.
+TUNING_FLAGS: dict[str, tuple[str, ...]] = {
+    "compression_schedule": ("compression_start", "compression_share"),
+    "compression_draw": (),
+    "distill_from": ("distill_weight", "distill_temperature", "distill_teacher"),
+}

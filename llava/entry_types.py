@@ -155,6 +155,7 @@ _CONFIG: Mapping[str, EntryRule] = {
     "text_config": _ANY_OBJECT,
     "vision_config": _ANY_OBJECT,
     "auto_map": _ANY_OBJECT | _NULL,
+    "compression_range": _object(_ANY_OBJECT) | _NULL,
 }
 _ADAPTER: Mapping[str, EntryRule] = {
     "peft_type": _TEXT,

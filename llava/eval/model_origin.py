@@ -11,6 +11,7 @@ from llava.model.checkpoints.files import CheckpointError, read_json, resolve_ch
 from llava.model.checkpoints.lora import adapter_base, is_adapter
 from llava.model.configuration import as_compression
 from llava.model.stages import before_language_model
+from llava.model.tuned_range import TunedRange
 
 _TRAINING = "training_args.json"
 _CONFIG = "config.json"
@@ -21,7 +22,8 @@ class ModelOrigin:
     """How a checkpoint was made, as far as a table must know.
 
     Attributes:
-        tuned_for: The compression that its weights were tuned under, in its short form; "" where the files name none.
+        tuned_for: The compression that its weights were tuned under, in its short form, or the range of compressions,
+            as `TunedRange` writes it; "" where the files name none.
         said_by: The file that says so, "" where none does.
     """
 
@@ -49,8 +51,20 @@ def origin_of(model_path: str | Path) -> ModelOrigin:
             raise CheckpointError(f"{file}: compression: {error}") from error
         trained = before_language_model(budget)  # a method inside the language model is not trained with
         if trained is not None:
-            return ModelOrigin(str(trained), name)
+            return ModelOrigin(_range_of(folder) or str(trained), name)
     return ModelOrigin()
+
+
+def _range_of(folder: Path) -> str | None:
+    """The range of budgets that a config names; None without."""
+    file = folder / _CONFIG
+    content = read_json(file) if file.is_file() else {}
+    if content.get("compression_range") is None:
+        return None
+    try:
+        return str(TunedRange.from_config(content))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: {error}") from error
 
 
 def config_of(model_path: str | Path, model_base: str | Path | None = None) -> Any:

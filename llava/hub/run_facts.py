@@ -14,6 +14,7 @@ from llava.kinds.families import FAMILIES
 from llava.model.checkpoints.files import CheckpointError, projector_file, read_json, weight_files
 from llava.model.checkpoints.lora import adapter_base, is_adapter
 from llava.model.configuration import CompressionConfig
+from llava.model.tuned_range import TunedRange
 
 Format = Literal["hf", "llava", "projector", "adapter"]
 
@@ -61,6 +62,15 @@ class RunFacts:
         """
         entries = self.config.get("compression")
         return None if entries is None else CompressionConfig.from_dict(entries)
+
+    @property
+    def tuned_for(self) -> TunedRange | None:
+        """The budgets that the weights serve, where they are more than the checkpoint's own; else None.
+
+        Raises:
+            ValueError: The entry is not one of a range.
+        """
+        return None if self.config.get("compression_range") is None else TunedRange.from_config(self.config)
 
     @property
     def is_next(self) -> bool:

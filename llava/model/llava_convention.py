@@ -31,7 +31,7 @@ from llava.model.placeholders import (
 from llava.model.restore import PlacedRows
 from llava.model.restore.placed_tokens import placed
 from llava.model.restore.refusals import check_generation as check_restored_generation
-from llava.model.target_loss import loss_at_targets
+from llava.model.target_loss import TargetOutput, Teaching, distilled_loss, logits_at_targets, loss_at_targets
 from llava.model.vision_tokens import VisionTokens
 from llava.model.vocabulary import GrowingVocabulary, check_ids
 
@@ -131,6 +131,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         loss_only: bool = False,
         image_rows: ImageRows | PlacedRows | None = None,
         num_items_in_batch: Tensor | int | None = None,
+        teaching: Teaching | None = None,
+        target_logits: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Runs the model in LLaVA's convention, or in transformers' when `pixel_values` are given.
@@ -153,6 +155,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             loss_only: Compute logits at the targets only, and return nothing but the loss.
             image_rows: With `inputs_embeds`, where images stand in them; `generate` gives it.
             num_items_in_batch: What the summed loss is divided by; by default the batch's own targets.
+            teaching: With `loss_only`, what a teacher predicts for the targets; the loss is then that of both.
+            target_logits: Return nothing but the logits at targets, in the order of the ids: a `TargetOutput`.
             **kwargs: For transformers' forward.
 
         Returns:
@@ -172,6 +176,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             self.model.check_unpruned("rows change their places; give logits_to_keep as a number, of the last rows")
         if vision_tokens is not None:
             image_features = self.model.project(vision_tokens, size_pairs(image_sizes, height_first=False))
+        sources = None
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
@@ -181,11 +186,15 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             embeds, sequence = self.embed_prompts(
                 input_ids, images, image_sizes, image_features, attention_mask, labels, packing=packing
             )
-            labels = sequence.labels
+            labels, sources = sequence.labels, sequence.sources
             kwargs |= self.model.pruning_inputs(sequence)
             kwargs |= self._embedded_inputs(embeds, sequence, position_ids, packing)
-        if loss_only:
+        if loss_only or target_logits:
             hidden = self.model(**kwargs).last_hidden_state
+            if target_logits:
+                return TargetOutput(logits=logits_at_targets(hidden, self.lm_head, labels, sources))
+            if teaching is not None:
+                return distilled_loss(hidden, self.lm_head, labels, sources, teaching, num_items_in_batch)
             return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items_in_batch))
         if num_items_in_batch is not None:
             kwargs["num_items_in_batch"] = num_items_in_batch

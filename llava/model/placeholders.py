@@ -29,6 +29,8 @@ class ExpandedSequence:
         lost_tokens: Tokens at the end of the longest sample that did not fit.
         image_lengths: Rows of the features of each image.
         placed: The images, where the language model is told where their tokens stand.
+        sources: (B, L), where the id of each place stood in the flattened ids, an image's rows where its placeholder
+            did; -1 where padded.
     """
 
     input_ids: Tensor
@@ -39,6 +41,7 @@ class ExpandedSequence:
     lost_tokens: int = 0
     image_lengths: tuple[int, ...] = ()
     placed: tuple[PlacedTokens, ...] = ()
+    sources: Tensor | None = None
 
 
 def expand_placeholders(
@@ -103,6 +106,7 @@ def expand_placeholders(
         else scatter(labels.flatten()[source].masked_fill(no_target, IGNORE_INDEX), IGNORE_INDEX),
         lost_tokens=lost,
         image_lengths=tuple(image_lengths),
+        sources=scatter(source, -1),
     )
 
 

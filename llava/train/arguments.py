@@ -25,6 +25,7 @@ from llava.train.help import add_plugin_flag, add_recipe_flag
 from llava.train.known_flags import RENAMED, unknown_key
 from llava.train.recipe import find_deepspeed_config, read_recipe
 from llava.train.stages import Stage, stage_of
+from llava.train.tuning import check_tuning_flags
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class TrainingArguments(TrainingFlags, transformers.TrainingArguments):
     def __post_init__(self) -> None:
         check_values(self)
         _check_adapters(self)
+        check_tuning_flags(self)
         _check_device(self)
         if self.mm_vision_tower_lr is not None:
             logger.warning("--mm_vision_tower_lr has no effect: the vision tower is frozen")

@@ -21,11 +21,19 @@ _AT_LEAST: dict[str, float] = {
     "dataloader_num_workers": 0,
     "seed": 0,
     "data_seed": 0,
+    "distill_weight": 0,
 }
 _ABOVE_ZERO = frozenset(
     {"learning_rate", "num_train_epochs", "logging_steps", "save_steps", "eval_steps", "peak_tflops", "data_fraction"}
+    | {"compression_share", "distill_temperature"}
 )
-_AT_MOST: dict[str, float] = {"seed": 2**32 - 1, "data_seed": 2**32 - 1, "data_fraction": 1}
+_AT_MOST: dict[str, float] = {
+    "seed": 2**32 - 1,
+    "data_seed": 2**32 - 1,
+    "data_fraction": 1,
+    "compression_share": 1,
+    "distill_weight": 1,
+}
 
 
 def check_values(arguments: Any) -> None:

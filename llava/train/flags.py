@@ -8,9 +8,10 @@ Names are LLaVA's. Defaults differ where LLaVA's are those of its first release:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from llava.constants import TUNING_FLAGS
 from llava.train.bounds import check_values
 
 
@@ -133,7 +134,52 @@ class TrainingFlags:
     double_quant: bool = _flag(True, "With 4 bits: quantise the scales too.")
     quant_type: str = _flag("nf4", "With 4 bits: nf4 or fp4.")
     mpt_attn_impl: str | None = _flag(None, "Accepted; MPT is not supported.")
+    compression_schedule: str | None = _flag(
+        None,
+        "linear, cosine or steps (halved): how visual tokens fall to --compression during the run.",
+    )
+    compression_start: str | None = _flag(
+        None, "Where --compression_schedule begins: none (all tokens, the default), tokens of a tile, or a budget."
+    )
+    compression_share: float = _flag(0.5, "The part of all steps over which --compression_schedule falls.")
+    compression_draw: str | None = _flag(
+        None,
+        "Budgets that each step draws one of, so that one projector serves them all: totals of a tile as in 20-98 or "
+        "20,49,98, or budgets as in visionzip:17+3,visionzip:41+8; of the method of --compression, which is one.",
+    )
+    distill_from: str | None = _flag(
+        None,
+        "The less compressed budget under which the model is its own teacher, none for all tokens.",
+    )
+    distill_weight: float = _flag(0.7, "Of the divergence from the teacher in the loss; the data have the rest.")
+    distill_temperature: float = _flag(1.0, "Divides the logits of teacher and student; the divergence is times T^2.")
+    distill_teacher: str = _flag(
+        "start", "The teacher's projector: start, as it was when the run began, or current, as it is being tuned."
+    )
     packing: bool = _flag(False, "Lay the samples of a batch end to end instead of padding them; the same losses.")
     peak_tflops: float | None = _flag(
         None, "Dense TFLOP/s of a device in the dtype of the run, for the MFU; by default by the device's name."
     )
+
+    @property
+    def distills(self) -> bool:
+        """Whether there is a teacher: one without weight is not asked."""
+        return self.distill_from is not None and self.distill_weight > 0
+
+    def tuning_flags(self) -> dict[str, Any]:
+        """Flags of tuning under compression that have an effect, by name; none in a run without them."""
+        is_on = {"compression_draw": self.compression_draw is not None, "distill_from": self.distills}
+        is_on["compression_schedule"] = self.compression_schedule is not None
+        named = [name for flag, further in TUNING_FLAGS.items() if is_on[flag] for name in (flag, *further)]
+        return {name: getattr(self, name) for name in named}
+
+    def idle_tuning_flags(self) -> list[tuple[str, str]]:
+        """Flags that are set and have no effect, each with the one that it belongs to."""
+        defaults = {entry.name: entry.default for entry in fields(TrainingFlags)}
+        return [
+            (name, flag)
+            for flag, further in TUNING_FLAGS.items()
+            if getattr(self, flag) is None
+            for name in further
+            if getattr(self, name) != defaults[name]
+        ]

@@ -58,6 +58,14 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "TOWER": ("vision_tower",),
     "PROJECTOR": ("pretrain_mm_mlp_adapter",),
     "COMPRESSION": ("compression",),
+    "COMPRESSION_SCHEDULE": ("compression_schedule",),
+    "COMPRESSION_START": ("compression_start",),
+    "COMPRESSION_SHARE": ("compression_share",),
+    "COMPRESSION_DRAW": ("compression_draw",),
+    "DISTILL_FROM": ("distill_from",),
+    "DISTILL_WEIGHT": ("distill_weight",),
+    "DISTILL_TEMPERATURE": ("distill_temperature",),
+    "DISTILL_TEACHER": ("distill_teacher",),
     "VERSION": ("version",),
     "DATA": ("data_path",),
     "IMAGES": ("image_folder",),
@@ -209,8 +217,10 @@ def _split(launcher_args: str) -> list[str]:
 def _flags_of(given: Mapping[str, str], recipes: Sequence[str]) -> list[str]:
     """The flags of training that variables stand for."""
     values = {name: given[name] for name in VARIABLES if name in given}
-    if "COMPRESSION" in values:  # one that is not the recipe's is trained in a folder of its own
-        name = f"{Path(recipes[0]).name.removesuffix('.yaml')}-{values['COMPRESSION']}"
+    tuning = [name for name in values if name.startswith(("COMPRESSION", "DISTILL"))]
+    if tuning:  # what is not the recipe's is trained in a folder of its own
+        words = [values[each] if each == "COMPRESSION" else f"{each.lower()}-{values[each]}" for each in tuning]
+        name = "-".join([Path(recipes[0]).name.removesuffix(".yaml"), *words])
         values.setdefault("OUTPUT", "checkpoints/" + re.sub(r"[^\w.-]+", "-", name))
     pairs = [(f"--{flag}", values[name]) for name in VARIABLES if name in values for flag in VARIABLES[name]]
     return [word for pair in pairs for word in pair]

@@ -40,9 +40,10 @@ from llava.train.interruption import Interrupted, StopSignals
 from llava.train.leaving import leaving_group
 from llava.train.run_key import run_key
 from llava.train.save import names_of_result, save_result
-from llava.train.start import start_model
+from llava.train.start import is_llava_checkpoint, start_model
 from llava.train.template import with_template
 from llava.train.trainer import LlavaTrainer
+from llava.train.tuning import make_tuning
 from llava.train.watch import BadDataError, DivergedError, RunWatch, check_weights
 from llava.train.weights import gather_state, trained_names
 
@@ -103,6 +104,10 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
     tokenizer, model, image_processor = start_model(arguments, stage, attn_implementation)
     if training.packing:
         attend_by_sample(model)
+    start = arguments.model
+    is_new = not is_llava_checkpoint(start.model_name_or_path) and start.pretrain_mm_mlp_adapter is None
+    is_cached = arguments.data.feature_cache is not None
+    tuning = make_tuning(training, model, stage, is_new_projector=is_new, from_cache=is_cached)
     key = run_key(arguments, model.config, records)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint, key)
     if checkpoint is not None and _is_finished(checkpoint):
@@ -112,11 +117,14 @@ def prepare(arguments: Arguments, attn_implementation: str | None = None) -> Run
     trainer = LlavaTrainer(
         stage=stage,
         key=key,
+        tuning=tuning,
         inference=make_inference(arguments, tokenizer, model, image_processor),
         questions=(held_out or [])[: arguments.data.eval_generate],
         model=model,
         args=training,
-        train_dataset=make_dataset(arguments, records, tokenizer, model, image_processor),
+        train_dataset=make_dataset(
+            arguments, records, tokenizer, model, image_processor, None if tuning is None else tuning.most_tokens
+        ),
         eval_dataset=held_out and make_dataset(arguments, held_out, tokenizer, model, image_processor),
         data_collator=Collator(pad_token_id=tokenizer.pad_token_id or 0),
     )
@@ -292,9 +300,14 @@ def make_inference(arguments: Arguments, tokenizer: Any, model: Any, image_proce
 
 
 def make_dataset(
-    arguments: Arguments, records: Sequence[Record], tokenizer: Any, model: Any, image_processor: Any
+    arguments: Arguments,
+    records: Sequence[Record],
+    tokenizer: Any,
+    model: Any,
+    image_processor: Any,
+    count_visual_tokens: Callable[..., list[int]] | None = None,
 ) -> LlavaDataset:
-    """The records as this model takes them."""
+    """The records as this model takes them, cut as `count_visual_tokens` says; by default under its compression."""
     return LlavaDataset(
         records,
         tokenizer=tokenizer,
@@ -302,6 +315,6 @@ def make_dataset(
         image_processor=image_processor,
         image_config=model.config,
         image_folder=arguments.data.image_folder,
-        count_visual_tokens=model.num_visual_tokens,
+        count_visual_tokens=count_visual_tokens or model.num_visual_tokens,
         max_length=arguments.training.model_max_length,
     )

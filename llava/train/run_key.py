@@ -83,6 +83,7 @@ def run_key(arguments: Arguments, config: Any, records: Sequence[Any]) -> dict[s
         "--global_batch_size": at_once * training.gradient_accumulation_steps,
         **{f"--{name}": getattr(training, name) for name in _flags_of(arguments)},
     }
+    key |= {f"--{name}": value for name, value in training.tuning_flags().items()}
     names = model_plugins(config, as_compression(getattr(config, "compression", None)), model.version or "")
     if plugins := records_of(names):  # keys of runs without any stay what they were
         key["--plugin"] = plugins

@@ -121,6 +121,11 @@ class Throughput:
         self._sums["visual tokens"] += sum(self._model.num_visual_tokens(batch.get("image_sizes", [])))
         self._sums["flops"] += step_flops(self._model.config, work, self._trained).total
 
+    def count_forward(self, batch: dict[str, Any]) -> None:
+        """Adds the operations of a micro-batch that is seen once more, by a teacher, without a backward pass."""
+        work = work_of(self._model, batch)
+        self._sums["flops"] += step_flops(self._model.config, work, Trained(projector=False)).forward
+
     def figures(self, accelerator: Any) -> dict[str, float]:
         """The figures over all processes since the last call; every process must call it.
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,15 @@ from llava.constants import IGNORE_INDEX
 from llava.data.cached_dataset import CachedDataset
 from llava.data.dataset import NO_TARGETS
 from llava.data.sampler import LengthGroupedSampler
+from llava.model.target_loss import Teaching
 from llava.train.blank_image import add_blank_image
+from llava.train.budgets import compressed_to
+from llava.train.distillation import PartsOfLoss
 from llava.train.resumable import ResumableTrainer
 from llava.train.save import describe_checkpoint
 from llava.train.stages import Stage, parameters_of
 from llava.train.throughput import Throughput, peak_of
+from llava.train.tuning import Tuning
 from llava.train.validation import answer_accuracy, validation_loss
 from llava.train.watch import StepReport
 
@@ -46,6 +51,7 @@ class LlavaTrainer(ResumableTrainer):
         self,
         *,
         stage: Stage,
+        tuning: Tuning | None = None,
         inference: Inference | None = None,
         questions: Sequence[dict[str, Any]] = (),
         **kwargs: Any,
@@ -54,12 +60,16 @@ class LlavaTrainer(ResumableTrainer):
 
         Args:
             stage: What is trained; checkpoints of a projector stage hold the projector only.
+            tuning: Budgets of the steps, and a teacher; None without.
             inference: Around the model, to answer `questions` at each evaluation.
             questions: Entries of `eval_dataset`.
             **kwargs: For `ResumableTrainer`.
         """
         super().__init__(**kwargs)
         self.stage = stage
+        self.plan = None if tuning is None else tuning.plan
+        self.teacher = None if tuning is None else tuning.teacher
+        self._parts_of_loss = PartsOfLoss()
         self.inference = inference
         self.questions = questions
         self.report = StepReport()
@@ -95,11 +105,18 @@ class LlavaTrainer(ResumableTrainer):
             if name not in self._reported:
                 self._reported.add(name)
                 logger.warning("%s, skipped: %s", reason, name)
-        self.throughput.count(inputs)
         self.report.trained += int((inputs["labels"] != IGNORE_INDEX).any(dim=1).sum())
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        with self._budget_of_step():
+            self.throughput.count(inputs)
+            loss = super().training_step(model, inputs, num_items_in_batch)
         self.report.loss_is_finite = loss.isfinite() & self.report.loss_is_finite
         return loss
+
+    def _budget_of_step(self) -> AbstractContextManager[None]:
+        """The model under the budget of the optimizer step under way; outside of steps it has the final one."""
+        if self.plan is None:
+            return nullcontext()
+        return compressed_to(self.model, self.plan.at(self.state.global_step, self.state.max_steps).budget)
 
     def get_batch_samples(self, epoch_iterator: Any, *args: Any, **kwargs: Any) -> Any:
         """As transformers', with the wait for data on the clock."""
@@ -123,13 +140,24 @@ class LlavaTrainer(ResumableTrainer):
         """
         if num_items_in_batch is not None:  # a step without any target must give zero, not 0 / 0
             num_items_in_batch = torch.clamp(torch.as_tensor(num_items_in_batch), min=1)
-        loss, outputs = super().compute_loss(model, {**inputs, **self._loss_options}, True, num_items_in_batch)
+        inputs = {**inputs, **self._loss_options}
+        if self.teacher is not None:
+            inputs["teaching"] = self._teach(model, inputs)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.teacher is not None:
+            self._parts_of_loss.add(outputs, self.state.global_step)
         if model.training:
             unused = [] if inputs.keys() & {"images", "vision_tokens"} else parameters_of(self.model, "mm_projector")
             unused += [p for name, p in self.model.named_parameters() if name.endswith("image_newline")]
             zeros = (parameter.sum() * 0 for parameter in unused if parameter.requires_grad)
             loss = loss + sum(zeros, loss.new_zeros(()))
         return (loss, outputs) if return_outputs else loss
+
+    def _teach(self, model: Any, inputs: dict[str, Any]) -> Teaching:
+        assert self.teacher is not None
+        with self.teacher.at_work(self.model):
+            self.throughput.count_forward(inputs)
+            return self.teacher.teach(model, inputs)
 
     @property
     def _loss_options(self) -> dict[str, bool]:
@@ -194,6 +222,10 @@ class LlavaTrainer(ResumableTrainer):
         """Adds how fast the run is, over all processes, and how many samples were skipped."""
         if "loss" in logs:
             logs |= self.throughput.figures(self.accelerator)
+            if self.plan is not None:
+                logs["visual_tokens_per_tile"] = self.plan.at(self.state.global_step - 1, self.state.max_steps).tokens
+            if self.teacher is not None:
+                logs |= self._parts_of_loss.figures(self.accelerator)
             skipped = torch.tensor(float(sum(self.skipped.values())), device=self.args.device)
             logs["skipped_samples"] = self._skipped_before() + self.accelerator.reduce(skipped, reduction="sum").item()
         super().log(logs, start_time)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -29,7 +29,7 @@ def gather_state(model: nn.Module, names: Container[str] | None = None, *, keep:
     for name, tensor in model.state_dict(keep_vars=True).items():
         if names is not None and name not in names:
             continue
-        with _whole(tensor):
+        with whole([tensor]):
             if keep:
                 state[name] = tensor.detach().to("cpu", copy=True).contiguous()
     return state
@@ -46,18 +46,23 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     for name, value in state.items():
         parameter = parameters[name]
-        with _whole(parameter, is_modified=True), torch.no_grad():
+        with whole([parameter], is_modified=True), torch.no_grad():
             parameter.copy_(value)
 
 
-def _whole(tensor: Tensor, is_modified: bool = False) -> AbstractContextManager[Any]:
-    """Makes a parameter whole for a while, if ZeRO-3 has split it."""
-    if not _is_sharded(tensor):
+def whole(tensors: Sequence[Tensor], is_modified: bool = False) -> AbstractContextManager[Any]:
+    """Makes parameters whole for a while, if ZeRO-3 has split them; then every process must call it.
+
+    Args:
+        tensors: All of them split, or none.
+        is_modified: Whether the first process writes into them.
+    """
+    if not any(map(_is_sharded, tensors)):
         return nullcontext()
     import deepspeed
 
     gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
-        [tensor], modifier_rank=0 if is_modified else None
+        tensors, modifier_rank=0 if is_modified else None
     )
     return gathered
 

@@ -255,6 +255,13 @@ def test_what_a_checkpoint_was_tuned_for_is_read_from_its_files(tmp_path: Path) 
     assert origin_of(tmp_path).tuned_for == ""
     layout.write_json(tmp_path / "training_args.json", {"model": {"compression": "visionzip:41+8"}})
     assert (origin_of(tmp_path).tuned_for, origin_of(tmp_path).said_by) == ("visionzip:41+8", "training_args.json")
+    few, many = CompressionConfig("visionzip", 17, 3).to_dict(), CompressionConfig("visionzip", 82, 16).to_dict()
+    entries = {"compression": few, "compression_range": {"least": few, "most": many}}
+    layout.write_json(tmp_path / "config.json", entries)
+    assert origin_of(tmp_path).tuned_for == "visionzip:17+3 to visionzip:82+16"  # budgets that were drawn
+    layout.write_json(tmp_path / "config.json", {**entries, "compression_range": {"least": few}})
+    with pytest.raises(ValueError, match=r"config\.json: compression_range .* must have least and most"):
+        origin_of(tmp_path)
     layout.write_json(tmp_path / "training_args.json", {"model": {"compression": "nonsense"}})
     with pytest.raises(ValueError, match=r"training_args\.json: compression: "):
         origin_of(tmp_path)

@@ -334,6 +334,25 @@ def test_a_tuned_model_is_held_against_the_tuned_rows_and_the_untuned_vanilla(da
     assert len(found.cells) == 3 and "tuned for visionzip:54+10" in to_markdown(found)
 
 
+@pytest.mark.parametrize(
+    ("tuned_for", "is_own"),
+    [
+        ("visionzip:54+10", True),
+        ("visionzip:27+5 to visionzip:162+30", True),
+        ("visionzip:108+20", False),
+        ("visionzip:108+20 to visionzip:162+30", False),
+        ("random:32 to random:128", False),
+    ],
+)
+def test_a_row_within_a_tuned_range_is_not_called_another_budgets(
+    tuned_for: str, is_own: bool, data: Path, tmp_path: Path
+) -> None:
+    right = {"none": (1, 1, 0, 0), "visionzip:54+10": (1, 1, 0, 0)}
+    tuned = write_results(tmp_path / "tuned", data, right, tuned_for=tuned_for)
+    note = of(reproduce(make_plan("table1", variables(data, tuned))), 64, "GQA").note
+    assert (f"tuned for {tuned_for}, the paper's for this row" in note) is not is_own
+
+
 # ----- From end to end ---------------------------------------------------------
 
 

@@ -89,6 +89,24 @@ def test_what_was_trained_and_how_is_in_the_files(run):
     assert str(run.parent) not in text and str(ROOT) not in text  # a card does not say where things lay
 
 
+def test_the_range_of_a_tuning_and_its_flags_are_told(run):
+    budgets = [{"method": "visionzip", "dominant": d, "contextual": c} for d, c in ((17, 3), (82, 16))]
+    text = make_card(run, publication=COMPLETE).read_text()
+    assert "**Budgets**" not in text and "compression_" not in text and "distill" not in text
+    change(run / "config.json", compression_range=dict(zip(("least", "most"), budgets, strict=True)))
+    change(run / "training_args.json", training__compression_draw="20-98", training__distill_from="none")
+    text = make_card(run, publication=COMPLETE, overwrite=True).read_text()
+    for fact in (
+        "- **Budgets**: it was tuned for all from `visionzip:17+3` to `visionzip:82+16`",
+        "| `--compression_draw` | `20-98` |",
+        "| `--distill_from` | `none` |",
+        "| `--distill_weight` | `0.7` |",
+        "| `--distill_teacher` | `start` |",
+    ):
+        assert fact in text, fact
+    assert "compression_share" not in text
+
+
 def test_what_the_files_do_not_say_is_not_said(run):
     for name in ("training_args.json", "subset.json", "trainer_state.json"):
         (run / name).unlink()

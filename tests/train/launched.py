@@ -20,7 +20,7 @@ from llava.train.run import execute, prepare
 
 
 class Trace(TrainerCallback):
-    """Notes which texts are trained on at which step, and stops the process where it is told to."""
+    """Notes which texts are trained on at which step and budget, and stops the process where it is told to."""
 
     def __init__(self, trainer):
         self.trainer = trainer
@@ -36,6 +36,7 @@ class Trace(TrainerCallback):
             ids = [row[row >= 0].tolist() for row in kwargs["input_ids"]]
             texts = [hashlib.sha256(repr(row).encode()).hexdigest()[:12] for row in ids]
             entry = {"run": os.getpid(), "step": self.trainer.state.global_step + 1, "texts": texts}
+            entry["budget"] = str(model.compression or "none")
             self.file.write(json.dumps(entry) + "\n")
             self.file.flush()
 

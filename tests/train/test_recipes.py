@@ -148,6 +148,7 @@ def test_there_is_a_recipe_for_each_setting_of_the_paper():
     wanted |= {"llava-v1.6-vicuna-7b-finetune-visionzip-640"}
     wanted |= {f"llava-v1.5-{size}-{stage}-task" for size in ("7b", "13b") for stage in ("finetune", "lora")}
     wanted |= {f"llava-{model}-projector-task" for model in tuned}
+    wanted |= {"llava-v1.5-7b-visionzip-range"}  # ours, not the paper's
     assert {file.stem for file in RECIPES} == wanted
 
 
@@ -156,7 +157,7 @@ def test_each_recipe_is_what_its_name_says(file):
     arguments = parse(file)
     model, data, training = arguments.model, arguments.data, arguments.training
     stages = "align|finetune|lora|qlora|projector|visionzip"
-    words = re.fullmatch(rf"llava-(v1\.[56])-(.+?)-({stages})(?:-visionzip|-task)?(?:-(\d+))?", file.stem)
+    words = re.fullmatch(rf"llava-(v1\.[56])-(.+?)-({stages})(?:-visionzip|-task|-range)?(?:-(\d+))?", file.stem)
     assert words is not None
     generation, size, stage, tokens = words.groups()
     assert training.output_dir == f"checkpoints/{file.stem}"
@@ -180,6 +181,21 @@ def test_each_recipe_is_what_its_name_says(file):
     assert data.data_fraction == (0.1 if stage == "visionzip" else 1)
     if "lora" in stage:
         assert (training.lora_r, training.lora_alpha, training.bits) == (128, 256, 4 if stage == "qlora" else 16)
+
+    if file.stem.endswith("-range"):
+        assert training.tuning_flags() == {
+            "compression_schedule": "cosine",
+            "compression_start": "none",
+            "compression_share": 0.5,
+            "compression_draw": "64-192",
+            "distill_from": "none",
+            "distill_weight": 0.7,
+            "distill_temperature": 1.0,
+            "distill_teacher": "start",
+        }
+        tokens = "64"
+    else:
+        assert training.tuning_flags() == {}
 
     # The budget is the paper's, and the tower's 576 patches can fill it.
     if tokens is None:

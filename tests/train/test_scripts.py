@@ -173,6 +173,25 @@ def test_each_compression_is_trained_in_a_folder_of_its_own(words_of, monkeypatc
     assert parse(words_of("v1_5/finetune.sh", COMPRESSION="x:1", OUTPUT="o"), monkeypatch).training.output_dir == "o"
 
 
+def test_variables_of_tuning_reach_the_run_in_a_folder_of_its_own(words_of, monkeypatch):
+    given = {
+        "COMPRESSION_SCHEDULE": "steps",
+        "COMPRESSION_START": "192",
+        "COMPRESSION_SHARE": "0.25",
+        "COMPRESSION_DRAW": "visionzip:54+10,visionzip:108+20",
+        "DISTILL_FROM": "none",
+        "DISTILL_WEIGHT": "0.5",
+        "DISTILL_TEMPERATURE": "2.0",
+        "DISTILL_TEACHER": "current",
+    }
+    training = parse(words_of("v1_5/visionzip_tune.sh", **given), monkeypatch).training
+    assert {name: str(value) for name, value in training.tuning_flags().items()} == {
+        name.lower(): value for name, value in given.items()
+    }
+    folder = parse(words_of("v1_5/visionzip_tune.sh", COMPRESSION_DRAW="32-128"), monkeypatch).training.output_dir
+    assert folder == "checkpoints/llava-v1.5-7b-visionzip-64-compression_draw-32-128"
+
+
 def test_a_dry_run_shows_the_command(tmp_path):
     environment = {"PATH": PATH, "DRY_RUN": "1", "LR": "1e-4", "DATA": "my data/a.json"}
     command = ["bash", str(SCRIPTS / "v1_5" / "finetune_lora.sh"), "--max_steps", "3"]

@@ -18,6 +18,8 @@ from llava.eval.report.table import VANILLA, Column, Table, build_table
 from llava.eval.reproduce.plan import Plan
 from llava.eval.reproduce.steps import budget_names
 from llava.eval.whole_files import markdown_table
+from llava.model.configuration import CompressionConfig
+from llava.model.tuned_range import TunedRange
 from llava.results.bootstrap import percentile_interval, resampled_sums
 from llava.results.paper import PaperRow, PaperTable
 
@@ -73,7 +75,7 @@ class Reproduction:
         plan: What was done.
         table: Ours.
         cells: Row by row.
-        tuned_for: The compression that the model was tuned under, "" for none.
+        tuned_for: The compression that the model was tuned under, or the range of them, "" for none.
     """
 
     plan: Plan
@@ -127,7 +129,9 @@ def _of_tuned(cell: Deviation, plan: Plan, tuned_for: str, names: dict[str, int 
     if plan.vanilla is None:
         why = "the paper holds a tuned model against the untuned one: give VANILLA"
         cell = replace(cell, kept=None, note="; ".join(filter(None, (cell.note, why))))
-    if names.get(tuned_for) != cell.tokens and cell.row == plan.recipe.tuned_rows:
+    own = next((name for name, tokens in names.items() if tokens == cell.tokens), VANILLA)
+    is_own = TunedRange.parse(tuned_for).holds(CompressionConfig.parse(own))
+    if not is_own and cell.row == plan.recipe.tuned_rows:
         why = f"this model was tuned for {tuned_for}, the paper's for this row"
         cell = replace(cell, note="; ".join(filter(None, (cell.note, why))))
     return cell

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from llava.constants import TUNING_FLAGS
 from llava.hub.card.scores import Score, Scores
 from llava.hub.run_facts import RunFacts
 from llava.kinds.families import FAMILIES
@@ -97,6 +98,7 @@ def _model_rows(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _flag_rows(run: RunFacts, training: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     limited = training.get("max_steps", -1) > 0
     names = (*_TRAINING, *(_ADAPTERS if run.stage in ("lora", "qlora") else ()))
+    names += tuple(name for flag, further in TUNING_FLAGS.items() if training.get(flag) for name in (flag, *further))
     for name in names:
         value = training.get(name)
         if value is None or value is False or name == ("num_train_epochs" if limited else "max_steps"):

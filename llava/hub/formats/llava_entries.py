@@ -21,7 +21,7 @@ _LANGUAGE_ENTRIES = (
     *("sliding_window", "use_cache", "vocab_size"),
 )
 _LLAVA_PREFIXES = ("mm_", "image_", "tokenizer_", "tune_mm_", "freeze_mm_", "unfreeze_mm_")
-_LLAVA_ENTRIES = ("use_mm_proj", "max_sequence_length", "conv_mode", "conv_mode_plugin")
+_LLAVA_ENTRIES = ("use_mm_proj", "max_sequence_length", "conv_mode", "conv_mode_plugin", "compression_range")
 _TRANSFORMERS_OWN = ("image_token_index", "image_token_id", "image_seq_length", "image_grid_pinpoints")
 
 

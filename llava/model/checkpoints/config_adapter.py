@@ -23,7 +23,9 @@ _PROJECTOR_TYPE = "mlp2x_gelu"
 
 # Entries of LLaVA that are about the whole model; the others describe its language model.
 _WHOLE_MODEL_PREFIXES = ("mm_", "image_", "tokenizer_", "tune_mm_", "freeze_mm_", "unfreeze_mm_")
-_WHOLE_MODEL_ENTRIES = ("use_mm_proj", "max_sequence_length", "compression", "conv_mode", "conv_mode_plugin")
+_WHOLE_MODEL_ENTRIES = (
+    *("use_mm_proj", "max_sequence_length", "compression", "compression_range", "conv_mode", "conv_mode_plugin"),
+)
 _DROPPED = ("model_type", "architectures", "auto_map", "_name_or_path", "transformers_version", "torch_dtype", "dtype")
 
 

@@ -213,7 +213,10 @@ def _tuned_parts(
     for entry in ("compression", "image_aspect_ratio") if is_adapter(folder) else ("compression",):
         if entry in raw or not is_whole:
             setattr(parts.config, entry, raw.get(entry))
-    for entry in ("conv_mode", "conv_mode_plugin"):  # the template of the training, perhaps another than the base's
+    if hasattr(parts.config, "compression_range"):  # of the base's weights
+        del parts.config.compression_range
+    # How the trained part was trained, perhaps otherwise than the base.
+    for entry in ("conv_mode", "conv_mode_plugin", "compression_range"):
         if entry in raw:
             setattr(parts.config, entry, raw[entry])
     if (folder / "tokenizer_config.json").is_file():

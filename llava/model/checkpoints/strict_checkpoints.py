@@ -19,6 +19,7 @@ from llava.model.checkpoints.quantised import refuse_quantising_again
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.checkpoints.strictness import check_tensors, choose_compression
 from llava.model.configuration import STORED, CompressionLike, Stored, as_compression
+from llava.model.tuned_range import TunedRange
 from llava.small_files import optional_json
 
 logger = logging.getLogger(__name__)
@@ -131,13 +132,15 @@ class StrictCheckpoints:
         if problems:
             self.delete_adapter(adapter_name or "default")  # type: ignore[attr-defined]
             raise CheckpointError(f"{folder}: the adapter was trained on another model; {'; '.join(problems)}")
-        trained_under = optional_json(folder, "config.json").get("compression", self.config.compression)  # type: ignore[attr-defined]
-        if trained_under != self.config.compression:  # type: ignore[attr-defined]
+        entries = optional_json(folder, "config.json")
+        trained_under, own = entries.get("compression", self.config.compression), self.config.compression  # type: ignore[attr-defined]
+        trained_range = TunedRange.from_config(entries)
+        if trained_under != own and not (trained_range is not None and trained_range.holds(as_compression(own))):
             logger.warning(
                 "%s was trained under compression %s, and the model has %s; call model.set_compression to agree",
                 folder,
-                as_compression(trained_under) or "none",
-                as_compression(self.config.compression) or "none",  # type: ignore[attr-defined]
+                trained_range or "none",
+                as_compression(own) or "none",
             )
         return info
 
