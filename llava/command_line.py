@@ -13,20 +13,42 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from llava.constants import MOST_BEAMS
+from llava.json_text import parse_json
 from llava.kinds import PluginError, load_plugins
 from llava.kinds.plugins import discover_plugins
+from llava.plain_files import read_utf8
 
 PROGRAM = "llava"
 _LIST = "--list-methods"
+
+
+def budget_text(text: str) -> str:
+    """The type of `--compression`: a budget in its short form, or `@FILE` that `llava calibrate` has written.
+
+    Raises:
+        argparse.ArgumentTypeError: The file cannot be read, or holds no budget.
+    """
+    if not text.startswith("@"):
+        return text
+    try:
+        content = parse_json(read_utf8(text[1:]))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+    budget = content.get("compression") if isinstance(content, dict) else None
+    if not isinstance(budget, str):
+        raise argparse.ArgumentTypeError(f"{text}: there is no compression, as `llava calibrate --output` writes it")
+    return budget
+
 
 # The flags that more than one command takes: each has one name, one type and one meaning.
 SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--model-path": {"help": "checkpoint; or a folder with a tuned projector or adapters only"},
     "--model-base": {"help": "what a projector or adapters go on; default: what they name"},
     "--compression": {
+        "type": budget_text,
         "metavar": "METHOD:D+C",
         "default": argparse.SUPPRESS,
-        "help": "'visionzip:54+10', 'random:64', 'none'...; default: what the model's config says",
+        "help": "'visionzip:54+10', 'random:64', 'none', @FILE of calibrate...; default: what the model's config says",
     },
     "--conv-mode": {"help": "conversation template; default: from the model's config"},
     "--device": {"help": "cpu, cuda, cuda:1...; default: the first GPU, else the CPU"},

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     "measure": (
         Command("eval", "llava.eval", "answer and score benchmarks under several budgets"),
         Command("compare", "llava.eval.compare", "methods of compression at equal budgets, with baselines and costs"),
+        Command("calibrate", "llava.eval.calibrate", "the threshold of a budget that the picture decides, for a mean"),
         Command("reproduce", "llava.eval.reproduce", "a table of the paper from nothing, beside the paper's own"),
         Command("prepare-eval", "llava.eval.prepare", "download benchmarks into the layout that eval reads"),
         Command("judge", "llava.eval.judge", "let a judge grade answers to MM-Vet and LLaVA-Bench"),

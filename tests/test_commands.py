@@ -47,7 +47,7 @@ def test_help_of_a_command_is_its_flags(capsys: pytest.CaptureFixture[str], monk
     with pytest.raises(SystemExit) as end:
         main(["help", "subset"])
     assert end.value.code == 0 and capsys.readouterr().out.startswith("usage: llava subset ")
-    assert main(["help", "valdate"]) == 2 and "did you mean validate?" in capsys.readouterr().err
+    assert main(["help", "valdate"]) == 2 and "did you mean validate or calibrate?" in capsys.readouterr().err
 
 
 def test_the_version_is_the_packages() -> None:

@@ -144,6 +144,14 @@ def source_commit() -> str | None:
         return None
 
 
+def tokens_of(row: Row) -> str:
+    """Visual tokens a question: their number, or where it varies their mean, 95th percentile and maximum."""
+    mean, p95, most = (row.get(name) for name in ("tokens", "tokens_p95", "tokens_max"))
+    if mean is None or most is None or mean == most:
+        return "-" if mean is None else f"{mean:.1f}" if isinstance(mean, float) else str(mean)
+    return f"{mean:.1f} (p95 {p95:g}, max {most:g})"
+
+
 def format_table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     columns = ["task", "compression", "tokens", "score", "value", "retention"]
@@ -163,4 +171,6 @@ def _cell(column: str, row: Row) -> str:
         return facts_of(row).show(value)
     if column == "retention":
         return f"{100 * value:.1f} %"
+    if column == "tokens":
+        return tokens_of(row)
     return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -42,7 +42,7 @@ from llava.inference.latency import Latency, measure_latency
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
 from llava.model.stages import methods_of
-from llava.results.rows import main_value
+from llava.results.rows import main_value, token_counts
 from llava.results.task_facts import FIELD
 
 LATENCY_FIELDS = ("vision_ms", "selector_ms", "prefill_ms", "kv_bytes", "rows_read", "timing")
@@ -271,7 +271,8 @@ class TaskRun:
             "task": self.task.name,
             "method": methods_of(self.compression),
             "compression": compression_name(self.compression),
-            "tokens": _exact_or_mean([row["visual_tokens"] for row in rows.values()]),
+            **token_counts([row["visual_tokens"] for row in rows.values()]),
+            "adaptive": self.compression is not None and self.compression.adaptive is not None,
             "main_score": self.task.main_score,
             FIELD: self.task.facts().to_json(),
             **self._scores(samples, texts),
@@ -391,10 +392,3 @@ def _weights_of(model: Any) -> str:
     """Data type of a model's weights, and the bits of a quantised language model's, which answers otherwise."""
     bits = [bits for bits in (4, 8) if getattr(model, f"is_loaded_in_{bits}bit", False)]
     return f"{model.dtype}, {bits[0]} bits" if bits else str(model.dtype)
-
-
-def _exact_or_mean(counts: Sequence[int]) -> int | float:
-    """Visual tokens a question: the number if all have the same, else the mean."""
-    if len(set(counts)) <= 1:
-        return counts[0] if counts else 0
-    return sum(counts) / len(counts)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llava.inference import Inference, Question
 from llava.model.configuration import CompressionLike
+from llava.model.multimodal_compressor.adaptive import compress_adaptively
 from llava.prompts.around import without_images
 
 
@@ -42,6 +43,8 @@ class PromptBatch:
         if model.model.bound_compressor is None:
             return None
         bound, features = model.selection(self.images, self.image_sizes, self.questions)
+        if bound.budget.adaptive is not None:
+            return lambda: compress_adaptively(bound, features)
         return lambda: bound(features)
 
     def prefill(self, model: Any, features: Sequence[Tensor]) -> Any:

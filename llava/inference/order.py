@@ -21,7 +21,7 @@ class Prepared:
         input_ids: Its prompt, -200 for each image.
         keys: Its images, by key.
         sources: The same, to be opened.
-        image_tokens: Visual tokens of each.
+        image_tokens: Visual tokens of each; of an adaptive budget the most, until it is encoded.
         question: What is asked, where it decides what is kept of the images; else empty.
         prefix: What other questions begin with too; None if nothing is shared.
     """

@@ -203,8 +203,6 @@ class Window:
     def _generate(self, items: Sequence[Prepared]) -> list[list[int] | None]:
         """New ids of every prompt, the end token and what follows it removed; None where its logits are not finite."""
         inference, start = self.call.inference, time.perf_counter()
-        limit = longest_prompt(inference.model.config)
-        is_cut = limit is not None and any(item.length > limit for item in items)
         seen = self.call.store.features
         chosen = iter(
             features_for(
@@ -213,9 +211,14 @@ class Window:
                 [item.question for item in items for _ in item.keys],
             )
         )
+        prompts = [Prompt(item.input_ids, [next(chosen) for _ in item.keys], item.prefix) for item in items]
+        for item, prompt in zip(items, prompts, strict=True):  # what was known of an adaptive budget is the most
+            item.image_tokens = [len(features) for features in prompt.image_features]
+        limit = longest_prompt(inference.model.config)
+        is_cut = limit is not None and any(item.length > limit for item in items)
         with FirstLogits(inference.model) as first:
             output = inference.generator.generate(
-                [Prompt(item.input_ids, [next(chosen) for _ in item.keys], item.prefix) for item in items],
+                prompts,
                 None if is_cut else self.prefixes,
                 **(self.call.options.to_kwargs() | inference.stop_kwargs()),
             )

@@ -10,17 +10,21 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
+from llava.model.adaptive_budget import AdaptiveK
+
 logger = logging.getLogger(__name__)
 
 MergeRule = Literal["reference", "mean"]
-TileRule = Literal["equal", "area"]
+TileRule = Literal["equal", "area", "gain"]
 PositionRule = Literal["counted", "restore"]
 OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | str, ...]
 _MERGE_RULES = ("reference", "mean")
-_TILE_RULES = ("equal", "area")
+_TILE_RULES = ("equal", "area", "gain")
 _POSITION_RULES = ("counted", "restore")
+_OWN_KEYS = ("merge", "seed", "tiles", "positions")
+_ADAPTIVE_KEYS = ("adaptive", "threshold", "floor")
 
-SHARED_OPTIONS = ("merge", "seed", "tiles", "positions")
+SHARED_OPTIONS = _OWN_KEYS + _ADAPTIVE_KEYS
 """Keys of the short form that are entries of every budget; no method may have an option of that name."""
 
 # The paper splits every budget alike: 54 + 10 of 64, 108 + 20 of 128, 162 + 30 of 192.
@@ -77,14 +81,16 @@ class CompressionConfig:
         merge: `"reference"` adds the mean of the merged tokens to the target, as the released VisionZip code does;
             `"mean"` averages target and merged tokens, as the paper's text says.
         seed: For methods that draw at random.
-        tiles: How the tiles of an image share its total, which is this budget times their number: `"equal"`, or
-            `"area"`, by how much of the picture a tile shows, so that padding gets least. The total is the same.
+        tiles: How the tiles of an image share its total, which is this budget times their number: `"equal"`;
+            `"area"`, by how much of the picture a tile shows, so that padding gets least; `"gain"`, by what each
+            token more would add, twice the equal share at most. The total is the same.
         options: The method's own options by name: numbers, booleans, words, or tuples of these; read only.
         then: The stage that follows, inside the language model. A method for there may also stand alone.
         plugin: The plug-in that the method comes from, empty for one of this package.
         positions: Where tokens stand in the language model: `"counted"`, one behind the other, as they come; or
             `"restore"`, RESTORE's layer on top of a method that chooses: half of the tokens are the method's, the rest
             is merged into the other half, and the language model is told where and how much each token was.
+        adaptive: How many tokens a tile keeps by its own picture, where the budget is the most; None for all of them.
     """
 
     method: str = "visionzip"
@@ -97,6 +103,7 @@ class CompressionConfig:
     plugin: str = field(default="", compare=False)
     tiles: TileRule = "equal"
     positions: PositionRule = "counted"
+    adaptive: AdaptiveK | None = None
 
     def __post_init__(self) -> None:
         for name in ("dominant", "contextual", "seed"):
@@ -122,12 +129,37 @@ class CompressionConfig:
         if self.then is not None and (not isinstance(self.then, CompressionConfig) or self.then.then is not None):
             raise ValueError(f"compression.then must be a budget without a further stage, got {self.then!r}")
         object.__setattr__(self, "options", FrozenOptions(_checked_options(self.options)))
+        if self.adaptive is not None:
+            self._check_adaptive(self.adaptive)
         if not isinstance(self.plugin, str):
             raise TypeError(f"compression.plugin must be the name of a plug-in, got {self.plugin!r}")
 
     def __hash__(self) -> int:
         own = (self.method, self.dominant, self.contextual, self.merge, self.seed, self.tiles, self.positions)
         return hash((*own, self.options, self.then))
+
+    def _check_adaptive(self, adaptive: AdaptiveK) -> None:
+        if not isinstance(adaptive, AdaptiveK):
+            raise TypeError(f"compression.adaptive must be an AdaptiveK, got {adaptive!r}")
+        if adaptive.floor > self.num_tokens:
+            raise ValueError(
+                f"compression {self}: floor={adaptive.floor} is above {self.num_tokens}, the most that a tile keeps"
+            )
+        if self.tiles != "equal":
+            raise ValueError(
+                f"compression {self}: adaptive={adaptive.rule} gives each tile a number of its own, and tiles="
+                f"{self.tiles} shares a fixed total out; leave one of them out"
+            )
+        if self.restores:
+            raise ValueError(
+                f"compression {self}: positions=restore merges to a number that is known beforehand, and adaptive= "
+                "gives none; leave one of them out"
+            )
+        if self.then is not None:
+            raise ValueError(
+                f"compression {self}: what follows | inside the language model is planned for a number of rows that "
+                "is known beforehand, and adaptive= gives none; leave one of them out"
+            )
 
     @property
     def num_tokens(self) -> int:
@@ -139,13 +171,22 @@ class CompressionConfig:
         """Whether the language model is told where tokens were, and how many patches each holds."""
         return self.positions == "restore"
 
+    def with_total(self, total: int) -> CompressionConfig:
+        """A fixed budget of so many tokens of one tile, split between dominant and contextual as this one is.
+
+        Args:
+            total: At least 1.
+        """
+        contextual = min(round(total * self.contextual / self.num_tokens), total - 1)
+        return replace(self, dominant=total - contextual, contextual=contextual, adaptive=None)
+
     @classmethod
     def parse(cls, text: str) -> CompressionConfig | None:
         """Reads the short form, `METHOD:D[+C][,key=value...]`, or `none`.
 
-        The keys are `merge`, `seed`, `tiles`, `positions` and the method's own options; `/` joins the values of a list
-        (`layers=2/6`, and `layers=2/` for a list of one). `|` separates two stages. `str` of a config gives its short
-        form back.
+        The keys are `merge`, `seed`, `tiles`, `positions`, the three of `AdaptiveK` and the method's own options; `/`
+        joins the values of a list (`layers=2/6`, and `layers=2/` for a list of one). `|` separates two stages. `str` of
+        a config gives its short form back.
 
         Raises:
             ValueError: The text is not of this form.
@@ -172,8 +213,11 @@ class CompressionConfig:
                 raise ValueError(f"compression {text!r}: {part.strip()!r} {problem}, as in {_EXAMPLES}")
             options[option[1]] = _parse_value(option[2])
         method, contextual = match["method"], match["contextual"]
-        own: dict[str, Any] = {name: options.pop(name) for name in SHARED_OPTIONS if name in options}
+        own: dict[str, Any] = {name: options.pop(name) for name in _OWN_KEYS if name in options}
+        adaptive: dict[str, Any] = {name: options.pop(name) for name in _ADAPTIVE_KEYS if name in options}
         try:
+            if adaptive:
+                own["adaptive"] = AdaptiveK.of_keys(adaptive)
             budget = cls(method, int(match["dominant"]), int(contextual or 0), **own, options=options)
         except TypeError as error:
             raise ValueError(f"compression {text!r}: {error}") from error
@@ -218,13 +262,15 @@ class CompressionConfig:
             raise ValueError(f"unknown entries in compression: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         if "dominant" not in entries:
             raise ValueError("compression lacks dominant, the tokens to keep; null says that nothing is compressed")
-        then = entries.get("then")
-        return cls(**{**entries, "then": cls.from_dict(then) if isinstance(then, Mapping) else then})
+        then, adaptive = entries.get("then"), entries.get("adaptive")
+        read: dict[str, Any] = {"then": cls.from_dict(then) if isinstance(then, Mapping) else then}
+        read["adaptive"] = AdaptiveK.from_dict(adaptive) if isinstance(adaptive, Mapping) else adaptive
+        return cls(**{**entries, **read})
 
     def to_dict(self) -> dict[str, Any]:
         """The entry for config.json; what is empty is left out, so that entries written before stay the same."""
         entries = asdict(self)
-        for name in ("options", "then", "plugin"):
+        for name in ("options", "then", "plugin", "adaptive"):
             if not entries[name]:
                 del entries[name]
         for name in ("tiles", "positions"):
@@ -239,8 +285,9 @@ class CompressionConfig:
     def __str__(self) -> str:
         budget = f"{self.dominant}+{self.contextual}" if self.contextual else f"{self.dominant}"
         defaults = CompressionConfig()
-        own = {name: getattr(self, name) for name in SHARED_OPTIONS}
+        own = {name: getattr(self, name) for name in _OWN_KEYS}
         shown = {name: value for name, value in own.items() if value != getattr(defaults, name)} | dict(self.options)
+        shown |= {} if self.adaptive is None else self.adaptive.to_keys()
         first = ",".join([f"{self.method}:{budget}", *(f"{name}={_format_value(shown[name])}" for name in shown)])
         return first if self.then is None else f"{first}|{self.then}"
 

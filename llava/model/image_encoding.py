@@ -14,6 +14,7 @@ from llava.model.clip_text import ClipText
 from llava.model.configuration import CompressionConfig, CompressionLike
 from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor import BoundCompressor, CompressedTokens, VisionFeatures
+from llava.model.multimodal_compressor.adaptive import choose
 from llava.model.question_reader import QuestionReader
 from llava.model.vision_tokens import VisionTokens
 from llava.prompts.tokenization import load_tokenizer
@@ -66,6 +67,8 @@ class ImageEncoding:
     def num_visual_tokens(self, image_sizes: ImageSizes) -> list[int]:
         """How many rows each image will take in the sequence, before any is encoded.
 
+        With an adaptive budget this is the most that it can take; the length of its features is what it takes.
+
         Args:
             image_sizes: (w, h) of each image, before padding.
         """
@@ -84,10 +87,12 @@ class ImageEncoding:
 
         Returns:
             (B, tokens, D) for (B, 3, H, W), as in LLaVA; else a list, as `encode_each`. With `positions=restore` a list
-            too, whose tensors know where their tokens stand; give it as it is.
+            too, whose tensors know where their tokens stand; give it as it is. With an adaptive budget always a list.
         """
         features = self.encode_each(images, image_sizes, questions)
-        is_batch = isinstance(images, Tensor) and images.dim() == 4 and len(features) > 0 and not self.model.restores
+        budget = self.compression
+        is_listed = budget is not None and (budget.restores or budget.adaptive is not None)
+        is_batch = isinstance(images, Tensor) and images.dim() == 4 and len(features) > 0 and not is_listed
         return torch.stack(features) if is_batch else features
 
     def encode_each(
@@ -166,8 +171,7 @@ class ImageEncoding:
         Raises:
             ValueError: The model has no compression, or there is no image.
         """
-        bound, features = self.selection(images, image_sizes, questions)
-        return bound(features)
+        return choose(*self.selection(images, image_sizes, questions))
 
     def selection(
         self, images: Images, image_sizes: ImageSizes | None = None, questions: Sequence[str] | None = None

@@ -235,6 +235,13 @@ class MultimodalForward(VisionSeam):
                 wrong = sample
         if wrong is None and next(images, None) is None:
             return
+        budget = self.compression
+        if budget is not None and budget.adaptive is not None:
+            raise ValueError(
+                f"the ids hold {sum(tokens)} image tokens, but the images have {sum(features)} features, as many as "
+                f"their pictures ask for under {budget}: pass images= with one placeholder an image, or take the "
+                "counts from the features of model.encode_images(...)"
+            )
         where = "" if wrong is None or len(tokens) == 1 else f" (sample {wrong} is the first that does not fit)"
         raise ValueError(
             f"the ids hold {sum(tokens)} image tokens, but the images have {sum(features)} features{where}. The "

@@ -214,9 +214,16 @@ class CompressedProcessor:
             compression: `model.compression`, or anything that `model.set_compression` takes.
 
         Raises:
-            ValueError: The method is unknown, or the budget does not fit the tower.
+            ValueError: The method is unknown, or the budget does not fit the tower, or is adaptive: the tokens are
+                written before an image is seen.
         """
         budget = as_compression(compression)
+        if budget is not None and budget.adaptive is not None:
+            raise ValueError(
+                f"compression {budget}: a processor writes an image's tokens before the picture can say how many there "
+                f"are; give images= to the model (LLaVA's convention), or a fixed budget such as "
+                f"{budget.with_total(budget.num_tokens)}"
+            )
         self.image_rules.check(budget)
         self._compression = None if budget is None else with_plugin(budget)
 

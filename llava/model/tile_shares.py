@@ -1,40 +1,24 @@
 """Tiles of one image that share its tokens unevenly: what shows more of the picture gets more.
 
 The total of an image stays what equal shares would add up to, so nothing that counts placeholders beforehand changes.
-Shapes: T tiles, K tokens of the tile that has most, C channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from llava.model.anyres import TileLayout
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor, CompressedTokens, TileShape, VisionFeatures
 from llava.model.multimodal_compressor.feature_batches import pick_tiles
+from llava.model.multimodal_compressor.uneven import KeptGroup, UnevenTiles, join_groups
 
 _HALVINGS = 80  # of the interval that holds tokens a patch: then it is one number
 
 Compress = Callable[[VisionFeatures, BoundCompressor], CompressedTokens]
-
-
-@dataclass(frozen=True)
-class UnevenTiles:
-    """The tokens of T tiles that keep different numbers.
-
-    Attributes:
-        tokens: (T, K, C), a tile's own first; what follows them means nothing.
-        positions: (T, K), as in `CompressedTokens`, likewise.
-        splits: How many dominant and contextual tokens each tile has.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    splits: tuple[tuple[int, int], ...]
 
 
 def shared_bounds(
@@ -64,9 +48,7 @@ def shared_bounds(
     for count, size in zip(counts, image_sizes, strict=True):
         shares = deal(budget.num_tokens * count, layout.shown_patches(count, size), most)
         for share in shares:
-            contextual = min(round(share * budget.contextual / budget.num_tokens), share - 1)
-            own = replace(budget, dominant=share - contextual, contextual=contextual)
-            bounds.append(replace(bound, budget=own))
+            bounds.append(replace(bound, budget=budget.with_total(share)))
     return bounds
 
 
@@ -113,20 +95,8 @@ def compress_unevenly(compress: Compress, features: VisionFeatures, bounds: Sequ
     groups: dict[CompressionConfig, list[int]] = {}
     for tile, bound in enumerate(bounds):
         groups.setdefault(bound.budget, []).append(tile)
-    longest = max(budget.num_tokens for budget in groups)
-    tokens = positions = None
-    splits = [(0, 0)] * len(bounds)
+    parts = []
     for members in groups.values():
         index = torch.tensor(members, device=features.content.device)
-        kept = compress(pick_tiles(features, index), bounds[members[0]])
-        for tile in members:  # as the method says: PruMerge merges one token whatever the budget calls contextual
-            splits[tile] = (kept.num_dominant, kept.num_contextual)
-        more = longest - kept.tokens.shape[1]
-        rows = torch.nn.functional.pad(kept.tokens, (0, 0, 0, more))
-        where = torch.nn.functional.pad(kept.positions, (0, more))
-        if tokens is None or positions is None:
-            tokens = rows.new_zeros(len(bounds), *rows.shape[1:])
-            positions = where.new_zeros(len(bounds), longest)
-        tokens, positions = tokens.index_copy(0, index, rows), positions.index_copy(0, index, where)
-    assert tokens is not None and positions is not None
-    return UnevenTiles(tokens, positions, tuple(splits))
+        parts.append(KeptGroup(members, index, compress(pick_tiles(features, index), bounds[members[0]])))
+    return join_groups(parts)

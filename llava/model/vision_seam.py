@@ -25,6 +25,7 @@ from llava.model.multimodal_compressor import (
     VisionFeatures,
     compressor_of,
 )
+from llava.model.multimodal_compressor.adaptive import compress_adaptively
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
@@ -85,7 +86,10 @@ class VisionSeam(QuestionSeam):
     def _has_one_graph(self) -> bool:
         """Whether shapes follow from the number of tiles alone, and embeddings and positions are all that is wanted."""
         bound = self.bound_compressor
-        return bound is None or not (self.text_needs(bound) or bound.budget.tiles != "equal" or bound.budget.restores)
+        if bound is None:
+            return True
+        is_even = bound.budget.tiles == "equal" and not bound.is_uneven
+        return is_even and not (self.text_needs(bound) or bound.budget.restores)
 
     def compile_vision(self, backend: str = "inductor") -> None:
         """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
@@ -277,13 +281,16 @@ class VisionSeam(QuestionSeam):
         image_sizes: Sequence[tuple[int, int]] | None,
     ) -> VisionTokens:
         """What is kept of tiles, each with its share of its image's total."""
-        if bound.budget.tiles == "equal" or counts is None:
+        if bound.budget.adaptive is not None or (bound.is_uneven and counts is not None):
+            uneven = compress_adaptively(bound, self._with_projected(features, bound), counts)
+        elif bound.budget.tiles == "equal" or counts is None:
             kept = self.compress_features(features, bound)
             sizes = kept.sizes if bound.budget.restores else None
             return VisionTokens(kept.tokens, counts, kept.positions, kept.num_dominant, sizes=sizes)
-        layout = TileLayout.from_config(self.config)
-        bounds = shared_bounds(bound, self.tile_shape, layout, counts, image_sizes)
-        uneven = compress_unevenly(self.compress_features, features, bounds)
+        else:
+            layout = TileLayout.from_config(self.config)
+            bounds = shared_bounds(bound, self.tile_shape, layout, counts, image_sizes)
+            uneven = compress_unevenly(self.compress_features, features, bounds)
         return VisionTokens(uneven.tokens, counts, uneven.positions, splits=uneven.splits)
 
     def project(
@@ -324,7 +331,9 @@ class VisionSeam(QuestionSeam):
             known = projected.positions, projected.sizes
             return placed_images(embeds, *known, num_rows=self.num_patches, counts=projected.counts)
         if projected.counts is None:
-            return list(embeds)
+            if projected.splits is None:
+                return list(embeds)
+            return [rows[: sum(split)] for rows, split in zip(embeds, projected.splits, strict=True)]
         counts = list(projected.counts)
         layout = TileLayout.from_config(self.config)
         newline = own_parameter(cast(nn.Module, self), "image_newline")

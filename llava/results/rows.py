@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,16 @@ def question_marks(rows: Iterable[Mapping[str, Any]]) -> str:
         "not multi-turn safe": any(row.get("multi_turn_safe") is False for row in rows),
     }
     return "".join(f", {mark}" for mark, holds in marks.items() if holds)
+
+
+def token_counts(counts: Sequence[int | float]) -> dict[str, int | float]:
+    """What a row says of the visual tokens of its questions: their mean, 95th percentile and maximum.
+
+    The percentile is the least of the numbers that 95 % of them do not exceed. Equal numbers are their own mean.
+    """
+    ranked = sorted(counts) or [0]
+    mean = ranked[0] if ranked[0] == ranked[-1] else sum(ranked) / len(ranked)
+    return {"tokens": mean, "tokens_p95": ranked[math.ceil(0.95 * len(ranked)) - 1], "tokens_max": ranked[-1]}
 
 
 def circumstances(row: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def _use(trainer: Any, folder: str | Path) -> None:
     if any(parameter.requires_grad for parameter in model.vision_tower.parameters()):
         raise CacheError("--feature_cache does not go with a stage that trains the vision tower; drop it")
     bound = model.bound_compressor
-    if bound is not None and bound.budget.tiles != "equal":
+    if bound is not None and (bound.budget.tiles != "equal" or bound.is_uneven):
         raise CacheError(f"--feature_cache does not go with compression {model.compression}: its tiles differ; drop it")
     if bound is not None and bound.is_late:
         raise CacheError(

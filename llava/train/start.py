@@ -55,6 +55,11 @@ def start_model(arguments: Arguments, stage: Stage, attn_implementation: str | N
         raise ValueError(
             f"compression {model.compression} chooses by the question, and in training there is none; choose another"
         )
+    if model.compression is not None and model.compression.adaptive is not None:
+        raise ValueError(
+            f"compression {model.compression}: adaptive budgets are for answers; train with a fixed one, such as "
+            f"--compression {model.compression.with_total(model.compression.num_tokens)}"
+        )
     model.get_model().check_unpruned("no gradient flows through what is dropped; train with --compression none")
     if arguments.training.packing:
         model.get_model().check_counted("samples that are laid end to end have one mask; leave --packing out")

@@ -111,7 +111,7 @@ def test_answers_in_a_batch_are_those_alone(inference, pictures):
 
 
 def test_what_cannot_be_is_refused(inference, pictures):
-    with pytest.raises(ValueError, match=r"compression\.tiles must be one of equal, area, got 'most'"):
+    with pytest.raises(ValueError, match=r"compression\.tiles must be one of equal, area, gain, got 'most'"):
         CompressionConfig.parse("visionzip:54+10,tiles=most")
     with pytest.raises(ValueError, match="tiles=area needs image_sizes"):
         inference.model.encode_each(inference.preprocess(pictures[:1]))

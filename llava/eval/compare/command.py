@@ -45,6 +45,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--list-methods", action="store_true", help="print the methods and their options")
     parser.add_argument("--budgets", metavar="K,K...", help="tokens a tile, as in 192,128,64")
     parser.add_argument("--total", metavar="K,K...", help="tokens of an image of five tiles, as in 640,320,160")
+    parser.add_argument(
+        "--calibrated",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an adaptive budget of llava calibrate, beside the fixed ones of its mean; repeatable",
+    )
     parser.add_argument("--seeds", type=whole_number(1), default=3, help="draws of the random baseline (default 3)")
     parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
     add_shared(parser, "--output-dir", type=Path, help="as for llava eval; the tables go there too")
@@ -121,7 +129,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
     """What is to be compared, told from the model's config alone."""
-    from llava.eval.compare.grid import budgets_of, make_grid
+    from llava.eval.compare.grid import add_calibrated, budgets_of, make_grid
     from llava.eval.compare.methods import parse_methods
     from llava.eval.model_origin import config_of
     from llava.results.paper import paper_tables
@@ -133,8 +141,10 @@ def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
         methods = [] if args.baselines else parse_methods("all" if args.methods is None else args.methods)
         budgets = budgets_of(args.budgets, args.total, config)
         has_clip = args.clip_text is not None
-        return make_grid(methods, budgets, config, seeds=args.seeds, has_clip=has_clip, compiled=args.compile)
-    except ValueError as error:
+        grid = make_grid(methods, budgets, config, seeds=args.seeds, has_clip=has_clip, compiled=args.compile)
+        add_calibrated(grid, args.calibrated, config)
+        return grid
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from llava.eval.compare.methods import VISIONZIP, Method, baselines, lacks_clip, name_without_budget, seeds_of
+from llava.json_text import parse_json
 from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor import compressor_of
 from llava.model.stages import before_language_model, inside_language_model, pruner_of
+from llava.plain_files import read_utf8
 
 NEXT_TILES = 5
 """Tiles over which papers count LLaVA-NeXT's tokens: a base tile and a 2 x 2 grid."""
@@ -37,7 +40,8 @@ class Grid:
 
     Attributes:
         budgets: Tokens a tile, in the order of the flag.
-        tokens: Tokens a tile of the grid, by the budget in its short form; seeds of one method beside each other.
+        tokens: Tokens a tile of the grid, by the budget in its short form; seeds of one method beside each other. Of
+            an adaptive budget it is the mean that it was calibrated for.
         configs: What is run, all tokens first.
         refused: Pairs that are left out.
     """
@@ -97,6 +101,34 @@ def make_grid(
                 grid.refused.append(Refused(name, tokens, said))
     grid.refused = list({(pair.method, pair.tokens): pair for pair in grid.refused}.values())  # seeds alike
     return grid
+
+
+def add_calibrated(grid: Grid, files: Sequence[Path], config: Any) -> None:
+    """Puts adaptive budgets where fixed ones of the same mean stand.
+
+    Args:
+        grid: Changed in place.
+        files: Of `llava calibrate --output`.
+        config: Of the model.
+
+    Raises:
+        ValueError: A file holds no such budget, its mean is none of the grid's, or the model cannot have it.
+        OSError: A file cannot be read.
+    """
+    for file in files:
+        content = parse_json(read_utf8(file))
+        entries = content if isinstance(content, dict) else {}
+        wanted, text = entries.get("wanted_mean"), entries.get("compression")
+        budget = CompressionConfig.parse(text) if isinstance(text, str) else None
+        if budget is None or budget.adaptive is None or isinstance(wanted, bool) or not isinstance(wanted, int):
+            raise ValueError(f"--calibrated {file}: it is not what `llava calibrate --output` writes")
+        if wanted not in grid.budgets:
+            shown = ",".join(map(str, grid.budgets))
+            raise ValueError(f"--calibrated {file}: its mean of {wanted} tokens a tile is none of the budgets {shown}")
+        ImageRules.from_config(config).check(budget, config.text_config)
+        if str(budget) not in grid.tokens:
+            grid.tokens[str(budget)] = wanted
+            grid.configs.append(budget)
 
 
 def budgets_of(budgets: str | None, total: str | None, config: Any) -> list[int]:

@@ -21,6 +21,7 @@ DRAWN = "random"
 _BASELINES = (DRAWN, "uniform", "pool", "downsample")
 _OPTION = re.compile(r"\s*[A-Za-z_][\w.-]*=")
 _BUDGET = re.compile(r":[^,|]*")
+_OF_A_BUDGET = re.compile(r",(?:seed=\d+|(?:threshold|floor)=[^,|]*)")
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,11 @@ def baselines() -> list[Method]:
 
 
 def name_without_budget(budget: CompressionConfig) -> str:
-    """`scope,alpha=1.5` of `scope:64,alpha=1.5`: what is the same for all budgets of a method, its seeds left out."""
-    first, bar, last = re.sub(r",seed=\d+", "", str(budget)).rpartition("|")
+    """`scope,alpha=1.5` of `scope:64,alpha=1.5`: what is the same for all budgets of a method.
+
+    Seeds, and what is calibrated for a budget (threshold and floor), are left out.
+    """
+    first, bar, last = _OF_A_BUDGET.sub("", str(budget)).rpartition("|")
     return f"{first}{bar}{_BUDGET.sub('', last, count=1)}"
 
 
@@ -154,7 +158,7 @@ def marks_of(budget: CompressionConfig, *, has_clip: bool) -> Marks:
     texts = TEXT_NEEDS & ((frozenset() if found is None else found.needs_with(options)) | (wants - lacking))
     return Marks(
         multi_turn=not texts and pruner is None,
-        servable=not texts and pruner is None and not budget.restores,  # at the seam K is always known beforehand
+        servable=not texts and pruner is None and not budget.restores and (before is None or before.adaptive is None),
         rule=str(getattr(options, "rule", "")),
         text_free="clip_joint" in wants and not has_clip,
         source="; ".join(each.source for each in (found, pruner) if each is not None and each.source),

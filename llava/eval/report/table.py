@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.answers_key import without_seed
-from llava.eval.results import Row, read_results
+from llava.eval.results import Row, read_results, tokens_of
 from llava.results.paper import PaperTable, mean_over, paper_columns
 from llava.results.rows import differences, main_score, main_value, question_marks
 from llava.results.task_facts import TaskFacts, facts_of
@@ -211,6 +211,8 @@ def _lines(folder: Path, prefix: str, rows: Sequence[Row], notes: list[str]) -> 
                 others = ", ".join(str(row["n"]) for row, _ in scored if row is not fullest)
                 notes.append(f"{label}, {column.heading}: shown is the row over {fullest['n']}; others: {others}")
             line.cells[task] = Cell([fullest], value * column.facts.factor)
+            if fullest.get("adaptive"):
+                notes.append(f"{label}, {column.heading}: {tokens_of(fullest)} visual tokens a question")
         lines.append(line)
     return lines
 
@@ -245,7 +247,12 @@ def _why_not(facts: TaskFacts) -> str:
 
 
 def _tokens(rows: Sequence[Row]) -> float:
-    """The number of visual tokens that most tasks have: those with several images a question have more."""
+    """The number of visual tokens that most tasks have: those with several images a question have more.
+
+    Of an adaptive budget it is the mean over all questions.
+    """
+    if all(row.get("adaptive") for row in rows):
+        return round(sum(row.get("tokens", 0) * row["n"] for row in rows) / max(sum(row["n"] for row in rows), 1), 1)
     counts = Counter(row.get("tokens", 0) for row in rows)
     return float(counts.most_common(1)[0][0])
 

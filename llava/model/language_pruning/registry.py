@@ -70,11 +70,11 @@ class Pruner:
         Raises:
             ValueError: The budget has a contextual part, a merge rule or a further stage, or a wrong option.
         """
-        shared = ("merge", "tiles", "positions")
+        shared = ("merge", "tiles", "positions", "adaptive")
         if budget.contextual or any(getattr(budget, name) != getattr(CompressionConfig, name) for name in shared):
             raise ValueError(
                 f"compression {budget}: {self.name} takes one number, the mean of the image rows that the layers of "
-                "the language model read, and no merge=, tiles= or positions="
+                "the language model read, and no merge=, tiles=, positions= or adaptive="
             )
         if budget.then is not None:
             raise ValueError(f"compression {budget}: {self.name} is inside the language model, and nothing follows it")

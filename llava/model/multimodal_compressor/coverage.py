@@ -15,6 +15,7 @@ from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor.greedy import cosine, cover_gains, full_precision, greedy_cover, shares
+from llava.model.multimodal_compressor.method_parts import Nested
 from llava.model.multimodal_compressor.registry import Need, register_compressor
 from llava.model.multimodal_compressor.types import (
     CompressedTokens,
@@ -159,9 +160,15 @@ def _needs_of(options: CoverageOptions) -> Iterable[Need]:
     return found | {"padding"} if options.skip_padding else found
 
 
+def keep_and_merge(features: VisionFeatures, kept: Tensor, options: CoverageOptions) -> CompressedTokens:
+    """What coverage makes of the patches (B, K), ascending, that it keeps."""
+    return merge_left(features, kept, options) if options.strength else keep_patches(features, kept)
+
+
 @register_compressor(
     "coverage",
     needs_of=_needs_of,
+    nested=Nested(selection_order, keep_and_merge),
     options=CoverageOptions,
     check=check,
     places=("tower", "projected"),
@@ -171,4 +178,4 @@ def _needs_of(options: CoverageOptions) -> Iterable[Need]:
 def compress(features: VisionFeatures, budget: CompressionConfig, options: CoverageOptions) -> CompressedTokens:
     """Coverage at the seam. It compares the tower's rows, wherever the kept ones are taken from."""
     kept = _choose(_weights(features, options), features, budget.num_tokens, options).sort(dim=1).values
-    return merge_left(features, kept, options) if options.strength else keep_patches(features, kept)
+    return keep_and_merge(features, kept, options)

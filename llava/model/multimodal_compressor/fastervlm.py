@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.greedy import Rule
+from llava.model.multimodal_compressor.greedy import Rule, keep_ranked, rank_by_attention
+from llava.model.multimodal_compressor.method_parts import Nested
 from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures, keep_patches
 
@@ -24,6 +25,7 @@ class FasterVLMOptions:
 @register_compressor(
     "fastervlm",
     needs={"saliency"},
+    nested=Nested(rank_by_attention, keep_ranked),
     options=FasterVLMOptions,
     chooses=True,
     source="arXiv 2412.01818v1; Theia-4869/FasterVLM f5d5f12",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -91,6 +91,17 @@ def cover_gains(weights: Tensor, order: Tensor) -> Tensor:
 def keep_chosen(features: VisionFeatures, order: Tensor) -> CompressedTokens:
     """The patches that `order` (B, K) names, in raster order."""
     return keep_patches(features, order.sort(dim=1).values)
+
+
+def keep_ranked(features: VisionFeatures, kept: Tensor, options: Any) -> CompressedTokens:
+    """What a method keeps that only chooses: the patches (B, K), ascending; options have no say."""
+    return keep_patches(features, kept)
+
+
+def rank_by_attention(features: VisionFeatures, num_kept: int, options: Any = None) -> tuple[Tensor, Tensor]:
+    """The most attended patches, (B, K), the first above all, and the share of the attention that each has, (B, K)."""
+    top = features.attention_shares.topk(num_kept, dim=1)
+    return top.indices, top.values
 
 
 def by_tile(work: Callable[..., Tensor], *given: Tensor) -> Tensor:

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.greedy import Rule, cosine, greedy_cover, keep_chosen, shares
+from llava.model.multimodal_compressor.greedy import (
+    Rule,
+    cosine,
+    cover_gains,
+    greedy_cover,
+    keep_chosen,
+    keep_ranked,
+    shares,
+)
+from llava.model.multimodal_compressor.method_parts import Nested
 from llava.model.multimodal_compressor.registry import Need, register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures
 
@@ -127,8 +136,16 @@ def _needs_of(options: MMTokOptions) -> Iterable[Need]:
     return {"question_embeds"} if options.text else ()
 
 
+def rank(features: VisionFeatures, num_kept: int, options: MMTokOptions) -> tuple[Tensor, Tensor]:
+    """Patches in the order of choice, (B, K), and the share of what is to be covered that each covers more, (B, K)."""
+    weights = coverage(features, options)
+    order = cover_all(weights, num_kept, features.padding)
+    return order, cover_gains(weights, order)
+
+
 @register_compressor(
     "mmtok",
+    nested=Nested(rank, keep_ranked),
     needs={"padding"},
     needs_of=_needs_of,
     options=MMTokOptions,

@@ -22,12 +22,10 @@ class PruMergeOptions:
     """Options of PruMerge and PruMerge+.
 
     Attributes:
-        adaptive: As many tokens as the image has outliers of attention. Refused at the seam, where K must be known.
         rule: reference: as released; PruMerge+ then works for 576 patches only and may keep a patch twice. distinct:
             PruMerge+ for any number of patches, its sampled ones evenly spaced among those not kept yet.
     """
 
-    adaptive: bool = False
     rule: Rule = "reference"
 
 
@@ -181,18 +179,8 @@ def _evenly_spaced(attention: Tensor, num_kept: int) -> Tensor:
 # ----- At the seam -------------------------------------------------------------
 
 
-def check(budget: CompressionConfig, tile: TileShape) -> None:
-    """Refuses a K that depends on the image."""
-    if PruMergeOptions(**budget.options).adaptive:  # type: ignore[arg-type]
-        raise ValueError(
-            f"compression {budget}: adaptive=true keeps as many tokens as an image has outliers, and placeholders are "
-            f"sized before it is encoded; use {budget.method}:K"
-        )
-
-
 def check_plus(budget: CompressionConfig, tile: TileShape) -> None:
     """Refuses what the public PruMerge+ cannot have."""
-    check(budget, tile)
     if PruMergeOptions(**budget.options).rule == "distinct":  # type: ignore[arg-type]
         return
     known = plus_budgets()
@@ -211,7 +199,6 @@ def check_plus(budget: CompressionConfig, tile: TileShape) -> None:
     "prumerge",
     needs={"last_layer_qk"},
     options=PruMergeOptions,
-    check=check,
     source="ICCV 2025, arXiv 2403.15388; 42Shawn/LLaVA-PruMerge 097c041",
 )
 def prumerge(features: VisionFeatures, budget: CompressionConfig, options: PruMergeOptions) -> CompressedTokens:

@@ -8,6 +8,14 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from llava.kinds import Registry
 from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor.method_parts import (
+    CheckFunction,
+    CompressFunction,
+    GridFunction,
+    Nested,
+    OfOptions,
+    WordsFunction,
+)
 from llava.model.multimodal_compressor.options import check_options_class, typed_options
 from llava.model.multimodal_compressor.restore import own_share, restore
 from llava.model.multimodal_compressor.types import PLACES, CompressedTokens, Place, TileShape, VisionFeatures
@@ -27,12 +35,7 @@ Need = Literal[
 NEEDS: tuple[Need, ...] = get_args(Need)
 CLS_NEEDS: frozenset[Need] = frozenset({"cls_attention", "last_layer_qk"})
 TEXT_NEEDS: frozenset[Need] = frozenset({"question_embeds", "clip_joint"})
-CompressFunction: TypeAlias = Callable[..., CompressedTokens]
-CheckFunction: TypeAlias = Callable[[CompressionConfig, TileShape], None]
-GridFunction: TypeAlias = Callable[[CompressionConfig, TileShape], tuple[int, int]]
-WordsFunction: TypeAlias = Callable[[str], list[str]]
 NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
-OfOptions: TypeAlias = Callable[[Any], bool]
 
 _ROOM = "llava.model.multimodal_compressor"
 _GREEDY = ("divprune", "scope", "mmtok", "cdpruner", "coverage")
@@ -66,6 +69,7 @@ class Compressor:
         needs_of: What it needs beside `needs`, by its options.
         chooses: Whether all that it keeps are patches as they are, or, by its options, whether that is so; only then
             `positions=restore` can merge the others.
+        nested: Its order of selection; None without one.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Compressor:
     wants: frozenset[Need] = frozenset()
     needs_of: NeedsOfOptions | None = None
     chooses: bool | OfOptions = False
+    nested: Nested | None = None
 
     def needs_with(self, options: Any) -> frozenset[Need]:
         """All that it needs under these options, typed as `options_of` gives them."""
@@ -134,10 +139,27 @@ class Compressor:
             raise ValueError(
                 f"compression {budget}: {self.name} looks at all tiles of an image at once; use tiles=equal"
             )
+        if budget.adaptive is not None or budget.tiles == "gain":
+            self._check_nested(budget, needs)
         if budget.restores:
             self._check_restoring(budget, tile)
         elif self.own_check is not None:
             self.own_check(budget, tile)
+
+    def _check_nested(self, budget: CompressionConfig, needs: frozenset[Need]) -> None:
+        """Refuses numbers of tokens that come from the picture where the method cannot have them."""
+        asked = "tiles=gain" if budget.adaptive is None else f"adaptive={budget.adaptive.rule}"
+        if self.nested is None:
+            able = ", ".join(each.name for each in COMPRESSORS if each.nested is not None)
+            raise ValueError(
+                f"compression {budget}: {asked} needs a method that has an order of selection, and {self.name} has "
+                f"none; these have: {able}"
+            )
+        if not needs.isdisjoint(TEXT_NEEDS):
+            raise ValueError(
+                f"compression {budget}: {asked} goes by the picture, and {self.name} chooses by the question; say "
+                "text=false if it has that option"
+            )
 
     def _check_restoring(self, budget: CompressionConfig, tile: TileShape) -> None:
         """Refuses RESTORE's merging on top of a method that merges, or where there is no whole projected tile."""
@@ -212,13 +234,20 @@ class BoundCompressor:
     @property
     def needs(self) -> frozenset[Need]:
         """What the method must have of the features."""
-        needs = self.compressor.needs_with(self.options)
+        needs, adaptive = self.compressor.needs_with(self.options), self.budget.adaptive
+        if adaptive is not None and adaptive.rule == "attention":
+            needs |= {"saliency"}
         return needs | {"projected"} if self.budget.restores else needs
 
     @property
     def gives_projected(self) -> bool:
         """Whether what is kept are rows of the projector, which is then done with."""
         return self.place == "projected" or self.budget.restores
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the picture says how many tokens a tile keeps: tiles then go through `compress_adaptively`."""
+        return self.budget.adaptive is not None or self.budget.tiles == "gain"
 
     def __call__(self, features: VisionFeatures) -> CompressedTokens:
         """Compresses B tiles to K = `budget.num_tokens` tokens each.
@@ -262,6 +291,7 @@ def register_compressor(
     wants: Iterable[Need] = (),
     needs_of: NeedsOfOptions | None = None,
     chooses: bool | OfOptions = False,
+    nested: Nested | None = None,
 ) -> Callable[[CompressFunction], CompressFunction]:
     """Decorator that makes a function available as `compression="name:K"`.
 
@@ -280,6 +310,7 @@ def register_compressor(
         needs_of: What the function needs beside `needs` under some options.
         chooses: Whether all that it keeps are patches as they are, named by `positions`, or a function that says so of
             typed options; then the method can have `positions=restore`.
+        nested: The order in which the method chooses, for `adaptive=` and `tiles=gain`.
 
     Raises:
         ValueError: The name is taken, a need or a place is unknown, `grid` and `pixels` do not go together, or
@@ -296,9 +327,8 @@ def register_compressor(
         raise ValueError(f"compressor {name!r}: grid belongs to the place 'pixels', and places={stands!r}")
 
     def register(function: CompressFunction) -> CompressFunction:
-        entry = Compressor(
-            name, function, wanted, keeps_cls, options, check, stands, grid, words, source, also, needs_of, chooses
-        )
+        how = (options, check, stands, grid, words, source, also, needs_of, chooses, nested)
+        entry = Compressor(name, function, wanted, keeps_cls, *how)
         COMPRESSORS.register(name, entry, depth=2)
         return function
 

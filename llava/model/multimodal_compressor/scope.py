@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor.greedy import Rule, cosine, greedy_cover, keep_chosen
+from llava.model.multimodal_compressor.greedy import Rule, cosine, cover_gains, greedy_cover, keep_chosen, keep_ranked
+from llava.model.multimodal_compressor.method_parts import Nested
 from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures
 
@@ -58,9 +59,18 @@ def cover_salient(
     return greedy_cover(similarity, num_kept, factor=torch.ones_like(weight), bonus=weight)
 
 
+def rank(features: VisionFeatures, num_kept: int, options: ScopeOptions) -> tuple[Tensor, Tensor]:
+    """Patches in the order of choice, (B, K), and the share of the tile that each covers more, (B, K)."""
+    assert features.saliency is not None
+    similarity = cosine(features.source)
+    order = cover_salient(similarity, features.saliency, num_kept, options.alpha, options.combine)
+    return order, cover_gains(similarity, order)
+
+
 @register_compressor(
     "scope",
     needs={"saliency"},
+    nested=Nested(rank, keep_ranked),
     options=ScopeOptions,
     places=("tower", "projected"),
     chooses=True,

@@ -122,6 +122,13 @@ class VisionFeatures:
         """(B, P, C): `content` without the CLS token."""
         return self.content[:, 1:] if self.has_cls else self.content
 
+    @property
+    def attention_shares(self) -> Tensor:
+        """(B, P), fp32: each patch's share of `saliency`."""
+        assert self.saliency is not None
+        saliency = self.saliency.detach().float()
+        return saliency / saliency.sum(dim=1, keepdim=True).clamp(min=torch.finfo(saliency.dtype).tiny)
+
 
 @dataclass(frozen=True)
 class CompressedTokens:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig, MergeRule
+from llava.model.multimodal_compressor.greedy import rank_by_attention
+from llava.model.multimodal_compressor.method_parts import Nested
 from llava.model.multimodal_compressor.registry import check_budget, register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures, gather_rows
 
@@ -124,6 +126,7 @@ def _assignment(kept: Tensor, arranged: Tensor, group: Tensor | None, contextual
     "visionzip",
     needs={"keys", "saliency"},
     keeps_cls=True,
+    nested=Nested(rank_by_attention),
     places=("tower", "pooled"),
     source="CVPR 2025, arXiv 2412.04467; dvlab-research/VisionZip",
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor.prumerge import (
     adaptive,
     by_attention,
@@ -113,7 +114,8 @@ def test_what_the_public_plus_cannot_have_is_refused():
     assert "works for 576 patches only, not for 24; use rule=distinct" in is_refused(other, "prumerge_plus", 9)
     assert not is_refused(other, "prumerge_plus", 9, rule="distinct")
     for method in ("prumerge", "prumerge_plus"):
-        assert f"use {method}:K" in is_refused(tile, method, 145, adaptive=True)
+        with pytest.raises(ValueError, match="adaptive must be one of gain, cover, attention, rank, got True"):
+            CompressionConfig.parse(f"{method}:145,adaptive=true")
     assert "this tower has none" in is_refused(random_features(1, (4, 4), has_cls=False), "prumerge", 4)
 
 
