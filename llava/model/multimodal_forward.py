@@ -54,7 +54,8 @@ class MultimodalForward(VisionSeam):
         if not sequence.image_lengths:
             return {}
         if sequence.placed:
-            return {"image_rows": PlacedRows.locate(sequence.image_rows, sequence.attention_mask, sequence.placed)}
+            known = sequence.attention_mask, sequence.placed, sequence.labels
+            return {"image_rows": PlacedRows.locate(sequence.image_rows, *known)}
         if self.bound_pruner is None:
             return {}
         rows = ImageRows.locate(sequence.image_rows, sequence.attention_mask, sequence.image_lengths)
@@ -173,7 +174,12 @@ class MultimodalForward(VisionSeam):
         return self.embed(input_ids, is_image, features)
 
     def embed_with_pixels(
-        self, input_ids: Tensor, pixel_values: Tensor, image_sizes: Tensor | None, attention_mask: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        image_sizes: Tensor | None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
     ) -> dict[str, Any]:
         """Embeds ids and the images in them, all in transformers' convention; arguments as for `forward`.
 
@@ -183,11 +189,15 @@ class MultimodalForward(VisionSeam):
         features = self.get_image_features(pixel_values, image_sizes).pooler_output
         embedded: dict[str, Any] = {"inputs_embeds": self._embed_expanded(input_ids, features)}
         if self.reads_by_layer:
-            embedded["image_rows"] = self.locate_images(input_ids, features, attention_mask)
+            embedded["image_rows"] = self.locate_images(input_ids, features, attention_mask, labels)
         return embedded
 
     def locate_images(
-        self, input_ids: Tensor, images: Sequence[Tensor], attention_mask: Tensor | None
+        self,
+        input_ids: Tensor,
+        images: Sequence[Tensor],
+        attention_mask: Tensor | None,
+        labels: Tensor | None = None,
     ) -> ImageRows | PlacedRows:
         """Where images stand in ids (B, L) that hold an image token for every feature.
 
@@ -195,11 +205,12 @@ class MultimodalForward(VisionSeam):
             input_ids: (B, L).
             images: Features of each.
             attention_mask: (B, L), 0 where padded; None for no padding.
+            labels: (B, L), of given answers.
         """
         is_image = input_ids == self.config.image_token_id
         rows = torch.where(is_image, is_image.flatten().cumsum(0).view_as(is_image) - 1, -1)
         if self.restores:
-            return PlacedRows.locate(rows, attention_mask, placed(images))
+            return PlacedRows.locate(rows, attention_mask, placed(images), labels)
         return ImageRows.locate(rows, attention_mask, [len(image) for image in images])
 
     def _run_language_model(

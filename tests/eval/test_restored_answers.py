@@ -10,6 +10,7 @@ import pytest
 
 from llava.eval.command import main
 from llava.eval.compare.command import main as compare
+from llava.eval.kits.likelihood import likelihoods
 from llava.inference import GenerationOptions, Inference, Question
 from tests.eval.test_prefixes import without_sharing
 
@@ -32,6 +33,29 @@ def test_batches_answer_as_one_prompt_does(tiny_data, budget):
     together = sorted(inference.ask(questions, batch_size=4, options=SHORT), key=lambda answer: answer.index)
     assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
     assert [answer.visual_tokens for answer in together] == [20, 20, 40, 0]
+
+
+@pytest.mark.parametrize(
+    "budget", ["divprune:20,positions=restore", "coverage:20,strength=0,positions=restore", "coverage:49", "adaptive"]
+)
+def test_what_is_said_is_what_is_likeliest(tiny_data, budget):
+    """An answer is scored as it is generated: each of its tokens is the greedy one, alone and in a batch."""
+    adaptive = "coverage:49,adaptive=cover,threshold=0.85"
+    budget = adaptive if budget == "adaptive" else budget
+    inference = Inference.load(MODEL, device="cpu", torch_dtype="float32", compression=budget)
+    pictures = [str(path) for path in sorted((tiny_data / "images").glob("eval_*.png"))]
+    questions = [Question("Describe the picture.", (picture,)) for picture in pictures]
+    said = {answer.index: answer for answer in inference.ask(questions, options=GenerationOptions(max_new_tokens=60))}
+    pairs = [
+        (questions[index], answer.text) for index, answer in said.items() if answer.text and len(answer.token_ids) < 60
+    ]
+    assert len(pairs) > 2 and any(" " in text for _, text in pairs)
+    if budget == adaptive:
+        assert len({answer.visual_tokens for answer in said.values()}) > 1
+    together, alone = (dict(likelihoods(inference, pairs, batch_size=size)) for size in (5, 1))
+    for index, one in alone.items():
+        assert one.is_greedy and together[index].is_greedy
+        assert together[index].log_probability == pytest.approx(one.log_probability, abs=1e-4)
 
 
 def test_evaluations(tiny_data, tmp_path):

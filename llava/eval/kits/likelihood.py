@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from llava.constants import IGNORE_INDEX
 from llava.conversation import conversation_template
 from llava.images.source import source_key
 from llava.images.store import ImageStore
@@ -125,22 +126,20 @@ def _prepare(inference: Inference, store: ImageStore, number: int, question: Que
 
 @torch.inference_mode()
 def _batch(inference: Inference, batch: Sequence[_Scored], store: ImageStore) -> list[Likelihood]:
-    """Likelihoods of some answers; rows start together, so that where a row's answer stands is known."""
+    """Likelihoods of some answers, from the logits that these alone get."""
     model = inference.model
     ids, mask = _pad_right([item.ids for item in batch], inference.pad_token_id)
-    # A token is predicted one place before its own; only the places at which an answer stands get logits.
-    first = min(item.length - item.num_targets for item in batch) - 1
-    places = torch.arange(first, max(item.length for item in batch) - 1, device=model.device)
+    labels = torch.full_like(ids, IGNORE_INDEX)
+    for row, item in enumerate(batch):
+        answer = slice(len(item.ids) - item.num_targets, len(item.ids))
+        labels[row, answer] = ids[row, answer]
     seen = [(item.text, [store.features[key] for key in item.keys]) for item in batch]
     features = [each for text, images in seen for each in inference.features_for(images, text)]
     images = {"image_features": features} if features else {}
-    output = model(
-        input_ids=ids.to(model.device), attention_mask=mask.to(model.device), logits_to_keep=places, **images
-    )
+    given = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    output = model(**{name: each.to(model.device) for name, each in given.items()}, target_logits=True, **images)
     found = []
-    for row, item in enumerate(batch):
-        end = item.length - 1 - first
-        logits = output.logits[row, end - item.num_targets : end].float()  # (targets, vocabulary)
+    for item, logits in zip(batch, output.logits.split([item.num_targets for item in batch]), strict=True):
         targets = torch.tensor(item.ids[-item.num_targets :], device=logits.device)
         chosen = logits.log_softmax(dim=-1).gather(1, targets[:, None])
         is_greedy = bool((logits.argmax(dim=-1) == targets).all())

@@ -28,7 +28,7 @@ def decay(distance: Tensor) -> Tensor:
 
 
 def distance_bias(rows: PlacedRows) -> Tensor:
-    """log(c - D) of the distance between a query and a key before it; 0 in prompts without an image.
+    """log(c - D) of the distance between a query and a key before it; 0 without an image, and for queries of an answer.
 
     Args:
         rows: Of the batch.
@@ -38,7 +38,8 @@ def distance_bias(rows: PlacedRows) -> Tensor:
     """
     table = (_CEILING - decay(torch.arange(rows.farthest + 1, device=rows.positions.device))).log()
     distance = (rows.positions.unsqueeze(2) - rows.positions.unsqueeze(1)).clamp(min=0)
-    return table[distance] * rows.has_image.view(-1, 1, 1)
+    is_told = rows.has_image.unsqueeze(1) & ~rows.is_answer
+    return table[distance] * is_told.unsqueeze(2)
 
 
 def prompt_masks(rows: PlacedRows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llava.constants import IGNORE_INDEX
 from llava.model.restore.placed_tokens import PlacedTokens
 from llava.model.restore.refusals import RestoreError
 
@@ -27,6 +28,7 @@ class PlacedRows:
         first_log_sizes: (B, L), log N/K for every token of an image, which is what the first layer is told; 0 for text.
         next_position: (B,), of the first new token.
         has_image: (B,), bool, whether the prompt has an image; one without is read as ever.
+        is_answer: (B, L), bool, whether the row is of a given answer, which is read as when it is generated.
         farthest: No two rows of a prompt are so many positions apart.
     """
 
@@ -36,16 +38,24 @@ class PlacedRows:
     first_log_sizes: Tensor
     next_position: Tensor
     has_image: Tensor
+    is_answer: Tensor
     farthest: int
 
     @classmethod
-    def locate(cls, image_rows: Tensor, attention_mask: Tensor | None, images: Sequence[PlacedTokens]) -> PlacedRows:
+    def locate(
+        cls,
+        image_rows: Tensor,
+        attention_mask: Tensor | None,
+        images: Sequence[PlacedTokens],
+        labels: Tensor | None = None,
+    ) -> PlacedRows:
         """Makes it of what stands in each row.
 
         Args:
             image_rows: (B, L), the row of the concatenated tokens of all images that stands there, -1 for others.
             attention_mask: (B, L), 0 where padded; None for no padding.
             images: I of them, at least one.
+            labels: (B, L), `IGNORE_INDEX` but in given answers; None without any.
 
         Raises:
             RestoreError: The mask has another form.
@@ -78,6 +88,7 @@ class PlacedRows:
             torch.where(is_image, log_mean[row], 0.0),
             behind[:, -1] + 1,
             is_image.any(dim=1),
+            torch.zeros_like(valid) if labels is None else (labels != IGNORE_INDEX).to(device),
             image_rows.shape[1] + sum(each.num_rows for each in images),
         )
 

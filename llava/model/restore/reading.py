@@ -11,14 +11,29 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from llava.model.restore.bias import answer_masks, prompt_masks
 from llava.model.restore.placed_rows import PlacedRows
-from llava.model.restore.refusals import ONE_TOKEN, RestoreError, check_attention, check_cache
+from llava.model.restore.refusals import GIVEN_BACK, ONE_TOKEN, RestoreError, check_attention, check_cache
 
 _PASSED_OVER = {"return_dict", "use_cache", "cache_position", "num_items_in_batch"}
 _OF_LAYERS = ("output_attentions", "output_hidden_states")
+
+
+class _SpentLayer(DynamicLayer):
+    """Stands in a caller's cache for a layer that `RestoredCache` has taken over, so that nobody goes on without it."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+
+    def get_seq_length(self) -> int:
+        return self._length
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        raise RestoreError(GIVEN_BACK)
 
 
 class RestoredCache(Cache):
@@ -31,11 +46,12 @@ class RestoredCache(Cache):
         """Takes over the layers of a cache.
 
         Args:
-            filled: By the prompts; its layers are shared, not copied.
+            filled: By the prompts; its layers are taken, and a later step with it is refused.
             rows: Of the prompts.
             dtype: Of the hidden states.
         """
         super().__init__(layers=filled.layers)
+        filled.layers = [_SpentLayer(layer.get_seq_length()) for layer in filled.layers]
         self._masks = answer_masks(rows, dtype)
         self._next_position = rows.next_position
         self._length = rows.valid.shape[1]
@@ -81,7 +97,7 @@ def read_restored(
         language_model: Of transformers, without its head.
         inputs_embeds: (B, L, D).
         rows: What stands in these rows; B may be a multiple of its prompts.
-        past_key_values: An empty dynamic cache.
+        past_key_values: An empty dynamic cache; the one that is given back goes on.
         use_cache: Whether a cache is filled and given back; by default as the config says.
         **kwargs: Others of transformers' keywords.
 

@@ -25,6 +25,7 @@ _GENERATION: dict[str, tuple[Any, str]] = {
     "output_hidden_states": (False, "its layers are run one by one; leave output_hidden_states out"),
 }
 
+GIVEN_BACK = "what it knows of a prompt is in the past_key_values of the output only; go on with those"
 NEEDS_DYNAMIC_CACHE = "a static cache, as compile=True has it, knows nothing of tokens; leave compile and --compile out"
 NOT_SERVABLE = (
     "positions=restore adds a bias to attention inside the language model, which no serving engine knows; attention "

@@ -175,6 +175,27 @@ def test_the_projector_learns_under_it(model):
         assert model(**given, labels=labels).loss.item() == pytest.approx(losses[0].item(), rel=1e-4)
 
 
+@torch.no_grad()
+def test_given_answers_are_read_as_generated_ones(model):
+    """The loss of an answer is how likely it is to be generated, in either convention."""
+    (ids, images, sizes), *_ = samples(restore(model))
+    given = together([(ids, images, sizes)])
+    made = model.generate(**given, **SHORT, min_new_tokens=6, output_logits=True, return_dict_in_generate=True)
+    wanted = torch.nn.functional.cross_entropy(torch.cat(made.logits), made.sequences[0])
+    whole = torch.cat([ids, made.sequences[0]])[None]
+    labels = torch.cat([torch.full_like(ids, -100), made.sequences[0]])[None]
+    for more in ({}, {"loss_only": True}):
+        loss = model(input_ids=whole, images=images, labels=labels, **more).loss
+        torch.testing.assert_close(loss, wanted)
+    place = int((ids == -200).nonzero())
+    opened = [
+        torch.cat([row[0, :place], torch.full((6,), fill), row[0, place + 1 :]])[None]
+        for row, fill in ((whole, IMAGE_TOKEN), (labels, -100))
+    ]
+    loss = model(input_ids=opened[0], pixel_values=torch.cat(images), labels=opened[1]).loss
+    torch.testing.assert_close(loss, wanted)
+
+
 @pytest.fixture(scope="module")
 def inference(oracle_dir):
     return Inference.load(oracle_dir / "tiny-llava-v1.5", device="cpu", compression="divprune:64,positions=restore")

@@ -139,6 +139,8 @@ def test_caches(model):
         output = model(**given, past_key_values=filled)
         refused(lambda: model(torch.tensor([[5, 6]]), past_key_values=output.past_key_values), "the whole conversation")
     refused(lambda: model.generate(**given, max_new_tokens=2, past_key_values=filled), "give the whole conversation")
+    refused(lambda: model(torch.tensor([[5]]), past_key_values=filled), "past_key_values of the output")
+    model(torch.tensor([[5]]), past_key_values=output.past_key_values)  # what was given back goes on
     refused(lambda: output.past_key_values.batch_repeat_interleave(2), "num_return_sequences")
     refused(lambda: output.past_key_values.batch_select_indices(torch.tensor([0])), "a batch of their own")
 
