@@ -10,6 +10,7 @@ Every tuning is one run of `scripts/v1_5/visionzip_tune.sh`; what is done is ski
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playground.crowded.freeze import HERE
+from playground.crowded.freeze import HERE, WEIGHTS, sha256
 
 REPOSITORY = HERE.parents[1]
 TUNING = {"FRACTION": "0.3", "EPOCHS": "1", "LR": "1e-3", "GLOBAL_BATCH": "32", "BATCH": "32", "WARMUP": "0.03"}
@@ -66,29 +67,38 @@ def main() -> int:
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--budgets", default="", help="further budgets to measure each projector with, by commas")
+    parser.add_argument("--budgets", nargs="*", default=[], help="further budgets to measure each projector with")
     given = parser.parse_args()
     chosen = given.variants.split(",")
     unknown = sorted(set(chosen) - set(VARIANTS))
     if unknown:
         parser.error(f"--variants: no {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
+    if given.seeds < 1:
+        parser.error(f"--seeds must be at least 1, got {given.seeds}")
     given.data = given.data or HERE / "data" / given.world
     given.model = given.model or HERE / "model" / given.world
     given.out = given.out or HERE / "out" / given.world
     for seed in range(given.seeds):
         for name in chosen:
             projector = tune(name, seed, given)
-            budgets = [VARIANTS[name].compression, *filter(None, given.budgets.split(","))]
-            for budget in budgets:
+            for budget in (VARIANTS[name].compression, *given.budgets):
                 measure(name, budget, seed, projector, given)
     return 0
 
 
 def tune(name: str, seed: int, given: argparse.Namespace) -> Path:
-    """Tunes one projector, unless it is there; returns its folder."""
+    """Tunes one projector, unless it is there; returns its folder.
+
+    Raises:
+        ValueError: What is there was tuned in another way, or on another model.
+    """
     variant, folder = VARIANTS[name], given.out / f"{name}.seed{seed}"
     finished = folder / ".finished"
+    asked = {"compression": variant.compression, "flags": dict(variant.flags), "tuning": TUNING, "seed": 42 + seed}
+    asked |= {"model": sha256(given.model / file for file in WEIGHTS), "train": sha256([given.data / "train.json"])}
     if finished.exists():
+        if json.loads(finished.read_text()).get("asked") != asked:
+            raise ValueError(f"{folder}: tuned in another way or on another model; remove it or give another --out")
         return folder
     environment = {
         "CKPT": str(given.model),
@@ -103,7 +113,8 @@ def tune(name: str, seed: int, given: argparse.Namespace) -> Path:
     command = ["bash", str(REPOSITORY / "scripts/v1_5/visionzip_tune.sh"), *flags]
     begin = time.monotonic()
     subprocess.run(command, env=os.environ | TUNING | environment, cwd=REPOSITORY, check=True)
-    finished.write_text(f"{time.monotonic() - begin:.0f} s\n")
+    seconds = round(time.monotonic() - begin)
+    finished.write_text(json.dumps({"seconds": seconds, "asked": asked}) + "\n")
     return folder
 
 
@@ -111,9 +122,15 @@ def measure(name: str, budget: str, seed: int, projector: Path, given: argparse.
     """Asks the split with a tuned projector; `measure.py` knows what is there."""
     command = [sys.executable, "-m", "playground.crowded.measure", budget, "--split", given.split]
     command += ["--world", given.world, "--data", str(given.data), "--model", str(given.model)]
-    size = budget.partition(":")[2]
-    command += ["--projector", str(projector), "--name", f"{name} (tuned):{size}", "--seed", str(seed)]
+    command += ["--projector", str(projector), "--name", tuned_name(name, budget), "--seed", str(seed)]
     subprocess.run(command, cwd=REPOSITORY, check=True)
+
+
+def tuned_name(name: str, budget: str) -> str:
+    """What a tuned method is called under a budget, which need not be of the method that it was tuned for."""
+    method, _, size = budget.partition(":")
+    is_own = method == VARIANTS[name].compression.partition(":")[0]
+    return f"{name} (tuned):{size}" if is_own else f"{name} (tuned) under {budget}"
 
 
 if __name__ == "__main__":
@@ -121,5 +138,7 @@ if __name__ == "__main__":
         sys.exit(main())
     except subprocess.CalledProcessError as error:
         sys.exit(f"{' '.join(map(str, error.cmd))} failed with exit status {error.returncode}; run again to go on")
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on from here")

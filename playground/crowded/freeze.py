@@ -20,6 +20,7 @@ GENERATOR = ("things.py", "backgrounds.py", "scenes.py", "questions.py", "make_d
 HYPOTHESES = "hypotheses.md"
 WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json")
 SPLITS = ("dev", "test")
+MAKES = "python -m playground.crowded.make_data --world {}"
 
 
 def sha256(files: Iterable[Path]) -> str:
@@ -30,17 +31,18 @@ def sha256(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def frozen_parts(world: str, data: Path) -> dict[str, str]:
+def frozen_parts(world: str, data: Path, model: Path | None = None) -> dict[str, str]:
     """The hash of everything that must stay as it is.
 
     Args:
         world: `first` or `second`.
         data: What `make_data.py` wrote for it; it is made anew from the generator.
+        model: Its LLaVA; None for that beside this file.
 
     Raises:
         FileNotFoundError: A part is not there.
     """
-    model = HERE / "model" / world
+    model = model or HERE / "model" / world
     parts = {"generator": sha256(HERE / name for name in GENERATOR), "hypotheses": sha256([HERE / HYPOTHESES])}
     parts["weights"] = sha256(model / name for name in WEIGHTS)
     for split in SPLITS:
@@ -50,11 +52,11 @@ def frozen_parts(world: str, data: Path) -> dict[str, str]:
     return parts
 
 
-def changed_parts(world: str, data: Path) -> list[str]:
+def changed_parts(world: str, data: Path, model: Path | None = None) -> list[str]:
     """Names of the parts that are not as they were frozen; all of them if the world is not frozen."""
     path = HERE / "frozen" / f"{world}.json"
     frozen = json.loads(path.read_text()) if path.exists() else {}
-    return [name for name, value in frozen_parts(world, data).items() if frozen.get(name) != value]
+    return [name for name, value in frozen_parts(world, data, model).items() if frozen.get(name) != value]
 
 
 def main() -> int:
@@ -69,7 +71,10 @@ def main() -> int:
     try:
         changed = changed_parts(arguments.world, data)
     except FileNotFoundError as error:
-        sys.exit(f"{error.filename} is not there; python -m playground.crowded.make_data --world {arguments.world}")
+        makes = "WORLD={} bash playground/crowded/pretrain.sh" if "model" in Path(error.filename).parts else MAKES
+        sys.exit(f"{error.filename} is not there; {makes.format(arguments.world)}")
+    if arguments.check and not path.exists():
+        sys.exit(f"{arguments.world}: not frozen; {path} is not there")
     if arguments.check:
         print(f"{arguments.world}: {'changed: ' + ', '.join(changed) if changed else 'as it was frozen'}")
         return int(bool(changed))

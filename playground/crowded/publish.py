@@ -13,12 +13,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from playground.crowded.table import KINDS
 from playground.pretraining.publishing import assemble, count_parameters, measure
 
 BUDGETS = ("none", "visionzip:83+15", "visionzip:41+8", "visionzip:17+3")
 BUDGETS += tuple(f"random:{k},seed={seed}" if seed else f"random:{k}" for k in (98, 49, 20) for seed in (0, 1, 2))
 BUDGETS += tuple(f"{method}:{k}" for k in (98, 49, 20) for method in ("uniform", "pool", "downsample"))
-KINDS = ("text", "which", "colour", "count", "side", "exist", "two-step")
 GOALS = (("all tokens", 0.85), ("lost at 49 tokens", 0.03), ("lost at 20 tokens", 0.08))
 CARD = """---
 license: apache-2.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from statistics import mean
 from typing import Any
 
 from playground.crowded.freeze import HERE
+from playground.crowded.measure import digest_of
 
 KINDS = ("text", "which", "colour", "count", "side", "exist", "two-step")
 
@@ -47,17 +49,25 @@ def read_results(folder: Path, questions: Sequence[Mapping[str, Any]]) -> dict[s
 
     Args:
         folder: `results/WORLD/SPLIT`.
-        questions: Of the split.
+        questions: Those that were asked.
+
+    Raises:
+        ValueError: There are none, or some are of other questions or of another model.
     """
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    models: set[str] = set()
     for path in sorted(folder.glob("*.json")):
         row = json.loads(path.read_text())
+        models.add(row["model"])
+        if row["questions"] != digest_of(questions):
+            raise ValueError(f"{path}: answers to other questions: of other data, or of another --limit")
         rows[row["name"]].append(row)
+    if len(models) != 1:
+        raise ValueError(f"{folder}: {'answers of several models' if models else 'no answers; measure.py writes them'}")
     found = {}
     for name, seeds in rows.items():
-        asked = questions[: len(seeds[0]["answers"])]
-        right = [[float(said == q["answer"]) for said, q in zip(row["answers"], asked, strict=True)] for row in seeds]
-        keys = [str(question["question_id"]) for question in asked]
+        right = [[float(a == q["answer"]) for a, q in zip(row["answers"], questions, strict=True)] for row in seeds]
+        keys = [str(question["question_id"]) for question in questions]
         earned = dict(zip(keys, map(mean, zip(*right, strict=True)), strict=True))
         tokens = {key: mean(row["tokens"][key] for row in seeds) for key in seeds[0]["tokens"]}
         found[name] = Measured(name, len(seeds), tokens, earned, tuple(mean(each) for each in right))
@@ -99,7 +109,7 @@ def markdown(found: Mapping[str, Measured], questions: Sequence[Mapping[str, Any
 
 
 def _alike(one: Measured, other: Measured) -> bool:
-    return abs(one.tokens["mean"] - other.tokens["mean"]) < 0.5 and len(one.earned) == len(other.earned)
+    return abs(one.tokens["mean"] - other.tokens["mean"]) < 0.5
 
 
 def main() -> None:
@@ -110,12 +120,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="default: data/WORLD beside this file")
     parser.add_argument("--results", type=Path, help="default: results/WORLD/SPLIT beside this file")
     parser.add_argument("--over", help="a method to compare with at as many tokens, such as visionzip")
+    parser.add_argument("--limit", type=int, help="as it was given to measure.py")
     given = parser.parse_args()
     data = given.data or HERE / "data" / given.world
-    questions = json.loads((data / f"eval_{given.split}.json").read_text())
+    questions = json.loads((data / f"eval_{given.split}.json").read_text())[: given.limit]
     folder = given.results or HERE / "results" / given.world / given.split
     print(markdown(read_results(folder, questions), questions, given.over))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
