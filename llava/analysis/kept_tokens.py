@@ -30,7 +30,7 @@ class KeptTokens:
         picture: (H, W, 3), between 0 and 1: the preprocessed tile.
         grid: (h, w), the patches' rows and columns.
         dominant: Indices of the patches kept as they are, raster order; CLS is not among them.
-        contextual: Index of each contextual token's target patch -> tokens that it stands for, itself included.
+        contextual: Index of the patch at which a merged token stands -> tokens that it holds, itself included.
         keeps_cls: Whether the CLS token is kept too.
     """
 
@@ -91,13 +91,18 @@ def find_kept_tokens(
     tile = pixels[0][0] if pixels[0].ndim == 4 else pixels[0]
     side = round(model.num_patches**0.5)
     positions, sizes = kept.positions[0].tolist(), kept.sizes[0].tolist()
-    dominant = positions[: kept.num_dominant]
+    # Besides VisionZip's contextual tokens, whatever took others in.
+    merged = {
+        place: size
+        for number, (place, size) in enumerate(zip(positions, sizes, strict=True))
+        if place >= 0 and (number >= kept.num_dominant or size > 1)
+    }
     return KeptTokens(
         picture=_as_seen(tile, inference.image_processor),
         grid=(side, side),
-        dominant=tuple(place for place in dominant if place >= 0),
-        contextual=dict(zip(positions[kept.num_dominant :], sizes[kept.num_dominant :], strict=True)),
-        keeps_cls=(-1, 1) in zip(dominant, sizes, strict=False),  # an empty token has the size 0
+        dominant=tuple(place for place in positions if place >= 0 and place not in merged),
+        contextual=merged,
+        keeps_cls=(-1, 1) in zip(positions[: kept.num_dominant], sizes, strict=False),  # an empty token has the size 0
     )
 
 

@@ -103,11 +103,15 @@ def test_kept_tokens_are_told_and_drawn(oracle_dir: Path, tmp_path: Path, capsys
 
     model = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--device", "cpu"]
     image = ["--image-file", str(oracle_dir / "images" / "square.png"), "--output", str(tmp_path / "new" / "kept.png")]
-    assert main([*model, *image, "--compression", "visionzip:54+10", "--compression", "random:5"]) == 0
+    budgets = ["visionzip:54+10", "random:5", "coverage:6", "coverage:6,strength=0", "divprune:6,positions=restore"]
+    assert main([*model, *image, *(part for budget in budgets for part in ("--compression", budget))]) == 0
     said = capsys.readouterr().out
     assert (
         "visionzip:54+10: 64 tokens: CLS + 53 patches + 10 merged" in said and "random:5: 5 tokens: 5 patches" in said
     )
+    assert "coverage:6,strength=0: 6 tokens: 6 patches" in said
+    for budget in ("coverage:6", "divprune:6,positions=restore"):
+        assert re.search(rf"^{budget}: 6 tokens: \d patches \+ \d merged$", said, re.MULTILINE), said
     assert (tmp_path / "new" / "kept.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit, match="error: without compression every patch is kept: name a budget"):
         main([*model, *image, "--compression", "none"])
