@@ -69,7 +69,7 @@ def test_budgets(folder, budget, reason):
 def test_values_of_the_option(folder):
     with pytest.raises(ValueError, match=r"^compression\.positions must be one of counted, restore, got 'kept'"):
         CompressionConfig.parse("divprune:6,positions=kept")
-    with pytest.raises(ValueError, match=r"fastv takes one number.* and no merge=, tiles= or positions="):
+    with pytest.raises(ValueError, match=r"fastv takes one number.* and no merge=, tiles=, positions= or adaptive="):
         load_tiny(folder).set_compression("fastv:9,positions=restore")
 
 
