@@ -27,6 +27,9 @@ IMAGE_PLACEHOLDER = "<image-placeholder>"
 DEFAULT_MAX_PIXELS = 89_478_485
 """Images with more pixels than this are refused: the size above which Pillow itself begins to warn."""
 
+SDPA_BY_SAMPLE = "sdpa_by_sample"
+"""The attention implementation of packed rows; see `llava.model.sdpa_by_sample`."""
+
 MOST_BEAMS = 1024
 """Of beam search; each takes the memory of a question."""
 

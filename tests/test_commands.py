@@ -56,7 +56,7 @@ def test_the_version_is_the_packages() -> None:
 
 def test_an_unknown_command_is_answered_with_near_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["valdate"]) == 2
-    assert capsys.readouterr().err == "llava: there is no command 'valdate'; did you mean validate?\n"
+    assert capsys.readouterr().err == "llava: there is no command 'valdate'; did you mean validate or calibrate?\n"
     assert main(["xyzzy"]) == 2
     assert capsys.readouterr().err == "llava: there is no command 'xyzzy'; `llava --help` lists them\n"
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llava.model.sdpa_by_sample import SDPA_BY_SAMPLE
+from llava.constants import SDPA_BY_SAMPLE
 
 # `rows`: several rows under a block mask. `single_row`: one row, for kernels that take the samples' lengths.
 PackingLayout = Literal["rows", "single_row"]

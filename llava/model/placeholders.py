@@ -30,7 +30,7 @@ class ExpandedSequence:
         image_lengths: Rows of the features of each image.
         placed: The images, where the language model is told where their tokens stand.
         sources: (B, L), where the id of each place stood in the flattened ids, an image's rows where its placeholder
-            did; -1 where padded.
+            did; -1 where padded. None if there are no labels.
     """
 
     input_ids: Tensor
@@ -106,7 +106,7 @@ def expand_placeholders(
         else scatter(labels.flatten()[source].masked_fill(no_target, IGNORE_INDEX), IGNORE_INDEX),
         lost_tokens=lost,
         image_lengths=tuple(image_lengths),
-        sources=scatter(source, -1),
+        sources=None if labels is None else scatter(source, -1),
     )
 
 

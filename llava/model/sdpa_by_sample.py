@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils.import_utils import is_tracing
 
-SDPA_BY_SAMPLE = "sdpa_by_sample"
+from llava.constants import SDPA_BY_SAMPLE
 
 
 def attend_by_sample(model: Any) -> None:

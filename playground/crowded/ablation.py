@@ -28,6 +28,8 @@ TUNING |= {"CHECKPOINTING": "False", "WORKERS": "0", "SCHEDULER": "cosine", "WEI
 TUNING |= {"SAVE_STEPS": "250", "SAVE_LIMIT": "1", "LOG_STEPS": "10", "REPORT_TO": "none"}
 TUNING |= {"LAUNCHER": "python", "LAUNCHER_ARGS": "", "DEEPSPEED_CONFIG": ""}  # one process, without DeepSpeed
 TUNING |= dict.fromkeys(("RECIPE", "HARDWARE", "SIZE", "TOKENS", "LLM", "TOWER", "PROJECTOR", "EVAL_DATA"), "")
+TUNING |= dict.fromkeys(("COMPRESSION_SCHEDULE", "COMPRESSION_START", "COMPRESSION_SHARE", "COMPRESSION_DRAW"), "")
+TUNING |= dict.fromkeys(("DISTILL_FROM", "DISTILL_WEIGHT", "DISTILL_TEMPERATURE", "DISTILL_TEACHER"), "")
 TUNING |= {"FP16": "", "DRY_RUN": ""}  # an empty variable is one that is not set
 
 
@@ -64,6 +66,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="default: data/WORLD beside this file")
     parser.add_argument("--model", type=Path, help="default: model/WORLD beside this file")
     parser.add_argument("--out", type=Path, help="of the tuned projectors; default: out/WORLD beside this file")
+    parser.add_argument("--results", type=Path, help="of the answers; default: results/WORLD/SPLIT beside this file")
     parser.add_argument("--split", choices=("dev", "test"), default="dev")
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of {', '.join(VARIANTS)}")
     parser.add_argument("--seeds", type=int, default=3)
@@ -78,6 +81,7 @@ def main() -> int:
     given.data = given.data or HERE / "data" / given.world
     given.model = given.model or HERE / "model" / given.world
     given.out = given.out or HERE / "out" / given.world
+    given.results = given.results or HERE / "results" / given.world / given.split
     for seed in range(given.seeds):
         for name in chosen:
             projector = tune(name, seed, given)
@@ -122,6 +126,7 @@ def measure(name: str, budget: str, seed: int, projector: Path, given: argparse.
     """Asks the split with a tuned projector; `measure.py` knows what is there."""
     command = [sys.executable, "-m", "playground.crowded.measure", budget, "--split", given.split]
     command += ["--world", given.world, "--data", str(given.data), "--model", str(given.model)]
+    command += ["--results", str(given.results)]
     command += ["--projector", str(projector), "--name", tuned_name(name, budget), "--seed", str(seed)]
     subprocess.run(command, cwd=REPOSITORY, check=True)
 

