@@ -178,7 +178,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             image_features = self.model.project(vision_tokens, size_pairs(image_sizes, height_first=False))
         sources = None
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
-            if self.model.restores and labels is not None and input_ids is not None and pixel_values is not None:
+            if labels is not None and pixel_values is not None and input_ids is not None and self.model.restores:
                 kwargs |= self.model.embed_with_pixels(input_ids, pixel_values, image_sizes, attention_mask, labels)
                 input_ids = pixel_values = None
                 inputs_embeds, image_rows = kwargs.pop("inputs_embeds"), kwargs.pop("image_rows")
