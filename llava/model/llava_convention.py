@@ -178,13 +178,12 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             image_features = self.model.project(vision_tokens, size_pairs(image_sizes, height_first=False))
         sources = None
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
-            if labels is not None and pixel_values is not None and input_ids is not None and self.model.restores:
-                kwargs |= self.model.embed_with_pixels(input_ids, pixel_values, image_sizes, attention_mask, labels)
-                input_ids = pixel_values = None
-                inputs_embeds, image_rows = kwargs.pop("inputs_embeds"), kwargs.pop("image_rows")
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
             kwargs |= {} if image_rows is None else {"image_rows": image_rows}
+            if labels is not None and pixel_values is not None and input_ids is not None and self.model.restores:
+                kwargs |= self.model.embed_with_pixels(input_ids, pixel_values, image_sizes, attention_mask, labels)
+                kwargs |= {"input_ids": None, "pixel_values": None}
         else:
             input_ids = self._check_convention(input_ids, pixel_values, past_key_values)
             embeds, sequence = self.embed_prompts(
