@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,13 @@ def compare(folder: Path, *, must: bool) -> bool:
     print(f"{folder}:", flush=True)
     tests = [test for test in layout.tests if (ROOT / test).exists()]
     asked = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:cacheprovider", *tests]
-    return subprocess.run(asked, cwd=ROOT, env=os.environ | {layout.variable: str(folder)}).returncode == 0
+    return subprocess.run(asked, cwd=ROOT, env=environment(layout, folder, os.environ)).returncode == 0
+
+
+def environment(layout: Layout, folder: Path, around: Mapping[str, str]) -> dict[str, str]:
+    """What the tests are told: this folder and no other, for `make parity ORACLE=...` hands its own variable on."""
+    others = {each.variable for each in LAYOUTS}
+    return {name: value for name, value in around.items() if name not in others} | {layout.variable: str(folder)}
 
 
 def main(arguments: list[str]) -> int:
