@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 GENERATOR = ("things.py", "backgrounds.py", "scenes.py", "questions.py", "make_data.py", "tower.py", "talks.py")
 HYPOTHESES = "hypotheses.md"
-WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json")
+WEIGHTS = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json")
 SPLITS = ("dev", "test")
 MAKES = "python -m playground.crowded.make_data --world {}"
 
