@@ -49,7 +49,7 @@ class _Scored:
         num_targets: How many of the last ids are the answer's.
         keys: Of the images.
         text: What is asked about them.
-        length: Tokens for the language model.
+        length: Tokens for the language model; with an adaptive budget the most.
     """
 
     index: int
@@ -128,18 +128,22 @@ def _batch(inference: Inference, batch: Sequence[_Scored], store: ImageStore) ->
     """Likelihoods of some answers; rows start together, so that where a row's answer stands is known."""
     model = inference.model
     ids, mask = _pad_right([item.ids for item in batch], inference.pad_token_id)
-    # A token is predicted one place before its own; only the places at which an answer stands get logits.
-    first = min(item.length - item.num_targets for item in batch) - 1
-    places = torch.arange(first, max(item.length for item in batch) - 1, device=model.device)
     seen = [(item.text, [store.features[key] for key in item.keys]) for item in batch]
-    features = [each for text, images in seen for each in inference.features_for(images, text)]
+    of_rows = [inference.features_for(images, text) for text, images in seen]
+    lengths = [
+        count_tokens(item.ids, [len(image) for image in own])[0] for item, own in zip(batch, of_rows, strict=True)
+    ]
+    # A token is predicted one place before its own; only the places at which an answer stands get logits.
+    first = min(length - item.num_targets for length, item in zip(lengths, batch, strict=True)) - 1
+    places = torch.arange(first, max(lengths) - 1, device=model.device)
+    features = [image for own in of_rows for image in own]
     images = {"image_features": features} if features else {}
     output = model(
         input_ids=ids.to(model.device), attention_mask=mask.to(model.device), logits_to_keep=places, **images
     )
     found = []
-    for row, item in enumerate(batch):
-        end = item.length - 1 - first
+    for row, (item, length) in enumerate(zip(batch, lengths, strict=True)):
+        end = length - 1 - first
         logits = output.logits[row, end - item.num_targets : end].float()  # (targets, vocabulary)
         targets = torch.tensor(item.ids[-item.num_targets :], device=logits.device)
         chosen = logits.log_softmax(dim=-1).gather(1, targets[:, None])
