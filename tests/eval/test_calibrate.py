@@ -126,6 +126,7 @@ def test_what_cannot_be_calibrated_is_said_in_a_line(checkpoint, oracle_dir, tmp
         ("coverage:900", [images], "dominant=900 is outside 1..576"),
         ("coverage:30", [images, "--most", "20"], "not between the floor 7 and the most 20"),
         ("coverage:30", [images, "--floor", "61"], "not between the floor 61 and the most 60"),
+        ("coverage:30", [images, "--rule", "rank", "--floor", "30", "--most", "30"], "floor and most are both 30"),
         ("coverage:30,adaptive=gain,threshold=0.1", [images], "give a fixed budget"),
         ("coverage:30,tiles=gain", [images], "leave one of them out"),
     ):
