@@ -103,6 +103,11 @@ def test_a_comparison_sets_it_beside_its_mean(checkpoint, oracle_dir, tmp_path, 
     assert (
         name_without_budget(parsed) == "coverage,adaptive=gain" and marks_of(parsed, has_clip=False).servable is False
     )
+    other = tmp_path / "other.json"
+    other.write_text(file.read_text(encoding="utf-8").replace("floor=7", "floor=3"), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        compare([*flags, "--budgets", "30", "--calibrated", str(other)])
+    assert "are both coverage,adaptive=gain at a mean of 30; compare them apart" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         compare([*flags, "--budgets", "40"])
     assert "its mean of 30 tokens a tile is none of the budgets 40" in capsys.readouterr().err
