@@ -49,9 +49,11 @@ def origin_of(model_path: str | Path) -> ModelOrigin:
             budget = as_compression(found)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{file}: compression: {error}") from error
-        trained = before_language_model(budget)  # a method inside the language model is not trained with
+        # Neither a method inside the language model nor an adaptive budget is trained with.
+        trained = before_language_model(budget)
         if trained is not None:
-            return ModelOrigin(_range_of(folder) or str(trained), name)
+            tuned_for = _range_of(folder) or (str(trained) if trained.adaptive is None else "")
+            return ModelOrigin(tuned_for, name if tuned_for else "")
     return ModelOrigin()
 
 

@@ -54,7 +54,7 @@ def adaptive_budget(
 
     Raises:
         ValueError: The budget is adaptive, shares tiles unevenly or has a stage inside the language model; or the mean
-            is not between floor and most.
+            is not between floor and most, or these are one number.
     """
     wanted = budget.num_tokens
     if budget.adaptive is not None:
@@ -63,6 +63,11 @@ def adaptive_budget(
         raise ValueError(
             f"compression {budget}: the mean of {wanted} tokens a tile is not between the floor {floor} and the "
             f"most {most}"
+        )
+    if floor == most:
+        raise ValueError(
+            f"compression {budget}: floor and most are both {most}, so no picture has a say; lower the one or raise "
+            "the other"
         )
     return replace(budget.with_total(most), adaptive=AdaptiveK(rule, threshold, floor))
 

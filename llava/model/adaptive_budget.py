@@ -33,10 +33,10 @@ class AdaptiveK:
 
     def __post_init__(self) -> None:
         _check_rule(self.rule)
-        for name, kinds in (("threshold", int | float), ("floor", int)):
+        for name, kinds, called in (("threshold", int | float, "a number"), ("floor", int, "a whole number")):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kinds):
-                raise TypeError(f"compression.{name} must be a number, got {value!r}")
+                raise TypeError(f"compression.{name} must be {called}, got {value!r}")
         object.__setattr__(self, "threshold", float(self.threshold))
         is_part = self.rule in _PARTS_OF_ONE
         if not (0 <= self.threshold < 1 if is_part else 0 < self.threshold < math.inf):

@@ -177,7 +177,7 @@ class CompressionConfig:
         Args:
             total: At least 1.
         """
-        contextual = min(round(total * self.contextual / self.num_tokens), total - 1)
+        contextual = min(round(total * self.contextual / self.num_tokens), max(total - 1, 0))
         return replace(self, dominant=total - contextual, contextual=contextual, adaptive=None)
 
     @classmethod

@@ -61,11 +61,15 @@ class TunedRange:
         return {"least": self.least.to_dict(), "most": self.most.to_dict()}
 
     def holds(self, budget: CompressionConfig | None) -> bool:
-        """Whether weights of this range were tuned for a budget, itself drawn or not; never for all tokens."""
+        """Whether weights of this range were tuned for a budget, itself drawn or not; never for all tokens.
+
+        For an adaptive one if they were for each number that a tile may have.
+        """
         if budget is None or self.least == self.most:
             return budget == self.least
-        is_between = self.least.num_tokens <= budget.num_tokens <= self.most.num_tokens
-        return is_between and is_like(budget, self.least)
+        fewest = budget.num_tokens if budget.adaptive is None else budget.adaptive.floor
+        is_between = self.least.num_tokens <= fewest <= budget.num_tokens <= self.most.num_tokens
+        return is_between and is_like(replace(budget, adaptive=None), self.least)
 
     def __str__(self) -> str:
         return str(self.least) if self.least == self.most else f"{self.least}{_TO}{self.most}"

@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from llava.model.configuration import CompressionConfig
@@ -215,22 +215,12 @@ def _ends(numbers: re.Match[str]) -> tuple[int, int]:
     return low, high
 
 
-def with_total(budget: CompressionConfig, total: int) -> CompressionConfig:
-    """The same method with another total, split between dominant and contextual in the same proportion.
-
-    Raises:
-        ValueError: Nothing is left to keep.
-    """
-    contextual = round(total * budget.contextual / budget.num_tokens)
-    return replace(budget, dominant=total - contextual, contextual=contextual)
-
-
 def _group(item: _Item, final: CompressionConfig, rules: ImageRules, flag: str) -> tuple[Rung, ...]:
     if not isinstance(item, tuple):
         return (_named(item, final, rules, flag),)
     low, high = item
     if low == high:
-        return (_named(with_total(final, low), final, rules, flag),)
+        return (_named(final.with_total(low), final, rules, flag),)
     found = _between(final, low, high, rules)
     if not found:
         raise ValueError(f"{flag}: {final.method} can have none of the totals {low} to {high}")
@@ -252,7 +242,7 @@ def _between(like: CompressionConfig, low: int, high: int, rules: ImageRules) ->
     found = []
     for total in range(low, min(high, rules.num_patches + 1) + 1):
         try:
-            budget = with_total(like, total)
+            budget = like.with_total(total)
             rules.check(budget)
         except ValueError:
             continue
@@ -264,7 +254,7 @@ def _fall(given: TrainingFlags, end: Rung, final: CompressionConfig, rules: Imag
     text = given.compression_start or "none"
     flag = f"--compression_start {text}"
     try:
-        budget = with_total(final, int(text)) if text.isascii() and text.isdigit() else CompressionConfig.parse(text)
+        budget = final.with_total(int(text)) if text.isascii() and text.isdigit() else CompressionConfig.parse(text)
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from error
     start = _named(budget, final, rules, flag)

@@ -121,6 +121,12 @@ def _make_teacher(
         )
     if inside_language_model(budget) is not None:
         raise ValueError(f"{flag}: a teacher keeps its rows inside the language model; name what is before | only")
+    if budget is not None and budget.adaptive is not None:
+        raise ValueError(
+            f"{flag}: an adaptive teacher may see fewer tokens than the run; name a fixed budget or none, all tokens"
+        )
+    if budget is not None and budget.restores and given.packing:
+        raise ValueError(f"{flag}: positions=restore does not go with --packing; drop one")
     try:
         with compressed_to(model, budget):
             reads_questions = model.model.reads_questions

@@ -103,6 +103,11 @@ def test_a_comparison_sets_it_beside_its_mean(checkpoint, oracle_dir, tmp_path, 
     assert (
         name_without_budget(parsed) == "coverage,adaptive=gain" and marks_of(parsed, has_clip=False).servable is False
     )
+    other = tmp_path / "other.json"
+    other.write_text(file.read_text(encoding="utf-8").replace("floor=7", "floor=3"), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        compare([*flags, "--budgets", "30", "--calibrated", str(other)])
+    assert "are both coverage,adaptive=gain at a mean of 30; compare them apart" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         compare([*flags, "--budgets", "40"])
     assert "its mean of 30 tokens a tile is none of the budgets 40" in capsys.readouterr().err
@@ -126,6 +131,7 @@ def test_what_cannot_be_calibrated_is_said_in_a_line(checkpoint, oracle_dir, tmp
         ("coverage:900", [images], "dominant=900 is outside 1..576"),
         ("coverage:30", [images, "--most", "20"], "not between the floor 7 and the most 20"),
         ("coverage:30", [images, "--floor", "61"], "not between the floor 61 and the most 60"),
+        ("coverage:30", [images, "--rule", "rank", "--floor", "30", "--most", "30"], "floor and most are both 30"),
         ("coverage:30,adaptive=gain,threshold=0.1", [images], "give a fixed budget"),
         ("coverage:30,tiles=gain", [images], "leave one of them out"),
     ):

@@ -242,6 +242,21 @@ def test_a_tuned_model_never_stands_under_an_untuned_name(folder: Path, data: Pa
     assert "training_args.json or config.json" in markdown
 
 
+def test_an_adaptive_budget_of_another_mean_than_its_column_is_named(data: Path, tmp_path: Path) -> None:
+    adaptive = "uniform:128,adaptive=gain,threshold=0.1"
+    folder = write_run(tmp_path / "run", data)
+    content = json.loads((folder / "results.json").read_text())
+    grid = Grid((64,), {"visionzip:54+10": 64, adaptive: 64}, [], [])
+    for tokens, is_named in ((66.0, False), (80.0, True)):
+        for row in content["rows"]:
+            if row["compression"] in ("uniform:64", adaptive):
+                row |= {"compression": adaptive, "adaptive": True, "tokens": tokens}
+        layout.write_json(folder / "results.json", content)
+        notes = build_comparison([folder], grid).notes
+        told = f"{adaptive}, gqa: {tokens} visual tokens a question where a fixed budget has 64.0"
+        assert any(note.startswith(told) for note in notes) == is_named
+
+
 def test_what_a_checkpoint_was_tuned_for_is_read_from_its_files(tmp_path: Path) -> None:
     assert origin_of(TINY).tuned_for == ""
     layout.write_json(
@@ -253,6 +268,9 @@ def test_what_a_checkpoint_was_tuned_for_is_read_from_its_files(tmp_path: Path) 
     assert origin_of(tmp_path).tuned_for == "visionzip:17+3"  # no model is trained with a method inside it
     layout.write_json(tmp_path / "config.json", {"compression": CompressionConfig("fastv", 9).to_dict()})
     assert origin_of(tmp_path).tuned_for == ""
+    adaptive = CompressionConfig.parse("visionzip:17+3,adaptive=attention,threshold=0.2")
+    layout.write_json(tmp_path / "config.json", {"compression": adaptive and adaptive.to_dict()})
+    assert origin_of(tmp_path).tuned_for == origin_of(tmp_path).said_by == ""  # nor under an adaptive budget
     layout.write_json(tmp_path / "training_args.json", {"model": {"compression": "visionzip:41+8"}})
     assert (origin_of(tmp_path).tuned_for, origin_of(tmp_path).said_by) == ("visionzip:41+8", "training_args.json")
     few, many = CompressionConfig("visionzip", 17, 3).to_dict(), CompressionConfig("visionzip", 82, 16).to_dict()

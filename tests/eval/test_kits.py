@@ -140,6 +140,19 @@ def test_likelihoods_are_the_models_loss(inference: Inference, docs: dict[str, A
         assert not likelihood.is_greedy
 
 
+def test_likelihoods_with_numbers_of_tokens_that_the_pictures_say(oracle_dir: Path, docs: dict[str, Any]) -> None:
+    """Where an answer stands follows from what its images kept, not from the most that they may keep."""
+    budget = "coverage:60,adaptive=gain,threshold=0.009,floor=5"
+    inference = Inference.load(oracle_dir / "tiny-llava-v1.5", device="cpu", compression=budget)
+    assert len({len(image) for image in inference.encode(visual(docs["one"]["test"][4]))} | {60}) == 3
+    requests = requests_of({"one": docs["one"]}, "a red square")
+    found = RequestAnswerer(inference, 8).likelihoods(requests, docs)
+    for request, likelihood in zip(requests, found, strict=True):
+        row = docs["one"]["test"][request[3]]
+        expected = wrapper_loss(inference, request[0], visual(row), "a red square")
+        assert likelihood.loss == pytest.approx(expected, abs=2e-5)
+
+
 def test_a_word_is_as_likely_as_the_next_tokens_logits_say(plain: Inference, docs: dict[str, Any]) -> None:
     """Of one-token words: the log-probability is that of the word, and that of the end after it."""
     row = docs["one"]["test"][0]

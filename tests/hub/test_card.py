@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from llava.hub.card.make_card import Measured, make_card
 from llava.hub.card.metadata import Publication, missing_fields
 from llava.hub.card.sample import ask_sample, read_sample
 from llava.model.checkpoints.fingerprint import model_fingerprint
+from llava.model.configuration import CompressionConfig
 from llava.results.paper import paper_tables
 from tests.hub.conftest import ROOT, row, write_results
 
@@ -188,6 +190,10 @@ def test_the_papers_table_is_found_by_the_base(run, tmp_path):
     found = paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", None)
     assert found is not None and (found[0].name, found[1].method, found[1].tokens) == ("table1", "VisionZip_ft", 64)
     assert paper_row(read_facts(run), "me/another", None) is None
+    facts = read_facts(run)
+    adaptive = CompressionConfig.parse(f"{facts.compression},adaptive=attention,threshold=0.2")  # 64 are the most
+    picture_says = replace(facts, config={**facts.config, "compression": adaptive.to_dict()})
+    assert paper_row(picture_says, "liuhaotian/llava-v1.5-7b", None) is None
     change(run / "training_args.json", stage="lora")
     assert paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", None) is None  # the paper has no such row
     (run / "training_args.json").unlink()  # tuned or not is not known then
@@ -195,6 +201,11 @@ def test_the_papers_table_is_found_by_the_base(run, tmp_path):
     assert paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", "table1") is not None
     with pytest.raises(ValueError, match="--paper: no table 'table3'"):
         paper_row(read_facts(run), None, "table3")
+
+
+def test_a_budget_that_the_picture_decides_is_the_most(run, tmp_path):
+    change(run / "config.json", compression__adaptive={"rule": "attention", "threshold": 0.2, "floor": 1})
+    assert "for at most 49 visual tokens an image" in make_card(run, publication=COMPLETE).read_text()
 
 
 def test_results_of_another_model_are_refused(run, tmp_path):

@@ -50,4 +50,8 @@ def test_a_method_inside_the_language_model_is_said_to_be_passed_over(oracle_dir
         compression={**BUDGET, "method": "fastv", "dominant": 400, "contextual": 0, "options": {"layer": 1}},
     )
     report = export(source, "hf", tmp_path / "exported", progress=False)
+    adaptive = {"rule": "attention", "threshold": 0.2, "floor": 1}
+    edit_json(source / "config.json", compression={**BUDGET, "adaptive": adaptive})
+    notes = export(source, "hf", tmp_path / "of the picture", progress=False).notes
+    assert any(": at most 64 visual tokens a tile" in note for note in notes)
     assert any("says fastv:400,layer=1" in note and "read every visual token" in note for note in report.notes)

@@ -87,6 +87,21 @@ def test_a_lower_threshold_never_keeps_fewer(method, rule):
     assert numbers[0].sum() > numbers[-1].sum()
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_tile_with_nothing_to_cover_keeps_its_floor(rule):
+    """A tile of padding, whose patches coverage passes over, and a tile without attention beside plain ones."""
+    bound, features = bound_and_features(f"coverage:40,adaptive={rule},threshold=0.3,floor=3")
+    padding = torch.zeros(features.source.shape[:2], dtype=torch.bool)
+    padding[0] = True
+    numbers = [sum(split) for split in compress_adaptively(bound, replace(features, padding=padding)).splits]
+    assert numbers[0] == 3 if rule in ("gain", "cover") else numbers[0] > 3
+    assert min(numbers[1:]) > 3 or rule == "gain"
+    bound, features = bound_and_features(f"fastervlm:40,adaptive={rule},threshold=0.3,floor=3")
+    features = replace(features, saliency=torch.zeros_like(features.saliency))
+    numbers = {sum(split) for split in compress_adaptively(bound, features).splits}
+    assert numbers == {3} or rule == "rank"
+
+
 def test_effective_rank_of_what_is_known():
     """Of r orthogonal rows of one length it is r, of copies of a row 1, and scale changes nothing."""
     basis = torch.linalg.qr(torch.randn(40, 40, generator=torch.Generator().manual_seed(0)))[0]

@@ -8,7 +8,7 @@ from llava.model.anyres import TileLayout
 from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
 from llava.model.tuned_range import TunedRange
-from llava.train.budgets import MostVisualTokens, make_plan, parse_draw, with_total
+from llava.train.budgets import MostVisualTokens, make_plan, parse_draw
 from llava.train.flags import TrainingFlags
 
 K20 = CompressionConfig("visionzip", 17, 3)
@@ -124,10 +124,18 @@ def test_a_range_holds_its_budgets_and_is_read_again():
     found = plan(compression_draw="20-98").tuned_for
     assert TunedRange.parse(str(found)) == TunedRange.from_config({"compression_range": found.to_dict()}) == found
     inside = ["visionzip:17+3", "visionzip:41+8", "visionzip:98"]
-    outside = ["visionzip:16+3", "visionzip:99", "scope:49", "visionzip:41+8,merge=mean", "none"]
-    assert [found.holds(CompressionConfig.parse(text)) for text in inside + outside] == [True] * 3 + [False] * 5
+    inside += ["visionzip:82+16,adaptive=attention,threshold=0.2,floor=20"]
+    outside = [
+        "visionzip:82+16,adaptive=attention,threshold=0.2,floor=19",
+        "visionzip:16+3",
+        "visionzip:99",
+        "scope:49",
+        "visionzip:41+8,merge=mean",
+        "none",
+    ]
+    assert [found.holds(CompressionConfig.parse(text)) for text in inside + outside] == [True] * 4 + [False] * 6
     single = TunedRange.from_config({"compression": K20.to_dict()})
-    assert single.holds(K20) and not single.holds(with_total(K20, 21)) and str(single) == "visionzip:17+3"
+    assert single.holds(K20) and not single.holds(K20.with_total(21)) and str(single) == "visionzip:17+3"
 
 
 def test_samples_are_cut_by_the_most_that_an_image_takes():
@@ -145,7 +153,11 @@ def test_samples_are_cut_by_the_most_that_an_image_takes():
         (None, {"compression_schedule": "linear"}, "--compression_schedule linear: give --compression, the budget"),
         (None, {"compression_draw": "20-98"}, "--compression_draw 20-98: give --compression"),
         (K20, {"compression_schedule": "linear", "compression_start": "20"}, "--compression_start 20 has 20 tokens,"),
-        (K20, {"compression_schedule": "linear", "compression_start": "0"}, "--compression_start 0: "),
+        (
+            K20,
+            {"compression_schedule": "linear", "compression_start": "0"},
+            "--compression_start 0: compression.dominant must",
+        ),
         (K20, {"compression_schedule": "linear", "compression_start": "500"}, "--compression_start 500: compression"),
         (K20, {"compression_schedule": "linear", "compression_start": "many"}, "--compression_start many: compression"),
         (K20, {"compression_schedule": "linear", "compression_start": "scope:98"}, "--compression_start scope:98: sco"),

@@ -138,6 +138,14 @@ def test_a_run_of_other_flags_is_another_run(flags, pictures, tmp_path):
             "--distill_from visionzip:108+20 is not less compressed than the run, which has up to 576 visual tokens",
         ),
         ({"distill_from": "mmtok:300"}, "--distill_from mmtok:300 chooses by the question, and in training there is"),
+        (
+            {"distill_from": "coverage:98,adaptive=gain,threshold=0.5"},
+            "--distill_from coverage:98,adaptive=gain,threshold=0.5: an adaptive teacher may see fewer tokens",
+        ),
+        (
+            {"distill_from": "scope:98,positions=restore", "packing": True},
+            "--distill_from scope:98,positions=restore: positions=restore does not go with --packing",
+        ),
         ({"distill_from": "none", "compression": "none"}, "--distill_from none is not less compressed than the run"),
         (
             {"compression_draw": "32-128", "torch_compile": True},

@@ -112,7 +112,8 @@ def add_calibrated(grid: Grid, files: Sequence[Path], config: Any) -> None:
         config: Of the model.
 
     Raises:
-        ValueError: A file holds no such budget, its mean is none of the grid's, or the model cannot have it.
+        ValueError: A file holds no such budget, its mean is none of the grid's, the model cannot have it, or it would
+            stand where another one stands.
         OSError: A file cannot be read.
     """
     for file in files:
@@ -126,9 +127,16 @@ def add_calibrated(grid: Grid, files: Sequence[Path], config: Any) -> None:
             shown = ",".join(map(str, grid.budgets))
             raise ValueError(f"--calibrated {file}: its mean of {wanted} tokens a tile is none of the budgets {shown}")
         ImageRules.from_config(config).check(budget, config.text_config)
-        if str(budget) not in grid.tokens:
-            grid.tokens[str(budget)] = wanted
-            grid.configs.append(budget)
+        if str(budget) in grid.tokens:
+            continue
+        name = name_without_budget(budget)
+        taken = [each for each in grid.configs if each is not None and name_without_budget(each) == name]
+        for other in (each for each in taken if grid.tokens[str(each)] == wanted):
+            raise ValueError(
+                f"--calibrated {file}: {budget} and {other} are both {name} at a mean of {wanted}; compare them apart"
+            )
+        grid.tokens[str(budget)] = wanted
+        grid.configs.append(budget)
 
 
 def budgets_of(budgets: str | None, total: str | None, config: Any) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from llava.model.configuration import CompressionConfig
 from llava.results.paper import PaperTable
 
 _COSTS = ("selector_ms", "vision_ms", "prefill_ms", "kv_bytes", "rows_read")
+_MEANS_DIFFER = 0.05  # parts of a budget
 
 
 @dataclass(frozen=True)
@@ -223,5 +224,21 @@ def _add_notes(comparison: Comparison) -> None:
         notes.append("a tuned model's rows name the compression that its training_args.json or config.json holds")
     if any(entry.marks.multi_turn is None for entry in comparison.entries):
         notes.append("a method whose code is not loaded has no marks: name its plug-in with --plugin")
+    notes.extend(_other_means(comparison))
     if comparison.timing is None:
         notes.append("milliseconds are missing or were not measured in one run: do not compare them across methods")
+
+
+def _other_means(comparison: Comparison) -> Iterator[str]:
+    """Where an adaptive budget has another mean than the budget that it stands under."""
+    for entry in comparison.entries:
+        other = comparison.reference(entry)
+        if other is None or entry.budget is None or entry.budget.adaptive is None:
+            continue
+        for task, cell in entry.line.cells.items():
+            fixed = other.line.cells[task].row["tokens"] if task in other.line.cells else 0
+            if fixed and abs(cell.row["tokens"] / fixed - 1) > _MEANS_DIFFER:
+                yield (
+                    f"{entry.label}, {task}: {cell.row['tokens']:.1f} visual tokens a question where a fixed budget "
+                    f"has {fixed:.1f}; calibrate it on images like these before you compare it with that"
+                )

@@ -155,9 +155,10 @@ def paper_row(facts: RunFacts, base: str | None, asked: str | None) -> tuple[Pap
     compression, method = facts.compression, _PAPER_METHODS.get(facts.stage)
     if facts.arguments is None and asked is None:
         return None  # tuned or not: which of the paper's rows it is like is not known
-    is_visionzip = compression is not None and compression.method == "visionzip" and compression.then is None
-    if name is None or compression is None or not is_visionzip or method is None:
+    if name is None or compression is None or compression.method != "visionzip" or method is None:
         return None
+    if compression.then is not None or compression.adaptive is not None:
+        return None  # the paper's numbers of tokens are what every layer reads of every image
     tokens = compression.num_tokens * (NEXT_TILES if facts.is_next else 1)
     rows = [row for row in tables[name].rows if (row.method.lower(), row.tokens) == (method.lower(), tokens)]
     return (tables[name], rows[0]) if rows else None

@@ -119,10 +119,11 @@ def _notes_on_compression(source: ExportSource) -> list[str]:
         ]
     vision = source.config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
+    most = "" if budget.adaptive is None else "at most "
     return [
-        f"The model belongs to {budget}: {budget.num_tokens} visual tokens a tile. Plain transformers ignores the "
-        f"entry `compression` and runs all {patches}: a projector that was tuned with the compression is then off its "
-        "training condition. Load with this package to run it as it was tuned."
+        f"The model belongs to {budget}: {most}{budget.num_tokens} visual tokens a tile. Plain transformers ignores "
+        f"the entry `compression` and runs all {patches}: a projector that was tuned with the compression is then off "
+        "its training condition. Load with this package to run it as it was tuned."
     ]
 
 

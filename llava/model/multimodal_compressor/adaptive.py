@@ -150,8 +150,9 @@ def _gain(features: VisionFeatures, gains: Tensor) -> Tensor:
 
 
 def _cover(features: VisionFeatures, gains: Tensor) -> Tensor:
-    """What is not covered before this token."""
-    return 1 - torch.cat([torch.zeros_like(gains[:, :1]), gains.cumsum(dim=1)[:, :-1]], dim=1)
+    """What is not covered before this token; nothing where there is nothing to cover, as in a tile of padding."""
+    left = 1 - torch.cat([torch.zeros_like(gains[:, :1]), gains.cumsum(dim=1)[:, :-1]], dim=1)
+    return left.masked_fill(gains.sum(dim=1, keepdim=True) <= 0, 0)
 
 
 def _attention(features: VisionFeatures, gains: Tensor) -> Tensor:
