@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
-
-from playground.pretraining.publishing import assemble, count_parameters, measure
 
 BUDGETS = ("none", "visionzip:83+15", "visionzip:41+8", "visionzip:17+3")
 BUDGETS += ("random:98", "random:49", "random:20", "uniform:98", "uniform:49", "uniform:20")
@@ -94,6 +93,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
+    sys.path.append(str(Path(__file__).resolve().parents[2]))  # for playground.pretraining
+    from playground.pretraining.publishing import assemble, count_parameters, measure
+
     config = assemble(arguments.work / "finetune", arguments.output, "playground/tiny")
     tasks = ("tiny_vqa", "tiny_pope")
     rows = measure(arguments.output, tasks, BUDGETS, arguments.data, arguments.work / "eval")
