@@ -39,7 +39,7 @@ from playground.crowded.scenes import (
 )
 from playground.crowded.things import ALL_NAMES, KIND_OF, KINDS, SIZES, Split, load_bank
 from playground.pretraining.resume import load_state, save_state
-from playground.pretraining.small_tower import cls_attention, place_codes, rate, save_processor, to_pixels
+from playground.pretraining.small_tower import cls_attention, place_codes, rate, save_tower, to_pixels, tower_config
 
 HEADS = {"name": len(ALL_NAMES) + 1, "colour": len(COLOURS) + 1, "size": len(SIZES) + 1, "texture": 5}
 HEADS |= {"row": GRID, "col": GRID}
@@ -300,19 +300,7 @@ def pretrain(arguments: Namespace) -> None:
     """Trains the tower and writes it with its diagnostics."""
     arguments.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
-    config = CLIPVisionConfig(
-        hidden_size=arguments.width,
-        intermediate_size=4 * arguments.width,
-        num_hidden_layers=arguments.layers,
-        num_attention_heads=arguments.heads,
-        image_size=SIZE,
-        patch_size=SIZE // GRID,
-        projection_dim=arguments.width,
-    )
-    model, begin = TowerWithHeads(config), time.time()
+    model, begin = TowerWithHeads(tower_config(arguments, SIZE, GRID)), time.time()
     train(arguments, model)
     found = diagnose(model, arguments.world, count=500) | {"seconds": round(time.time() - begin)}
-    (arguments.output / "tower.json").write_text(json.dumps(found, indent=2) + "\n")
-    save_processor(arguments.output / "tower", SIZE)
-    model.tower.save_pretrained(arguments.output / "tower")
-    print(json.dumps(found))
+    save_tower(arguments.output, model.tower, found, SIZE)

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def tower_config(arguments: Namespace, size: int, grid: int) -> CLIPVisionConfig:
+    """Of a CLIP tower as wide and deep as the flags say, for pictures of `size` pixels in `grid` x `grid` patches."""
+    return CLIPVisionConfig(
+        hidden_size=arguments.width,
+        intermediate_size=4 * arguments.width,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.heads,
+        image_size=size,
+        patch_size=size // grid,
+        projection_dim=arguments.width,
+    )
 
 
 def place_codes(width: int, grid: int) -> Tensor:
@@ -70,3 +85,11 @@ def save_processor(folder: Path, size: int) -> None:
         "image_std": STD,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def save_tower(output: Path, tower: CLIPVisionModel, found: Mapping[str, float], size: int) -> None:
+    """Writes `tower.json`, what was measured, and the folder `tower` with the processor of its pictures."""
+    (output / "tower.json").write_text(json.dumps(found, indent=2) + "\n")
+    save_processor(output / "tower", size)
+    tower.save_pretrained(output / "tower")
+    print(json.dumps(found))
