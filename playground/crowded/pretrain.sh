@@ -10,10 +10,10 @@ WORLD="${WORLD:-first}"                                   # first or second
 DATA="${DATA:-$HERE/data/$WORLD}"
 WORK="${WORK:-$HERE/work-$WORLD}"                         # everything in between
 MODEL="${MODEL:-$HERE/model/$WORLD}"                      # the result
-SEED="${SEED:-0}"
+SEED="${SEED:-0}"                                          # of the training; the published second world has 1
 TOWER_STEPS="${TOWER_STEPS:-2000}"
 LLM_STEPS="${LLM_STEPS:-2000}"
-LLM_SHORT_STEPS="${LLM_SHORT_STEPS:-1400}"                # of them, those of short talks
+LLM_SHORT_STEPS="${LLM_SHORT_STEPS:-1500}"                # of them, those of short talks
 TRAIN_SAMPLES="${TRAIN_SAMPLES:-10000}"
 SCENES="${SCENES:-500}"                                   # held out, for dev and for test
 QUESTIONS="${QUESTIONS:-3500}"                            # of dev, and of test
@@ -21,7 +21,7 @@ ALIGN_SAMPLES="${ALIGN_SAMPLES:-10000}"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 export PYTHONPATH="$HERE/../..${PYTHONPATH:+:$PYTHONPATH}"
 
-"$PYTHON" -m playground.crowded.make_data --world "$WORLD" --output "$DATA" --seed "$SEED" --train "$TRAIN_SAMPLES" \
+"$PYTHON" -m playground.crowded.make_data --world "$WORLD" --output "$DATA" --train "$TRAIN_SAMPLES" \
   --align "$ALIGN_SAMPLES" --scenes "$SCENES" --questions "$QUESTIONS"
 "$PYTHON" -m playground.crowded.pretrain_tower --world "$WORLD" --output "$WORK" --seed "$SEED" --steps "$TOWER_STEPS"
 "$PYTHON" -m playground.crowded.pretrain_llm --world "$WORLD" --output "$WORK" --seed "$SEED" \

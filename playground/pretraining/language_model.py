@@ -13,6 +13,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -39,8 +40,10 @@ class Talk:
     pairs: list[tuple[str, str]]
 
 
-Composer = Callable[[np.random.Generator, int, bool], list[Talk]]
-"""Writes so many conversations about fresh scenes; short ones have one question and few phrases."""
+Lesson = Literal["captions", "questions", "talks"]
+"""What a step of the training teaches, in this order: few phrases and captions, few phrases and questions, all."""
+Composer = Callable[[np.random.Generator, int, Lesson], list[Talk]]
+"""Writes so many conversations about fresh scenes."""
 
 
 def flatten(talk: Talk) -> tuple[str, list[tuple[int, int]]]:
@@ -151,12 +154,19 @@ def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), target[target >= 0])
 
 
-def lesson(arguments: Namespace, tokenizer: LlamaTokenizer, compose: Composer, step: int) -> dict[str, Tensor]:
-    """Writes the batch of a step: short talks first, which teach to look things up; then whole conversations."""
-    rng = np.random.default_rng([arguments.seed, 2, step])
-    if step < arguments.short_steps:
-        return encode(tokenizer, compose(rng, arguments.short_batch, True), "A")
-    return encode(tokenizer, compose(rng, arguments.batch, False))
+def lesson_of(arguments: Namespace, step: int) -> Lesson:
+    """What a step teaches; most words of a caption are looked up, so that is learned first, and by captions."""
+    if step < arguments.caption_steps:
+        return "captions"
+    return "questions" if step < arguments.short_steps else "talks"
+
+
+def batch_of(arguments: Namespace, tokenizer: LlamaTokenizer, compose: Composer, step: int) -> dict[str, Tensor]:
+    """Writes the batch of a step."""
+    rng, lesson = np.random.default_rng([arguments.seed, 2, step]), lesson_of(arguments, step)
+    if lesson == "talks":
+        return encode(tokenizer, compose(rng, arguments.batch, lesson))
+    return encode(tokenizer, compose(rng, arguments.short_batch, lesson), "A")
 
 
 def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer, compose: Composer) -> float:
@@ -168,7 +178,7 @@ def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokeniz
         range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2
     )
     for step in bar:
-        batch = lesson(arguments, tokenizer, compose, step)
+        batch = batch_of(arguments, tokenizer, compose, step)
         fade = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
         for group in optimiser.param_groups:
             group["lr"] = arguments.lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * fade)
@@ -194,7 +204,7 @@ def pretrain(arguments: Namespace, compose: Composer, prompt: str) -> None:
     """
     arguments.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
-    talks = compose(np.random.default_rng([arguments.seed, 1]), 2000, False)
+    talks = compose(np.random.default_rng([arguments.seed, 1]), 2000, "talks")
     tokenizer = make_tokenizer(talks, arguments.vocab, prompt)
     model, begin = make_model(tokenizer, arguments.width, arguments.layers, arguments.heads), time.time()
     loss = train(arguments, model, tokenizer, compose)

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=200)
+    parser.set_defaults(caption_steps=0)
     arguments = parser.parse_args()
     sys.path.append(str(Path(__file__).resolve().parents[2]))  # for playground.pretraining
     if (arguments.output / "llm" / "model.safetensors").exists():
