@@ -9,10 +9,12 @@ import numpy as np
 from playground.crowded.questions import ASKED, CAPTION_PROMPT, Scene, ask_many, caption, converse, read_scene, tell
 from playground.crowded.scenes import SLOTS, sample_scenes
 from playground.crowded.things import load_bank
-from playground.pretraining.language_model import Lesson, Talk
+from playground.pretraining.language_model import Talk
+from playground.pretraining.plan import Lesson
 
-# Yes and no tell a model least and are learned last, so short talks ask for them more often.
+# Yes and no tell a model least, and two steps are learned last, so short talks ask for them more often.
 _SHARES = tuple({"side": 0.25, "exist": 0.25}.get(kind, 0.1) for kind in ASKED)
+_HARD = tuple({"side": 0.2, "exist": 0.2, "two-step": 0.4}.get(kind, 0.05) for kind in ASKED)
 
 
 def composer(world: str) -> Callable[[np.random.Generator, int, Lesson], list[Talk]]:
@@ -26,7 +28,7 @@ def composer(world: str) -> Callable[[np.random.Generator, int, Lesson], list[Ta
         talks = []
         for index in range(count):
             scene = read_scene(scenes, index, world)
-            pairs = converse(scene, rng) if is_whole else _short(scene, rng, lesson == "captions")
+            pairs = converse(scene, rng) if is_whole else _short(scene, rng, lesson)
             background, copies = (int(rng.integers(0, 5)), int(rng.integers(1, 7))) if is_whole else (0, 1)
             talks.append(Talk(tell(scene, rng, background, copies), pairs))
         return talks
@@ -34,9 +36,10 @@ def composer(world: str) -> Callable[[np.random.Generator, int, Lesson], list[Ta
     return compose
 
 
-def _short(scene: Scene, rng: np.random.Generator, has_captions: bool) -> list[tuple[str, str]]:
+def _short(scene: Scene, rng: np.random.Generator, lesson: Lesson) -> list[tuple[str, str]]:
     """A few questions, and at first often a caption: nearly every word of one is a lesson in looking things up."""
-    pairs = [(question.text, question.answer) for question in ask_many(scene, 4, rng, _SHARES)]
-    if has_captions and rng.random() < 0.75:
+    asked = ask_many(scene, 4, rng, _HARD if lesson == "hard" else _SHARES)
+    pairs = [(question.text, question.answer) for question in asked]
+    if lesson == "captions" and rng.random() < 0.75:
         pairs.insert(0, (CAPTION_PROMPT, caption(scene, rng)))
     return pairs

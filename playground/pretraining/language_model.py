@@ -13,7 +13,6 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
+from playground.pretraining.plan import Lesson
 from playground.pretraining.resume import load_state, save_state
 
 SYSTEM = (
@@ -40,8 +40,6 @@ class Talk:
     pairs: list[tuple[str, str]]
 
 
-Lesson = Literal["captions", "questions", "talks"]
-"""What a step of the training teaches, in this order: few phrases and captions, few phrases and questions, all."""
 Composer = Callable[[np.random.Generator, int, Lesson], list[Talk]]
 """Writes so many conversations about fresh scenes."""
 
@@ -154,16 +152,9 @@ def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), target[target >= 0])
 
 
-def lesson_of(arguments: Namespace, step: int) -> Lesson:
-    """What a step teaches; most words of a caption are looked up, so that is learned first, and by captions."""
-    if step < arguments.caption_steps:
-        return "captions"
-    return "questions" if step < arguments.short_steps else "talks"
-
-
 def batch_of(arguments: Namespace, tokenizer: LlamaTokenizer, compose: Composer, step: int) -> dict[str, Tensor]:
     """Writes the batch of a step."""
-    rng, lesson = np.random.default_rng([arguments.seed, 2, step]), lesson_of(arguments, step)
+    rng, lesson = np.random.default_rng([arguments.seed, 2, step]), arguments.plan.lesson(step)
     if lesson == "talks":
         return encode(tokenizer, compose(rng, arguments.batch, lesson))
     return encode(tokenizer, compose(rng, arguments.short_batch, lesson), "A")
@@ -174,14 +165,12 @@ def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokeniz
     optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
     path, smooth = arguments.output / "llm_checkpoint.safetensors", math.nan
     start = load_state(path, model, optimiser) if path.exists() else 0
-    bar = tqdm(
-        range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2
-    )
+    steps = arguments.plan.steps
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc="language model", mininterval=2)
     for step in bar:
         batch = batch_of(arguments, tokenizer, compose, step)
-        fade = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
         for group in optimiser.param_groups:
-            group["lr"] = arguments.lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * fade)
+            group["lr"] = arguments.lr * arguments.plan.pace(step)
         loss = loss_of(model, batch)
         optimiser.zero_grad()
         loss.backward()

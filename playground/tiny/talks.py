@@ -6,7 +6,8 @@ import numpy as np
 from questions import ask_many, converse, read_scene, tell
 from scenes import load_block, sample_scenes
 
-from playground.pretraining.language_model import Lesson, Talk
+from playground.pretraining.language_model import Talk
+from playground.pretraining.plan import Lesson
 
 
 def compose(rng: np.random.Generator, count: int, lesson: Lesson = "talks") -> list[Talk]:
