@@ -22,7 +22,7 @@ from llava.eval.session import (
     check_output,
     plain_stops,
     prepare,
-    task_names,
+    tasks_of,
     workers_of,
 )
 
@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="an adaptive budget of llava calibrate, beside the fixed ones of its mean; repeatable",
     )
     parser.add_argument("--seeds", type=whole_number(1), default=3, help="draws of the random baseline (default 3)")
-    parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
+    parser.add_argument("--tasks", default="", help="names and my.json separated by commas, or 'all'")
     add_shared(parser, "--output-dir", type=Path, help="as for llava eval; the tables go there too")
     add_run_flags(parser)
     table = parser.add_argument_group("tables")
@@ -93,10 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    from llava.eval.tasks import get_task
-
     try:
-        tasks = [get_task(name) for name in task_names(args.tasks)]
+        tasks = tasks_of(args)
         place = DataPlace.of(args)
     except ValueError as error:
         parser.error(str(error))
