@@ -78,9 +78,7 @@ class DataPlace:
             loaded = self.load(task)
             images = [image for sample in loaded.samples for image in sample.images if isinstance(image, Path)]
             if task.own_file is not None and images and not any(image.is_file() for image in images):
-                raise TaskDataError(
-                    f"{task.name}: no picture is there, as {images[0]}; --image-root names their folder"
-                )
+                raise TaskDataError(f"{task.name}: not one picture is there ({images[0]}); --image-root names a folder")
 
     def load(self, task: Task, answered_from: str | None = None) -> LoadedTask:
         """A task's samples.

@@ -53,5 +53,5 @@ def earned(metric: str, text: str, answers: Sequence[str], options: Mapping[str,
     if metric == "vqa":
         return vqa_accuracy(text, answers)
     if metric == "choice":
-        return float(infer(text.strip(), options) in answers)
+        return float(infer(text, options) in answers)
     raise ValueError(f"metric {metric!r} is none of {', '.join(METRICS)}")
