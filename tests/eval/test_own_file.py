@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ from llava.eval.tasks.own_file import open_own_file, task_of_row
 from llava.eval.tasks.own_rows import sample_of_row
 from llava.inference import Inference
 from llava.train.validation import answer_accuracy
+from tests.test_readme import blocks
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "playground" / "tiny" / "model"
@@ -203,8 +206,13 @@ def test_vqa_and_choices_give_what_the_public_scorers_gave() -> None:
             assert earned("choice", text, sample.details["answers"], sample.details["options"]) == (inferred == answer)
 
 
-def test_the_flag_names_the_metrics() -> None:
+def test_the_flag_and_the_page_name_the_metrics(tmp_path: Path) -> None:
     assert tuple(METRICS) == _METRICS
+    assert all(f"\n| `{metric}` | " in (ROOT / "docs/own_questions.md").read_text() for metric in METRICS)
+    [shown] = [text for language, text in blocks("docs/own_questions.md") if language == "json"]
+    (tmp_path / "my.json").write_text(shown)
+    own = open_own_file(tmp_path / "my.json")
+    assert [sample.details["metric"] for sample in own.samples] == ["exact", "exact", "choice"] and not own.bad_lines
 
 
 # ----- A task like any other ---------------------------------------------------
@@ -307,6 +315,31 @@ def test_processes_that_share_the_questions_end_in_the_same_file(own: Path, tmp_
         )
     one, two = (next((tmp_path / name).rglob("none.jsonl")).read_bytes() for name in ("one", "two"))
     assert one == two and len(results_of(tmp_path / "two")) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_end_in_the_same_file(own: Path, tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "llava.eval"]
+    words = [
+        "--model-path",
+        str(TINY),
+        "--tasks",
+        str(own),
+        "--device",
+        "cpu",
+        "--latency-repeats",
+        "0",
+        "--limit",
+        "8",
+    ]
+    words += ["--limit", "8", "--compression", "none", "--output-dir", str(tmp_path / "two")]
+    command = [sys.executable, *launch, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("20 questions about 5 pictures") == 1
+    assert run(str(own), tmp_path / "one", "--limit", "8", budgets=("none",)) == 0
+    one, two = (next((tmp_path / name).rglob("none.jsonl")).read_bytes() for name in ("one", "two"))
+    assert one == two
 
 
 @pytest.mark.parametrize(
