@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from playground.crowded.questions import ASKED, CAPTION_PROMPT, Scene, ask, caption, converse, read_scene
-from playground.crowded.scenes import SceneBatch, render, sample_scenes
+from playground.crowded.questions import ASKED, CAPTION_PROMPT, Question, Scene, ask, caption, converse, read_scene
+from playground.crowded.scenes import GRID, SceneBatch, render, sample_scenes
 from playground.crowded.things import Split, load_bank
 
 CHUNK = 250
@@ -114,8 +114,13 @@ def make_questions(scenes: list[Scene], names: list[str], count: int, rng: np.ra
             found = ask(kind, scenes[index], rng) or ask(kind, scenes[index], rng)
             shown, index = index, (index + 1) % len(scenes)
         row = {"question_id": number, "image": names[shown], "text": found.text, "answer": found.answer}
-        rows.append({**row, "kind": found.kind})
+        rows.append(row | {"kind": found.kind} | share_of(found))
     return rows
+
+
+def share_of(question: Question) -> dict[str, float]:
+    """How much of the picture the thing covers that the answer is read off, where it is one thing."""
+    return {} if question.patches is None else {"object_share": round(question.patches / GRID**2, 4)}
 
 
 def conversation(name: str, pairs: list[tuple[str, str]]) -> dict[str, Any]:

@@ -61,11 +61,19 @@ class Scene:
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its short answer, and its kind (one of ASKED)."""
+    """A question about a scene.
+
+    Attributes:
+        text: What is asked.
+        answer: In a word or two.
+        kind: One of ASKED.
+        patches: How many the thing covers that is to be read; None where there is no such one thing.
+    """
 
     text: str
     answer: str
     kind: str
+    patches: int | None = None
 
 
 def refer(kind: str, name: str) -> str:
@@ -108,9 +116,8 @@ def _name_of(scene: Scene, rng: np.random.Generator, kinds: Sequence[str], asked
         return None
     thing = _pick(rng, found)
     where = f"{thing.colour} {thing.kind}" if by_colour else f"{thing.kind} in the {thing.place}"
-    return Question(
-        f"What does the {where} say?" if thing.kind == "word" else f"What is the {where}?", thing.name, asked
-    )
+    text = f"What does the {where} say?" if thing.kind == "word" else f"What is the {where}?"
+    return Question(text, thing.name, asked, thing.patches)
 
 
 def _text(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -128,7 +135,7 @@ def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
     thing = _pick(rng, small)
     alone = sum(other.kind == thing.kind for other in small) == 1
     subject = f"the small {thing.kind}" if alone and rng.random() < 0.5 else thing.said
-    return Question(f"What colour is {subject}?", thing.colour, "colour")
+    return Question(f"What colour is {subject}?", thing.colour, "colour", thing.patches)
 
 
 def _count(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -149,7 +156,7 @@ def _side(scene: Scene, rng: np.random.Generator) -> Question | None:
 def _exist(scene: Scene, rng: np.random.Generator) -> Question | None:
     thing = _pick(rng, scene.things)
     if rng.random() < 0.5:
-        return Question(f"Is there {thing.said}?", "yes", "exist")
+        return Question(f"Is there {thing.said}?", "yes", "exist", thing.patches)
     names = {other.name for other in scene.things}
     absent = _pick(rng, [name for name in NAMES[thing.kind] if name not in names])
     return Question(f"Is there {refer(thing.kind, absent)}?", "no", "exist")
@@ -165,7 +172,7 @@ def _two_step(scene: Scene, rng: np.random.Generator) -> Question | None:
     if not pairs:
         return None
     first, second = _pick(rng, pairs)
-    return Question(f"Which {second.kind} has the colour of {first.said}?", second.name, "two-step")
+    return Question(f"Which {second.kind} has the colour of {first.said}?", second.name, "two-step", second.patches)
 
 
 _ASKERS: dict[str, Asker] = dict(zip(ASKED, (_text, _which, _colour, _count, _side, _exist, _two_step), strict=True))
