@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TENTH = "--questions 200 --pope 50 --crowded 30"
+TENTH = "--questions 200 --pope 50"
 """Of the quickstart's questions; `make demos` asks all."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
