@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llava.eval.answer_sets import answers_of_row
 from llava.eval.data_place import DataPlace
@@ -12,8 +14,11 @@ from llava.eval.judge.run import read_grades
 from llava.eval.report.table import Cell, Column, Line, Table
 from llava.eval.results import Row
 from llava.eval.tasks import TASKS, Sample, Task, TaskDataError
-from llava.results.bootstrap import bootstrap_interval
+from llava.results.bootstrap import bootstrap_interval, percentile_interval, resampled_sums
 from llava.results.score_parts import ScoreParts, Sums, mean_of
+
+Draws: TypeAlias = NDArray[np.float64]
+"""(R,), a figure in each draw."""
 
 _TOLERANCE = 0.1  # of the table's scale; LLaVA-Bench's summary is rounded to one decimal
 
@@ -47,18 +52,30 @@ def column_parts(table: Table, column: Column, data: DataPlace, *, compared: boo
     Returns:
         Those of vanilla and of the other lines; none if vanilla's cannot be had.
     """
+    loaded = load_column(table, column, data)
+    return {} if loaded is None else parts_by_line(table, column, *loaded, compared=compared)
+
+
+def load_column(table: Table, column: Column, data: DataPlace) -> tuple[Task, Sequence[Sample]] | None:
+    """The task of a column and its questions; None, and a note, if they cannot be had."""
     base = table.vanilla.cells.get(column.task)
     kind = TASKS.find(column.task)
     if kind is None:
         why = "no task of that name is registered; name its plug-in with --plugin MODULE_OR_FILE"
         table.notes.append(f"{column.heading}: no intervals, {why}")
-        return {}
+        return None
     task = kind()
     try:
-        samples = data.load(task, base.row.get("data_root") if base else None).samples
+        return task, data.load(task, base.row.get("data_root") if base else None).samples
     except TaskDataError as error:
         table.notes.append(f"{column.heading}: no intervals, its data are not here ({error})")
-        return {}
+        return None
+
+
+def parts_by_line(
+    table: Table, column: Column, task: Task, samples: Sequence[Sample], *, compared: bool = True
+) -> dict[int, ScoreParts]:
+    """As `column_parts`, of questions that are loaded."""
     found: dict[int, ScoreParts] = {}
     for place, line in enumerate(table.lines):
         cell = line.cells.get(column.task)
@@ -70,6 +87,33 @@ def column_parts(table: Table, column: Column, data: DataPlace, *, compared: boo
         elif not place:
             return {}
     return found if 0 in found else {}
+
+
+def retention_draws(parts: Mapping[int, ScoreParts], resamples: int, seed: int) -> dict[int, Draws]:
+    """Retention in percent over R draws, the same for all lines, by the place of the line; vanilla's place is 0."""
+    alike = {place: own for place, own in parts.items() if own.groups == parts[0].groups}
+    sums = resampled_sums(
+        np.concatenate([own.values for own in alike.values()], axis=1), resamples=resamples, seed=seed
+    )
+    ends = np.cumsum([own.values.shape[1] for own in alike.values()])[:-1]
+    chunks = dict(zip(alike, np.split(sums, ends, axis=1), strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = {place: np.asarray(own.score(chunks[place])) for place, own in alike.items()}
+        base = np.where(scores[0] > 0, scores[0], np.nan)  # of a draw without a right answer there is no share
+        return {place: 100 * score / base for place, score in scores.items()}
+
+
+def mean_of_draws(found: Iterable[Draws | None]) -> Draws | None:
+    """The mean over tasks, draw by draw; None if one of them has no draws."""
+    listed = list(found)
+    given = [each for each in listed if each is not None]
+    return np.mean(given, axis=0) if given and len(given) == len(listed) else None
+
+
+def ends_of(values: Draws) -> tuple[float | None, float | None]:
+    """The ends of the 95 % interval of draws; None where no draw has a value."""
+    low, high = percentile_interval(values)
+    return (low, high) if np.isfinite(low) and np.isfinite(high) else (None, None)
 
 
 def _interval(own: ScoreParts, base: ScoreParts, resamples: int) -> tuple[float | None, float | None]:

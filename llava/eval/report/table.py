@@ -139,13 +139,20 @@ class Table:
         return [column.heading for column in self.columns if column.task in tasks]
 
 
-def build_table(folders: Sequence[Path], paper: PaperTable | None = None, only: Container[str] | None = None) -> Table:
+def build_table(
+    folders: Sequence[Path],
+    paper: PaperTable | None = None,
+    only: Container[str] | None = None,
+    *,
+    join_seeds: bool = True,
+) -> Table:
     """Reads folders of results.
 
     Args:
         folders: Output folders of llava.eval. The first that has results without compression gives the vanilla.
         paper: A table of the paper to be shown beside.
         only: Budgets, as results.json names them, whose rows count; None for all.
+        join_seeds: Whether the seeds of a method that draws are one line, their mean.
 
     Raises:
         ValueError: A folder has no results, or none has results without compression.
@@ -160,7 +167,8 @@ def build_table(folders: Sequence[Path], paper: PaperTable | None = None, only: 
         if not rows:
             raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {folder}")
         runs[folder] = json.loads(path.read_text(encoding="utf-8"))["run"]
-        lines += _over_seeds(_lines(folder, name, rows, notes), notes)
+        own = _lines(folder, name, rows, notes)
+        lines += _over_seeds(own, notes) if join_seeds else own
     vanilla = next((line for line in lines if line.compression == VANILLA), None)
     if vanilla is None:
         raise ValueError(f"{', '.join(map(str, folders))}: no results without compression; add --compression none")

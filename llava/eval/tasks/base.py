@@ -104,6 +104,8 @@ class Task(ABC):
         paper_column: The VisionZip paper's name of the benchmark, "" where it has none.
         paper_note: How the paper's figure is made otherwise, or "".
         is_judged: Whether only a judge can score its answers (`JudgedTask`).
+        reads_text: Whether its questions are about text in the picture; or the types that are (`question_types`); None
+            where that is not known.
         default_data_root: Where its files are if no flag says otherwise.
     """
 
@@ -123,6 +125,7 @@ class Task(ABC):
     paper_column: ClassVar[str] = ""
     paper_note: ClassVar[str] = ""
     is_judged: ClassVar[bool] = False
+    reads_text: ClassVar[bool | tuple[str, ...] | None] = None
     default_data_root: ClassVar[Path] = Path("playground/data/eval")
 
     @abstractmethod
@@ -207,6 +210,14 @@ class Task(ABC):
     def size_note(self, samples: Sequence[Sample]) -> str | None:
         """A line that says how many rows are there and should be, or None if that is right or not known."""
         return self.facts().size_note(self.name, len(samples))
+
+    def question_types(self, sample: Sample) -> Mapping[str, Sequence[str]]:
+        """What kinds of question a sample is, by the name of what sorts them; by default its group, as `type`."""
+        return {"type": [sample.group]} if sample.group else {}
+
+    def object_share(self, sample: Sample) -> float | None:
+        """How much of the picture the object asked about covers, between 0 and 1; None where it is not known."""
+        return sample.details.get("object_share")
 
     def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path | None:
         """Writes the file that the benchmark's server takes.
