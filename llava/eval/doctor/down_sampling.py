@@ -6,6 +6,7 @@ that is merely shrunk to as many tokens answers wrongly, group B what it answers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from llava.results.rows import comparable
 from llava.results.score_parts import ScoreParts
 
 METHOD = "downsample"
-_LEAST = 0.9  # of a budget's tokens: not every number makes a grid
+_LEAST = 0.85  # of a budget's tokens: not every number makes a grid
 _RIGHT = 0.5  # of what an answer can earn
 
 
@@ -50,7 +51,7 @@ def down_sampling_budget(compression: str) -> str | None:
     """The down-sampling with as many tokens a tile as a budget, or the nearest below; None where there is none."""
     budget = CompressionConfig.parse(compression)
     most = 0 if budget is None else budget.num_tokens
-    for tokens in range(most, int(_LEAST * most), -1):
+    for tokens in range(most, math.ceil(_LEAST * most) - 1, -1):
         named = CompressionConfig(METHOD, tokens, 0)
         try:
             check_grid(named, TileShape((most, most), False, False))
