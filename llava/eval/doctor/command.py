@@ -120,6 +120,7 @@ def _wanted(args: argparse.Namespace) -> Wanted:
         tasks=list(dict.fromkeys(name.strip() for name in args.tasks.split(",") if name.strip())),
         resamples=args.resamples,
         sizes=ObjectSizes(args.coco_instances),
+        model=args.model_path or "MODEL",
     )
 
 

@@ -40,6 +40,7 @@ class Wanted:
         tasks: Names of the tasks to be examined; none for all that all tokens have answered.
         resamples: Of the bootstrap; 0 for no intervals.
         sizes: Of objects, where a file beside the benchmarks' says them.
+        model: What commands that are advised call the model.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Wanted:
     tasks: Collection[str] = ()
     resamples: int = 2_000
     sizes: ObjectSizes = field(default_factory=ObjectSizes)
+    model: str = "MODEL"
 
 
 @dataclass(frozen=True)
@@ -227,5 +229,5 @@ def _add_advice(wanted: Wanted, diagnosis: Diagnosis, rows: Sequence[Row]) -> No
     for limit, by_budget in lacking.items():
         tasks = ",".join(dict.fromkeys(task for named in by_budget.values() for task in named))
         budgets = " ".join(f"--compression {name}" for name in by_budget)
-        command = f"llava eval --model-path MODEL --tasks {tasks} {budgets} --output-dir {wanted.folder}"
+        command = f"llava eval --model-path {wanted.model} --tasks {tasks} {budgets} --output-dir {wanted.folder}"
         diagnosis.advice.append(command + (f" --limit {limit}" if limit else ""))

@@ -64,8 +64,8 @@ def findings(budget: Budget) -> list[str]:
         if case.down_sampling is not None and case.down_sampling.hard.share is not None:
             hard = case.down_sampling.hard
             lines.append(
-                f"{case.task}: of {hard.n} questions that plain down-sampling gets wrong, this budget gets "
-                f"{hard.right} right ({percent(hard.right / hard.n)})"
+                f"{case.task}: of {hard.n} questions that all tokens get right and plain down-sampling gets wrong, "
+                f"{hard.right} are right here ({percent(hard.right / hard.n)})"
             )
     return lines or ["nothing changed by more than chance explains"]
 
