@@ -272,6 +272,42 @@ def test_findings_name_what_fell_and_nothing_that_chance_explains(run: Path, dat
     )
 
 
+def test_of_one_picture_nothing_is_known_for_sure(tmp_path: Path) -> None:
+    rows = [
+        {"question_id": n, "image": "0.png", "text": "?", "answer": ("yes", "no")[n % 2], "split": "a"}
+        for n in range(40)
+    ]
+    layout.write_json(tmp_path / "eval_pope.json", rows)
+    said = {"none": {str(n): row["answer"] for n, row in enumerate(rows)}}
+    said["random:64"] = dict.fromkeys(said["none"], "no")
+    case = case_of(examined(write_run(tmp_path / "run", tmp_path, {"tiny_pope": said}), tmp_path), "tiny_pope")
+    assert case.whole.change.value == -0.5 and case.whole.change.low is None
+    assert case.shifts and all(shift.change.low is None for shift in case.shifts)
+
+
+def test_judged_answers_flip_by_their_grades(tmp_path: Path) -> None:
+    row = {"question": "Q?", "answer": "a"}
+    rows = [row | {"imagename": f"{n}.png", "capability": ["rec", "ocr"][: 1 + n % 2]} for n in range(4)]
+    layout.write_mmvet(tmp_path, rows)
+    task = get_task("mmvet")
+    samples = task.load(tmp_path).samples
+    said = {budget: {sample.sample_id: budget for sample in samples} for budget in ("none", "random:64")}
+    run = write_run(tmp_path / "run", tmp_path, {"mmvet": said})
+    content = json.loads((run / "results.json").read_text())
+    graded = {"none": [1.0, 1.0, 0.5, None], "random:64": [1.0, 0.2, 0.5, 0.7]}
+    for result in content["rows"]:
+        grades = {s.sample_id: [g] for s, g in zip(samples, graded[result["compression"]], strict=True)}
+        lines = [{"judge": {}}, *({"question_id": key, "grades": values} for key, values in grades.items())]
+        layout.write_jsonl(run / "grades" / "mmvet" / f"{result['compression'].replace(':', '_')}.jsonl", lines)
+        result |= task.score_grades(samples, grades)
+    layout.write_json(run / "results.json", content)
+    case = case_of(examined(run, tmp_path), "mmvet")
+    assert counts(case.whole) == (3, 1, 0, 2, 0), "what has no grade on one side is not compared"
+    by_value = {(part.sort, part.value): counts(part) for part in case.slices}
+    assert by_value["capability", "ocr"] == (1, 1, 0, 0, 0) and by_value["capability", "rec"] == (3, 1, 0, 2, 0)
+    assert by_value["text in the picture", "is to be read"] == (1, 1, 0, 0, 0)
+
+
 def test_which_questions_read_text(tmp_path: Path) -> None:
     def sorts(task: str, group: str = "", **details: Any) -> dict[str, list[str]]:
         return sorts_of(get_task(task), Sample("1", "?", (), "a", group, details), {})
@@ -409,6 +445,7 @@ def test_the_page_needs_no_other_file(run: Path, data: Path, capsys: pytest.Capt
     vqa = next(case for case in content["budgets"][0]["tasks"] if case["task"] == "tiny_vqa")
     assert vqa["questions"] | {"change": None} == {
         "n": 8,
+        "pictures": 4,
         "lost": 2,
         "gained": 1,
         "reworded": 2,

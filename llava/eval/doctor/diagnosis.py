@@ -14,8 +14,8 @@ from llava.eval.compare.table import Figure
 from llava.eval.report.flips import Flip
 from llava.eval.report.table import Column
 
-LEAST = 20
-"""Questions that a slice must have to be named among the findings; of fewer an interval says little."""
+LEAST_QUESTIONS, LEAST_PICTURES = 20, 10
+"""What a slice must have to be named among the findings; of less an interval says little."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Slice:
         before: What an answer earns on average with all tokens.
         after: The same with the budget.
         change: `after` less `before`.
+        pictures: How many pictures they are about.
     """
 
     sort: str
@@ -43,6 +44,12 @@ class Slice:
     before: float
     after: float
     change: Figure
+    pictures: int
+
+    @property
+    def is_large(self) -> bool:
+        """Whether there are enough questions and pictures to speak of a change."""
+        return self.n >= LEAST_QUESTIONS and self.pictures >= LEAST_PICTURES
 
     @property
     def same(self) -> int:

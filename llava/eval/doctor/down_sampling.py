@@ -98,7 +98,7 @@ def _group(parts: ScoreParts, start: int, resamples: int) -> Group:
     if not asked:
         return Group(0, 0, None)
     ends: tuple[float | None, float | None] = (None, None)
-    if resamples:
+    if resamples and len(parts.groups) > 1:
         low, high = bootstrap_interval(
             parts.values, lambda sums: np.asarray(sums[:, start] / sums[:, start + 1]), resamples=resamples
         )

@@ -169,19 +169,24 @@ def _examine_line(
     elif answers is None:
         budget.missing[name] = f"its answers are not in {wanted.folder / 'answers' / name}"
     else:
-        budget.cases[name] = _case(wanted, asked, cell, answers, rows, drawn)
+        case = _case(wanted, asked, cell, answers, rows, drawn)
+        if case is None:
+            budget.missing[name] = "no question has an answer under both, graded where a judge does that"
+        else:
+            budget.cases[name] = case
 
 
 def _case(
     wanted: Wanted, asked: _Asked, cell: Cell, answers: AnswerSet, rows: Sequence[Row], drawn: Draws | None
-) -> Case:
+) -> Case | None:
+    """A task under a budget; None if not one question can be compared."""
     task, samples, resamples = asked.task, asked.samples, wanted.resamples
     earned = asked.earned, earned_by(task, answers, samples)
     both = answered_by_both(samples, asked.answers, answers)
     flips = find_flips(both, (asked.answers, answers), earned)
     whole = make_slice("all", "all", both, {flip.sample.sample_id: flip for flip in flips}, earned, resamples)
     if whole is None or cell.retention is None:
-        raise ValueError(f"{answers.path}: no question has answers under both, graded where a judge does that")
+        return None
     ends = (None, None) if drawn is None else ends_of(drawn / 100)
     factor = asked.column.facts.factor
     known = {sample.sample_id for sample in samples}

@@ -8,7 +8,7 @@ from typing import Any
 
 from llava.eval.compare.table import Figure
 from llava.eval.doctor import words
-from llava.eval.doctor.diagnosis import LEAST, Case, Diagnosis, Group, Slice
+from llava.eval.doctor.diagnosis import Case, Diagnosis, Group, Slice
 from llava.eval.doctor.pictures import Card
 from llava.eval.report.embedded import THUMBNAIL
 
@@ -73,7 +73,7 @@ def _case(case: Case) -> dict[str, Any]:
 
 
 def _slice(part: Slice) -> dict[str, Any]:
-    names = ("n", "lost", "gained", "reworded", "same", "before", "after")
+    names = ("n", "pictures", "lost", "gained", "reworded", "same", "before", "after")
     return {name: getattr(part, name) for name in names} | {"change": _figure(part.change)}
 
 
@@ -106,7 +106,6 @@ def to_html(diagnosis: Diagnosis, cards: Sequence[Card], failed: Sequence[str] |
         failed=failed,
         gate=gate,
         words=words,
-        least=LEAST,
         thumbnail=THUMBNAIL,
         kept_axis=_axis(kept, 1.0),
         change_axis=_axis(changes, 0.0),

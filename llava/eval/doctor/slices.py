@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from llava.eval.compare.table import Figure
 from llava.eval.doctor.diagnosis import Slice
-from llava.eval.report.flips import Earned, Flip
+from llava.eval.report.flips import KINDS, Earned, Flip
 from llava.eval.tasks import Sample, Task
 from llava.results.bootstrap import paired_bootstrap
 
@@ -71,11 +71,13 @@ def make_slice(
     counts = Counter(flips[key].kind for key in first if key in flips)
     means = sum(first.values()) / len(first), sum(second.values()) / len(first)
     change = Figure(means[1] - means[0])
-    if resamples:
-        groups = {sample.sample_id: sample.image_names for sample in samples}
+    groups = {sample.sample_id: sample.image_names for sample in samples if sample.sample_id in first}
+    pictures = len(set(groups.values()))
+    if resamples and pictures > 1:  # draws of one picture are all alike
         drawn = paired_bootstrap(second, first, groups=groups, resamples=resamples)
         change = Figure(drawn.difference, drawn.low, drawn.high)
-    return Slice(sort, value, len(first), counts["lost"], counts["gained"], counts["reworded"], *means, change)
+    flipped = (counts[kind] for kind in KINDS)
+    return Slice(sort, value, len(first), *flipped, *means, change, pictures)
 
 
 def all_slices(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llava.eval.compare.table import Figure
-from llava.eval.doctor.diagnosis import LEAST, Budget, Case, Diagnosis, Shift, Slice
+from llava.eval.doctor.diagnosis import Budget, Case, Diagnosis, Shift, Slice
 from llava.eval.whole_files import markdown_table
 
 _FINDINGS = 6  # of a budget
@@ -72,9 +72,9 @@ def findings(budget: Budget) -> list[str]:
 
 def _slices(case: Case) -> Iterator[tuple[Slice, str]]:
     for each in case.slices:
-        if each.n >= LEAST and each.change.excludes_zero:
+        if each.is_large and each.change.excludes_zero:
             yield each, f"{case.task}, {each.sort} {each.value!r}: {_fell(each, case)}"
-    if not case.slices and case.whole.change.excludes_zero:
+    if not case.slices and case.whole.is_large and case.whole.change.excludes_zero:
         yield case.whole, f"{case.task}: {_fell(case.whole, case)}"
 
 

@@ -39,7 +39,7 @@ def yes_shifts(
     rows = [[*_counts(task, s, texts[0], splits), *_counts(task, s, texts[1], splits)] for s in samples]
     parts = ScoreParts.collect([sample.image_names for sample in samples], rows, lambda sums: sums[:, 0])
     sides = _sides(parts.values.sum(axis=0, keepdims=True))
-    drawn = _sides(resampled_sums(parts.values, resamples=resamples)) if resamples else None
+    drawn = _sides(resampled_sums(parts.values, resamples=resamples)) if resamples and len(parts.groups) > 1 else None
     shifts = []
     for name, before, after in zip(NAMES, *(side[:, 0] for side in sides), strict=True):
         place = NAMES.index(name)
