@@ -17,7 +17,7 @@ from llava.eval.answers_key import AnswersKey, compression_file_name, compressio
 from llava.eval.data_place import DataPlace
 from llava.eval.doctor.command import main
 from llava.eval.doctor.diagnosis import Case, Diagnosis, Slice
-from llava.eval.doctor.down_sampling import down_sampling_budget
+from llava.eval.doctor.down_sampling import down_sampling_budget, down_sampling_row
 from llava.eval.doctor.examine import Wanted, examine
 from llava.eval.doctor.pictures import choose_flips
 from llava.eval.doctor.sizes import ObjectSizes
@@ -178,6 +178,15 @@ def test_the_nearest_number_that_makes_a_grid_is_named() -> None:
     assert down_sampling_budget("visionzip:83+15") == "downsample:98"  # 7 x 14
     assert down_sampling_budget("random:23") == "downsample:20"  # 23, 22 and 21 make no grid within 2:1
     assert down_sampling_budget("random:3") is None  # 1 x 3 is longer than 2:1, and 2 are a third fewer
+    assert down_sampling_budget("fastv:64") is None, "of a whole image, however many tiles it has"
+    row = {"task": "gqa", "compression": "fastv:64", "tokens": 576, "n": 9}
+    rows = [row | {"compression": f"downsample:{tokens}", "tokens": tokens} for tokens in (49, 60, 64, 72)]
+    found = down_sampling_row(rows, row)
+    assert found is not None and found["tokens"] == 64
+    found = down_sampling_row(rows, row | {"compression": "random:70", "tokens": 70})
+    assert found is not None and found["tokens"] == 64, "the most tokens that are not more"
+    assert down_sampling_row(rows, row | {"compression": "random:70", "tokens": 70, "n": 8}) is None, "other questions"
+    assert down_sampling_row(rows, row | {"compression": "random:100", "tokens": 100}) is None
 
 
 def test_precision_and_recall_are_apart(run: Path, data: Path) -> None:

@@ -21,6 +21,7 @@ from llava.eval.tasks import Sample, Task
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor.cells import check_grid
 from llava.model.multimodal_compressor.types import TileShape
+from llava.model.stages import inside_language_model
 from llava.results.bootstrap import bootstrap_interval
 from llava.results.rows import comparable
 from llava.results.score_parts import ScoreParts
@@ -37,8 +38,12 @@ def is_down_sampling(compression: str) -> bool:
 
 
 def down_sampling_row(rows: Sequence[Row], row: Row) -> Row | None:
-    """The down-sampling row with as many tokens as a row, or hardly fewer, that it can be compared with."""
-    most = row.get("tokens", 0)
+    """The down-sampling row with as many tokens as a row, or hardly fewer, that it can be compared with.
+
+    Of a method inside the language model, the tokens are the mean of the rows that its layers read, as its name says.
+    """
+    inside = inside_language_model(CompressionConfig.parse(row["compression"]))
+    most = row.get("tokens", 0) if inside is None else inside.num_tokens
     found = [
         other
         for other in rows
@@ -48,9 +53,15 @@ def down_sampling_row(rows: Sequence[Row], row: Row) -> Row | None:
 
 
 def down_sampling_budget(compression: str) -> str | None:
-    """The down-sampling with as many tokens a tile as a budget, or the nearest below; None where there is none."""
+    """The down-sampling with as many tokens a tile as a budget, or the nearest below.
+
+    None where there is none, and where the budget does not say its tokens a tile: inside the language model they are
+    the whole image's, and an adaptive budget says only the most.
+    """
     budget = CompressionConfig.parse(compression)
-    most = 0 if budget is None else budget.num_tokens
+    if budget is None or inside_language_model(budget) is not None or budget.adaptive is not None:
+        return None
+    most = budget.num_tokens
     for tokens in range(most, math.ceil(_LEAST * most) - 1, -1):
         named = CompressionConfig(METHOD, tokens, 0)
         try:
