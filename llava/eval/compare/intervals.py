@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from llava.eval.compare.table import Comparison, Entry, Figure
 from llava.eval.data_place import DataPlace
-from llava.eval.report.intervals import Draws, column_parts, ends_of, mean_of_draws, retention_draws
+from llava.eval.report.intervals import column_parts
+from llava.results.bootstrap import percentile_interval, resampled_sums
+from llava.results.score_parts import ScoreParts
+
+Draws = NDArray[np.float64]
 
 
 def add_intervals(comparison: Comparison, data: DataPlace, resamples: int = 2_000) -> None:
@@ -53,6 +59,39 @@ def _add_means(
     theirs = None if against is None else mean_of_draws(draws.get(task, {}).get(against) for task in tasks)
     if entry.mean_against is not None and theirs is not None:
         entry.mean_against = _with_ends(entry.mean_against, own - theirs)
+
+
+def retention_draws(parts: Mapping[int, ScoreParts], resamples: int, seed: int) -> dict[int, Draws]:
+    """Retention in percent over R draws, all lines seeing the same ones, by the place of the line; vanilla's is 0.
+
+    Args:
+        parts: Scores of one benchmark, by the place of the line.
+        resamples: R.
+        seed: Of the draws.
+    """
+    alike = {place: own for place, own in parts.items() if own.groups == parts[0].groups}
+    sums = resampled_sums(
+        np.concatenate([own.values for own in alike.values()], axis=1), resamples=resamples, seed=seed
+    )
+    ends = np.cumsum([own.values.shape[1] for own in alike.values()])[:-1]
+    chunks = dict(zip(alike, np.split(sums, ends, axis=1), strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = {place: np.asarray(own.score(chunks[place])) for place, own in alike.items()}
+        base = np.where(scores[0] > 0, scores[0], np.nan)  # of a draw without a right answer there is no share
+        return {place: 100 * score / base for place, score in scores.items()}
+
+
+def mean_of_draws(found: Iterable[Draws | None]) -> Draws | None:
+    """The mean over tasks, draw by draw; None if one of them has no draws."""
+    listed = list(found)
+    given = [each for each in listed if each is not None]
+    return np.mean(given, axis=0) if given and len(given) == len(listed) else None
+
+
+def ends_of(values: Draws) -> tuple[float | None, float | None]:
+    """The ends of the 95 % interval of draws; None where no draw has a value."""
+    low, high = percentile_interval(values)
+    return (low, high) if np.isfinite(low) and np.isfinite(high) else (None, None)
 
 
 def _with_ends(figure: Figure, values: Draws) -> Figure:

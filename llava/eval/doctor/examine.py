@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from llava.eval.answer_sets import AnswerSet, answers_of_row
+from llava.eval.compare.intervals import Draws, ends_of, mean_of_draws, retention_draws
 from llava.eval.compare.table import Figure
 from llava.eval.data_place import DataPlace
 from llava.eval.doctor.diagnosis import Budget, Case, Diagnosis
@@ -23,7 +24,7 @@ from llava.eval.doctor.sizes import ObjectSizes
 from llava.eval.doctor.slices import all_slices, make_slice
 from llava.eval.doctor.yes_no import asks_yes_or_no, yes_shifts
 from llava.eval.report.flips import Earned, answered_by_both, earned_by, find_flips
-from llava.eval.report.intervals import Draws, ends_of, load_column, mean_of_draws, parts_by_line, retention_draws
+from llava.eval.report.intervals import load_column, parts_by_line
 from llava.eval.report.table import VANILLA, Cell, Column, Line, Table, build_table
 from llava.eval.results import Row, read_results
 from llava.eval.tasks import Sample, Task

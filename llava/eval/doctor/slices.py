@@ -76,8 +76,8 @@ def make_slice(
     if resamples and pictures > 1:  # draws of one picture are all alike
         drawn = paired_bootstrap(second, first, groups=groups, resamples=resamples)
         change = Figure(drawn.difference, drawn.low, drawn.high)
-    flipped = (counts[kind] for kind in KINDS)
-    return Slice(sort, value, len(first), *flipped, *means, change, pictures)
+    lost, gained, reworded = (counts[kind] for kind in KINDS)
+    return Slice(sort, value, len(first), lost, gained, reworded, means[0], means[1], change, pictures)
 
 
 def all_slices(

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from llava.eval.compare.intervals import ends_of
 from llava.eval.compare.table import Figure
 from llava.eval.doctor.diagnosis import Shift
-from llava.eval.report.intervals import ends_of
 from llava.eval.tasks import Sample, Task
 from llava.results.bootstrap import resampled_sums
 from llava.results.score_parts import ScoreParts, Sums

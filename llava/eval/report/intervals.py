@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llava.eval.answer_sets import answers_of_row
 from llava.eval.data_place import DataPlace
@@ -14,11 +12,8 @@ from llava.eval.judge.run import read_grades
 from llava.eval.report.table import Cell, Column, Line, Table
 from llava.eval.results import Row
 from llava.eval.tasks import TASKS, Sample, Task, TaskDataError
-from llava.results.bootstrap import bootstrap_interval, percentile_interval, resampled_sums
+from llava.results.bootstrap import bootstrap_interval
 from llava.results.score_parts import ScoreParts, Sums, mean_of
-
-Draws: TypeAlias = NDArray[np.float64]
-"""(R,), a figure in each draw."""
 
 _TOLERANCE = 0.1  # of the table's scale; LLaVA-Bench's summary is rounded to one decimal
 
@@ -87,33 +82,6 @@ def parts_by_line(
         elif not place:
             return {}
     return found if 0 in found else {}
-
-
-def retention_draws(parts: Mapping[int, ScoreParts], resamples: int, seed: int) -> dict[int, Draws]:
-    """Retention in percent over R draws, the same for all lines, by the place of the line; vanilla's place is 0."""
-    alike = {place: own for place, own in parts.items() if own.groups == parts[0].groups}
-    sums = resampled_sums(
-        np.concatenate([own.values for own in alike.values()], axis=1), resamples=resamples, seed=seed
-    )
-    ends = np.cumsum([own.values.shape[1] for own in alike.values()])[:-1]
-    chunks = dict(zip(alike, np.split(sums, ends, axis=1), strict=True))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scores = {place: np.asarray(own.score(chunks[place])) for place, own in alike.items()}
-        base = np.where(scores[0] > 0, scores[0], np.nan)  # of a draw without a right answer there is no share
-        return {place: 100 * score / base for place, score in scores.items()}
-
-
-def mean_of_draws(found: Iterable[Draws | None]) -> Draws | None:
-    """The mean over tasks, draw by draw; None if one of them has no draws."""
-    listed = list(found)
-    given = [each for each in listed if each is not None]
-    return np.mean(given, axis=0) if given and len(given) == len(listed) else None
-
-
-def ends_of(values: Draws) -> tuple[float | None, float | None]:
-    """The ends of the 95 % interval of draws; None where no draw has a value."""
-    low, high = percentile_interval(values)
-    return (low, high) if np.isfinite(low) and np.isfinite(high) else (None, None)
 
 
 def _interval(own: ScoreParts, base: ScoreParts, resamples: int) -> tuple[float | None, float | None]:
