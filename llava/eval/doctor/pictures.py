@@ -6,17 +6,15 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from llava.analysis.kept_tokens import draw_kept_tokens, find_kept_tokens
 from llava.eval.doctor.diagnosis import Budget, Case, Diagnosis
 from llava.eval.report.embedded import address_of, thumbnail
 from llava.eval.report.flips import Flip
 from llava.images.source import UnreadableImageError
-
-if TYPE_CHECKING:
-    from llava.inference import Inference
+from llava.inference import Inference
 
 _INCHES, _DOTS = 2.6, 120
 
@@ -73,8 +71,6 @@ def make_cards(chosen: Sequence[tuple[Budget, Case, Flip]], inference: Inference
 
 def _patches(inference: Inference, budget: Budget, flip: Flip) -> tuple[str, str]:
     """What a budget keeps of a picture, drawn and in words; or why it is not drawn, and nothing."""
-    from llava.analysis.kept_tokens import draw_kept_tokens, find_kept_tokens
-
     try:
         from matplotlib.figure import Figure
     except ImportError:
