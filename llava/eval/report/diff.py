@@ -10,8 +10,8 @@ from llava.eval.answer_sets import AnswerSet, made_alike, read_answer_set
 from llava.eval.data_place import DataPlace
 from llava.eval.report.embedded import THUMBNAIL, thumbnail
 from llava.eval.report.flips import Flip, answered_by_both, earned_by, find_flips
-from llava.eval.results import read_results
-from llava.eval.tasks import get_task
+from llava.eval.results import Row, read_results
+from llava.eval.tasks.own_file import task_of_row
 
 _TEMPLATE = "diff.html.jinja"
 _KINDS = {"lost": "better in A", "gained": "better in B", "reworded": "the same score, other words"}
@@ -66,13 +66,14 @@ def compare_answers(path_a: Path, path_b: Path, data: DataPlace) -> Comparison:
 
     Raises:
         ValueError: A file is not one of answers, or the two are of different tasks.
-        TaskDataError: The benchmark's files are missing.
+        TaskDataError: The benchmark's files are missing, or a file of one's own has changed.
     """
     a, b = read_answer_set(path_a), read_answer_set(path_b)
     if a.task != b.task:
         raise ValueError(f"{path_a} answers {a.task} and {path_b} answers {b.task}; name two of one task")
-    task = get_task(a.task)
-    samples = data.load(task, _answered_from(b)).samples
+    row = _row_of(b)
+    task = task_of_row(row, data.root)
+    samples = data.load(task, row.get("data_root")).samples
     both = answered_by_both(samples, a, b)
     flips = find_flips(both, (a, b), (earned_by(task, a, samples), earned_by(task, b, samples)))
     known = {sample.sample_id for sample in samples}
@@ -80,11 +81,11 @@ def compare_answers(path_a: Path, path_b: Path, data: DataPlace) -> Comparison:
     return Comparison(a.task, (path_a, path_b), len(both), len(both) - len(flips), flips, _settings(a, b), only)
 
 
-def _answered_from(answers: AnswerSet) -> str | None:
-    """The data root that the results beside the answers name."""
+def _row_of(answers: AnswerSet) -> Row:
+    """What the results beside the answers say of them; the task's name alone where they say nothing."""
     rows = read_results(answers.path.parents[2] / "results.json") if len(answers.path.parents) > 2 else []
-    found = (row.get("data_root") for row in rows if row["task"] == answers.task and made_alike(row, answers))
-    return next(found, None)
+    found = (row for row in rows if row["task"] == answers.task and made_alike(row, answers))
+    return next(found, {"task": answers.task})
 
 
 def _settings(a: AnswerSet, b: AnswerSet) -> list[str]:

@@ -143,6 +143,7 @@ def build_table(
     folders: Sequence[Path],
     paper: PaperTable | None = None,
     only: Container[str] | None = None,
+    tasks: Container[str] | None = None,
     *,
     join_seeds: bool = True,
 ) -> Table:
@@ -152,6 +153,7 @@ def build_table(
         folders: Output folders of llava.eval. The first that has results without compression gives the vanilla.
         paper: A table of the paper to be shown beside.
         only: Budgets, as results.json names them, whose rows count; None for all.
+        tasks: Tasks whose rows count; None for all.
         join_seeds: Whether the seeds of a method that draws are one line, their mean.
 
     Raises:
@@ -164,6 +166,7 @@ def build_table(
     for folder, name in zip(folders, _names(folders), strict=True):
         path = folder / "results.json"
         rows = [row for row in read_results(path) if only is None or row["compression"] in only]
+        rows = [row for row in rows if tasks is None or row["task"] in tasks]
         if not rows:
             raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {folder}")
         runs[folder] = json.loads(path.read_text(encoding="utf-8"))["run"]

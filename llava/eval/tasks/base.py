@@ -107,6 +107,7 @@ class Task(ABC):
         reads_text: Whether its questions are about text in the picture; or the types that are (`question_types`); None
             where that is not known.
         default_data_root: Where its files are if no flag says otherwise.
+        own_file: Of a file of one's own (`llava.eval.tasks.own_file`) what makes the task again; None of a benchmark.
     """
 
     name: ClassVar[str] = ""
@@ -127,6 +128,7 @@ class Task(ABC):
     is_judged: ClassVar[bool] = False
     reads_text: ClassVar[bool | tuple[str, ...] | None] = None
     default_data_root: ClassVar[Path] = Path("playground/data/eval")
+    own_file: ClassVar[Mapping[str, str] | None] = None
 
     @abstractmethod
     def load(self, data_root: Path) -> LoadedTask:
