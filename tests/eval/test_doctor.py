@@ -382,6 +382,9 @@ def test_the_gate_says_what_fell(run: Path, data: Path, capsys: pytest.CaptureFi
     assert doctor(run, data, "--fail-under", "0.8", "--tasks", "tiny_vqa") == 0
     assert doctor(run, data, "--fail-under", "0.8", "--tasks", "tiny_vqa", "--fail-lower-bound") == 1
     assert "the lower end is below 80.0 %" in capsys.readouterr().err
+    assert doctor(run, data, "--fail-under", "0.5", "--tasks", "tiny_vqa", "--fail-lower-bound") == 1
+    assert "on 4 pictures; 6 are needed to tell 50.0 %" in capsys.readouterr().err, "by the rule of three"
+    assert doctor(run, data, "--fail-under", "0.25", "--tasks", "tiny_vqa", "--fail-lower-bound") == 0
     assert doctor(run, data, "--fail-under", "0.79", "--fail-on", "mean") == 0, "the mean of 75 and 83.3"
     assert doctor(run, data, "--fail-under", "0.8", "--fail-on", "mean") == 1
     assert "the mean over tasks under visionzip:54+10 keeps 79.2 %" in capsys.readouterr().err

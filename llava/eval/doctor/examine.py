@@ -231,9 +231,15 @@ def _add_advice(wanted: Wanted, diagnosis: Diagnosis, rows: Sequence[Row]) -> No
         if case.down_sampling is None and case.in_shares and not is_down_sampling(budget.compression):
             named = down_sampling_budget(budget.compression)
             if named is not None and not any(row["compression"] == named and row["task"] == case.task for row in rows):
-                lacking.setdefault(case.limit, {}).setdefault(named, []).append(case.task)
+                lacking.setdefault(case.limit, {}).setdefault(named, []).append(_asked_as(case.task, rows))
     for limit, by_budget in lacking.items():
         tasks = ",".join(dict.fromkeys(task for named in by_budget.values() for task in named))
         budgets = " ".join(f"--compression {name}" for name in by_budget)
         command = f"llava eval --model-path {wanted.model} --tasks {tasks} {budgets} --output-dir {wanted.folder}"
         diagnosis.advice.append(command + (f" --limit {limit}" if limit else ""))
+
+
+def _asked_as(task: str, rows: Sequence[Row]) -> str:
+    """What `--tasks` calls a task: its name, or the path of a file of one's own, as its rows say."""
+    own = next((row.get("own_file") for row in rows if row["task"] == task), None)
+    return str(own["path"]) if isinstance(own, Mapping) and "path" in own else task
