@@ -283,6 +283,8 @@ def _why_not_in_means(
     """Why a benchmark does not count in the means beside those that do; None if it does."""
     if lacking := _lacking(column, lines):
         return f"{', '.join(lacking)} cannot be compared there"
+    if not column.facts.in_means:
+        return "it is none of the paper's benchmarks"
     if paper is not None and column.heading not in paper.average_over:
         return f"it is not in those of the paper's {paper.name}"
     other = next((other for other in counted if other.benchmark == column.benchmark), None)
