@@ -1,8 +1,8 @@
 """OCRBench: an answer is right if it contains a reference answer; a point a question, 1,000 in all.
 
-The rules are those of OCRBench's `example.py`: both sides in lower case, edges stripped, line breaks as spaces. Formulas
-(the questions of HME100k) keep their case and lose all spaces instead. lmms-eval also reads full-width letters as plain
-ones.
+The rules are those of OCRBench's `example.py`: both sides in lower case, edges stripped, line breaks as spaces.
+Formulas (the questions of HME100k) keep their case and lose all spaces instead. lmms-eval also reads full-width letters
+as plain ones.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Referring expressions: the share of boxes that overlap the right one by half (acc@0.5).
 
 **LLaVA's boxes are relative to the padded square.** LLaVA-1.5 sees a picture in the middle of a square of its longer
-side, and the boxes in its training data count from that square's edges (haotian-liu/LLaVA, issue 606). So a box of a
-640 x 480 picture has y = 0.125 at the picture's upper edge, not 0. Scored as if it counted from the picture's own edges,
-a right answer loses most of its overlap: this is how lmms-eval reads all models, and why it gives LLaVA-1.5 less.
-`accuracy` reads boxes as LLaVA means them, `plain_accuracy` as lmms-eval does.
+side, and the boxes in its training data count from that square's edges (haotian-liu/LLaVA, issue 606). So the upper
+edge of a 640 x 480 picture is at 0.125, not at 0. lmms-eval reads every model's boxes as if they counted from the
+picture's own edges, where a right answer of LLaVA's may overlap with nothing. `accuracy` reads boxes as LLaVA means
+them, `plain_accuracy` as lmms-eval does.
 
 The first `[a, b, c, d]` of a text counts, by lmms-eval's `utils_rec.py`; a text without one is wrong. Padding shifts by
 whole pixels, rounded down, as LLaVA's `expand2square` does.

@@ -1,8 +1,8 @@
 """ChartQA test: 1,250 questions that people wrote and 1,250 made from summaries; relaxed accuracy.
 
 Files, from the authors' `ChartQA Dataset.zip` (or vis-nlp/ChartQA), folder `test`: `chartqa/test_human.json` and
-`chartqa/test_augmented.json` ([{imgname, query, label}]), and the charts in `chartqa/png/`. A question's id is its place
-in its file.
+`chartqa/test_augmented.json` ([{imgname, query, label}]), and the charts in `chartqa/png/`. A question's id is its
+place in its file.
 
 The line below the question is lmms-eval's, which the figures of LLaVA's later models are made with.
 """

@@ -45,7 +45,7 @@ class _Refcoco(Task):
                 images=(folder / "train2014" / Path(row["image"]).name,),
                 answer="[{:.3f}, {:.3f}, {:.3f}, {:.3f}]".format(*target.in_square()),
                 group=target.size,
-                details={"box": list(target.box), "width": target.width, "height": target.height},
+                details={"box": target.box, "width": target.width, "height": target.height},
             )
 
         return collect(path, enumerate(read_jsonl(path)), build)
@@ -65,7 +65,7 @@ class _Refcoco(Task):
 
     def _answer(self, sample: Sample, text: str) -> refcoco.BoxAnswer:
         details = sample.details
-        return refcoco.BoxAnswer.of(text, refcoco.Target(tuple(details["box"]), details["width"], details["height"]))
+        return refcoco.BoxAnswer.of(text, refcoco.Target(details["box"], details["width"], details["height"]))
 
 
 @register_task
