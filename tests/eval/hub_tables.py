@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from llava.eval.sources.layout import content_name
 from tests.eval import layout
 
 COLOURS = ("red", "blue")
@@ -171,7 +171,7 @@ def llava_bench(hub: Path, local: Path) -> None:
 
 def by_content(colour: str) -> str:
     """The name of an image that has none in the Hub's table."""
-    return f"{hashlib.sha256(layout.png(colour)).hexdigest()[:16]}.png"
+    return content_name(image(colour))
 
 
 def ocrbench(hub: Path, local: Path) -> None:

@@ -144,7 +144,7 @@ def write_ocrbench(root: Path, tables: Sequence[TableFiles]) -> None:
     folder, questions = root / "ocrbench", []
     for number, row in enumerate(tables[0].rows("dataset", "question", "question_type", "answer", "image")):
         asked = {"dataset_name": row["dataset"], "id": number, "question": row["question"], "answers": row["answer"]}
-        name = f"{row['dataset']}/{_name_of(row['image'])}"
+        name = f"{row['dataset']}/{content_name(row['image'])}"
         _write_image(folder / "OCRBench_Images" / name, row["image"])
         questions.append({**asked, "image_path": name, "type": row["question_type"]})
     _write_json(folder / "OCRBench.json", questions)
@@ -155,7 +155,7 @@ def write_chartqa(root: Path, tables: Sequence[TableFiles]) -> None:
     folder = root / "chartqa"
     splits: dict[str, list[Row]] = {"human": [], "augmented": []}
     for row in tables[0].rows("type", "question", "answer", "image"):
-        name = _name_of(row["image"])
+        name = content_name(row["image"])
         _write_image(folder / "png" / name, row["image"])
         asked = {"imgname": name, "query": row["question"], "label": row["answer"]}
         splits["human" if row["type"] == "human_test" else "augmented"].append(asked)
@@ -293,7 +293,7 @@ def _content(image: Any) -> bytes:
     return (image or {}).get("bytes") or b""
 
 
-def _name_of(image: Any) -> str:
+def content_name(image: Any) -> str:
     """A name for an image that has none: rows with the same image share it."""
     return f"{hashlib.sha256(_content(image)).hexdigest()[:16]}.png"
 
