@@ -95,7 +95,7 @@ class Task(ABC):
         scale: `SHARE`, a main score between 0 and 1 that is shown in percent; or `POINTS`, shown as it is.
         has_answers: Whether the split's answers are public; if not, answers are only written for the server.
         needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
-        in_means: Whether it counts in a report's means. The benchmarks beyond the paper's do not.
+        in_means: Whether it counts in means. Benchmarks beyond the paper's count only where there are no others.
         benchmark: What its variants share: only one of them counts in means. "" is the task's own name.
         sources: Where its data are published.
         published_size: Questions of the published split that papers' figures are over; another number is noted in
