@@ -30,8 +30,8 @@ def test_every_column_is_one_task() -> None:
 
 
 def test_rows_from_before_rows_had_facts_are_shown_as_then() -> None:
-    # These tasks stood in lists of names, so that their old results can still be reported. Benchmarks beyond the paper's
-    # (`in_means` is false) came later: no row of theirs is without facts.
+    # These tasks stood in lists of names, so that their old results can still be reported. Benchmarks beyond the
+    # paper's (`in_means` is false) came later: no row of theirs is without facts.
     for task in TASKS:
         if not task.name.startswith("tiny_") and task.in_means:
             assert facts_of({"task": task.name}) == task.facts(), task.name

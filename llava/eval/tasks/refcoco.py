@@ -75,6 +75,8 @@ class RefcocoVal(_Refcoco):
     name = "refcoco_val"
     description = "RefCOCO val; boxes in LLaVA's form, acc@0.5"
     published_size = 10_834
+    other_sizes: ClassVar[tuple[int, ...]] = (23_962,)
+    releases: ClassVar[tuple[str, ...]] = ("UNC's val", "the val of lmms-lab's table")
     file_name = "refcoco_val.jsonl"
 
 
