@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from llava.eval.report.table import build_table
+from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.submissions import write_mmstar_submission
-from llava.eval.tasks import get_task
+from llava.eval.tasks import TaskDataError, get_task
 from llava.results.paper import paper_columns
 from llava.results.task_facts import facts_of
 from tests.eval import layout
+from tests.eval.hub_tables import BUILDERS, image, write_table
 from tests.eval.test_benchmark_tasks import answers, load, read_sheet
 
 BEYOND = ("chartqa", "mmstar", "ocrbench", "refcoco_plus_val", "refcoco_val", "refcocog_val")
@@ -148,15 +150,19 @@ def test_refcoco(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unreadable_picture_of_the_hub_is_a_row_that_is_named(tmp_path: Path) -> None:
-    from llava.eval.sources.parquet_source import ParquetSource
-    from tests.eval.hub_tables import image, write_table
-
     row = {"answer": ["boy"], "bbox": [1.0, 0.5, 2.0, 3.0], "file_name": "COCO_train2014_000000000042_0.jpg"}
     other = row | {"file_name": "COCO_train2014_000000000043_1.jpg", "image": {"bytes": b"no image", "path": None}}
     write_table(tmp_path / "hub", "RefCOCO", "val", [row | {"image": image("red")}, other])
     root, _ = ParquetSource(tmp_path / "hub", tmp_path / "cache").root_for("refcoco_val")
     loaded = get_task("refcoco_val").load(root)
     assert len(loaded.samples) == 1 and "of a picture of 0 x 0 is not" in loaded.bad_rows[0]
+
+
+def test_a_split_that_chartqa_does_not_have_is_refused(tmp_path: Path) -> None:
+    row = {"type": "human_val", "question": "?", "answer": "1", "image": image("red")}
+    write_table(tmp_path / "hub", "ChartQA", "test", [row])
+    with pytest.raises(TaskDataError, match="ChartQA: type 'human_val' is none of human_test, augmented_test"):
+        ParquetSource(tmp_path / "hub", tmp_path / "cache").root_for("chartqa")
 
 
 @pytest.mark.parametrize("name", BEYOND)
@@ -188,9 +194,6 @@ def test_they_are_in_no_mean_beside_the_papers(tmp_path: Path) -> None:
 
 
 def test_images_that_rows_share_are_written_once(tmp_path: Path) -> None:
-    from llava.eval.sources.parquet_source import ParquetSource
-    from tests.eval.hub_tables import BUILDERS
-
     BUILDERS["ocrbench"](tmp_path / "hub", tmp_path / "local")
     root, _ = ParquetSource(tmp_path / "hub", tmp_path / "cache").root_for("ocrbench")
     samples = get_task("ocrbench").load(root).samples

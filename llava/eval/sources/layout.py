@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.sources.parquet import Row, TableFiles
+from llava.eval.tasks import TaskDataError
 from llava.images.decoding import image_size
 
 Writer = Callable[[Path, Sequence[TableFiles]], None]
@@ -153,14 +154,16 @@ def write_ocrbench(root: Path, tables: Sequence[TableFiles]) -> None:
 def write_chartqa(root: Path, tables: Sequence[TableFiles]) -> None:
     """A file of questions a split, and the images; an image's name says what it holds."""
     folder = root / "chartqa"
-    splits: dict[str, list[Row]] = {"human": [], "augmented": []}
+    splits: dict[str, list[Row]] = {"human_test": [], "augmented_test": []}
     for row in tables[0].rows("type", "question", "answer", "image"):
+        if row["type"] not in splits:
+            raise TaskDataError(f"{tables[0].dataset}: type {row['type']!r} is none of {', '.join(splits)}")
         name = content_name(row["image"])
         _write_image(folder / "png" / name, row["image"])
         asked = {"imgname": name, "query": row["question"], "label": row["answer"]}
-        splits["human" if row["type"] == "human_test" else "augmented"].append(asked)
+        splits[row["type"]].append(asked)
     for split, rows in splits.items():
-        _write_json(folder / f"test_{split}.json", rows)
+        _write_json(folder / f"test_{split.removesuffix('_test')}.json", rows)
 
 
 def write_refcoco(root: Path, tables: Sequence[TableFiles], name: str) -> None:
