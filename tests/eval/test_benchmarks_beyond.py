@@ -12,6 +12,7 @@ from llava.eval.report.table import build_table
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.submissions import write_mmstar_submission
 from llava.eval.tasks import TaskDataError, get_task
+from llava.eval.tasks.loading import load_task
 from llava.results.paper import paper_columns
 from llava.results.task_facts import facts_of
 from tests.eval import layout
@@ -93,6 +94,7 @@ def test_mmstar(tmp_path: Path) -> None:
         "logical reasoning, science & technology, math",
         "image, which is empty",
     ]
+    assert load_task(task, tmp_path).samples == loaded.samples  # <image 1> is no placeholder
     first = loaded.samples[0]
     assert first.images[0] == layout.png() and first.images[0].name == f"{path.name}#0"
     # lmms-eval's line, which has no period.
