@@ -6,14 +6,14 @@ cannot be used is left out and named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from llava.eval.tasks.base import LoadedTask, Sample, TaskDataError
 from llava.json_text import parse_json
-from llava.plain_files import check_is_file, read_utf8
+from llava.plain_files import read_utf8
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 OPTION_LETTER = "Answer with the option's letter from the given choices directly."
@@ -96,37 +96,6 @@ def read_jsonl(path: Path) -> list[Any]:
             except ValueError as error:
                 raise TaskDataError(f"{path} line {number} is not JSON ({error}); {_WHERE}") from None
     return rows
-
-
-def read_parquet(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """The rows of parquet files, in order.
-
-    Raises:
-        TaskDataError: A file is no parquet file.
-    """
-    from pyarrow import ArrowException  # comes with datasets
-    from pyarrow.parquet import ParquetFile
-
-    for path in files:
-        try:
-            check_is_file(path)
-            for batch in ParquetFile(path).iter_batches(batch_size=64):
-                yield from batch.to_pylist()
-        except (ArrowException, OSError) as error:
-            raise TaskDataError(f"{path} is not a readable parquet file ({error})") from None
-
-
-def image_bytes(row: Mapping[str, Any], name: str) -> bytes:
-    """The encoded bytes of an image in a row of parquet: a cell of bytes, or of `{"bytes", "path"}`.
-
-    Raises:
-        ValueError: There are none.
-    """
-    cell = row.get(name)
-    content = cell.get("bytes") if isinstance(cell, Mapping) else cell
-    if not isinstance(content, bytes) or not content:
-        raise ValueError(f"{name}, which is empty")
-    return content
 
 
 def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample | None]) -> LoadedTask:

@@ -19,7 +19,8 @@ from typing import Any
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.metrics import mmmu
 from llava.eval.tasks.base import EmbeddedImage, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
-from llava.eval.tasks.local_files import OPTION_LETTER, SHORT_ANSWER, collect, image_bytes, read_parquet
+from llava.eval.tasks.local_files import OPTION_LETTER, SHORT_ANSWER, collect
+from llava.eval.tasks.parquet_rows import image_bytes, read_parquet
 
 _IMAGE = re.compile(r"<image (\d+)>")
 _MULTIPLE_CHOICE = "multiple-choice"
@@ -136,5 +137,5 @@ def _list(value: Any) -> list[str]:
 def _image(row: Mapping[str, Any], name: str) -> EmbeddedImage:
     try:
         return EmbeddedImage(image_bytes(row, name), f"{row['id']}/{name}")
-    except ValueError as error:
-        raise ValueError(f"{row['id']} names {error}") from None
+    except ValueError:
+        raise ValueError(f"{row['id']} names {name}, which is empty") from None

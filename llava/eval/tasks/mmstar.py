@@ -13,7 +13,8 @@ from typing import Any
 from llava.eval.metrics import mmstar
 from llava.eval.submissions import write_mmstar_submission
 from llava.eval.tasks.base import EmbeddedImage, LoadedTask, Sample, Scores, Task, register_task
-from llava.eval.tasks.local_files import collect, existing, image_bytes, read_parquet, with_tail
+from llava.eval.tasks.local_files import collect, existing, with_tail
+from llava.eval.tasks.parquet_rows import image_bytes, read_parquet
 
 LETTER = "Answer with the option's letter from the given choices directly"
 
@@ -39,10 +40,14 @@ class MmStar(Task):
                 if row[name] not in known:
                     raise ValueError(f"question {row['index']}: {name} {row[name]!r} is none of {', '.join(known)}")
             question = row["question"].strip()
+            try:
+                content = image_bytes(row, "image")
+            except ValueError as error:
+                raise ValueError(f"question {row['index']}: {error}") from None
             return Sample(
                 sample_id=str(row["index"]),
                 prompt=with_tail(question, LETTER),
-                images=(EmbeddedImage(image_bytes(row, "image"), f"{path.name}#{row['index']}"),),
+                images=(EmbeddedImage(content, f"{path.name}#{row['index']}"),),
                 answer=row["answer"],
                 group=row["category"],
                 details={
