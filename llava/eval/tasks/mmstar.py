@@ -40,14 +40,10 @@ class MmStar(Task):
                 if row[name] not in known:
                     raise ValueError(f"question {row['index']}: {name} {row[name]!r} is none of {', '.join(known)}")
             question = row["question"].strip()
-            try:
-                content = image_bytes(row, "image")
-            except ValueError as error:
-                raise ValueError(f"question {row['index']}: {error}") from None
             return Sample(
                 sample_id=str(row["index"]),
                 prompt=with_tail(question, LETTER),
-                images=(EmbeddedImage(content, f"{path.name}#{row['index']}"),),
+                images=(EmbeddedImage(image_bytes(row, "image"), f"{path.name}#{row['index']}"),),
                 answer=row["answer"],
                 group=row["category"],
                 details={
