@@ -182,7 +182,7 @@ def build_table(
         _compare(line, vanilla, notes)
     counted: list[Column] = []
     for column in columns:
-        if reason := _why_not_in_means(column, lines, counted, paper):
+        if reason := _why_not_in_means(column, columns, lines, counted, paper):
             notes.append(f"{column.heading} is not in the means: {reason}")
         else:
             counted.append(column)
@@ -289,9 +289,15 @@ def _compare(line: Line, vanilla: Line, notes: list[str]) -> None:
 
 
 def _why_not_in_means(
-    column: Column, lines: Sequence[Line], counted: Sequence[Column], paper: PaperTable | None
+    column: Column,
+    columns: Sequence[Column],
+    lines: Sequence[Line],
+    counted: Sequence[Column],
+    paper: PaperTable | None,
 ) -> str | None:
-    """Why a benchmark does not count in the means beside those that do; None if it does."""
+    """Why a benchmark of the columns does not count in the means beside those that do; None if it does."""
+    if not column.facts.in_means and any(other.facts.in_means for other in columns):
+        return "it is none of the paper's benchmarks"
     if lacking := _lacking(column, lines):
         return f"{', '.join(lacking)} cannot be compared there"
     if paper is not None and column.heading not in paper.average_over:

@@ -20,7 +20,8 @@ Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
 """A judge's grades by sample id, one a run of the judge; None is missing."""
 
 _MODULES = (
-    "crowded gqa llava_bench mmbench mme mmmu mmvet pope scienceqa seed_bench textvqa tiny_pope tiny_vqa vizwiz vqav2"
+    "chartqa crowded gqa llava_bench mmbench mme mmmu mmstar mmvet ocrbench pope refcoco scienceqa seed_bench textvqa "
+    "tiny_pope tiny_vqa vizwiz vqav2"
 )
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _ALL = "all"  # of `--tasks all`
@@ -94,6 +95,7 @@ class Task(ABC):
         scale: `SHARE`, a main score between 0 and 1 that is shown in percent; or `POINTS`, shown as it is.
         has_answers: Whether the split's answers are public; if not, answers are only written for the server.
         needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
+        in_means: Whether it counts in means. Benchmarks beyond the paper's count only where there are no others.
         benchmark: What its variants share: only one of them counts in means. "" is the task's own name.
         sources: Where its data are published.
         published_size: Questions of the published split that papers' figures are over; another number is noted in
@@ -117,6 +119,7 @@ class Task(ABC):
     scale: ClassVar[str] = SHARE
     has_answers: ClassVar[bool] = True
     needs_image: ClassVar[bool] = False
+    in_means: ClassVar[bool] = True
     benchmark: ClassVar[str] = ""
     sources: ClassVar[tuple[str, ...]] = ()
     published_size: ClassVar[int | None] = None
@@ -242,6 +245,7 @@ class Task(ABC):
             paper_note=cls.paper_note,
             benchmark=cls.benchmark,
             needs_image=cls.needs_image,
+            in_means=cls.in_means,
             judged=cls.is_judged,
             published_sizes=(cls.published_size, *cls.other_sizes) if cls.published_size is not None else (),
             releases=cls.releases,
