@@ -323,6 +323,11 @@ def test_which_questions_read_text(tmp_path: Path) -> None:
 
     text = "text in the picture"
     assert sorts("textvqa")[text] == sorts("textvqa_no_ocr")[text] == ["is to be read"]
+    assert sorts("ocrbench", "Text Recognition")[text] == sorts("chartqa", "human")[text] == ["is to be read"]
+    assert sorts("refcoco_val", "small", box=(0.0, 0.0, 100.0, 50.0), width=500, height=400) == {
+        "size of the object": ["medium (0.33 to 3 %)"],
+        text: ["is not"],
+    }, "2.5 %; and no type beside it"
     assert sorts("mme", "OCR")[text] == ["is to be read"] and sorts("mme", "count")[text] == ["is not"]
     assert sorts("crowded_dev", "text")[text] == ["is to be read"] and sorts("crowded_dev", "count")[text] == ["is not"]
     assert sorts("mmvet", capability=["rec", "ocr"]) == {"capability": ["rec", "ocr"], text: ["is to be read"]}

@@ -30,6 +30,7 @@ class ChartQa(Task):
     max_new_tokens = 128
     needs_image = True
     in_means = False
+    reads_text = True
     sources = ("https://github.com/vis-nlp/ChartQA", "https://huggingface.co/datasets/ahmed-masry/ChartQA")
     published_size = 2_500
 

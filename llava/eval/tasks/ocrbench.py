@@ -28,6 +28,7 @@ class OcrBench(Task):
     max_new_tokens = 128
     needs_image = True
     in_means = False
+    reads_text = True
     sources = ("https://github.com/Yuliang-Liu/MultimodalOCR", "https://huggingface.co/datasets/echo840/OCRBench")
     published_size = 1_000
 

@@ -28,6 +28,7 @@ class _Refcoco(Task):
     max_new_tokens = 128
     needs_image = True
     in_means = False
+    reads_text = False
     sources = ("https://github.com/lichengunc/refer", "https://github.com/QwenLM/Qwen-VL/tree/master/eval_mm")
     file_name: ClassVar[str] = ""
 
@@ -49,6 +50,15 @@ class _Refcoco(Task):
             )
 
         return collect(path, enumerate(read_jsonl(path)), build)
+
+    def question_types(self, sample: Sample) -> Mapping[str, Sequence[str]]:
+        """None: what its group says is the size of the object."""
+        return {}
+
+    def object_share(self, sample: Sample) -> float:
+        """How much of the picture the right box covers."""
+        left, top, right, bottom = sample.details["box"]
+        return float((right - left) * (bottom - top) / (sample.details["width"] * sample.details["height"]))
 
     def parse(self, text: str) -> str:
         """The first box of a text, or ""."""
