@@ -281,6 +281,18 @@ def test_findings_name_what_fell_and_nothing_that_chance_explains(run: Path, dat
     )
 
 
+def test_a_whole_task_is_named_where_its_types_are_small(tmp_path: Path) -> None:
+    rows = [
+        {"question_id": n, "image": f"{n}.png", "text": "?", "answer": "1", "kind": f"type {n % 5}"} for n in range(40)
+    ]
+    layout.write_json(tmp_path / "eval_vqa.json", rows)
+    said = {"none": dict.fromkeys(map(str, range(40)), "1")}
+    said["random:64"] = {str(n): "12"[n < 10] for n in range(40)}
+    budget = examined(write_run(tmp_path / "run", tmp_path, {"tiny_vqa": said}), tmp_path).budgets[0]
+    assert len(findings(budget)) == 1
+    assert findings(budget)[0].startswith("tiny_vqa: 100.0 % -> 75.0 % (-25.0 [")
+
+
 def test_of_one_picture_nothing_is_known_for_sure(tmp_path: Path) -> None:
     rows = [
         {"question_id": n, "image": "0.png", "text": "?", "answer": ("yes", "no")[n % 2], "split": "a"}

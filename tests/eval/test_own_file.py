@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -258,14 +259,14 @@ def test_it_scores_as_the_task_of_the_same_questions_and_goes_on(
     assert run(str(own), tmp_path, "--limit", "12") == 0
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == files
 
-    capsys.readouterr()
     assert report([str(tmp_path), "--no-picture", "--resamples", "100", "--output", str(tmp_path / "report")]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"\| visionzip:41\+8 .*\d\d\.\d \[", said) or "[" in said
-    assert "no intervals" not in said.replace("tiny_vqa: no intervals", "")
+    assert f"{name}: no intervals" not in capsys.readouterr().out
+    with (tmp_path / "report" / "report.csv").open() as file:
+        [line] = [line for line in csv.DictReader(file) if (line["task"], line["tokens"]) == (name, "49")]
+    assert float(line["low"]) <= float(line["retention"]) <= float(line["high"])
     sides = [str(tmp_path / "answers" / name / f"{file}.jsonl") for file in ("none", "visionzip_41+8")]
     assert report(["--diff", *sides, "--output", str(tmp_path)]) == 0
-    assert f"{name}: 20 questions that both answer" in capsys.readouterr().out
+    assert f"{name}: 12 questions that both answer" in capsys.readouterr().out
 
 
 def test_a_changed_file_has_answers_of_its_own_and_the_old_ones_say_so(
@@ -334,7 +335,7 @@ def test_two_processes_of_torchrun_end_in_the_same_file(own: Path, tmp_path: Pat
     ]
     words += ["--limit", "8", "--compression", "none", "--output-dir", str(tmp_path / "two")]
     command = [sys.executable, *launch, *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("20 questions about 5 pictures") == 1
     assert run(str(own), tmp_path / "one", "--limit", "8", budgets=("none",)) == 0

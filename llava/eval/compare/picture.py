@@ -66,7 +66,8 @@ def to_svg(comparison: Comparison, wanted: float | None = None) -> str:
     for height, body in panels:
         drawn.append(f'<g transform="translate(0 {top:g})">\n{body}\n</g>')
         top += height
-    mean = f"Mean of {len(comparison.table.tasks)} tasks, % of all tokens"
+    count = len(comparison.table.tasks)
+    mean = f"Mean of {count} task{'s' * (count != 1)}, % of all tokens"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top:g}" viewBox="0 0 {_WIDTH} {top:g}" '
         'font-family="Helvetica, Arial, sans-serif" font-size="11">\n'

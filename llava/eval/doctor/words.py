@@ -71,10 +71,11 @@ def findings(budget: Budget) -> list[str]:
 
 
 def _slices(case: Case) -> Iterator[tuple[Slice, str]]:
-    for each in case.slices:
-        if each.is_large and each.change.excludes_zero:
-            yield each, f"{case.task}, {each.sort} {each.value!r}: {_fell(each, case)}"
-    if not case.slices and case.whole.is_large and case.whole.change.excludes_zero:
+    """What changed, type by type; the whole task, if it did and no type of it is large enough to be named."""
+    named = [each for each in case.slices if each.is_large and each.change.excludes_zero]
+    for each in named:
+        yield each, f"{case.task}, {each.sort} {each.value!r}: {_fell(each, case)}"
+    if not named and case.whole.is_large and case.whole.change.excludes_zero:
         yield case.whole, f"{case.task}: {_fell(case.whole, case)}"
 
 
