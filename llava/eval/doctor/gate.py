@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from llava.eval.compare.table import Figure
 from llava.eval.doctor.diagnosis import Budget, Diagnosis
 from llava.eval.doctor.words import kept, percent
+from llava.results.bootstrap import fewest_groups
 
 TASK = "task"
 MEAN = "mean"
-_RULE_OF_THREE = 3  # of n pictures without a loss the true share of losses is below 3 / n, at 95 %
 
 
 def failures(diagnosis: Diagnosis, least: float, *, of: str = TASK, lower_bound: bool = False) -> list[str]:
@@ -53,5 +52,7 @@ def _why(retention: Figure, least: float, pictures: int, lower_bound: bool) -> s
         return f"{said}, without an interval: its lower end is not known"
     if retention.low < least:
         return f"{said}; the lower end is below {percent(least)}"
-    needed = math.inf if least == 1 else math.ceil(_RULE_OF_THREE / (1 - least) - 1e-9)
+    if least == 1:
+        return f"{said}; no number of pictures is enough to tell that nothing is lost"
+    needed = fewest_groups(least)
     return f"{said}, on {pictures} pictures; {needed} are needed to tell {percent(least)}" if pictures < needed else ""
