@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("prepare-eval", "llava.eval.prepare", "download benchmarks into the layout that eval reads"),
         Command("judge", "llava.eval.judge", "let a judge grade answers to MM-Vet and LLaVA-Bench"),
         Command("report", "llava.eval.report", "tables and a picture of results; two sets of answers side by side"),
+        Command("doctor", "llava.eval.doctor", "what a budget breaks, told from the answers of a run; a gate for CI"),
         Command("bench", "llava.analysis.efficiency", "milliseconds of a question under several budgets, here"),
         Command("kept-tokens", "llava.analysis.draw_kept", "draw which patches of an image each budget keeps"),
     ),

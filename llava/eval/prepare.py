@@ -1,6 +1,6 @@
 """`python -m llava.eval.prepare gqa pope ...`: benchmarks' files into the local layout; run again, it goes on.
 
-What a publisher offers for download comes from there, the rest (MME, MMMU, SEED-Bench) from the Hub.
+What a publisher offers for download comes from there, the rest (MME, MMMU, OCRBench, SEED-Bench) from the Hub.
 """
 
 from __future__ import annotations

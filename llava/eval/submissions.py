@@ -1,13 +1,14 @@
-"""Files that benchmarks' servers and tools take: EvalAI (VQAv2, VizWiz), MMBench, SEED-Bench, MM-Vet.
+"""Files that benchmarks' servers and tools take: EvalAI (VQAv2, VizWiz), MMBench, SEED-Bench, MM-Vet, OCRBench, MMStar.
 
-Formats are those that LLaVA's `scripts/convert_*_for_submission.py` write. Each file is checked before it is written,
+Formats are those that LLaVA's `scripts/convert_*_for_submission.py` write; OCRBench's is that of its own scripts, and
+MMStar's that of the example in its `eval/submits/`. Each file is checked before it is written,
 and written whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from llava.eval.whole_files import write_whole
 from llava.eval.xlsx import workbook
 
 MMBENCH_COLUMNS = ("index", "question", "A", "B", "C", "D", "prediction", "answer", "split")
+MMSTAR_COLUMNS = ("index", "question", "answer", "category", "l2_category", "bench", "prediction")
 
 
 def write_vqa_submission(path: Path, question_ids: Sequence[int], answers: Mapping[int, str]) -> Path:
@@ -91,12 +93,39 @@ def write_mmbench_submission(path: Path, rows: Sequence[Mapping[str, Any]]) -> P
     Raises:
         ValueError: A row has no index, or an index is there twice.
     """
+    return _write_table(path, MMBENCH_COLUMNS, rows)
+
+
+def write_mmstar_submission(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Writes MMStar's table, one sheet of an .xlsx workbook.
+
+    Args:
+        path: The file.
+        rows: A row a question, with `MMSTAR_COLUMNS`.
+
+    Raises:
+        ValueError: A row has no index, or an index is there twice.
+    """
+    return _write_table(path, MMSTAR_COLUMNS, rows)
+
+
+def write_ocrbench_results(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Writes the rows of OCRBench.json, each with what the model said as `predict`, as its `example.py` reads them.
+
+    Args:
+        path: The file.
+        rows: The rows; their `id` may be a text here and is a number there.
+    """
+    return write_whole(path, json.dumps([{**row, "id": int(row["id"])} for row in rows], ensure_ascii=False))
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
     indices = [row.get("index") for row in rows]
     if None in indices:
         raise ValueError(f"{path}: row {indices.index(None)} has no index")
     _check_ids(path, indices, {})
-    cells = ([row.get(name) for name in MMBENCH_COLUMNS] for row in rows)
-    return write_whole(path, workbook([MMBENCH_COLUMNS, *cells]))
+    cells = ([row.get(name) for name in columns] for row in rows)
+    return write_whole(path, workbook([columns, *cells]))
 
 
 def _check_ids(path: Path, wanted: Sequence[Any], answers: Mapping[Any, str], all_of: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK = 256
+_RULE_OF_THREE = 3  # of n groups without a loss the true share of losses is below 3 / n, at 95 %
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,22 @@ def paired_bootstrap(
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     return PairedDifference(float(differences.mean()), float(low), float(high), len(shared), confidence)
+
+
+def fewest_groups(share: float) -> int:
+    """How many groups it takes to tell that a share is kept, were not one worse: on fewer, more could be lost in truth.
+
+    A bootstrap of groups without one loss has an interval without width, however few they are.
+
+    Args:
+        share: Between 0 and 1; of 1 itself no number is enough.
+
+    Raises:
+        ValueError: It is outside.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"a share of {share} cannot be told from groups")
+    return math.ceil(_RULE_OF_THREE / (1 - share) - 1e-9)
 
 
 def bootstrap_interval(

@@ -33,6 +33,7 @@ class TaskFacts:
         judged: Whether a judge scores it.
         published_sizes: Numbers of questions that its published split may have, that of the papers' figures first.
         releases: What the files with each of these numbers are called; empty where there is one release.
+        in_means: Whether it counts in means beside others that do; alone it does.
     """
 
     scale: str = SHARE
@@ -43,6 +44,7 @@ class TaskFacts:
     judged: bool = False
     published_sizes: tuple[int, ...] = ()
     releases: tuple[str, ...] = ()
+    in_means: bool = True
 
     def __post_init__(self) -> None:
         """Refuses a scale that nothing knows how to show, and releases without a size.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from benchmark_scenes import Picture, Places, make_pictures
+from benchmarks_beyond import chartqa, mmstar, ocrbench, refcoco
 from benchmarks_choice import mmbench, mmmu, scienceqa, seed_bench
 from benchmarks_judged import llava_bench, mmvet
 from benchmarks_open import gqa, mme, pope, textvqa, vizwiz, vqav2
@@ -37,13 +38,17 @@ def embedded(places: Places, pictures: Sequence[Picture], size: int, rng: np.ran
 
 MAKERS: dict[str, Maker] = {
     "embedded": embedded,
+    "chartqa": chartqa,
     "gqa": gqa,
     "llava_bench": llava_bench,
     "mmbench": mmbench,
     "mme": mme,
     "mmmu": mmmu,
+    "mmstar": mmstar,
     "mmvet": mmvet,
+    "ocrbench": ocrbench,
     "pope": pope,
+    "refcoco": refcoco,
     "scienceqa": scienceqa,
     "seed_bench": seed_bench,
     "textvqa": textvqa,

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from llava.eval.sources.layout import content_name
 from tests.eval import layout
 
 COLOURS = ("red", "blue")
@@ -168,7 +169,61 @@ def llava_bench(hub: Path, local: Path) -> None:
     write_image(local / "llava-bench-in-the-wild" / "images" / "001.jpg", "red")
 
 
+def by_content(colour: str) -> str:
+    """The name of an image that has none in the Hub's table."""
+    return content_name(image(colour))
+
+
+def ocrbench(hub: Path, local: Path) -> None:
+    kind, name = "Regular Text Recognition", f"svt/{by_content('red')}"
+    rows = [{"dataset_name": "svt", "question": "What is written?", "answers": ["EXIT"]} for _ in range(2)]
+    layout.write_ocrbench(local, [r | {"id": n, "type": kind, "image_path": name} for n, r in enumerate(rows)])
+    more = {"dataset": "svt", "question_type": kind, "answer": ["EXIT"], "image": image("red")}
+    write_table(hub, "OCRBench", "test", [more | {"question": row["question"]} for row in rows])
+    write_image(local / "ocrbench" / "OCRBench_Images" / name, "red")
+
+
+def chartqa(hub: Path, local: Path) -> None:
+    human = [{"imgname": by_content("red"), "query": f"How many {n}?", "label": str(n)} for n in range(2)]
+    augmented = [{"imgname": by_content("blue"), "query": "Which year?", "label": "2014"}]
+    layout.write_chartqa(local, human, augmented)
+    rows = [
+        {"type": kind, "question": row["query"], "answer": row["label"], "image": image(colour)}
+        for kind, colour, listed in (("human_test", "red", human), ("augmented_test", "blue", augmented))
+        for row in listed
+    ]
+    write_table(hub, "ChartQA", "test", rows)
+    for colour in COLOURS:
+        write_image(local / "chartqa" / "png" / by_content(colour), colour)
+
+
+def mmstar(hub: Path, local: Path) -> None:
+    row = {"index": 3, "question": "What?\nOptions: A: x, B: y, C: z, D: w", "answer": "B", "category": "math"}
+    path = layout.write_mmstar(local, [row | {"l2_category": "geometry"}])
+    table = hub / "MMStar" / "mmstar.parquet"
+    table.parent.mkdir(parents=True)
+    table.write_bytes(path.read_bytes())
+
+
+def refcoco(hub: Path, local: Path, name: str = "refcoco", table: str = "RefCOCO") -> None:
+    source = "COCO_train2014_000000000042"
+    about = {"image": f"{source}.jpg", "width": 4, "height": 4, "bbox": [1.0, 0.5, 3.0, 3.5]}
+    layout.write_refcoco(local, [about | {"sent": sent} for sent in ("left boy", "boy in red")], name)
+    row = {"question_id": "7", "question": "Where?", "answer": ["left boy", "boy in red"], "image": image("red")}
+    write_table(hub, table, "val", [row | {"bbox": [1.0, 0.5, 2.0, 3.0], "file_name": f"{source}_3.jpg"}])
+    write_image(local / "refcoco" / "train2014" / f"{source}.jpg", "red")
+
+
+def refcoco_plus(hub: Path, local: Path) -> None:
+    refcoco(hub, local, "refcoco+", "RefCOCOplus")
+
+
+def refcocog(hub: Path, local: Path) -> None:
+    refcoco(hub, local, "refcocog", "RefCOCOg")
+
+
 BUILDERS: dict[str, Callable[[Path, Path], None]] = {
+    "chartqa": chartqa,
     "gqa": gqa,
     "llava_bench": llava_bench,
     "mmbench": mmbench,
@@ -176,8 +231,13 @@ BUILDERS: dict[str, Callable[[Path, Path], None]] = {
     "mme": mme,
     "mmmu_val": mmmu,
     "mmmu_val_official": mmmu,
+    "mmstar": mmstar,
     "mmvet": mmvet,
+    "ocrbench": ocrbench,
     "pope": pope,
+    "refcoco_plus_val": refcoco_plus,
+    "refcoco_val": refcoco,
+    "refcocog_val": refcocog,
     "seed": seed,
     "seed_image": seed,
     "seed_video": seed,

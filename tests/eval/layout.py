@@ -142,3 +142,24 @@ def write_llava_bench(root: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     references = [{"question_id": row["question_id"], "text": f"Reference {row['question_id']}."} for row in rows]
     write_jsonl(folder / "answers_gpt4.jsonl", references)
     return write_jsonl(folder / "questions.jsonl", rows)
+
+
+def write_ocrbench(root: Path, rows: Sequence[Any]) -> Path:
+    return write_json(root / "ocrbench" / "OCRBench.json", rows)
+
+
+def write_chartqa(root: Path, human: Sequence[Any], augmented: Sequence[Any]) -> Path:
+    write_json(root / "chartqa" / "test_augmented.json", augmented)
+    return write_json(root / "chartqa" / "test_human.json", human)
+
+
+def write_mmstar(root: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    path = root / "mmstar" / "mmstar.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    more = {"image": png(), "meta_info": {"source": "MMBench", "split": "val", "image_path": "images/0.jpg"}}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([more | dict(row) for row in rows]), path)
+    return path
+
+
+def write_refcoco(root: Path, rows: Sequence[Any], name: str = "refcoco") -> Path:
+    return write_jsonl(root / "refcoco" / f"{name}_val.jsonl", rows)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from llava import CompressionConfig
-from llava.results.bootstrap import paired_bootstrap
+from llava.results.bootstrap import fewest_groups, paired_bootstrap
 
 
 def test_interval_agrees_with_the_normal_approximation() -> None:
@@ -50,6 +50,12 @@ def test_equal_sides_and_disjoint_sides() -> None:
     assert (result.difference, result.low, result.high, result.excludes_zero) == (0.0, 0.0, 0.0, False)
     with pytest.raises(ValueError, match="no question in common"):
         paired_bootstrap({"a": 1.0}, {"b": 1.0})
+
+
+def test_the_rule_of_three() -> None:
+    assert [fewest_groups(share) for share in (0.5, 0.9, 0.97, 0.99)] == [6, 30, 100, 300]
+    with pytest.raises(ValueError, match="a share of 1"):
+        fewest_groups(1)
 
 
 def test_only_shared_questions_count() -> None:

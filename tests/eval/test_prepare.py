@@ -19,6 +19,8 @@ from tests.eval.test_sources import as_seen
 
 # What each archive holds: which files of the local layout, seen from where, in which folder of the archive.
 ARCHIVES = {
+    "chartqa/ChartQA-Dataset.zip": ("chartqa", "**/*", "ChartQA Dataset/test/"),
+    "coco/train2014.zip": ("refcoco", "train2014/*", ""),
     "coco/val2014.zip": ("{task}", "val2014/*", ""),
     "gqa/images.zip": ("gqa/data", "images/*", ""),
     "gqa/questions1.2.zip": ("gqa/data", "*.json", "questions1.2/"),

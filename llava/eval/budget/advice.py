@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava.eval.budget.halves import Ladder, Rung
 from llava.eval.compare.table import Figure
-
-_RULE_OF_THREE = 3  # of n pictures without a loss the true share of losses is below 3 / n, at 95 %
+from llava.results.bootstrap import fewest_groups
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Wish:
     @property
     def fewest_pictures(self) -> int:
         """How many a half must have: were not one worse on fewer, more could be lost in truth than may be."""
-        return 1 if self.keep is None else math.ceil(_RULE_OF_THREE / (1 - self.keep) - 1e-9)
+        return 1 if self.keep is None else fewest_groups(self.keep)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def add_intervals(comparison: Comparison, data: DataPlace, resamples: int = 2_00
         for task, of_task in draws.items():
             if place in of_task and place:
                 cell = entry.line.cells[task]
-                cell.low, cell.high = _ends(of_task[place])
+                cell.low, cell.high = ends_of(of_task[place])
             if task in entry.against and place in of_task and against in of_task:
                 entry.against[task] = _with_ends(entry.against[task], of_task[place] - of_task[against])
         _add_means(entry, place, against, draws, table.tasks)
@@ -51,12 +51,12 @@ def add_intervals(comparison: Comparison, data: DataPlace, resamples: int = 2_00
 def _add_means(
     entry: Entry, place: int, against: int | None, draws: Mapping[str, Mapping[int, Draws]], tasks: list[str]
 ) -> None:
-    own = _mean(draws.get(task, {}).get(place) for task in tasks)
+    own = mean_of_draws(draws.get(task, {}).get(place) for task in tasks)
     if own is None or not place:
         return
     if entry.mean is not None:
         entry.mean = _with_ends(entry.mean, own)
-    theirs = None if against is None else _mean(draws.get(task, {}).get(against) for task in tasks)
+    theirs = None if against is None else mean_of_draws(draws.get(task, {}).get(against) for task in tasks)
     if entry.mean_against is not None and theirs is not None:
         entry.mean_against = _with_ends(entry.mean_against, own - theirs)
 
@@ -81,17 +81,18 @@ def retention_draws(parts: Mapping[int, ScoreParts], resamples: int, seed: int) 
         return {place: 100 * score / base for place, score in scores.items()}
 
 
-def _mean(found: Iterable[Draws | None]) -> Draws | None:
+def mean_of_draws(found: Iterable[Draws | None]) -> Draws | None:
     """The mean over tasks, draw by draw; None if one of them has no draws."""
     listed = list(found)
     given = [each for each in listed if each is not None]
     return np.mean(given, axis=0) if given and len(given) == len(listed) else None
 
 
-def _ends(values: Draws) -> tuple[float | None, float | None]:
+def ends_of(values: Draws) -> tuple[float | None, float | None]:
+    """The ends of the 95 % interval of draws; None where no draw has a value."""
     low, high = percentile_interval(values)
     return (low, high) if np.isfinite(low) and np.isfinite(high) else (None, None)
 
 
 def _with_ends(figure: Figure, values: Draws) -> Figure:
-    return Figure(figure.value, *_ends(values))
+    return Figure(figure.value, *ends_of(values))

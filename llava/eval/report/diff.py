@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from llava.eval.answer_sets import AnswerSet, made_alike, read_answer_set
 from llava.eval.data_place import DataPlace
-from llava.eval.judge.run import read_grades
+from llava.eval.report.embedded import THUMBNAIL, thumbnail
+from llava.eval.report.flips import Flip, answered_by_both, earned_by, find_flips
 from llava.eval.results import Row, read_results
-from llava.eval.tasks import Sample, Task
 from llava.eval.tasks.own_file import task_of_row
-from llava.images.source import UnreadableImageError, open_image
 
-_THUMBNAIL = 256
 _TEMPLATE = "diff.html.jinja"
 _KINDS = {"lost": "better in A", "gained": "better in B", "reworded": "the same score, other words"}
-
-
-@dataclass(frozen=True)
-class Flip:
-    """A question that the two answer differently.
-
-    Attributes:
-        sample: The question.
-        texts: What A and B said.
-        earned: What each earned; None is not graded.
-        kind: "lost" (A earned more), "gained" (B did) or "reworded".
-    """
-
-    sample: Sample
-    texts: tuple[str, str]
-    earned: tuple[float | None, float | None]
-    kind: str
 
 
 @dataclass
@@ -98,15 +74,8 @@ def compare_answers(path_a: Path, path_b: Path, data: DataPlace) -> Comparison:
     row = _row_of(b)
     task = task_of_row(row, data.root)
     samples = data.load(task, row.get("data_root")).samples
-    earned = [_earned(task, answers, samples) for answers in (a, b)]
-    both = [s for s in samples if s.sample_id in a.texts and s.sample_id in b.texts]
-    flips = [
-        _flip(s, (a.texts[s.sample_id], b.texts[s.sample_id]), (earned[0][s.sample_id], earned[1][s.sample_id]))
-        for s in both
-        if a.texts[s.sample_id] != b.texts[s.sample_id] or earned[0][s.sample_id] != earned[1][s.sample_id]
-    ]
-    order = list(_KINDS)
-    flips.sort(key=lambda flip: order.index(flip.kind))
+    both = answered_by_both(samples, a, b)
+    flips = find_flips(both, (a, b), (earned_by(task, a, samples), earned_by(task, b, samples)))
     known = {sample.sample_id for sample in samples}
     only = (len((a.texts.keys() - b.texts.keys()) & known), len((b.texts.keys() - a.texts.keys()) & known))
     return Comparison(a.task, (path_a, path_b), len(both), len(both) - len(flips), flips, _settings(a, b), only)
@@ -117,19 +86,6 @@ def _row_of(answers: AnswerSet) -> Row:
     rows = read_results(answers.path.parents[2] / "results.json") if len(answers.path.parents) > 2 else []
     found = (row for row in rows if row["task"] == answers.task and made_alike(row, answers))
     return next(found, {"task": answers.task})
-
-
-def _earned(task: Task, answers: AnswerSet, samples: Sequence[Sample]) -> Mapping[str, float | None]:
-    """What each answer earned; None where the judge of a judged task gave no grade."""
-    grades = read_grades(answers.path.parents[2], task.name, answers.path.name) if task.is_judged else None
-    earned = task.earned(samples, answers.texts, grades)
-    return {key: None if math.isnan(value) else value for key, value in earned.items()}
-
-
-def _flip(sample: Sample, texts: tuple[str, str], earned: tuple[float | None, float | None]) -> Flip:
-    a, b = earned
-    kind = "reworded" if a is None or b is None or a == b else "lost" if a > b else "gained"
-    return Flip(sample, texts, earned, kind)
 
 
 def _settings(a: AnswerSet, b: AnswerSet) -> list[str]:
@@ -147,21 +103,9 @@ def to_html(comparison: Comparison, pictures: int = 200) -> str:
     from jinja2 import Template
 
     cards = [
-        (flip, [_picture(image) for image in flip.sample.images] if number < pictures else [])
+        (flip, [thumbnail(image) for image in flip.sample.images] if number < pictures else [])
         for number, flip in enumerate(comparison.flips)
     ]
     text = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     page = Template(text, autoescape=True, keep_trailing_newline=True)
-    return page.render(comparison=comparison, cards=cards, kinds=_KINDS, thumbnail=_THUMBNAIL, zip=zip)
-
-
-def _picture(source: Any) -> str:
-    """A small JPEG as an address that holds it, or why there is none."""
-    try:
-        image = open_image(source)
-    except UnreadableImageError as error:
-        return str(error)
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    stream = io.BytesIO()
-    image.save(stream, "jpeg", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return page.render(comparison=comparison, cards=cards, kinds=_KINDS, thumbnail=THUMBNAIL, zip=zip)

@@ -48,18 +48,30 @@ def column_parts(table: Table, column: Column, data: DataPlace, *, compared: boo
     Returns:
         Those of vanilla and of the other lines; none if vanilla's cannot be had.
     """
+    loaded = load_column(table, column, data)
+    return {} if loaded is None else parts_by_line(table, column, *loaded, compared=compared)
+
+
+def load_column(table: Table, column: Column, data: DataPlace) -> tuple[Task, Sequence[Sample]] | None:
+    """The task of a column and its questions; None, and a note, if they cannot be had."""
     base = table.vanilla.cells.get(column.task)
     row = base.row if base else {"task": column.task}
     if ROW_FIELD not in row and TASKS.find(column.task) is None:
         why = "no task of that name is registered; name its plug-in with --plugin MODULE_OR_FILE"
         table.notes.append(f"{column.heading}: no intervals, {why}")
-        return {}
+        return None
     try:
         task = task_of_row(row, data.root)
-        samples = data.load(task, row.get("data_root")).samples
+        return task, data.load(task, row.get("data_root")).samples
     except TaskDataError as error:
         table.notes.append(f"{column.heading}: no intervals, its data are not here ({error})")
-        return {}
+        return None
+
+
+def parts_by_line(
+    table: Table, column: Column, task: Task, samples: Sequence[Sample], *, compared: bool = True
+) -> dict[int, ScoreParts]:
+    """As `column_parts`, of questions that are loaded."""
     found: dict[int, ScoreParts] = {}
     for place, line in enumerate(table.lines):
         cell = line.cells.get(column.task)

@@ -144,6 +144,8 @@ def build_table(
     paper: PaperTable | None = None,
     only: Container[str] | None = None,
     tasks: Container[str] | None = None,
+    *,
+    join_seeds: bool = True,
 ) -> Table:
     """Reads folders of results.
 
@@ -152,6 +154,7 @@ def build_table(
         paper: A table of the paper to be shown beside.
         only: Budgets, as results.json names them, whose rows count; None for all.
         tasks: Tasks whose rows count; None for all.
+        join_seeds: Whether the seeds of a method that draws are one line, their mean.
 
     Raises:
         ValueError: A folder has no results, or none has results without compression.
@@ -167,7 +170,8 @@ def build_table(
         if not rows:
             raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {folder}")
         runs[folder] = json.loads(path.read_text(encoding="utf-8"))["run"]
-        lines += _over_seeds(_lines(folder, name, rows, notes), notes)
+        own = _lines(folder, name, rows, notes)
+        lines += _over_seeds(own, notes) if join_seeds else own
     vanilla = next((line for line in lines if line.compression == VANILLA), None)
     if vanilla is None:
         raise ValueError(f"{', '.join(map(str, folders))}: no results without compression; add --compression none")
@@ -178,7 +182,7 @@ def build_table(
         _compare(line, vanilla, notes)
     counted: list[Column] = []
     for column in columns:
-        if reason := _why_not_in_means(column, lines, counted, paper):
+        if reason := _why_not_in_means(column, columns, lines, counted, paper):
             notes.append(f"{column.heading} is not in the means: {reason}")
         else:
             counted.append(column)
@@ -285,9 +289,15 @@ def _compare(line: Line, vanilla: Line, notes: list[str]) -> None:
 
 
 def _why_not_in_means(
-    column: Column, lines: Sequence[Line], counted: Sequence[Column], paper: PaperTable | None
+    column: Column,
+    columns: Sequence[Column],
+    lines: Sequence[Line],
+    counted: Sequence[Column],
+    paper: PaperTable | None,
 ) -> str | None:
-    """Why a benchmark does not count in the means beside those that do; None if it does."""
+    """Why a benchmark of the columns does not count in the means beside those that do; None if it does."""
+    if not column.facts.in_means and any(other.facts.in_means for other in columns):
+        return "it is none of the paper's benchmarks"
     if lacking := _lacking(column, lines):
         return f"{', '.join(lacking)} cannot be compared there"
     if paper is not None and column.heading not in paper.average_over:

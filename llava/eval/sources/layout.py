@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llava.eval.sources.parquet import Row, TableFiles
+from llava.eval.tasks import TaskDataError
+from llava.images.decoding import image_size
 
 Writer = Callable[[Path, Sequence[TableFiles]], None]
 
@@ -23,6 +28,7 @@ SEED_TYPES = (
     *("Spatial Relation", "Instance Interaction", "Visual Reasoning", "Text Understanding"),
     *("Action Recognition", "Action Prediction", "Procedure Understanding"),
 )
+_COCO_NAME = re.compile(r"COCO_train2014_\d{12}")  # what follows is the number of the object
 _TSV = ("index", "question", "hint", "A", "B", "C", "D", "answer", "category", "l2-category", "split", "image")
 
 
@@ -126,10 +132,55 @@ def write_seed(root: Path, tables: Sequence[TableFiles]) -> None:
 def write_mmmu(root: Path, tables: Sequence[TableFiles]) -> None:
     """Links to the parquet files, which is what the task reads."""
     for number, path in enumerate(tables[0].files):
-        link = root / "mmmu" / f"{number:02}-{path.parent.name}" / f"validation-{path.stem}.parquet"
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(path.resolve())
+        _link(root / "mmmu" / f"{number:02}-{path.parent.name}" / f"validation-{path.stem}.parquet", path)
+
+
+def write_mmstar(root: Path, tables: Sequence[TableFiles]) -> None:
+    """A link to the authors' parquet file, which is what the task reads."""
+    _link(root / "mmstar" / "mmstar.parquet", tables[0].files[0])
+
+
+def write_ocrbench(root: Path, tables: Sequence[TableFiles]) -> None:
+    """Questions and images; a question's id is its row's number, an image's name says what it holds."""
+    folder, questions = root / "ocrbench", []
+    for number, row in enumerate(tables[0].rows("dataset", "question", "question_type", "answer", "image")):
+        asked = {"dataset_name": row["dataset"], "id": number, "question": row["question"], "answers": row["answer"]}
+        name = f"{row['dataset']}/{content_name(row['image'])}"
+        _write_image(folder / "OCRBench_Images" / name, row["image"])
+        questions.append({**asked, "image_path": name, "type": row["question_type"]})
+    _write_json(folder / "OCRBench.json", questions)
+
+
+def write_chartqa(root: Path, tables: Sequence[TableFiles]) -> None:
+    """A file of questions a split, and the images; an image's name says what it holds."""
+    folder = root / "chartqa"
+    splits: dict[str, list[Row]] = {"human_test": [], "augmented_test": []}
+    for row in tables[0].rows("type", "question", "answer", "image"):
+        if row["type"] not in splits:
+            raise TaskDataError(f"{tables[0].dataset}: type {row['type']!r} is none of {', '.join(splits)}")
+        name = content_name(row["image"])
+        _write_image(folder / "png" / name, row["image"])
+        asked = {"imgname": name, "query": row["question"], "label": row["answer"]}
+        splits[row["type"]].append(asked)
+    for split, rows in splits.items():
+        _write_json(folder / f"test_{split.removesuffix('_test')}.json", rows)
+
+
+def write_refcoco(root: Path, tables: Sequence[TableFiles], name: str) -> None:
+    """A line a phrase, and the images; the table has a row an object, its phrases in a list."""
+    lines = []
+    for row in tables[0].rows("answer", "bbox", "file_name", "image"):
+        picture = _COCO_NAME.match(Path(row["file_name"]).name)
+        image = f"{picture[0]}.jpg" if picture else Path(row["file_name"]).name
+        _write_image(root / "refcoco" / "train2014" / image, row["image"])
+        try:
+            width, height = image_size(_content(row["image"]))
+        except ValueError:
+            width = height = 0  # the task names the row
+        x, y, right, down = row["bbox"]
+        about = {"image": image, "bbox": [x, y, x + right, y + down], "width": width, "height": height}
+        lines += [{**about, "sent": phrase} for phrase in row["answer"]]
+    _write_jsonl(root / "refcoco" / name, lines)
 
 
 def write_vqav2_val(root: Path, tables: Sequence[TableFiles]) -> None:
@@ -201,14 +252,20 @@ def write_llava_bench(root: Path, tables: Sequence[TableFiles]) -> None:
 
 
 WRITERS: dict[str, Writer] = {
+    "chartqa": write_chartqa,
     "gqa": write_gqa,
     "llava_bench": write_llava_bench,
     "mmbench": write_mmbench,
     "mmbench_cn": write_mmbench_cn,
     "mme": write_mme,
     "mmmu": write_mmmu,
+    "mmstar": write_mmstar,
     "mmvet": write_mmvet,
+    "ocrbench": write_ocrbench,
     "pope": write_pope,
+    "refcoco": partial(write_refcoco, name="refcoco_val.jsonl"),
+    "refcoco_plus": partial(write_refcoco, name="refcoco+_val.jsonl"),
+    "refcocog": partial(write_refcoco, name="refcocog_val.jsonl"),
     "scienceqa": write_scienceqa,
     "seed": write_seed,
     "textvqa": write_textvqa,
@@ -237,6 +294,17 @@ def _number(value: Any) -> Any:
 def _content(image: Any) -> bytes:
     """The encoded bytes of an image; none of an empty one, which the evaluation then reports as unreadable."""
     return (image or {}).get("bytes") or b""
+
+
+def content_name(image: Any) -> str:
+    """A name for an image that has none: rows with the same image share it."""
+    return f"{hashlib.sha256(_content(image)).hexdigest()[:16]}.png"
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.resolve())
 
 
 def _write_image(path: Path, image: Any) -> None:

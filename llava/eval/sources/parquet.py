@@ -90,9 +90,10 @@ def on_the_hub(table: HubTable) -> TableFiles:
     reasons = []
     for dataset, config in table.places:
         pattern = f"*{config or ''}*{table.split}-*.parquet"
+        patterns = [pattern, f"*{table.split}.parquet"]  # the latter is a split in one file, as MMStar's
         try:
             folder = Path(
-                snapshot_download(dataset, repo_type="dataset", revision=table.revision, allow_patterns=[pattern])
+                snapshot_download(dataset, repo_type="dataset", revision=table.revision, allow_patterns=patterns)
             )
         except (OSError, ValueError) as error:  # huggingface_hub's errors are among these
             reasons.append(f"{dataset}: {str(error).splitlines()[0]}")

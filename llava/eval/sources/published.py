@@ -1,8 +1,9 @@
 """Where the benchmarks' own files are published, and where the local layout wants them.
 
 URLs are those of the publishers' pages (docs/benchmarks.md), LLaVA's docs/Evaluation.md and ScienceQA's
-tools/download.sh; single files of repositories are pinned to a commit. MME, MMMU and SEED-Bench are not among them:
-MME's page itself points to the Hub, MMMU is published there, and SEED-Bench's videos come from three other data sets.
+tools/download.sh; single files of repositories are pinned to a commit. MME, MMMU, OCRBench and SEED-Bench are not among
+them: MME's page itself points to the Hub, MMMU is published there, OCRBench's pictures are on Google Drive, and
+SEED-Bench's videos come from three other data sets.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ _SCIENCE_QA = (
     "https://raw.githubusercontent.com/lupantech/ScienceQA/2cbf8318e07b9ece895bb2ae605e71e38d623264/data/scienceqa"
 )
 _LLAVA_BENCH = "https://huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild/resolve/main"
+_CHARTQA = "https://huggingface.co/datasets/ahmed-masry/ChartQA/resolve/42455d40dbcbb3d66ec5c6bc448c0b9c37d5650f"
+_MMSTAR = "https://huggingface.co/datasets/Lin-Chen/MMStar/resolve/bc98d668301da7b14f648724866e57302778ab27"
+_REFCOCO = "https://ofasys-wlcb.oss-cn-wulanchabu.aliyuncs.com/Qwen-VL/evaluation"
 _NUM_LLAVA_BENCH_IMAGES = 24
 
 
@@ -87,11 +91,27 @@ def _vizwiz(split: str) -> PublishedFiles:
     )
 
 
+def _refcoco(name: str) -> PublishedFiles:
+    """Qwen-VL's file of phrases, which most evaluations use, and COCO's pictures."""
+    address = f"{name}/{name}_val.jsonl".replace("+", "%2B")
+    return PublishedFiles(
+        (
+            _file(f"refcoco/{name}_val.jsonl", f"{_REFCOCO}/{address}"),
+            _file("coco/train2014.zip", f"{_COCO}/train2014.zip", "coco"),
+        ),
+        links={"refcoco/train2014": "coco/train2014"},
+    )
+
+
 def _vqav2(*archives: str) -> tuple[RemoteFile, ...]:
     return tuple(_file(f"vqav2/{name}", f"{_VQA}/{name}", "vqav2") for name in archives)
 
 
 PUBLISHED: dict[str, PublishedFiles] = {
+    "chartqa": PublishedFiles(
+        (_file("chartqa/ChartQA-Dataset.zip", f"{_CHARTQA}/ChartQA%20Dataset.zip", "chartqa"),),
+        ("chartqa/test_human.json",),
+    ),
     "gqa": _GQA_FILES,
     "llava_bench": PublishedFiles(
         tuple(
@@ -106,6 +126,7 @@ PUBLISHED: dict[str, PublishedFiles] = {
         task: PublishedFiles((_file(f"{task}/{name}", f"{_MMBENCH}/{name}"),))
         for task, name in (("mmbench", "mmbench_dev_20230712.tsv"), ("mmbench_cn", "mmbench_dev_cn_20231003.tsv"))
     },
+    "mmstar": PublishedFiles((_file("mmstar/mmstar.parquet", f"{_MMSTAR}/mmstar.parquet"),)),
     "mmvet": PublishedFiles(
         (_file("mm-vet/mm-vet.zip", "https://github.com/yuweihao/MM-Vet/releases/download/v1/mm-vet.zip", "mm-vet"),),
         ("mm-vet/mm-vet.json",),
@@ -120,6 +141,9 @@ PUBLISHED: dict[str, PublishedFiles] = {
         ),
         links={"pope/val2014": "coco/val2014"},
     ),
+    "refcoco_plus_val": _refcoco("refcoco+"),
+    "refcoco_val": _refcoco("refcoco"),
+    "refcocog_val": _refcoco("refcocog"),
     "sqa_full": _SQA_FILES,
     "sqa_img": _SQA_FILES,
     "textvqa": _TEXTVQA_FILES,

@@ -17,11 +17,12 @@ class HubTable:
     """One table of a dataset.
 
     Attributes:
-        name: The dataset, below each of `NAMESPACES`.
+        name: The dataset, below each of `namespaces`.
         split: Which split.
         config: Which config; None for the only one.
         originals: Other datasets with the same columns, by the benchmark's publisher or a copy: id and config.
         revision: A commit; None is not pinned.
+        namespaces: Where it is; the authors' own, if they publish it there themselves.
     """
 
     name: str
@@ -29,11 +30,12 @@ class HubTable:
     config: str | None = None
     originals: tuple[tuple[str, str | None], ...] = ()
     revision: str | None = None
+    namespaces: tuple[str, ...] = NAMESPACES
 
     @property
     def places(self) -> list[tuple[str, str | None]]:
         """Every dataset that has this table, with its config there, in the order in which they are tried."""
-        return [*((f"{namespace}/{self.name}", self.config) for namespace in NAMESPACES), *self.originals]
+        return [*((f"{namespace}/{self.name}", self.config) for namespace in self.namespaces), *self.originals]
 
 
 _SEED = (HubTable("SEED-Bench", "test"),)
@@ -43,6 +45,7 @@ _MMMU = (HubTable("MMMU", "validation", originals=(("MMMU/MMMU", None),)),)
 
 # By task; the writer of `llava.eval.sources.layout` that takes the tables is beside them.
 TABLES: dict[str, tuple[str, tuple[HubTable, ...]]] = {
+    "chartqa": ("chartqa", (HubTable("ChartQA", "test"),)),
     "gqa": (
         "gqa",
         (
@@ -56,8 +59,13 @@ TABLES: dict[str, tuple[str, tuple[HubTable, ...]]] = {
     "mme": ("mme", (HubTable("MME", "test"),)),
     "mmmu_val": ("mmmu", _MMMU),
     "mmmu_val_official": ("mmmu", _MMMU),
+    "mmstar": ("mmstar", (HubTable("MMStar", "mmstar", namespaces=("Lin-Chen",)),)),
     "mmvet": ("mmvet", (HubTable("MMVet", "test"),)),
+    "ocrbench": ("ocrbench", (HubTable("OCRBench", "test", namespaces=("echo840",)),)),
     "pope": ("pope", (HubTable("POPE", "test"),)),
+    "refcoco_plus_val": ("refcoco_plus", (HubTable("RefCOCOplus", "val"),)),
+    "refcoco_val": ("refcoco", (HubTable("RefCOCO", "val"),)),
+    "refcocog_val": ("refcocog", (HubTable("RefCOCOg", "val"),)),
     "seed": ("seed", _SEED),
     "seed_image": ("seed", _SEED),
     "seed_video": ("seed", _SEED),

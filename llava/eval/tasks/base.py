@@ -20,7 +20,8 @@ Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
 """A judge's grades by sample id, one a run of the judge; None is missing."""
 
 _MODULES = (
-    "crowded gqa llava_bench mmbench mme mmmu mmvet pope scienceqa seed_bench textvqa tiny_pope tiny_vqa vizwiz vqav2"
+    "chartqa crowded gqa llava_bench mmbench mme mmmu mmstar mmvet ocrbench pope refcoco scienceqa seed_bench textvqa "
+    "tiny_pope tiny_vqa vizwiz vqav2"
 )
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _ALL = "all"  # of `--tasks all`
@@ -94,6 +95,7 @@ class Task(ABC):
         scale: `SHARE`, a main score between 0 and 1 that is shown in percent; or `POINTS`, shown as it is.
         has_answers: Whether the split's answers are public; if not, answers are only written for the server.
         needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
+        in_means: Whether it counts in means. Benchmarks beyond the paper's count only where there are no others.
         benchmark: What its variants share: only one of them counts in means. "" is the task's own name.
         sources: Where its data are published.
         published_size: Questions of the published split that papers' figures are over; another number is noted in
@@ -104,6 +106,8 @@ class Task(ABC):
         paper_column: The VisionZip paper's name of the benchmark, "" where it has none.
         paper_note: How the paper's figure is made otherwise, or "".
         is_judged: Whether only a judge can score its answers (`JudgedTask`).
+        reads_text: Whether its questions are about text in the picture; or the types that are (`question_types`); None
+            where that is not known.
         default_data_root: Where its files are if no flag says otherwise.
         own_file: Of a file of one's own (`llava.eval.tasks.own_file`) what makes the task again; None of a benchmark.
     """
@@ -115,6 +119,7 @@ class Task(ABC):
     scale: ClassVar[str] = SHARE
     has_answers: ClassVar[bool] = True
     needs_image: ClassVar[bool] = False
+    in_means: ClassVar[bool] = True
     benchmark: ClassVar[str] = ""
     sources: ClassVar[tuple[str, ...]] = ()
     published_size: ClassVar[int | None] = None
@@ -124,6 +129,7 @@ class Task(ABC):
     paper_column: ClassVar[str] = ""
     paper_note: ClassVar[str] = ""
     is_judged: ClassVar[bool] = False
+    reads_text: ClassVar[bool | tuple[str, ...] | None] = None
     default_data_root: ClassVar[Path] = Path("playground/data/eval")
     own_file: ClassVar[Mapping[str, str] | None] = None
 
@@ -210,6 +216,14 @@ class Task(ABC):
         """A line that says how many rows are there and should be, or None if that is right or not known."""
         return self.facts().size_note(self.name, len(samples))
 
+    def question_types(self, sample: Sample) -> Mapping[str, Sequence[str]]:
+        """What kinds of question a sample is, by the name of what sorts them; by default its group, as `type`."""
+        return {"type": [sample.group]} if sample.group else {}
+
+    def object_share(self, sample: Sample) -> float | None:
+        """How much of the picture the object asked about covers, between 0 and 1; None where it is not known."""
+        return sample.details.get("object_share")
+
     def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path | None:
         """Writes the file that the benchmark's server takes.
 
@@ -231,6 +245,7 @@ class Task(ABC):
             paper_note=cls.paper_note,
             benchmark=cls.benchmark,
             needs_image=cls.needs_image,
+            in_means=cls.in_means,
             judged=cls.is_judged,
             published_sizes=(cls.published_size, *cls.other_sizes) if cls.published_size is not None else (),
             releases=cls.releases,

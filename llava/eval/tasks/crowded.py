@@ -19,6 +19,7 @@ class _Crowded(Task):
     file_name: str
     max_new_tokens = 16
     default_data_root = _DATA_ROOT
+    reads_text = ("text",)
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the split's questions."""

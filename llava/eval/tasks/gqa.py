@@ -26,6 +26,7 @@ class Gqa(Task):
     sources = ("https://cs.stanford.edu/people/dorarad/gqa/download.html",)
     published_size = 12_578
     paper_column = "GQA"
+    reads_text = False
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the questions."""
@@ -44,6 +45,10 @@ class Gqa(Task):
             )
 
         return collect(path, read_json(path).items(), build)
+
+    def question_types(self, sample: Sample) -> Mapping[str, Sequence[str]]:
+        """GQA's two sorts: what is to be done, and what it is about."""
+        return {name: [sample.details[name]] for name in ("structural", "semantic") if sample.details[name]}
 
     def parse(self, text: str) -> str:
         """Lower case, without periods at the end."""

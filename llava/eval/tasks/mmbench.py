@@ -42,6 +42,7 @@ class MmBench(Task):
     sources = ("https://github.com/open-compass/MMBench",)
     published_size = 4_377
     paper_column = "MMB"
+    reads_text = ("ocr",)
     paper_note = "answers that the rules leave open are wrong here; MMBench's server gives them to a GPT"
     file_name: ClassVar[str] = "mmbench_dev_20230712.tsv"
     tail: ClassVar[str] = OPTION_LETTER

@@ -35,6 +35,7 @@ class Mme(Task):
     sources = ("https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models/tree/Evaluation",)
     published_size = 2_374
     paper_column = "MME"
+    reads_text = ("OCR",)
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the categories' text files."""

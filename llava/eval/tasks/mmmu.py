@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.metrics import mmmu
 from llava.eval.tasks.base import EmbeddedImage, LoadedTask, Sample, Scores, Task, TaskDataError, register_task
 from llava.eval.tasks.local_files import OPTION_LETTER, SHORT_ANSWER, collect
-from llava.plain_files import check_is_file
+from llava.eval.tasks.parquet_rows import image_bytes, read_parquet
 
 _IMAGE = re.compile(r"<image (\d+)>")
 _MULTIPLE_CHOICE = "multiple-choice"
@@ -44,7 +44,7 @@ class MmmuVal(Task):
         files = sorted(folder.glob("**/validation-*.parquet"))
         if not files:
             raise TaskDataError(f"{folder} has no validation-*.parquet; docs/benchmarks.md says where they come from")
-        return collect(folder, _rows(files), self._sample)
+        return collect(folder, read_parquet(files), self._sample)
 
     def _sample(self, row: Mapping[str, Any]) -> Sample:
         is_choice = row["question_type"] == _MULTIPLE_CHOICE
@@ -123,19 +123,6 @@ class MmmuValOfficial(MmmuVal):
         return (_image(row, "image_1"),)
 
 
-def _rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    from pyarrow import ArrowException  # comes with datasets
-    from pyarrow.parquet import ParquetFile
-
-    for path in files:
-        try:
-            check_is_file(path)
-            for batch in ParquetFile(path).iter_batches(batch_size=64):
-                yield from batch.to_pylist()
-        except (ArrowException, OSError) as error:
-            raise TaskDataError(f"{path} is not a readable parquet file ({error})") from None
-
-
 def _list(value: Any) -> list[str]:
     """A list that the Hub's tables may hold as its Python text; a plain text is a list of one."""
     if isinstance(value, str):
@@ -148,7 +135,7 @@ def _list(value: Any) -> list[str]:
 
 
 def _image(row: Mapping[str, Any], name: str) -> EmbeddedImage:
-    content = (row.get(name) or {}).get("bytes")
-    if not content:
-        raise ValueError(f"{row['id']} names {name}, which is empty")
-    return EmbeddedImage(content, f"{row['id']}/{name}")
+    try:
+        return EmbeddedImage(image_bytes(row, name), f"{row['id']}/{name}")
+    except ValueError:
+        raise ValueError(f"{row['id']} names {name}, which is empty") from None

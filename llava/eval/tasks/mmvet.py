@@ -27,6 +27,7 @@ class MmVet(JudgedTask):
     sources = ("https://github.com/yuweihao/MM-Vet",)
     published_size = 218
     paper_column = "MMVet"
+    reads_text = ("ocr",)
     judge_max_tokens = 3
     judge_temperatures = mmvet.TEMPERATURES
     retry_suffix = mmvet.RETRY_SUFFIX
@@ -48,6 +49,10 @@ class MmVet(JudgedTask):
             )
 
         return collect(path, read_json(path).items(), build)
+
+    def question_types(self, sample: Sample) -> Mapping[str, Sequence[str]]:
+        """The capabilities that it needs; most need several."""
+        return {"capability": sample.details["capability"]}
 
     def grading_prompt(self, sample: Sample, text: str) -> str:
         """MM-Vet's few-shot table, the answer its last row."""

@@ -35,6 +35,7 @@ class Pope(Task):
     other_sizes = (9_000,)
     releases = POPE_RELEASES
     paper_column = "POPE"
+    reads_text = False
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the three splits."""

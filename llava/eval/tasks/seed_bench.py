@@ -39,6 +39,7 @@ class SeedBench(Task):
     other_sizes: ClassVar[tuple[int, ...]] = (17_990,)
     releases: ClassVar[tuple[str, ...]] = SEED_RELEASES
     paper_column = "SEED"
+    reads_text = ("Text Understanding",)
     data_types: ClassVar[tuple[str, ...]] = _DATA_TYPES
 
     def load(self, data_root: Path) -> LoadedTask:

@@ -41,6 +41,7 @@ class TextVqa(Task):
     sources = ("https://textvqa.org/dataset/",)
     published_size = 5_000
     paper_column = "TextVQA"
+    reads_text = True
     with_ocr: ClassVar[bool] = True
 
     def load(self, data_root: Path) -> LoadedTask:

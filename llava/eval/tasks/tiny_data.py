@@ -14,7 +14,7 @@ TINY_DATA_ROOT = Path("playground/tiny/data")
 def load_tiny(
     data_root: Path, file_name: str, group_field: str, made_by: str = "python playground/tiny/make_data.py"
 ) -> LoadedTask:
-    """Reads `{question_id, image, text, answer, kind}` rows.
+    """Reads `{question_id, image, text, answer, kind}` rows; some may have `object_share` (`Task.object_share`).
 
     Args:
         data_root: Folder that holds the file and `images/`.
@@ -34,6 +34,7 @@ def load_tiny(
             images=(data_root / "images" / row["image"],),
             answer=row["answer"],
             group=str(row.get(group_field, "")),
+            details={"object_share": float(row["object_share"])} if "object_share" in row else {},
         )
 
     try:

@@ -1,0 +1,1 @@
+"""What a budget breaks, told from the answers of a run."""

@@ -1,0 +1,58 @@
+"""Whether a run keeps what it must, for CI: every line is something that fell. What is not known has not passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llava.eval.compare.table import Figure
+from llava.eval.doctor.diagnosis import Budget, Diagnosis
+from llava.eval.doctor.words import kept, percent
+from llava.results.bootstrap import fewest_groups
+
+TASK = "task"
+MEAN = "mean"
+
+
+def failures(diagnosis: Diagnosis, least: float, *, of: str = TASK, lower_bound: bool = False) -> list[str]:
+    """What keeps less than it must; none if all is well.
+
+    Args:
+        diagnosis: The run.
+        least: The retention that is wanted, as a share.
+        of: `task`, of each task under each budget; `mean`, of each budget's mean over tasks.
+        lower_bound: Whether the interval's lower end must hold it too.
+    """
+    return [line for budget in diagnosis.budgets for line in _fallen(budget, least, of, lower_bound)]
+
+
+def _fallen(budget: Budget, least: float, of: str, lower_bound: bool) -> Iterator[str]:
+    under = f"under {budget.compression}"
+    if of == MEAN:
+        pictures = sum(case.whole.pictures for case in budget.cases.values())
+        figures = [(f"the mean over tasks {under}", budget.mean, pictures)]
+    else:
+        cases = budget.cases.values()
+        figures = [(f"{case.task} {under}", case.retention, case.whole.pictures) for case in cases]
+    for where, retention, pictures in figures:
+        reason = "is not known" if retention is None else _why(retention, least, pictures, lower_bound)
+        if reason:
+            yield f"{where} {reason}"
+    if of == TASK or budget.mean is None:
+        yield from (f"{task} {under} is not known: {reason}" for task, reason in budget.missing.items())
+
+
+def _why(retention: Figure, least: float, pictures: int, lower_bound: bool) -> str:
+    """Why a retention is not enough, "" if it is."""
+    said = f"keeps {kept(retention)} of all tokens"
+    if retention.value < least:
+        return f"{said}, below {percent(least)}"
+    if not lower_bound:
+        return ""
+    if retention.low is None:
+        return f"{said}, without an interval: its lower end is not known"
+    if retention.low < least:
+        return f"{said}; the lower end is below {percent(least)}"
+    if least == 1:
+        return f"{said}; no number of pictures is enough to tell that nothing is lost"
+    needed = fewest_groups(least)
+    return f"{said}, on {pictures} pictures; {needed} are needed to tell {percent(least)}" if pictures < needed else ""
