@@ -112,6 +112,15 @@ def test_mmstar(tmp_path: Path) -> None:
         write_mmstar_submission(tmp_path / "x.xlsx", [{"question": "?"}])
 
 
+@pytest.mark.parametrize("field", ["index", "question", "answer", "category", "l2_category", "image"])
+def test_an_empty_cell_of_mmstar_is_found_before_the_asking(field: str, tmp_path: Path) -> None:
+    layout.write_mmstar(tmp_path, [star_row(0), star_row(1) | {field: None}])
+    task, loaded = load("mmstar", tmp_path)
+    assert [sample.sample_id for sample in loaded.samples] == ["0"] and "row 1" in loaded.bad_rows[0]
+    task.score(loaded.samples, {"0": "B"})
+    assert task.write_submission(loaded.samples, {"0": "B"}, tmp_path)
+
+
 def test_mmstar_takes_images_as_cells_of_either_form(tmp_path: Path) -> None:
     layout.write_mmstar(tmp_path, [star_row(0, image={"bytes": layout.png("blue"), "path": "0.jpg"})])
     assert load("mmstar", tmp_path)[1].samples[0].images == (layout.png("blue"),)

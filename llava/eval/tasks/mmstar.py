@@ -41,15 +41,17 @@ class MmStar(Task):
                     raise ValueError(f"question {row['index']}: {name} {row[name]!r} is none of {', '.join(known)}")
             question = row["question"].strip()
             return Sample(
-                sample_id=str(row["index"]),
+                sample_id=str(int(row["index"])),
                 prompt=with_tail(question, LETTER),
                 images=(EmbeddedImage(image_bytes(row, "image"), f"{path.name}#{row['index']}"),),
                 answer=row["answer"],
                 group=row["category"],
                 details={
-                    "question": question,
-                    "l2_category": row["l2_category"],
-                    "bench": (row.get("meta_info") or {}).get("source") or "",
+                    "published": {
+                        "question": question,
+                        "l2_category": row["l2_category"],
+                        "bench": (row.get("meta_info") or {}).get("source") or "",
+                    }
                 },
             )
 
@@ -67,7 +69,7 @@ class MmStar(Task):
         """Accuracy, by category and by axis; a question without an answer is wrong."""
         earned = self.earned(samples, texts)
         return mmstar.mmstar_scores(
-            mmstar.StarAnswer(earned[sample.sample_id], sample.group, sample.details["l2_category"])
+            mmstar.StarAnswer(earned[sample.sample_id], sample.group, sample.details["published"]["l2_category"])
             for sample in samples
         )
 
@@ -76,11 +78,9 @@ class MmStar(Task):
         rows = (
             {
                 "index": int(sample.sample_id),
-                "question": sample.details["question"],
                 "answer": sample.answer,
                 "category": sample.group,
-                "l2_category": sample.details["l2_category"],
-                "bench": sample.details["bench"],
+                **sample.details["published"],
                 "prediction": texts.get(sample.sample_id, ""),
             }
             for sample in samples

@@ -46,11 +46,7 @@ class OcrBench(Task):
                 images=(folder / "OCRBench_Images" / row["image_path"],),
                 answer=answers[0],
                 group=row["type"],
-                details={
-                    "answers": answers,
-                    "dataset": row["dataset_name"],
-                    "published": {name: str(row[name]) for name in ("id", "image_path", "question")},
-                },
+                details={"answers": answers, "published": _published(row)},
             )
 
         return collect(path, enumerate(read_json(path, list)), build)
@@ -61,7 +57,7 @@ class OcrBench(Task):
 
     def is_correct(self, sample: Sample, text: str) -> float:
         """1 if the text contains one of the answers."""
-        return float(ocrbench.is_correct(text, sample.details["answers"], sample.details["dataset"]))
+        return float(ocrbench.is_correct(text, sample.details["answers"], sample.details["published"]["dataset_name"]))
 
     def score(self, samples: Sequence[Sample], texts: Mapping[str, str]) -> Scores:
         """Accuracy, by type, and points; a question without an answer is wrong."""
@@ -74,7 +70,6 @@ class OcrBench(Task):
         """Writes the file that OCRBench's own script scores."""
         rows = (
             {
-                "dataset_name": sample.details["dataset"],
                 "type": sample.group,
                 "answers": sample.details["answers"],
                 **sample.details["published"],
@@ -83,3 +78,8 @@ class OcrBench(Task):
             for sample in samples
         )
         return write_ocrbench_results(folder / f"{self.name}.json", rows)
+
+
+def _published(row: Mapping[str, Any]) -> dict[str, str]:
+    """What the file for OCRBench's own script repeats of a row, its id as text."""
+    return {name: row[name] for name in ("dataset_name", "image_path", "question")} | {"id": str(int(row["id"]))}
