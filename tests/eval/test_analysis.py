@@ -61,7 +61,8 @@ def test_scenes_are_drawn_beside_what_is_kept() -> None:
     pytest.importorskip("matplotlib")
     from matplotlib.figure import Figure
 
-    from llava.analysis.kept_tokens import KeptTokens, Scene, draw_scenes
+    from llava.analysis.kept_tokens.draw import Scene, draw_scenes
+    from llava.analysis.kept_tokens.find import KeptTokens
 
     kept = KeptTokens(np.full((16, 16, 3), 0.5), (4, 4), (0, 5), {10: 3}, keeps_cls=True)
     assert kept.caption() == "4 tokens: CLS + 2 patches + 1 merged"
