@@ -110,6 +110,7 @@ def _check(tower: TowerAlone, budget: CompressionConfig) -> BoundCompressor:
     return bound
 
 
+@torch.inference_mode()
 def measure(
     tower: TowerAlone,
     images: Iterable[Path],
@@ -136,12 +137,16 @@ def measure(
     bound = {budget: _check(tower, budget) for budget in budgets}
     shares: dict[int, list[Shares]] = {layer: [] for layer in layers}
     kept: dict[CompressionConfig, list[NDArray[np.float64]]] = {budget: [] for budget in budgets}
+    others = [layer for layer in layers if layer != measured.selected]
     for pixels, sizes in _batches(tower, images, batch_size, measured.unreadable):
-        for layer, found in _shares(tower, pixels, layers).items():
+        features = _features(tower, pixels, sizes, bound)
+        attention = features.attention_shares.double().cpu()
+        shares[measured.selected].append(attention.float().numpy())
+        for layer, found in _shares(tower, pixels, others).items():
             shares[layer].append(found)
-        attention = torch.from_numpy(shares[measured.selected][-1]).double()
-        for budget, tokens in _compressed(tower, pixels, sizes, bound):
-            kept[budget].append((attention * _as_they_are(tokens, attention.shape[1])).sum(dim=1).numpy())
+        for budget, each in bound.items():
+            mask = _as_they_are(each(features), attention.shape[1])
+            kept[budget].append((attention * mask).sum(dim=1).numpy())
         measured.pictures += [
             shown_pixels(tile, tower.image_processor) for tile in pixels[: max(0, show - len(measured.pictures))]
         ]
@@ -173,42 +178,29 @@ def _batches(
             yield torch.stack(tiles).to(weight), sizes
 
 
-@torch.inference_mode()
 def _shares(tower: TowerAlone, pixels: Tensor, layers: Sequence[int]) -> dict[int, Shares]:
     """Layer -> (B, P)."""
+    if not layers:
+        return {}
     found = saliency_of_layers(tower.module, pixels, layers)
     shares = [saliency / saliency.sum(dim=1, keepdim=True) for saliency in found]
     return {layer: share.float().cpu().numpy() for layer, share in zip(layers, shares, strict=True)}
 
 
-@torch.inference_mode()
-def _compressed(
+def _features(
     tower: TowerAlone,
     pixels: Tensor,
     sizes: Sequence[tuple[int, int]],
     bound: Mapping[CompressionConfig, BoundCompressor],
-) -> list[tuple[CompressionConfig, CompressedTokens]]:
-    """Budgets and what each makes of the tiles; the tower runs once for all."""
-    if not bound:
-        return []
-    needs: frozenset[Any] = frozenset().union(*(each.needs for each in bound.values()))
+) -> VisionFeatures:
+    """The selected layer as all methods need it: each tile is an image of its own, and may have a border."""
+    needs = frozenset({"saliency"}).union(*(each.needs for each in bound.values()))
     features = extract_features(tower.module, pixels, tower.layer, needs)
-    features = _with_facts(tower, features, sizes)
-    return [(budget, each(features)) for budget, each in bound.items()]
-
-
-def _with_facts(tower: TowerAlone, features: VisionFeatures, sizes: Sequence[tuple[int, int]]) -> VisionFeatures:
-    """What is known of tiles beside their pixels: each is an image of its own, and may have a border."""
-    patches = features.patches
-    count, number = patches.shape[:2]
-    padding = torch.zeros(count, number, dtype=torch.bool)
+    padding = torch.zeros(len(pixels), features.patches.shape[1], dtype=torch.bool)
     if tower.aspect_ratio == "pad":
         padding = torch.stack([padding_patches(size, features.grid, tower.config.image_size) for size in sizes])
-    return replace(
-        features,
-        image_index=torch.arange(count, device=patches.device),
-        padding=padding.to(patches.device),
-    )
+    index = torch.arange(len(pixels), device=pixels.device)
+    return replace(features, image_index=index, padding=padding.to(pixels.device))
 
 
 def _as_they_are(tokens: CompressedTokens, patches: int) -> Tensor:
