@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMATS = ("svg", "pdf", "png")
@@ -15,6 +16,8 @@ PAGE = 6.75
 """Inches of a page's text, two columns, as CVPR and others have it."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Okabe and Ito's, which colour-blind readers tell apart."""
+STYLES = ("-", "--", ":", "-.")
+"""Of lines, where colours mean something else."""
 
 _STYLE: dict[str, Any] = {
     "font.size": 8,
@@ -49,7 +52,8 @@ def paper_style() -> Iterator[None]:
         from matplotlib import rc_context
     except ImportError:
         raise ImportError("pictures need matplotlib: pip install llava-visionzip[demo]") from None
-    with rc_context({**_STYLE, "axes.prop_cycle": _cycle()}):
+    settings: Any = {**_STYLE, "axes.prop_cycle": _cycle()}
+    with rc_context(settings):
         yield
 
 
@@ -84,3 +88,12 @@ def save_figure(figure: Figure, file: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, format=name, dpi=_DPI, metadata=_UNDATED[name])
     return file
+
+
+def style_legend(axes: Axes, names: Sequence[str]) -> None:
+    """Says what the styles of lines mean, in the order of `STYLES`; what colours mean is said elsewhere."""
+    from matplotlib.lines import Line2D
+
+    styles: Any = STYLES
+    lines = [Line2D([], [], color="black", linestyle=styles[number % len(styles)]) for number in range(len(names))]
+    axes.legend(lines, names, loc="best", handlelength=1.8)

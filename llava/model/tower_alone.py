@@ -88,13 +88,15 @@ def load_tower(
         parts = parts_of_checkpoint(folder, model_base)
         state = {name.removeprefix(_PREFIX): value for name, value in parts.state.items() if name.startswith(_PREFIX)}
         config, processor, layer = parts.config.vision_config, parts.processor_folder, parts.config.vision_feature_layer
-        images, family = parts.config, family_of(parts.config)
+        images: Any = parts.config
+        family = family_of(parts.config)
     else:
         config = vision_config_from(folder)
         root = tower_root(f"{_PREFIX}{name}" for name in _empty(config, folder).state_dict())
         state = {name.removeprefix(_PREFIX): value for name, value in tower_state(folder, config, root).items()}
         processor, layer = folder, _LLAVAS_LAYER
-        images, family = SimpleNamespace(image_aspect_ratio="pad", vision_config=config), FAMILIES.get("llava")
+        images = SimpleNamespace(image_aspect_ratio="pad", vision_config=config)
+        family = FAMILIES.get("llava")
     module = _filled(config, state, folder, dtype).to(device)
     shape = shape_of(family, tower_grid(config), tower_kind(config).has_cls)
     return TowerAlone(module, config, load_image_processor(processor), layer, images, shape)

@@ -218,3 +218,29 @@ def test_known_gpus_are_listed_without_a_model(capsys):
         main(["--list-gpus"])
     assert end.value.code == 0
     assert "NVIDIA H200 Tensor Core GPU data sheet" in capsys.readouterr().out
+
+
+def test_the_page_has_the_figures_that_the_command_prints():
+    page = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+    names = {model.name: model for model in PUBLISHED_MODELS.values()}
+    rows = re.findall(r"^\| (LLaVA-\S+)? ?\| (none|visionzip:\S+) \| (.*) \|$", page, re.MULTILINE)
+    assert len(rows) == 10
+    name, a100 = "", device_peak("A100")
+    for model, budget, cells in rows:
+        name = model or name
+        config = names[name].config()
+        compression = CompressionConfig.parse(budget)
+        [cost] = prompt_costs(config, [compression], Workload(usual_image_size(config)), [a100])
+        [floor] = cost.floors
+        figures = (
+            f"{cost.prefill_flops / 1e12:.3g}",
+            f"{cost.paper_flops / 1e12:.3g}",
+            f"{cost.kv_bytes / 2**20:,.0f}",
+        )
+        memory = f"{(cost.weight_bytes + cost.kv_bytes) / 2**30:.1f}"
+        assert cells.split(" | ") == [*figures, memory, f"{floor.first_token_ms:.3g}", f"{floor.decode_ms:.3g}"], name
+    for (name, budget), measured in PAPER_PREFILL_MS.items():
+        assert f"| {cost_of(name, budget).floors[0].prefill_ms:.3g} ms | {measured} ms |" in page
+    for (name, budget, bits), measured in PAPER_MEMORY_MB.items():
+        cost = cost_of(name, budget, bits=bits)
+        assert f"| {(cost.weight_bytes + cost.kv_bytes) / 2**20:,.0f} MiB | {measured:,} MB |" in page

@@ -136,7 +136,7 @@ def _rising(config: Any, work: Workload) -> list[Budget]:
     from llava.model.image_rules import ImageRules
 
     most = ImageRules.from_config(config).num_tokens(work.image_size, None)
-    return sorted({max(1, round(most * place / _CURVE_POINTS)) for place in range(_CURVE_POINTS + 1)})
+    return [*sorted({max(1, round(most * place / _CURVE_POINTS)) for place in range(_CURVE_POINTS + 1)})]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llava.analysis.cost.prompt_cost import PromptCost
 from llava.analysis.cost.report import GIB, TERA, ModelCost
-from llava.analysis.paper_figure import COLOURS, PAGE, paper_style, save_figure
+from llava.analysis.paper_figure import COLOURS, PAGE, STYLES, paper_style, save_figure, style_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _HEIGHT = 2.3  # inches
-_STYLES = ("-", "--", ":", "-.")
 
 Figures = Callable[[PromptCost], float]
 
@@ -52,8 +51,8 @@ def costs_figure(models: Sequence[ModelCost], curves: Sequence[Sequence[PromptCo
             for number, device in enumerate(devices)
         ]
         _panel(panels[2], models, curves, times, "least ms to the first token")
-        _style_legend(panels[2], devices)
-    _style_legend(panels[0], ["counted", "the paper's formula"])
+        style_legend(panels[2], devices)
+    style_legend(panels[0], ["counted", "the paper's formula"])
     handles = [panels[0].lines[2 * number] for number in range(len(models))]
     names = [model.name for model in models]
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(models), 3))
@@ -70,7 +69,7 @@ def _panel(
     """A curve a model and kind, and points at the model's budgets."""
     for number, (model, curve) in enumerate(zip(models, curves, strict=True)):
         colour = COLOURS[number % len(COLOURS)]
-        for style, (_, figures) in zip(_STYLES * len(kinds), kinds, strict=False):
+        for style, (_, figures) in zip(STYLES * len(kinds), kinds, strict=False):
             axes.plot([cost.visual_tokens for cost in curve], [figures(cost) for cost in curve], style, color=colour)
             points = [(cost.visual_tokens, figures(cost)) for cost in model.costs]
             axes.plot(*zip(*points, strict=True), "o", color=colour)
@@ -80,14 +79,4 @@ def _panel(
 def _paper(axes: Axes, curves: Sequence[Sequence[PromptCost]]) -> None:
     for number, curve in enumerate(curves):
         x, y = [cost.visual_tokens for cost in curve], [cost.paper_flops / TERA for cost in curve]
-        axes.plot(x, y, _STYLES[1], color=COLOURS[number % len(COLOURS)])
-
-
-def _style_legend(axes: Axes, names: Sequence[str]) -> None:
-    """What the styles of lines mean; their colours are the models'."""
-    from matplotlib.lines import Line2D
-
-    styles: list[Any] = [
-        Line2D([], [], color="black", linestyle=style) for style, _ in zip(_STYLES, names, strict=False)
-    ]
-    axes.legend(styles, names, loc="upper left")
+        axes.plot(x, y, STYLES[1], color=COLOURS[number % len(COLOURS)])

@@ -86,8 +86,10 @@ def _draw(rows: Sequence[Sequence[KeptTokens]], budgets: Sequence[str], output: 
     from llava.analysis.paper_figure import save_figure
 
     columns = 1 + len(budgets)
-    figure = Figure(figsize=(_INCHES * columns, (_INCHES + 0.45) * len(rows)), layout="constrained")
+    figure = Figure(figsize=(_INCHES * columns, (_INCHES + 0.5) * len(rows)), layout="constrained")
     for line, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+        for axes in line:
+            axes.set_anchor("S")  # the room that is left is above, where the titles are
         line[0].imshow(row[0].picture, interpolation="nearest")
         line[0].set_axis_off()
         for axes, budget, tokens in zip(line[1:], budgets, row, strict=True):

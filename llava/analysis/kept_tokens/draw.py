@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,13 +101,15 @@ def _tinted(
     over = np.stack([_over_pixels(tint[:, channel], kept) for channel in range(3)], axis=-1)
     share = _TINT * _over_pixels(is_merged, kept)[..., None]
     picture = kept.picture[: seen.shape[0], : seen.shape[1]]
-    return np.where(share > 0, share * over + (1 - share) * picture, seen)
+    tinted: NDArray[np.float64] = np.where(share > 0, share * over + (1 - share) * picture, seen)
+    return tinted
 
 
-def _over_pixels(values: NDArray[np.float64], kept: KeptTokens) -> NDArray[np.float64]:
+def _over_pixels(values: NDArray[np.float64], kept: KeptTokens) -> NDArray[Any]:
     """A value for each patch, as one for each of its pixels."""
     (height, width), (rows, columns) = kept.picture.shape[:2], kept.grid
-    return np.kron(values.reshape(rows, columns), np.ones((height // rows, width // columns)))
+    pixels = np.ones((height // rows, width // columns))
+    return np.kron(values.reshape(rows, columns), pixels)
 
 
 def draw_scenes(figure: Figure | SubFigure, scenes: Sequence[Scene]) -> None:

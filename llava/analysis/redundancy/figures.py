@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llava.analysis.paper_figure import COLOURS, PAGE, paper_style, save_figure
+from llava.analysis.paper_figure import COLOURS, PAGE, STYLES, paper_style, save_figure, style_legend
 from llava.analysis.redundancy.measure import Measured
 from llava.analysis.redundancy.spread import Distribution, Spread, spread_of
 from llava.model.configuration import CompressionConfig
@@ -24,7 +24,6 @@ _MAP_INCHES = 1.15
 _PANEL_HEIGHT = 2.2
 _BRIGHTEST = 99.0  # percentile of the maps that is drawn as the brightest
 _BAND = 0.15  # opacity
-_METHOD_STYLES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _histogram(axes: Axes, spreads: Sequence[Spread]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(xlabel="attention of a patch, even spread = 1", ylabel="share in the bin, %", ylim=(0, None))
-    _style_legend(axes, [("patches", "-"), ("attention", "--")])
+    style_legend(axes, ["patches", "attention"])
 
 
 def _held_by_top(axes: Axes, spreads: Sequence[Spread]) -> None:
@@ -167,13 +166,13 @@ def _kept(axes: Axes, results: Sequence[TowerResult]) -> None:
         methods += [method for method in curves if method not in methods]
         for method, points in curves.items():
             x = [100 * budget.num_tokens / (result.grid[0] * result.grid[1]) for budget, _ in points]
-            style = _METHOD_STYLES[methods.index(method) % len(_METHOD_STYLES)]
+            style = STYLES[methods.index(method) % len(STYLES)]
             values = [mass for _, mass in points]
             _band(axes, np.array(x), values, colour, style, marker="o", has_band=method == methods[0])
     axes.set(
         xlabel="tokens kept, % of the patches", ylabel="attention on patches kept, %", xlim=(0, None), ylim=(0, 101)
     )
-    _style_legend(axes, [(name, _METHOD_STYLES[n % len(_METHOD_STYLES)]) for n, name in enumerate(methods)])
+    style_legend(axes, methods)
 
 
 def _depth(axes: Axes, results: Sequence[TowerResult], spreads: Sequence[dict[int, Spread]]) -> None:
@@ -205,13 +204,6 @@ def _band(
 def _method(budget: CompressionConfig) -> str:
     options = ",".join(f"{name}={value}" for name, value in budget.options.items())
     return methods_of(budget) + (f",{options}" if options else "")
-
-
-def _style_legend(axes: Axes, styles: Sequence[tuple[str, str]]) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [Line2D([], [], color="black", linestyle=style) for _, style in styles]
-    axes.legend(lines, [name for name, _ in styles], loc="best", handlelength=1.8)
 
 
 def _lines(colours: Sequence[str]) -> list[Any]:

@@ -22,6 +22,7 @@ from llava.images.source import UnreadableImageError, open_image
 from llava.images.tile_pixels import shown_pixels
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor, compressor_of
+from llava.model.multimodal_compressor.registry import Need
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures
 from llava.model.multimodal_encoder import extract_features, saliency_of_layers, selected_depth
 from llava.model.padding import padding_patches
@@ -194,7 +195,8 @@ def _features(
     bound: Mapping[CompressionConfig, BoundCompressor],
 ) -> VisionFeatures:
     """The selected layer as all methods need it: each tile is an image of its own, and may have a border."""
-    needs = frozenset({"saliency"}).union(*(each.needs for each in bound.values()))
+    saliency: frozenset[Need] = frozenset({"saliency"})
+    needs = saliency.union(*(each.needs for each in bound.values()))
     features = extract_features(tower.module, pixels, tower.layer, needs)
     padding = torch.zeros(len(pixels), features.patches.shape[1], dtype=torch.bool)
     if tower.aspect_ratio == "pad":

@@ -70,13 +70,13 @@ class Spread:
 
 def spread_of(shares: Shares) -> Spread:
     """Measures how (n, P) shares are spread."""
-    shares = shares.astype(np.float64)
     tiles, patches = shares.shape
-    relative = np.clip(shares * patches, EDGES[0], EDGES[-1])
+    exact: NDArray[np.float64] = shares.astype(np.float64)
+    relative = np.clip(exact * patches, EDGES[0], EDGES[-1])
     counts, _ = np.histogram(relative, EDGES)
-    held, _ = np.histogram(relative, EDGES, weights=shares)
-    descending = np.cumsum(-np.sort(-shares, axis=1), axis=1)  # (n, P): held by the first k
-    entropy = -(shares * np.log(np.maximum(shares, np.finfo(np.float64).tiny))).sum(axis=1)
+    held, _ = np.histogram(relative, EDGES, weights=exact)
+    descending = np.cumsum(-np.sort(-exact, axis=1), axis=1)  # (n, P): held by the first k
+    entropy = -(exact * np.log(np.maximum(exact, np.finfo(np.float64).tiny))).sum(axis=1)
     return Spread(
         patches=patches,
         tiles=tiles,
