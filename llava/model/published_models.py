@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llava.kinds.families import FAMILIES
+
 CLIP_L_336 = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -52,8 +54,6 @@ class PublishedModel:
     def config(self) -> Any:
         """A config of its shapes; what does not change a shape is left at its default."""
         from transformers import CLIPVisionConfig, LlamaConfig
-
-        from llava.kinds.families import FAMILIES
 
         family = FAMILIES.get(self.family)
         config = family.config()(
