@@ -154,6 +154,20 @@ def test_batches_images_and_plain_numbers_of_tokens_add_up():
     assert (plain.budget, plain.prefill_flops) == ("64 tokens", one.prefill_flops)
 
 
+def test_the_papers_formula_follows_what_each_layer_reads():
+    """FastV's paper, whose formula it is: K layers at the whole length, the rest at what is left."""
+    [cost] = prompt_costs(
+        PUBLISHED_MODELS["llava-1.5-7b"].config(), [CompressionConfig.parse("fastv:192")], Workload((336, 336))
+    )
+    width, inner, whole = 4096, 11008, 62 + 576
+    left = 62 + round((32 * cost.visual_tokens - 2 * 576) / 30)
+
+    def layer(n: int) -> int:
+        return 4 * n * width**2 + 2 * n**2 * width + 2 * n * width * inner
+
+    assert cost.paper_flops == 2 * layer(whole) + 30 * layer(left)
+
+
 def test_every_gpu_has_a_source_and_its_own_entry():
     for peak in DEVICE_PEAKS:
         assert device_peak(f"NVIDIA {peak.name}") is peak and peak.sheet and peak.tflops > 0 and peak.terabytes > 0
@@ -174,6 +188,8 @@ def test_the_command_prints_text_markdown_and_json_and_draws(tmp_path, capsys):
     )
     assert main([*words, "--markdown", "--compression", "none", "--tokens", "64"]) == 0
     assert "| none        | 576    | 638    | 0.39         | 8.37          | 1          |" in capsys.readouterr().out
+    assert main(["--model-path", "llava-1.5-7b", "--tokens", "64", "--markdown"]) == 0
+    assert re.search(r"64 tokens +\| 64 +\| 126 +\| 0.369 +\| 1.64 +\| 5.12 +\|", capsys.readouterr().out)
     assert main([*words, "--json", "--tokens", "64", "--picture", str(tmp_path / "b.pdf")]) == 0
     told = json.loads(capsys.readouterr().out)
     [cost] = told["models"][0]["costs"]
@@ -202,6 +218,7 @@ def test_a_checkpoint_needs_no_weights(oracle_dir, tmp_path, capsys):
         (["--compression", "visionzip:600+10"], "dominant=600 is outside 1..577"),
         (["--picture", "cost.jpg"], "cost.jpg: a picture's name ends in .svg, .pdf, .png"),
         (["--bits", "3"], "invalid choice: 3"),
+        (["--model-path", "llava-7b"], "--model-path llava-7b: there is no such folder; known .* llava-1.5-7b, "),
     ],
 )
 def test_mistakes_are_named(words, message, capsys):

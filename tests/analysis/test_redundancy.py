@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import SiglipImageProcessorPil, SiglipVisionModel
+from transformers import CLIPImageProcessorPil, SiglipImageProcessorPil, SiglipVisionModel
 
 from llava.analysis.redundancy.command import main
 from llava.analysis.redundancy.measure import budget_ladder, depths_of, measure
 from llava.analysis.redundancy.spread import spread_of
 from llava.images.folders import image_files
 from llava.model.tower_alone import load_tower
-from tests.kinds.folders import save_tower
-from tests.model.tiny import sharpen, vision_config
+from tests.kinds.folders import CROP, SIDE, save_tower
+from tests.model.tiny import hf_llava_next, sharpen, vision_config
 
 
 def test_even_and_single_attention_have_their_closed_forms():
@@ -167,6 +167,24 @@ def test_without_matplotlib_the_numbers_can_be_had(towers, tmp_path, monkeypatch
     with pytest.raises(SystemExit, match=re.escape("pictures need matplotlib: pip install llava-visionzip[demo]")):
         main(words)
     assert main([*words, "--no-picture"]) == 0
+
+
+def test_of_an_image_in_tiles_the_whole_picture_is_measured(towers, tmp_path):
+    """LLaVA-NeXT's base tile: the picture squeezed into a square, as its tower takes it."""
+    hf_llava_next().save_pretrained(tmp_path)
+    CLIPImageProcessorPil(size=SIDE, crop_size=CROP).save_pretrained(tmp_path)
+    tower = load_tower(tmp_path)
+    found = measure(tower, list(image_files([towers[2]]))[:2], depths_of(tower, []), [], batch_size=2, show=1)
+    picture = Image.open(towers[2] / "0.png").resize((28, 28))
+    np.testing.assert_allclose(found.pictures[0], np.asarray(picture) / 255, atol=1e-6)
+    assert found.shares[found.selected].shape == (2, 16) and not found.kept
+
+
+def test_a_file_in_place_of_the_folder_is_named(towers, tmp_path):
+    (tmp_path / "out").write_text("")
+    words = ["--vision-tower", str(towers[0]), "--images", str(towers[2]), "--output-dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="out: is a file; name a folder"):
+        main(words)
 
 
 def test_a_folder_without_images_says_so(towers, tmp_path):

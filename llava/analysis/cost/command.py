@@ -116,19 +116,23 @@ def _read(name: str, args: argparse.Namespace, devices: tuple[DevicePeak, ...]) 
     from llava.analysis.cost.report import ModelCost
     from llava.model.checkpoints.config_of import config_of
     from llava.model.configuration import CompressionConfig
-    from llava.model.published_models import published_model
+    from llava.model.published_models import PUBLISHED_MODELS, published_model
     from llava.utils import get_model_name_from_path
 
     known = None if Path(name).is_dir() else published_model(name)
+    if known is None and "/" not in name and not Path(name).exists():
+        names = ", ".join(PUBLISHED_MODELS)
+        raise ValueError(f"--model-path {name}: there is no such folder; known without one are {names}")
     config = config_of(name, args.model_base) if known is None else known.config()
     asked: list[Budget] = [CompressionConfig.parse(text) for text in args.compression or ()] + args.tokens
     size = args.image_size or usual_image_size(config)
     text = {} if args.text_tokens is None else {"text_tokens": args.text_tokens}
     work = Workload(size, images=args.images, batch=args.batch_size, bits=args.bits, **text)
-    costs = prompt_costs(config, list(dict.fromkeys(asked)) or paper_ladder(config), work, devices)
+    budgets = list(dict.fromkeys(asked)) or paper_ladder(config)
+    whole, *costs = prompt_costs(config, [None, *budgets], work, devices)
     curve = [] if args.picture is None else prompt_costs(config, _rising(config, work), work, devices)
     title = known.name if known is not None else get_model_name_from_path(name)
-    return ModelCost(title, count_weights(config), work, tuple(costs)), curve
+    return ModelCost(title, count_weights(config), work, tuple(costs), whole), curve
 
 
 def _rising(config: Any, work: Workload) -> list[Budget]:

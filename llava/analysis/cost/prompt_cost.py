@@ -217,7 +217,7 @@ def _cost(
         prompt_tokens=prompt,
         vision_flops=work.batch * work.images * _vision(config, rules, budget, work.image_size),
         prefill_flops=work.batch * prefill_flops(config, lengths),
-        paper_flops=work.batch * paper_flops(config, prompt),
+        paper_flops=work.batch * sum(paper_flops(config, length) for length in lengths) // len(lengths),
         decode_flops=work.batch * decode_flops(config, lengths),
         kv_bytes=work.batch * kv_bytes(config, lengths, HALF),
         weight_bytes=weights.total * HALF - saved,

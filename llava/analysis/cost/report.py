@@ -27,12 +27,18 @@ class ModelCost:
         weights: How many it has.
         work: What it is asked.
         costs: A budget each.
+        whole: The same with all tokens.
     """
 
     name: str
     weights: Weights
     work: Workload
     costs: tuple[PromptCost, ...]
+    whole: PromptCost
+
+    def times_less(self, cost: PromptCost) -> float:
+        """How many times fewer operations the language model does over the prompt than with all tokens."""
+        return self.whole.prefill_flops / cost.prefill_flops
 
 
 def to_text(model: ModelCost, devices: Sequence[DevicePeak], table: Table) -> str:
@@ -43,7 +49,7 @@ def to_text(model: ModelCost, devices: Sequence[DevicePeak], table: Table) -> st
         devices: Whose least times stand in it.
         table: Makes text of a table's cells, the heading first.
     """
-    parts = ["\n".join(_about(model)), table(_counted(model.costs))]
+    parts = ["\n".join(_about(model)), table(_counted(model))]
     for number, device in enumerate(devices):
         about = f"Least ms on {device.name} ({device.tflops:g} TFLOP/s, {device.terabytes:g} TB/s; {device.sheet}):"
         parts += [about, table(_least(model.costs, number))]
@@ -60,7 +66,7 @@ def to_json(models: Sequence[ModelCost], devices: Sequence[DevicePeak]) -> dict[
                 "model": model.name,
                 "weights": {**asdict(model.weights), "total": model.weights.total},
                 "prompt": asdict(model.work),
-                "costs": [_entry(cost) for cost in model.costs],
+                "costs": [{**_entry(cost), "times_less": model.times_less(cost)} for cost in model.costs],
             }
             for model in models
         ],
@@ -93,10 +99,9 @@ def _about(model: ModelCost) -> list[str]:
     ]
 
 
-def _counted(costs: Sequence[PromptCost]) -> list[list[str]]:
+def _counted(model: ModelCost) -> list[list[str]]:
     head = ["compression", "visual", "prompt", "vision TFLOP", "prefill TFLOP", "times less", "paper's TFLOP"]
     head += ["decode GFLOP", "KV MiB", "weights + KV GiB"]
-    most = max(cost.prefill_flops for cost in costs)
     return [
         head,
         *(
@@ -106,13 +111,13 @@ def _counted(costs: Sequence[PromptCost]) -> list[list[str]]:
                 str(cost.prompt_tokens),
                 f"{cost.vision_flops / TERA:.3g}",
                 f"{cost.prefill_flops / TERA:.3g}",
-                f"{most / cost.prefill_flops:.3g}",
+                f"{model.times_less(cost):.3g}",
                 f"{cost.paper_flops / TERA:.3g}",
                 f"{cost.decode_flops / GIGA:.3g}",
                 f"{cost.kv_bytes / MIB:,.0f}",
                 f"{(cost.weight_bytes + cost.kv_bytes) / GIB:.2f}",
             ]
-            for cost in costs
+            for cost in model.costs
         ),
     ]
 

@@ -88,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         formats = _formats(args)
         images = _images(args)
+        if args.output_dir.exists() and not args.output_dir.is_dir():
+            raise ValueError(f"--output-dir {args.output_dir}: is a file; name a folder")
         if formats:
             with paper_style():  # a missing matplotlib is told before the work
                 pass
