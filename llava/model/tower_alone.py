@@ -92,10 +92,10 @@ def load_tower(
         family = family_of(parts.config)
     else:
         config = vision_config_from(folder)
-        root = tower_root(f"{_PREFIX}{name}" for name in _empty(config, folder).state_dict())
-        state = {name.removeprefix(_PREFIX): value for name, value in tower_state(folder, config, root).items()}
-        processor, layer = folder, _LLAVAS_LAYER
         images = SimpleNamespace(image_aspect_ratio="pad", vision_config=config)
+        root = tower_root(f"{_PREFIX}{name}" for name in _empty(config, folder).state_dict())
+        state = {name.removeprefix(_PREFIX): value for name, value in tower_state(folder, images, root).items()}
+        processor, layer = folder, _LLAVAS_LAYER
         family = FAMILIES.get("llava")
     module = _filled(config, state, folder, dtype).to(device)
     shape = shape_of(family, tower_grid(config), tower_kind(config).has_cls)

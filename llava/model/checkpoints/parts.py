@@ -158,11 +158,10 @@ def parts_from_base(
         )
     raw = {**base, **llava_entries, "model_type": language.llava_model_types[0]}
     tower = tower_folder(raw, vision_source or Path(), weights=True)
-    vision_config = vision_config_from(tower)
-    config = adapt_config(raw, vision_config, folder)
+    config = adapt_config(raw, vision_config_from(tower), folder)
     root = module_root(config, folder)
     state = to_module_names(_weights(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
-    state.update(tower_state(tower, vision_config, root))
+    state.update(tower_state(tower, config, root))
     random = [_NEWLINE] if family_of(config).has_newline else []
     if projector is None:
         random.append(_PROJECTOR)
@@ -182,7 +181,7 @@ def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     )
     has_tower = not is_llava or any(name.startswith("model.vision_tower.") for name in state)
     if not has_tower:
-        state.update(tower_state(tower_folder(raw, folder, weights=True), config.vision_config, root))
+        state.update(tower_state(tower_folder(raw, folder, weights=True), config, root))
     unused = {}
     if is_llava and not family_of(config).has_newline and _NEWLINE in state:
         unused[_NEWLINE] = state.pop(_NEWLINE)  # LLaVA saves it with every model that has ever been trained as NeXT
@@ -288,18 +287,9 @@ def _in_memory(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
     return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}
 
 
-def tower_state(folder: Path, vision_config: Any, root: str) -> dict[str, StoredTensor]:
-    """The tower's tensors, from its own checkpoint or from that of a whole model of text and images.
-
-    Args:
-        folder: Of the checkpoint.
-        vision_config: Of the tower.
-        root: What their names begin with, from `tower_root`.
-
-    Raises:
-        CheckpointError: There are no weights, or they cannot be read.
-    """
-    spelled = tower_kind(vision_config).spelled_as_module
+def tower_state(folder: Path, config: Any, root: str) -> dict[str, StoredTensor]:
+    """The tower's tensors, from its own checkpoint or from that of a whole model of text and images."""
+    spelled = tower_kind(config.vision_config).spelled_as_module
     files = _weights(_required_weights(folder))
     return to_module_names({spelled(name): files[name] for name in files if belongs_to_tower(name)}, TOWER_NAMES, root)
 
