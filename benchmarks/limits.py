@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from llava.train.throughput import peak_tflops
-
-# TB/s of device memory, from the makers' data sheets, by a word of the device's name; of several, the first that fits.
-_BANDWIDTH = {
-    "B200": 8.0,
-    "GH200": 4.0,
-    "H200": 4.8,
-    "H100 PCIe": 2.0,
-    "H100 NVL": 3.9,
-    "H100": 3.35,
-    "H800": 3.35,
-    "A100-PCIE-40GB": 1.555,
-    "A100-SXM4-40GB": 1.555,
-    "A100": 1.935,
-    "A800": 1.935,
-    "L40S": 0.864,
-    "L40": 0.864,
-    "L4": 0.3,
-    "A6000": 0.768,
-    "A40": 0.696,
-    "A30": 0.933,
-    "A10": 0.6,
-    "RTX 4090": 1.008,
-    "RTX 3090": 0.936,
-    "V100": 0.9,
-    "T4": 0.32,
-}
+from llava.model.device_peaks import device_peak
 
 
 @dataclass(frozen=True)
@@ -82,9 +55,8 @@ def limits_of(device: torch.device) -> Limits:
 
 def data_sheet(device_name: str) -> Limits:
     """Of a GPU, by what `torch.cuda.get_device_name` says."""
-    peak = peak_tflops(device_name)
-    memory = next((value for word, value in _BANDWIDTH.items() if re.search(rf"\b{word}\b", device_name)), None)
-    operations, read = (None if value is None else value * 1e12 for value in (peak, memory))
+    peak = device_peak(device_name)
+    operations, read = (None, None) if peak is None else (peak.tflops * 1e12, peak.terabytes * 1e12)
     return Limits(operations, read, f"data sheet of {device_name}: dense half precision, device memory")
 
 

@@ -9,16 +9,13 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+from llava.model.published_models import CLIP_L_336, VICUNA_7B, VICUNA_13B
 
 Config = LlavaConfig | LlavaNextConfig
 
 MODELS = ("1.5-7b", "1.5-13b", "next-7b", "next-13b")
 NAMES = dict(zip(MODELS, ("LLaVA-1.5-7B", "LLaVA-1.5-13B", "LLaVA-NeXT-7B", "LLaVA-NeXT-13B"), strict=True))
-CLIP_L_336 = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-VICUNA = {
-    "7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-    "13b": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
-}
+_VICUNA = {"7b": VICUNA_7B, "13b": VICUNA_13B}
 
 # By how much widths and layers are divided, alike for all: towers and language models keep their shares of the work, 7B
 # and 13B their proportion. `toy` only shows that everything runs.
@@ -34,14 +31,13 @@ def model_config(model: str, size: str = "real") -> Config:
     """
     family, _, billions = model.partition("-")
     narrower, shallower = SIZES[size]
-    text: dict[str, int] = {**VICUNA[billions], "vocab_size": 32_000 // (narrower * shallower)}
+    text: dict[str, int] = {**_VICUNA[billions], "vocab_size": 32_000 // (narrower * shallower)}
     vision: dict[str, int] = dict(CLIP_L_336)
     for part in (text, vision):
         part["num_hidden_layers"] //= shallower
         for width in ("hidden_size", "intermediate_size", "num_attention_heads"):
             part[width] //= narrower
     text["max_position_embeddings"] = 4096
-    vision |= {"image_size": 336, "patch_size": 14}
     kind = LlavaNextConfig if family == "next" else LlavaConfig
     config = kind(vision_config=CLIPVisionConfig(**vision), text_config=LlamaConfig(**text), vision_feature_layer=-2)
     config.image_aspect_ratio = "anyres" if family == "next" else "pad"

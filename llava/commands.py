@@ -38,7 +38,9 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("report", "llava.eval.report", "tables and a picture of results; two sets of answers side by side"),
         Command("doctor", "llava.eval.doctor", "what a budget breaks, told from the answers of a run; a gate for CI"),
         Command("bench", "llava.analysis.efficiency", "milliseconds of a question under several budgets, here"),
-        Command("kept-tokens", "llava.analysis.draw_kept", "draw which patches of an image each budget keeps"),
+        Command("cost", "llava.analysis.cost", "operations, KV memory and least time of a prompt; no weights needed"),
+        Command("kept-tokens", "llava.analysis.kept_tokens", "draw which patches of images each budget keeps"),
+        Command("redundancy", "llava.analysis.redundancy", "how a vision tower's attention is spread over images"),
     ),
     "train": (
         Command("prepare", "llava.data.prepare", "download LLaVA's training data"),

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from llava.images.source import ImageSource
     from llava.inference.calibration import Calibration
 
-_IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _LARGEST = 2  # times the mean, where --most is not given
 _LEAST = 4  # times less than the mean, where --floor is not given
 
@@ -104,24 +103,15 @@ def _images(args: argparse.Namespace) -> list[ImageSource]:
         OSError: A path is not there.
         TaskDataError: A task's files are missing.
     """
+    from llava.images.folders import IMAGE_TYPES, image_files
     from llava.images.source import source_key
 
-    found = list(_of_tasks(args) if args.tasks else _of_paths(args.images))
+    found = list(_of_tasks(args) if args.tasks else image_files(args.images))
     images = list({source_key(image): image for image in found}.values())[: args.limit]
     if not images:
         where = f"--tasks {args.tasks}" if args.tasks else f"--images {' '.join(map(str, args.images))}"
-        raise ValueError(f"{where}: there is no image ({', '.join(_IMAGE_TYPES)}) to calibrate on")
+        raise ValueError(f"{where}: there is no image ({', '.join(IMAGE_TYPES)}) to calibrate on")
     return images
-
-
-def _of_paths(paths: Sequence[Path]) -> Iterator[ImageSource]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in _IMAGE_TYPES)
-        elif path.exists():
-            yield path
-        else:
-            raise FileNotFoundError(f"--images {path}: there is no such file or folder")
 
 
 def _of_tasks(args: argparse.Namespace) -> Iterator[ImageSource]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from llava.model.checkpoints.config_adapter import read_config
+from llava.model.checkpoints.config_of import config_of
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
-from llava.model.checkpoints.lora import adapter_base, is_adapter
 from llava.model.configuration import as_compression
 from llava.model.stages import before_language_model
 from llava.model.tuned_range import TunedRange
@@ -69,20 +67,4 @@ def _range_of(folder: Path) -> str | None:
         raise CheckpointError(f"{file}: {error}") from error
 
 
-def config_of(model_path: str | Path, model_base: str | Path | None = None) -> Any:
-    """The config that the model will have, without its weights.
-
-    Args:
-        model_path: As for `origin_of`.
-        model_base: What an adapter without a config of its own goes on; by default what it names.
-
-    Raises:
-        CheckpointError: There is no such checkpoint, or its config is not one of a LLaVA.
-    """
-    folder = resolve_checkpoint(model_path, weights=False)
-    if is_adapter(folder) and not (folder / _CONFIG).exists():
-        base = model_base or adapter_base(folder)
-        if base is None:
-            raise CheckpointError(f"{folder}: the adapter names no base; give --model-base")
-        folder = resolve_checkpoint(base, weights=False)
-    return read_config(folder)[0]
+__all__ = ["ModelOrigin", "config_of", "origin_of"]

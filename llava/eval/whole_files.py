@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from llava.json_text import parse_json
+from llava.results.tables import markdown_table
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
@@ -43,10 +44,4 @@ def read_json_lines(text: str) -> list[Any]:
     return [parse_json(line) for line in text.split("\n") if line.strip()]
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are as wide as their cells; the first row is the heading."""
-    rows = [[cell.replace("|", r"\|").replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = ["-" * width for width in widths]
-    lines = [map(str.ljust, row, widths) for row in (rows[0], rule, *rows[1:])]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+__all__ = ["json_lines", "markdown_table", "read_json_lines", "write_whole"]

@@ -111,15 +111,16 @@ def step_flops(config: Any, work: Work, trained: Trained) -> Flops:
     return Flops(forward, backward)
 
 
-def vision_flops(config: Any, tiles: int, tokens: int) -> int:
+def vision_flops(config: Any, tiles: int, tokens: int, patches: int | None = None) -> int:
     """Tower and projector of an image.
 
     Args:
         config: Of a LLaVA model.
         tiles: Of the image.
         tokens: That the projector sees, of all tiles.
+        patches: That the tower sees of a tile, for methods that shrink the picture; by default the tower's own.
     """
-    return step_flops(config, Work([], 0, tokens, tiles), Trained(projector=False)).forward
+    return tiles * tower_flops(config, patches) + sum(_projector(config, tokens))
 
 
 def prefill_flops(config: Any, length: Lengths) -> int:
@@ -190,10 +191,16 @@ def _query_width(text_config: Any) -> int:
     return heads * (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads)
 
 
-def tower_flops(config: Any) -> int:
-    """One tile through the tower, up to the selected layer."""
+def tower_flops(config: Any, patches: int | None = None) -> int:
+    """One tile through the tower, up to the selected layer.
+
+    Args:
+        config: Of a LLaVA model.
+        patches: Of the tile; by default the tower's own number.
+    """
     vision = config.vision_config
-    width, patches = vision.hidden_size, (vision.image_size // vision.patch_size) ** 2
+    width = vision.hidden_size
+    patches = (vision.image_size // vision.patch_size) ** 2 if patches is None else patches
     kind = tower_kind(vision)
     tokens = patches + int(kind.has_cls)
     depth = selected_depth(config.vision_feature_layer, vision.num_hidden_layers)

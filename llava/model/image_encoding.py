@@ -108,7 +108,7 @@ class ImageEncoding:
         Returns:
             For each image (its tokens, D), compressed, projected and in order.
         """
-        tiles, counts, sizes = _tiles_of(images, image_sizes)
+        tiles, counts, sizes = tiles_of(images, image_sizes)
         if tiles is None:
             return []
         self._read_questions()
@@ -121,7 +121,7 @@ class ImageEncoding:
             images: As for `encode_each`; at least one.
             image_sizes: As for `encode_each`.
         """
-        tiles, counts, sizes = _tiles_of(images, image_sizes)
+        tiles, counts, sizes = tiles_of(images, image_sizes)
         if tiles is None:
             raise ValueError("there is no image to encode")
         return self.model.encode(tiles, counts, sizes)
@@ -141,7 +141,16 @@ class ImageEncoding:
 
     def _read_questions(self) -> None:
         """Makes the model able to read questions, if its compressor chooses by them."""
-        if self.model.question_reader is None and self.model.reads_questions:
+        if self.model.reads_questions:
+            self.learn_to_read()
+
+    def learn_to_read(self) -> None:
+        """Makes the model able to read questions.
+
+        Raises:
+            ValueError: It has no tokenizer of a checkpoint.
+        """
+        if self.model.question_reader is None:
             if self.tokenizer_folder is None:
                 raise ValueError("this compression reads the question, and the model has no tokenizer of a checkpoint")
             tokenizer = load_tokenizer(self.tokenizer_folder)
@@ -188,7 +197,7 @@ class ImageEncoding:
         """
         if isinstance(images, Tensor) and images.dim() == 3:
             images = images.unsqueeze(0)
-        tiles, counts, sizes = _tiles_of(images, image_sizes)
+        tiles, counts, sizes = tiles_of(images, image_sizes)
         if tiles is None:
             raise ValueError("there is no image to compress")
         self._read_questions()
@@ -196,7 +205,7 @@ class ImageEncoding:
         return chosen
 
 
-def _tiles_of(
+def tiles_of(
     images: Images, image_sizes: ImageSizes | None
 ) -> tuple[Tensor | None, list[int] | None, list[tuple[int, int]] | None]:
     """Tiles of all images (T, 3, H, W), None without any; tiles of each image, None for single ones; their (w, h)."""

@@ -312,7 +312,16 @@ class VisionSeam(QuestionSeam):
         Raises:
             ValueError: Images, sizes and questions differ in number, or a size does not fit its tiles.
         """
-        bound = self.bound_compressor
+        return self.project_under(self.bound_compressor, encoded, image_sizes, questions)
+
+    def project_under(
+        self,
+        bound: BoundCompressor | None,
+        encoded: VisionTokens,
+        image_sizes: Sequence[tuple[int, int]] | None,
+        questions: Sequence[str] | None = None,
+    ) -> list[Tensor]:
+        """`project` under a compressor that need not be the model's own; None where all that is left is to project."""
         if encoded.features is not None and bound is not None:
             features = self.with_questions(encoded.features, bound, encoded.counts, questions)
             encoded = self._compress(features, bound, encoded.counts, image_sizes)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, TextStreamer
+from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conversation_template
@@ -22,6 +22,42 @@ from llava.prompts.around import check_fits, check_text, count_tokens, end_token
 _ANSWER_MARK = "\N{SYMBOL FOR UNIT SEPARATOR}"
 
 
+class ChatImages(Protocol):
+    """What a conversation is told of its images."""
+
+    @property
+    def chooses_by_question(self) -> bool:
+        """Whether what is kept of them depends on what is asked; known once there are features."""
+
+    def features(self, text: str) -> list[Tensor]:
+        """(K, D) of each image, for the question that it is shown with."""
+
+
+class EncodedOnce:
+    """Images that are opened and encoded when they are first asked about, under the model's own compression."""
+
+    def __init__(self, inference: Inference, images: Sequence[ImageSource]) -> None:
+        """Takes the images; raises nothing yet."""
+        self._inference = inference
+        self._images = images
+        self._seen: list[SeenImage] | None = None
+
+    @property
+    def chooses_by_question(self) -> bool:
+        """As `ChatImages` has it."""
+        return bool(self._seen) and self._seen[0].features is None
+
+    def features(self, text: str) -> list[Tensor]:
+        """As `ChatImages` has it.
+
+        Raises:
+            UnreadableImageError: An image cannot be read (first time).
+        """
+        if self._seen is None:
+            self._seen = self._inference.see(self._inference.open(self._images)) if self._images else []
+        return self._inference.features_for(self._seen, text)
+
+
 class Chat:
     """Many turns about the same images.
 
@@ -34,12 +70,15 @@ class Chat:
         answer_spans: Where in `token_ids` each answer begins and ends; what precedes it is what it was given to.
     """
 
-    def __init__(self, inference: Inference, images: Sequence[ImageSource] = ()) -> None:
+    def __init__(
+        self, inference: Inference, images: Sequence[ImageSource] = (), seen: ChatImages | None = None
+    ) -> None:
         """Begins a conversation.
 
         Args:
             inference: The model.
             images: What it is about; they are put before the first message, and encoded when it comes.
+            seen: The same images where something else than the model's own compression says what is kept of them.
         """
         self.inference = inference
         self.images = tuple(images)
@@ -47,7 +86,7 @@ class Chat:
         self.messages: list[tuple[str, str]] = []
         self.answer_spans: list[tuple[int, int]] = []
         self._conversation = conversation_template(inference.conv_mode).copy()
-        self._seen: list[SeenImage] | None = None
+        self._seen: ChatImages = EncodedOnce(inference, self.images) if seen is None else seen
         self._features: list[Tensor] | None = None
         self._cache: DynamicCache | None = None
         self._separator_said = False
@@ -66,6 +105,7 @@ class Chat:
         *,
         options: GenerationOptions | None = None,
         on_text: Callable[[str], None] | None = None,
+        goes_on: Callable[[], bool] | None = None,
     ) -> str:
         """Takes one turn.
 
@@ -73,6 +113,7 @@ class Chat:
             text: The user's words.
             options: Generation options; greedy by default.
             on_text: Called with pieces of the answer as they come.
+            goes_on: Asked after each new token; where it says no, the answer ends as it is.
 
         Returns:
             The whole answer.
@@ -90,7 +131,7 @@ class Chat:
         self._check_length(turn)
         self.token_ids += turn
         try:
-            new_ids = self._generate(options or GenerationOptions(), on_text)
+            new_ids = self._generate(options or GenerationOptions(), on_text, goes_on)
         except BaseException:
             # An interrupted turn leaves the cache at an unknown length; it is rebuilt at the next one.
             del self.token_ids[-len(turn) :]
@@ -104,15 +145,26 @@ class Chat:
         self.messages.append((text, answer))
         return answer
 
+    @property
+    def visual_tokens(self) -> int:
+        """Tokens that stand for the images; 0 before the first turn."""
+        return sum(len(features) for features in self._features or [])
+
+    def look_anew(self, seen: ChatImages) -> None:
+        """From now on something else is kept of the same images; what was said stays, and is read anew with them.
+
+        Args:
+            seen: The images.
+        """
+        self._seen = seen
+        self._features = self._cache = self._prefix = None
+
     def _look(self, text: str) -> None:
         """Encodes the images, once; chooses from them anew where the question decides, and then nothing is kept."""
-        if self._seen is None:
-            self._seen = self.inference.see(self.inference.open(self.images)) if self.images else []
-        chooses = bool(self._seen) and self._seen[0].features is None
-        if self._features is None or chooses:
-            self._features = self.inference.features_for(self._seen, text)
-        if chooses:
-            self._cache = self._prefix = None
+        if self._features is None or self._seen.chooses_by_question:
+            self._features = self._seen.features(text)
+            if self._seen.chooses_by_question:
+                self._cache = self._prefix = None
 
     def restart(self) -> None:
         """Begins a new conversation about the same images; neither tower nor language model sees them again."""
@@ -148,7 +200,12 @@ class Chat:
         return list(self.inference.tokenizer(added, add_special_tokens=False).input_ids)
 
     @torch.inference_mode()
-    def _generate(self, options: GenerationOptions, on_text: Callable[[str], None] | None) -> list[int]:
+    def _generate(
+        self,
+        options: GenerationOptions,
+        on_text: Callable[[str], None] | None,
+        goes_on: Callable[[], bool] | None,
+    ) -> list[int]:
         inference = self.inference
         # A method inside the language model keeps of the images what this question asks for: nothing can be reused.
         if inference.model.get_model().reads_by_layer:
@@ -172,6 +229,7 @@ class Chat:
                 past_key_values=self._cache,
                 pad_token_id=inference.pad_token_id,
                 streamer=_CallbackStreamer(inference.tokenizer, hand_on) if on_text else None,
+                stopping_criteria=None if goes_on is None else StoppingCriteriaList([_WhileItGoesOn(goes_on)]),
                 use_cache=True,
                 **(options.to_kwargs() | inference.stop_kwargs()),
             )
@@ -184,6 +242,17 @@ class Chat:
         """Raises where nothing that the model says means anything, before any of it is handed on."""
         if not first.is_finite:
             raise NotFiniteError(self.inference.name, self.inference.model.dtype)
+
+
+class _WhileItGoesOn(StoppingCriteria):
+    """Ends an answer where a function says no."""
+
+    def __init__(self, goes_on: Callable[[], bool]) -> None:
+        self._goes_on = goes_on
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """(B,), bool, on the device of the ids (B, T)."""
+        return torch.full((len(input_ids),), not self._goes_on(), device=input_ids.device)
 
 
 class _CallbackStreamer(TextStreamer):

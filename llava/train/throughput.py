@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections import defaultdict
@@ -12,44 +11,15 @@ from typing import Any
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.model.device_peaks import peak_tflops
 from llava.model.flops import Trained, Work, step_flops
 
-# Dense TFLOP/s in bf16 and fp16 with fp32 accumulation, from the makers' data sheets, by a word of the device's name.
-_PEAK_TFLOPS = {
-    "B200": 2250.0,
-    "GH200": 989.4,
-    "H200": 989.4,
-    "H100 PCIe": 756.0,
-    "H100 NVL": 835.5,
-    "H100": 989.4,
-    "H800": 989.4,
-    "A100": 312.0,
-    "A800": 312.0,
-    "L40S": 362.05,
-    "L40": 181.05,
-    "L4": 121.0,
-    "A6000": 154.8,
-    "A40": 149.7,
-    "A30": 165.0,
-    "A10": 125.0,
-    "RTX 4090": 165.2,
-    "RTX 3090": 71.0,
-    "V100": 125.0,
-    "T4": 65.0,
-}
 _GIB = 2**30
 
 
 def peak_of(device: torch.device) -> float | None:
     """TFLOP/s that a device does at most in half precision; None if it is not known."""
     return peak_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-
-
-def peak_tflops(device_name: str) -> float | None:
-    """As `peak_of`, by what `torch.cuda.get_device_name` says; laptops' chips share names and are not known."""
-    if "Laptop" in device_name:
-        return None
-    return next((peak for name, peak in _PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
 def work_of(model: Any, batch: dict[str, Any]) -> Work:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llava.analysis.kept_tokens import Scene
+    from llava.analysis.kept_tokens.draw import Scene
     from llava.eval.report.table import Table
 
 _COLUMNS = (("method", "method"), ("tokens", "tokens"), ("accuracy", "accuracy"), ("retention", "retention"))
@@ -54,7 +54,7 @@ def draw(table: Table | None, scenes: Sequence[Scene], title: str) -> bytes:
     """A PNG: scenes above, retention against tokens below, or one of the two."""
     from matplotlib.figure import Figure
 
-    from llava.analysis.kept_tokens import draw_scenes
+    from llava.analysis.kept_tokens.draw import draw_scenes
     from llava.eval.report.picture import draw_panel
 
     heights = [3 * len(scenes)] * bool(scenes) + [4] * (table is not None)

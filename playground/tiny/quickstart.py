@@ -203,7 +203,8 @@ def report(
     """The evaluation's report.md and report.csv; pictures of what is kept, the curve and the table."""
     from page import write_page
 
-    from llava.analysis.kept_tokens import Scene, find_kept_tokens
+    from llava.analysis.kept_tokens.draw import Scene
+    from llava.analysis.kept_tokens.find import find_kept_tokens
     from llava.eval.report.files import to_csv, to_markdown
 
     (settings.out / "report.md").write_text(to_markdown(table), encoding="utf-8")

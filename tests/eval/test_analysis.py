@@ -1,4 +1,4 @@
-"""The bootstrap against scipy-free closed forms, pictures of kept tokens, and the latency tool."""
+"""The bootstrap against scipy-free closed forms, and the latency tool."""
 
 from __future__ import annotations
 
@@ -63,25 +63,6 @@ def test_only_shared_questions_count() -> None:
     assert (result.difference, result.n) == (1.0, 2)
 
 
-def test_scenes_are_drawn_beside_what_is_kept() -> None:
-    pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
-
-    from llava.analysis.kept_tokens import KeptTokens, Scene, draw_scenes
-
-    kept = KeptTokens(np.full((16, 16, 3), 0.5), (4, 4), (0, 5), {10: 3}, keeps_cls=True)
-    assert kept.caption() == "4 tokens: CLS + 2 patches + 1 merged"
-    figure = Figure()
-    draw_scenes(
-        figure, [Scene("which digit?", "5", ((kept, "5"), (kept, "x" * 50))), Scene("who?", "me", ((kept, "I"),))]
-    )
-    titles = [axes.get_title() for axes in figure.axes]
-    first = ["which digit?\n5", f"{kept.caption()}\nanswer: 5", f"{kept.caption()}\nanswer: {'x' * 33}..."]
-    assert titles == [*first, "who?\nme", f"{kept.caption()}\nanswer: I", ""]
-    shown = figure.axes[1].images[0].get_array()
-    assert shown[0, 0, 0] == 0.5 and shown[0, 4, 0] == pytest.approx(0.5 * 0.22), "what is not kept is dimmed"
-
-
 def test_efficiency_measures_what_the_checkpoint_says(
     oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,22 +83,3 @@ def test_efficiency_measures_what_the_checkpoint_says(
     for wrong in (("--repeats", "0"), ("--warmup", "-5"), ("--compression", "nonsense")):
         with pytest.raises(SystemExit, match=r"^error: "):
             main([*command, *wrong])
-
-
-def test_kept_tokens_are_told_and_drawn(oracle_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from llava.analysis.draw_kept import main
-
-    model = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--device", "cpu"]
-    image = ["--image-file", str(oracle_dir / "images" / "square.png"), "--output", str(tmp_path / "new" / "kept.png")]
-    budgets = ["visionzip:54+10", "random:5", "coverage:6", "coverage:6,strength=0", "divprune:6,positions=restore"]
-    assert main([*model, *image, *(part for budget in budgets for part in ("--compression", budget))]) == 0
-    said = capsys.readouterr().out
-    assert (
-        "visionzip:54+10: 64 tokens: CLS + 53 patches + 10 merged" in said and "random:5: 5 tokens: 5 patches" in said
-    )
-    assert "coverage:6,strength=0: 6 tokens: 6 patches" in said
-    for budget in ("coverage:6", "divprune:6,positions=restore"):
-        assert re.search(rf"^{budget}: 6 tokens: \d patches \+ \d merged$", said, re.MULTILINE), said
-    assert (tmp_path / "new" / "kept.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(SystemExit, match="error: without compression every patch is kept: name a budget"):
-        main([*model, *image, "--compression", "none"])

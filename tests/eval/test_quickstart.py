@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from llava import CompressionConfig
-from llava.analysis.kept_tokens import KeptTokens, Scene
+from llava.analysis.kept_tokens.draw import Scene
+from llava.analysis.kept_tokens.find import KeptTokens
 from llava.eval.answers import AnswerFile
 from llava.eval.answers_key import AnswersKey, compression_file_name, compression_name
 from llava.eval.report.table import build_table

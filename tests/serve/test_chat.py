@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from llava.inference import GenerationOptions, Inference
+from llava.model.any_budget import bind, read_image, tokens_under
 from llava.serve import cli
 from llava.serve.chat import Chat
 
@@ -192,3 +193,44 @@ def test_cli_chats_until_the_input_ends(
     expected = [chat.say(text, options=SHORT) for text in ("What is this?", "And what else?")]
     assert all(answer in said for answer in expected)
     assert said.count("USER: ") == 3 and said.count("ASSISTANT: ") == 2 and said.rstrip().endswith("exit...")
+
+
+def test_an_answer_ends_where_it_is_told_to_and_the_conversation_goes_on(inference: Inference, picture: Path) -> None:
+    chat, whole = Chat(inference, [picture]), Chat(inference, [picture])
+    whole.say("What is this?", options=SHORT)
+    left = iter([True, True, False])
+    chat.say("What is this?", options=SHORT, goes_on=lambda: next(left))
+    (start, end) = chat.answer_spans[0]
+    assert end - start == 3 and chat.token_ids == whole.token_ids[:end]
+    chat.say("Why?", options=SHORT)
+    (start, end) = chat.answer_spans[1]
+    assert chat.token_ids[start:end] == fresh_answer(inference, chat.token_ids[:start], picture)
+
+
+def test_another_budget_in_the_middle_is_a_fresh_run_under_it(inference: Inference, picture: Path) -> None:
+    """The tower runs once; what was said before is read anew with the new tokens."""
+    image = inference.open([picture])[0]
+    read = read_image(inference.model, inference.preprocess([image]), image.size)
+
+    class Under:
+        chooses_by_question = False
+
+        def __init__(self, budget: str) -> None:
+            self.budget = budget
+
+        def features(self, text: str) -> list[torch.Tensor]:
+            return [tokens_under(inference.model, read, bind(inference.model, self.budget), text)]
+
+    chat = Chat(inference, [image], Under("visionzip:54+10"))
+    chat.say("What is this?", options=SHORT)
+    tokens = chat.visual_tokens
+    chat.look_anew(Under("visionzip:9+3"))
+    before = inference.model.compression
+    try:
+        inference.model.set_compression("visionzip:9+3")
+        chat.say("Why?", options=SHORT)
+        (start, end) = chat.answer_spans[1]
+        assert chat.token_ids[start:end] == fresh_answer(inference, chat.token_ids[:start], picture)
+    finally:
+        inference.model.set_compression(before)
+    assert chat.visual_tokens < tokens and chat.messages[0][0] == "What is this?"

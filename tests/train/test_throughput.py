@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from llava.model.device_peaks import peak_tflops
 from llava.model.flops import Trained, step_flops
-from llava.train.throughput import peak_tflops, work_of
+from llava.train.throughput import work_of
 from llava.train.train import train
 from tests.train.conftest import losses_of
 

@@ -161,7 +161,7 @@ def parts_from_base(
     config = adapt_config(raw, vision_config_from(tower), folder)
     root = module_root(config, folder)
     state = to_module_names(_weights(_required_weights(folder)), LANGUAGE_MODEL_NAMES, root)
-    state.update(_tower_state(tower, config, root))
+    state.update(tower_state(tower, config, root))
     random = [_NEWLINE] if family_of(config).has_newline else []
     if projector is None:
         random.append(_PROJECTOR)
@@ -181,7 +181,7 @@ def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     )
     has_tower = not is_llava or any(name.startswith("model.vision_tower.") for name in state)
     if not has_tower:
-        state.update(_tower_state(tower_folder(raw, folder, weights=True), config, root))
+        state.update(tower_state(tower_folder(raw, folder, weights=True), config, root))
     unused = {}
     if is_llava and not family_of(config).has_newline and _NEWLINE in state:
         unused[_NEWLINE] = state.pop(_NEWLINE)  # LLaVA saves it with every model that has ever been trained as NeXT
@@ -287,7 +287,7 @@ def _in_memory(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
     return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}
 
 
-def _tower_state(folder: Path, config: LlavaConfig | LlavaNextConfig, root: str) -> dict[str, StoredTensor]:
+def tower_state(folder: Path, config: Any, root: str) -> dict[str, StoredTensor]:
     """The tower's tensors, from its own checkpoint or from that of a whole model of text and images."""
     spelled = tower_kind(config.vision_config).spelled_as_module
     files = _weights(_required_weights(folder))

@@ -6,7 +6,7 @@ Where their parts are, `TowerKind` says. Shapes: B tiles, N tokens, P patches, H
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from inspect import signature
 from operator import attrgetter
 from typing import Any
@@ -95,16 +95,7 @@ def extract_features(
     if depth == 0 and not needs.isdisjoint(_OF_ATTENTION):
         raise ValueError("vision_feature_layer selects the embeddings, before any attention; compression needs a layer")
 
-    side = core.config.image_size
-    if pixel_values.shape[-2:] != (side, side):
-        height, width = pixel_values.shape[-2:]
-        raise ValueError(
-            f"pixels are {height} x {width}, and the tower's image_size is {side}; size and crop_size in "
-            "preprocessor_config.json say what the image processor makes"
-        )
-    hidden = _embed(core, pixel_values, grid)  # (B, N, C)
-    if kind.embedding_norm is not None:
-        hidden = attrgetter(kind.embedding_norm)(core)(hidden)
+    hidden = _into_layers(core, kind, pixel_values, grid)
     found: dict[str, Any] = {}
     for layer in layers[: max(depth - 1, 0)]:
         hidden = layer(hidden, attention_mask=None)
@@ -124,6 +115,50 @@ def extract_features(
     own_grid = tower_grid(core.config)
     found["tile_grid"] = None if grid is None else own_grid
     return VisionFeatures(content, grid or own_grid, has_cls, patches, kind.has_cls, **found)
+
+
+def saliency_of_layers(tower: nn.Module, pixel_values: Tensor, vision_feature_layers: Sequence[int]) -> list[Tensor]:
+    """Saliency of several layers, as `VisionFeatures` has it of one, in a single pass.
+
+    Args:
+        tower: As for `extract_features`.
+        pixel_values: (B, 3, height, width).
+        vision_feature_layers: Indices into the hidden states: -2 is the saliency that LLaVA's compressors read.
+
+    Returns:
+        (B, P) each, fp32, in the order of the layers.
+
+    Raises:
+        ValueError: There is no such layer, one is that of the embeddings, or the pixels are of another size.
+    """
+    core: Any = getattr(tower, "vision_model", tower)
+    kind = tower_kind(core.config)
+    layers = attrgetter(kind.layers)(core)
+    depths = [selected_depth(layer, len(layers)) for layer in vision_feature_layers]
+    if 0 in depths:
+        raise ValueError("layer 0 are the embeddings, before any attention; name a layer of 1.. or -1..")
+    hidden = _into_layers(core, kind, pixel_values, None)
+    found: dict[int, Tensor] = {}
+    for depth, layer in enumerate(layers[: max(depths)], start=1):
+        if depth in depths:
+            found[depth] = _read_attention(kind, layer, hidden, {"saliency"})["saliency"]
+        hidden = layer(hidden, attention_mask=None)
+    return [found[depth] for depth in depths]
+
+
+def _into_layers(core: Any, kind: TowerKind, pixel_values: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    """(B, N, C): what the first layer is given."""
+    side = core.config.image_size
+    if pixel_values.shape[-2:] != (side, side):
+        height, width = pixel_values.shape[-2:]
+        raise ValueError(
+            f"pixels are {height} x {width}, and the tower's image_size is {side}; size and crop_size in "
+            "preprocessor_config.json say what the image processor makes"
+        )
+    hidden = _embed(core, pixel_values, grid)
+    if kind.embedding_norm is not None:
+        hidden = attrgetter(kind.embedding_norm)(core)(hidden)
+    return hidden
 
 
 def _embed(core: Any, pixel_values: Tensor, grid: tuple[int, int] | None) -> Tensor:

@@ -1,0 +1,1 @@
+"""`llava cost`: what a prompt asks of a machine, counted from a config; no weights are read."""

@@ -1,0 +1,213 @@
+"""Runs a tower over images, and keeps what figure and JSON need: each patch's share of the attention, and what is kept.
+
+Shapes: n images, P patches of a tile. Of an image in tiles the first is measured, which shows all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llava.analysis.redundancy.spread import Distribution, Shares
+from llava.images.processing import process_images
+from llava.images.source import UnreadableImageError, open_image
+from llava.images.tile_pixels import shown_pixels
+from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor import BoundCompressor, compressor_of
+from llava.model.multimodal_compressor.registry import Need
+from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures
+from llava.model.multimodal_encoder import extract_features, saliency_of_layers, selected_depth
+from llava.model.padding import padding_patches
+from llava.model.tower_alone import TowerAlone
+
+TOWER_NEEDS = frozenset({"keys", "saliency", "digest", "cls_attention", "last_layer_qk", "image_index", "padding"})
+"""What a tower alone can tell a method of compression."""
+
+_LADDER = (1 / 36, 1 / 18, 1 / 9, 2 / 9, 1 / 3, 1 / 2)
+"""Budgets as shares of a tile: 16, 32, 64, 128, 192 and 288 of 576 patches, the paper's among them."""
+
+
+@dataclass
+class Measured:
+    """What was measured of a tower.
+
+    Attributes:
+        layers: Layers whose attention was read, 1 the first; the one that a LLaVA takes is among them.
+        selected: That one.
+        shares: Layer -> (n, P), each patch's share of the attention.
+        kept: Budget -> (n,), the share of the selected layer's attention on patches that it keeps as they are.
+        pictures: (H, W, 3) between 0 and 1, of the first images, as the tower is given them.
+        unreadable: Images that were left out, and why.
+    """
+
+    layers: tuple[int, ...]
+    selected: int
+    shares: dict[int, Shares] = field(default_factory=dict)
+    kept: dict[CompressionConfig, NDArray[np.float64]] = field(default_factory=dict)
+    pictures: list[NDArray[np.float32]] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def kept_mass(self) -> Mapping[CompressionConfig, Distribution]:
+        """Budget -> the share on what it keeps, over the images."""
+        return {budget: Distribution.of(masses) for budget, masses in self.kept.items()}
+
+
+def depths_of(tower: TowerAlone, layers: Sequence[int]) -> tuple[int, ...]:
+    """Layers from 1, of indices into the hidden states (negative ones from the end), and the one that a LLaVA takes.
+
+    Raises:
+        ValueError: There is no such layer, or it is that of the embeddings.
+    """
+    depths = [selected_depth(layer, tower.num_layers) for layer in [*layers, tower.layer]]
+    if 0 in depths:
+        raise ValueError(f"layer 0 are the embeddings, before any attention; name a layer of 1..{tower.num_layers}")
+    return tuple(sorted(set(depths)))
+
+
+def budget_ladder(tower: TowerAlone, methods: Sequence[str], totals: Sequence[int]) -> list[CompressionConfig]:
+    """Methods at rising budgets; VisionZip's are split into dominant and contextual tokens as in its paper.
+
+    Args:
+        tower: That the budgets must fit.
+        methods: Names, options behind a comma: `coverage,strength=0`.
+        totals: Tokens of a tile; by default shares of the tower's patches.
+
+    Raises:
+        ValueError: A method is unknown, reads more than a tower, or cannot have the budget.
+    """
+    patches = tower.tile_shape.num_patches
+    totals = totals or sorted({max(1, round(share * patches)) for share in _LADDER})
+    ladder = []
+    for named in methods:
+        name, comma, options = named.partition(",")
+        for total in totals:
+            split = CompressionConfig.from_total(total, method=name)
+            is_split = name == CompressionConfig.method and split.contextual
+            amount = f"{split.dominant}+{split.contextual}" if is_split else total
+            budget = CompressionConfig.parse(f"{name}:{amount}{comma}{options}")
+            assert budget is not None
+            _check(tower, budget)
+            ladder.append(budget)
+    return list(dict.fromkeys(ladder))
+
+
+def _check(tower: TowerAlone, budget: CompressionConfig) -> BoundCompressor:
+    compressor = compressor_of(budget)
+    compressor.check(budget, tower.tile_shape)
+    bound = compressor.bind(budget, tower.tile_shape)
+    if bound.place != "tower" or not bound.needs <= TOWER_NEEDS or bound.is_uneven:
+        raise ValueError(
+            f"{budget}: this method reads more than a vision tower gives (a projector, a question, another picture); "
+            "methods such as visionzip, random, uniform, fastervlm and vispruner can be measured here"
+        )
+    return bound
+
+
+@torch.inference_mode()
+def measure(
+    tower: TowerAlone,
+    images: Iterable[Path],
+    layers: Sequence[int],
+    budgets: Sequence[CompressionConfig],
+    *,
+    batch_size: int,
+    show: int,
+) -> Measured:
+    """Reads the attention of a tower over images.
+
+    Args:
+        tower: Of `load_tower`.
+        images: Files; those that cannot be read are left out and noted.
+        layers: From 1, of `depths_of`.
+        budgets: Of `budget_ladder`.
+        batch_size: Images at a time.
+        show: How many pictures are kept for a figure.
+
+    Raises:
+        ValueError: No image can be read.
+    """
+    measured = Measured(tuple(layers), selected_depth(tower.layer, tower.num_layers))
+    bound = {budget: _check(tower, budget) for budget in budgets}
+    shares: dict[int, list[Shares]] = {layer: [] for layer in layers}
+    kept: dict[CompressionConfig, list[NDArray[np.float64]]] = {budget: [] for budget in budgets}
+    others = [layer for layer in layers if layer != measured.selected]
+    for pixels, sizes in _batches(tower, images, batch_size, measured.unreadable):
+        features = _features(tower, pixels, sizes, bound)
+        attention = features.attention_shares.double().cpu()
+        shares[measured.selected].append(attention.float().numpy())
+        for layer, found in _shares(tower, pixels, others).items():
+            shares[layer].append(found)
+        for budget, each in bound.items():
+            mask = _as_they_are(each(features), attention.shape[1])
+            kept[budget].append((attention * mask).sum(dim=1).numpy())
+        measured.pictures += [
+            shown_pixels(tile, tower.image_processor) for tile in pixels[: max(0, show - len(measured.pictures))]
+        ]
+    if not shares[measured.selected]:
+        raise ValueError(f"no image could be read: {'; '.join(measured.unreadable[:3]) or 'there is none'}")
+    measured.shares = {layer: np.concatenate(parts) for layer, parts in shares.items()}
+    measured.kept = {budget: np.concatenate(parts) for budget, parts in kept.items()}
+    return measured
+
+
+def _batches(
+    tower: TowerAlone, images: Iterable[Path], batch_size: int, unreadable: list[str]
+) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
+    """(B, 3, H, W) pixels and the images' sizes, on the tower's device."""
+    weight = next(tower.module.parameters())
+    remaining = iter(images)
+    while batch := list(islice(remaining, batch_size)):
+        tiles, sizes = [], []
+        for file in batch:
+            try:
+                image = open_image(file, tower.images)
+            except UnreadableImageError as error:
+                unreadable.append(str(error))
+                continue
+            pixels: Any = process_images([image], tower.image_processor, tower.images)[0]
+            tiles.append(pixels[0] if pixels.ndim == 4 else pixels)
+            sizes.append(image.size)
+        if tiles:
+            yield torch.stack(tiles).to(weight), sizes
+
+
+def _shares(tower: TowerAlone, pixels: Tensor, layers: Sequence[int]) -> dict[int, Shares]:
+    """Layer -> (B, P)."""
+    if not layers:
+        return {}
+    found = saliency_of_layers(tower.module, pixels, layers)
+    shares = [saliency / saliency.sum(dim=1, keepdim=True) for saliency in found]
+    return {layer: share.float().cpu().numpy() for layer, share in zip(layers, shares, strict=True)}
+
+
+def _features(
+    tower: TowerAlone,
+    pixels: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    bound: Mapping[CompressionConfig, BoundCompressor],
+) -> VisionFeatures:
+    """The selected layer as all methods need it: each tile is an image of its own, and may have a border."""
+    saliency: frozenset[Need] = frozenset({"saliency"})
+    needs = saliency.union(*(each.needs for each in bound.values()))
+    features = extract_features(tower.module, pixels, tower.layer, needs)
+    padding = torch.zeros(len(pixels), features.patches.shape[1], dtype=torch.bool)
+    if tower.aspect_ratio == "pad":
+        padding = torch.stack([padding_patches(size, features.grid, tower.config.image_size) for size in sizes])
+    index = torch.arange(len(pixels), device=pixels.device)
+    return replace(features, image_index=index, padding=padding.to(pixels.device))
+
+
+def _as_they_are(tokens: CompressedTokens, patches: int) -> Tensor:
+    """(B, P), float64, 1 for patches that are kept and not merged with others, on the CPU."""
+    positions, sizes = tokens.positions.cpu(), tokens.sizes.cpu()
+    is_whole = (positions >= 0) & (sizes == 1) & (torch.arange(positions.shape[1]) < tokens.num_dominant)
+    mask = torch.zeros(len(positions), patches, dtype=torch.float64)
+    return mask.scatter_reduce_(1, positions.clamp(min=0), is_whole.double(), "amax")
