@@ -69,3 +69,11 @@ def _values(processor: Any) -> np.ndarray:
     rescaled = (np.arange(256, dtype=np.float64) * processor.rescale_factor).astype(np.float32)
     mean, std = (np.array(value, dtype=np.float32)[:, None] for value in _mean_and_std(processor))
     return (rescaled - mean) / std
+
+
+def shown_pixels(tile: torch.Tensor, processor: Any) -> np.ndarray:
+    """A normalised tile (3, H, W) as the picture that it was: (H, W, 3), between 0 and 1."""
+    import numpy as np
+
+    picture = tile.float().cpu().numpy().transpose(1, 2, 0)
+    return np.clip(picture * np.asarray(processor.image_std) + np.asarray(processor.image_mean), 0.0, 1.0)
