@@ -19,6 +19,7 @@ from llava.serve.web.visitors import PANES
 
 HERE = Path(__file__).parent
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+_AT_ONCE: dict[str, Any] = {**_PRIVATE, "concurrency_id": "page", "concurrency_limit": None}
 _LOOK: dict[str, Any] = {**_PRIVATE, "concurrency_id": "look", "concurrency_limit": 2}
 
 
@@ -57,13 +58,12 @@ def make_page(demo: Demo, first: CompressionConfig | None = None, question: str 
     with gr.Blocks(title="Which tokens does it keep?", analytics_enabled=False) as page:
         gr.HTML(_heading(demo))
         with gr.Row(elem_classes="top"):
-            picker = _picker(demo)
-            with gr.Column(min_width=220, scale=1):
+            with gr.Column(min_width=320, scale=3):
+                picker = _picker(demo)
+            with gr.Column(min_width=220, scale=2):
                 view = gr.Radio(list(VIEWS), value=next(iter(VIEWS)), label="Over the picture", elem_id="view")
                 compare = gr.Checkbox(label="Two side by side", elem_id="compare")
         notice = gr.HTML(elem_id="notice")
-        with gr.Row(elem_classes="panes"):
-            panes = [_pane(demo, name, first if name == PANES[0] else None) for name in PANES]
         with gr.Row(elem_classes="ask"):
             box = gr.Textbox(
                 question,
@@ -80,6 +80,8 @@ def make_page(demo: Demo, first: CompressionConfig | None = None, question: str 
                 ask = gr.Button("Ask", variant="primary", elem_id="ask", min_width=60)
                 stop = gr.Button("Stop", elem_id="stop", min_width=60)
                 new = gr.Button("New talk", elem_id="new", min_width=60)
+        with gr.Row(elem_classes="panes"):
+            panes = [_pane(demo, name, first if name == PANES[0] else None) for name in PANES]
         _tie(demo, _Parts(panes, picker, view, compare, notice, box, ask, stop, new))
         page.unload(PageEvents(demo, PANES).leave)
     return page
@@ -119,8 +121,6 @@ def _picker(demo: Demo) -> gr.HTML:
         html_template='<div class="picker"></div>',
         js_on_load=_script("picker.js"),
         elem_id="picker",
-        scale=4,
-        min_width=320,
         apply_default_css=False,
     )
 
@@ -208,7 +208,7 @@ def _tie(demo: Demo, parts: _Parts) -> None:
     outputs = [parts.notice, *stages, *talks]
     parts.picker.upload(page.upload, settings, outputs, **_LOOK)
     parts.view.change(page.redraw, settings, outputs, **_LOOK)
-    parts.compare.change(page.compare, parts.compare, second.column, queue=False, **_PRIVATE)
+    parts.compare.change(page.compare, parts.compare, second.column, **_AT_ONCE)
     parts.compare.change(page.redraw, settings, outputs, **_LOOK)
     for pane in parts.panes:
         _tie_pane(PageEvents(demo, (pane.name,)), parts, pane, settings, outputs)
@@ -222,7 +222,7 @@ def _tie(demo: Demo, parts: _Parts) -> None:
         concurrency_limit=1,
         trigger_mode="once",
     ).then(page.redraw_readers, settings, outputs, **_LOOK)
-    parts.stop.click(page.stop, None, None, queue=False, **_PRIVATE)
+    parts.stop.click(page.stop, None, None, **_AT_ONCE)
     parts.new.click(page.restart, None, outputs, **_LOOK)
 
 
@@ -231,10 +231,9 @@ def _tie_pane(events: PageEvents, parts: _Parts, pane: PaneParts, settings: list
         events.change_method,
         [pane.method, pane.before],
         [pane.sliders, pane.tokens, pane.merged, pane.hand, pane.picks, pane.before],
-        queue=False,
-        **_PRIVATE,
+        **_AT_ONCE,
     ).then(events.redraw, settings, outputs, **_LOOK)
-    pane.tokens.change(events.fit_merged, [pane.tokens, pane.merged], pane.merged, queue=False, **_PRIVATE)
+    pane.tokens.change(events.fit_merged, [pane.tokens, pane.merged], pane.merged, **_AT_ONCE)
     for slider in (pane.tokens, pane.merged):
         slider.change(events.redraw, settings, outputs, trigger_mode="always_last", **_LOOK)
     picked = [parts.notice, pane.picks, pane.stage]

@@ -7,6 +7,6 @@ function tell() {
   const text = `${patches} ${patches === 1 ? "patch" : "patches"}${cls ? ` and ${cls > 1 ? `${cls} × ` : ""}CLS` : ""} picked`;
   element.querySelector(".picked").textContent = text;
 }
-document.addEventListener(`picks-${props.pane}`, (event) => { props.value = event.detail; });
+document.addEventListener(`picks-${props.pane}`, (event) => { props.value = event.detail; tell(); });
 watch("value", tell);
 tell();
