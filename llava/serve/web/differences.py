@@ -18,9 +18,9 @@ def mark_differences(first: str, second: str) -> tuple[str, str]:
     words = [_WORDS.findall(text) for text in (first, second)]
     if max(map(len, words)) > _MOST_WORDS:
         return escape(first), escape(second)
-    keys = [["" if word.isspace() else word for word in side] for side in words]
+    one, other = (["" if word.isspace() else word for word in side] for side in words)
     marked: tuple[list[str], list[str]] = ([], [])
-    for kind, a, b, c, d in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+    for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
         for side, (start, end) in enumerate(((a, b), (c, d))):
             text = "".join(words[side][start:end])
             differs = kind != "equal" and text.strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 from llava.inference import GenerationOptions, Inference
 from llava.prompts.around import check_text
+from llava.serve.chat import Chat
 from llava.serve.web.answering import Answering, stream_answer
 from llava.serve.web.choice import Choice, read_picks
 from llava.serve.web.drawing import ShownPicture, draw, show_picture, start_of_picks
@@ -83,6 +84,7 @@ class Demo:
         self.methods = methods_of(inference.model)
         self.visitors = Visitors(limits.visitors)
         self._model_lock = threading.Lock()
+        self._warm: list[Chat] = []  # conversations of which the language model's cache is kept: one visitor's
 
     # ----- What a visitor does -------------------------------------------------
 
@@ -131,7 +133,7 @@ class Demo:
         choice = self._choice(visitor.picture, sent)
         return start_of_picks(self.inference, visitor.picture, choice, self._asked(visitor, question))
 
-    def ask(self, session: str | None, question: Any, panes: Mapping[str, Sent]) -> Iterator[Shown]:
+    def ask(self, session: str | None, question: Any, panes: Mapping[str, Sent]) -> Generator[Shown, None, None]:
         """Asks one question of every pane, one after the other.
 
         Closing the iterator ends the answer at its next token.
@@ -150,6 +152,7 @@ class Demo:
         except (ValueError, TypeError) as error:
             yield Shown(notice=str(error))
             return
+        self._keep_warm(list(chats.values()))
         sides, stop = visitor.panes, visitor.begin_answer()
         given: dict[str, Answering] = {}
         for name, chat in chats.items():
@@ -192,6 +195,14 @@ class Demo:
         self.visitors.forget(session)
 
     # ----- Parts ---------------------------------------------------------------
+
+    def _keep_warm(self, chats: list[Chat]) -> None:
+        """Only these conversations keep their cache from now on: half a megabyte a token for 7B."""
+        with self._model_lock:
+            for chat in self._warm:
+                if chat not in chats:
+                    chat.release()
+            self._warm = chats
 
     def _picture_of(self, data: Any) -> Image.Image:
         if not isinstance(data, Mapping):

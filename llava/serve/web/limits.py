@@ -17,7 +17,7 @@ class Limits:
         new_tokens: Of one answer.
         seconds: Of one answer; then it ends as it is.
         visitors: Whose pictures are kept; who was away longest is forgotten first.
-        waiting: Questions that wait for their turn; later ones are refused.
+        waiting: Requests that wait for their turn; later ones are refused.
     """
 
     upload_bytes: int = 10 * 2**20
@@ -27,4 +27,4 @@ class Limits:
     new_tokens: int = 256
     seconds: float = 120.0
     visitors: int = 16
-    waiting: int = 8
+    waiting: int = 32

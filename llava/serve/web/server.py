@@ -72,7 +72,9 @@ def serve(
         "theme": gr.themes.Base(font=_FONTS, font_mono=_MONO, primary_hue="teal"),
         "css": (HERE / "style.css").read_text(encoding="utf-8"),
     }
-    off = dict.fromkeys(("inbrowser", "enable_monitoring", "ssr_mode", "pwa", "mcp_server", "run_history"), False)
+    off: dict[str, Any] = dict.fromkeys(
+        ("inbrowser", "enable_monitoring", "ssr_mode", "pwa", "mcp_server", "run_history"), False
+    )
     _, local, public = page.launch(
         **options,
         **off,

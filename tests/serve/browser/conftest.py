@@ -23,14 +23,6 @@ PATIENCE = 30_000  # milliseconds: other work on the machine must not fail a tes
 Serve = Callable[..., Any]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this folder are the browser's, and `make test` leaves them out."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.browser)
-
-
 @pytest.fixture(scope="session")
 def tiny() -> Inference:
     return Inference.load(ROOT / "playground" / "tiny" / "model", device="cpu")

@@ -16,6 +16,7 @@ from llava.inference import GenerationOptions, Inference
 from tests.serve.browser.conftest import SCENE, Visit
 
 Begin = Callable[..., Visit]
+pytestmark = pytest.mark.browser
 WHERE, DIGIT = "Where is the digit?", "Which digit is it?"
 
 

@@ -110,6 +110,8 @@ def test_visitors_do_not_see_each_other_and_are_forgotten(demo: Demo, scene: dic
     assert demo.redraw("two", panes, KEPT, "").stages is None
     begin(demo, "two", scene, "visionzip")
     assert "hint" in demo.restart("two").talks["A"]
+    last(demo.ask("two", WHERE, panes))  # the cache of a conversation is one visitor's; the other's is computed anew
+    assert [demo.visitors.of(name).panes["A"].chat._cache is None for name in ("one", "two")] == [True, False]
     assert WHERE in last(demo.ask("one", "And in the southeast?", panes)).talks["A"]
     begin(demo, "three", scene, "visionzip")
     assert len(demo.visitors) == LIMITS.visitors == 2  # the one who was away longest is gone
