@@ -14,7 +14,7 @@ PATH="$(cd "$VENV/bin" && pwd):$PATH"
 export PATH OMP_WAIT_POLICY=PASSIVE  # idle threads that spin slow a tiny model many times over
 if [[ -z ${CKPT:-} ]]; then
   CKPT=playground/tiny/model pictures=playground/tiny/out/demo
-  python playground/tiny/make_data.py --output "$pictures" --train 1 --align 1 --scenes 6 --vqa 6 --pope 2 2>/dev/null
+  python playground/tiny/make_data.py --output "$pictures" --train 1 --align 1 --scenes 6 --vqa 6 --pope 2
   set -- --examples "$pictures/images" --question "Which digit is in the northwest?" "$@"
 fi
 exec llava demo --model-path "$CKPT" "$@"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,7 +76,7 @@ def stream_answer(
     model_lock: threading.Lock,
     stop: threading.Event,
     seconds: float,
-) -> Iterator[Answering]:
+) -> Generator[Answering, None, None]:
     """Asks, and gives the answer as it grows.
 
     Closing the iterator ends the generation at the next token; so does `stop`. A stopped answer stays as it is.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,26 +157,34 @@ class Demo:
         sides, stop = visitor.panes, visitor.begin_answer()
         given: dict[str, Answering] = {}
         for name, chat in chats.items():
-            if stop.is_set():
-                break
-            said = Answering()
-            for said in stream_answer(
-                chat, text, self.options, model_lock=self._model_lock, stop=stop, seconds=self.limits.seconds
-            ):
-                if not said.is_finished:
-                    yield Shown(talks={name: self._talk_with(visitor, name, text, said)})
-            given[name] = said
-            if not said.error and visitor.panes is sides:
-                sides[name].costs.append(said)
-            yield Shown(talks={name: self._talk_with(visitor, name, text, said if said.error else None)})
+            if not stop.is_set():
+                given[name] = yield from self._answer(visitor, name, chat, text, stop)
         if visitor.panes is sides:
             failed = {name: said for name, said in given.items() if said.error}
-            yield Shown(
-                talks={
-                    name: self._talk_with(visitor, name, text, failed.get(name), self._other(visitor, name, given))
-                    for name in given
-                }
-            )
+            talks = {
+                name: self._talk_with(visitor, name, text, failed.get(name), self._other(visitor, name, given))
+                for name in given
+            }
+            yield Shown(talks=talks)
+
+    def _answer(
+        self, visitor: Visitor, name: str, chat: Chat, text: str, stop: threading.Event
+    ) -> Generator[Shown, None, Answering]:
+        """The answer of one pane as it grows; nothing is shown of it where the visitor has begun something else."""
+        pane, said = visitor.panes[name], Answering()
+        restarts = pane.restarts
+        answers = stream_answer(
+            chat, text, self.options, model_lock=self._model_lock, stop=stop, seconds=self.limits.seconds
+        )
+        with closing(answers):
+            for said in answers:
+                if visitor.panes[name] is pane and pane.restarts == restarts and not said.is_finished:
+                    yield Shown(talks={name: self._talk_with(visitor, name, text, said)})
+        if visitor.panes[name] is pane and pane.restarts == restarts:
+            if not said.error:
+                pane.costs.append(said)
+            yield Shown(talks={name: self._talk_with(visitor, name, text, said if said.error else None)})
+        return said
 
     def stop(self, session: str | None) -> None:
         """Ends the visitor's answer as it is."""

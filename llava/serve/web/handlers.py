@@ -70,13 +70,13 @@ class PageEvents:
         """The second pane opens or closes."""
         return gr.update(visible=bool(is_on))
 
-    def change_method(self, method: str, before: str) -> list[Any]:
+    def change_method(self, method: str, tokens: Any, before: str) -> list[Any]:
         """Another method: its sliders, or the buttons for picks; and the method that picks would begin from."""
         ranges = range_of(self.demo.inference.model, method)
         is_method = method not in (ALL, HAND)
         return [
             gr.update(visible=is_method),
-            gr.update(maximum=ranges.most) if is_method else gr.skip(),
+            gr.update(value=min(int(tokens), ranges.most)) if is_method else gr.skip(),
             gr.update(visible=ranges.most_merged > 0) if is_method else gr.skip(),
             gr.update(visible=method == HAND),
             gr.update(visible=True if method == HAND else "hidden"),
@@ -84,9 +84,9 @@ class PageEvents:
         ]
 
     def fit_merged(self, tokens: Any, merged: Any) -> Any:
-        """The second slider ends where the first one stands."""
+        """No more tokens are merged ones than there are; the slider's end stays, for requests may be under way."""
         most = max(int(tokens) - 1, 0)
-        return gr.update(maximum=max(most, 1), value=min(int(merged), most))
+        return gr.update(value=most) if merged > most else gr.skip()
 
     def begin_picks(self, request: gr.Request, before: str, *settings: Any) -> list[Any]:
         """Picks begin from a method's choice."""

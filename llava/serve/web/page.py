@@ -130,14 +130,15 @@ def _pane(demo: Demo, name: str, first: CompressionConfig | None) -> PaneParts:
     is_first = name == PANES[0]
     method = _first_method(demo, first, is_first)
     ranges = _first_range(demo, method, first)
-    tiled = bool(getattr(demo.inference.model.config, "image_grid_pinpoints", None))
+    model = demo.inference.model
+    tiled = bool(getattr(model.config, "image_grid_pinpoints", None))
     with gr.Column(visible=is_first, min_width=320, elem_id=f"pane-{name}", elem_classes="pane") as column, gr.Row():
         with gr.Column(min_width=300, elem_classes="left"):
             chosen = gr.Dropdown(demo.methods, value=method, label="Method", elem_id=f"method-{name}", filterable=False)
             with gr.Group(visible=method not in (ALL, HAND)) as sliders:
                 tokens = gr.Slider(
                     1,
-                    ranges.most,
+                    model.num_patches + int(model.model.tile_shape.keep_cls),
                     ranges.first,
                     step=1,
                     label="Tokens a tile" if tiled else "Tokens",
@@ -145,7 +146,7 @@ def _pane(demo: Demo, name: str, first: CompressionConfig | None) -> PaneParts:
                 )
                 merged = gr.Slider(
                     0,
-                    max(ranges.most_merged, 1),
+                    model.num_patches,
                     ranges.first_merged,
                     step=1,
                     label="of these, merged ones",
@@ -229,7 +230,7 @@ def _tie(demo: Demo, parts: _Parts) -> None:
 def _tie_pane(events: PageEvents, parts: _Parts, pane: PaneParts, settings: list[Any], outputs: list[Any]) -> None:
     pane.method.change(
         events.change_method,
-        [pane.method, pane.before],
+        [pane.method, pane.tokens, pane.before],
         [pane.sliders, pane.tokens, pane.merged, pane.hand, pane.picks, pane.before],
         **_AT_ONCE,
     ).then(events.redraw, settings, outputs, **_LOOK)

@@ -23,11 +23,13 @@ class Pane:
         choice: What its conversation was last given; None before the first question.
         chat: The conversation.
         costs: Of each of its answers.
+        restarts: How often it began anew; an answer that was begun before belongs to none.
     """
 
     choice: Choice | None = None
     chat: Chat | None = None
     costs: list[Answering] = field(default_factory=list)
+    restarts: int = 0
 
     def chat_under(self, inference: Inference, picture: ShownPicture, choice: Choice) -> Chat:
         """The conversation, with the picture as this choice leaves it; the tower is not run.
@@ -45,6 +47,7 @@ class Pane:
 
     def restart(self) -> None:
         """Begins a new conversation about the same picture."""
+        self.restarts += 1
         self.costs.clear()
         if self.chat is not None:
             self.chat.restart()

@@ -18,7 +18,7 @@ SCENE = ROOT / "docs" / "assets" / "scene.png"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-PATIENCE = 30_000  # milliseconds: other work on the machine must not fail a test
+PATIENCE = 60_000  # milliseconds: other work on the machine must not fail a test
 
 Serve = Callable[..., Any]
 

@@ -110,7 +110,9 @@ def test_tokens_are_picked_with_mouse_and_keys_and_asked_with_exactly(
     visitor.show()
     visitor.method("A", "picked by hand")
     page.wait_for_selector("#stage-A svg.by-hand")
-    told = page.locator("#picks-A .picked")
+
+    def picked(text: str) -> None:
+        page.wait_for_selector(f"#picks-A .picked:text-is('{text} picked')")
 
     def cell(patch: int) -> Any:
         return page.locator(f'#stage-A rect.patch[data-patch="{patch}"]')
@@ -120,31 +122,31 @@ def test_tokens_are_picked_with_mouse_and_keys_and_asked_with_exactly(
     page.wait_for_selector("#notice [role=alert]:has-text('no patch is picked')")
     page.click("#begin-A")
     page.wait_for_selector("#stage-A rect.picked")
-    assert told.inner_text() == "21 patches and CLS picked"
+    picked("21 patches and CLS")
     page.click("#stage-A button.chip")
-    assert told.inner_text() == "21 patches picked" and "CLS token: not kept" in page.inner_text("#stage-A")
+    picked("21 patches")
+    assert "CLS token: not kept" in page.inner_text("#stage-A")
     page.click("#clear-A")
     visitor.wait_for_count("#stage-A rect.picked", 0)
 
     cell(0).click()
     cell(2).click()
     cell(2).click()
-    assert told.inner_text() == "1 patch picked"
+    picked("1 patch")
     cell(30).hover()
     page.mouse.down()
     for patch in (31, 32, 33):
         cell(patch).hover()
     page.mouse.up()
     cell(60).hover()
-    assert told.inner_text() == "5 patches picked"
-    page.keyboard.press("Escape")
+    picked("5 patches")
     page.focus("#stage-A svg")
     for key in ("ArrowDown", "Space"):
         page.keyboard.press(key)
-    assert told.inner_text() == "6 patches picked"
+    picked("6 patches")
     assert sorted(
         int(p) for p in page.eval_on_selector_all("#stage-A rect.picked", "all => all.map(e => e.dataset.patch)")
-    ) == [0, 30, 31, 32, 33, 47]
+    ) == [0, 30, 31, 32, 33, 44]
     page.click("#stage-A button.chip")
     visitor.ask(DIGIT)
     assert "visual tokens 7 (4% of 196)" in visitor.costs("A")[0]
@@ -155,6 +157,7 @@ def test_tokens_are_picked_with_mouse_and_keys_and_asked_with_exactly(
     page.click("#begin-A")
     visitor.wait_for_count("#stage-A rect.picked", 22)
     page.click("#new")
+    page.wait_for_selector("#talk-A .hint")
     visitor.ask(DIGIT)
     assert visitor.answers("A") == [expected(tiny, "divprune:22", DIGIT)]
     assert visitor.wrong == []
@@ -184,7 +187,7 @@ def test_two_visitors_do_not_see_each_other(
     other.page.wait_for_selector("#notice [role=alert]:has-text('Send a picture first')")
     other.show(dark)
     other.tokens("A", 9)
-    other.wait_for_count("#stage-A rect.dominant", 7)
+    other.wait_for_count("#stage-A rect.dominant", 5)
     for visitor, question in ((one, DIGIT), (other, WHERE)):
         visitor.page.fill("#question textarea", question)
     one.page.click("#ask")
