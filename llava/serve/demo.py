@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ImportError:
             raise ImportError("the demo needs gradio: pip install 'llava-visionzip[web]'") from None
         from llava.inference import GenerationOptions, Inference
+        from llava.model.configuration import CompressionConfig
         from llava.serve.web.events import Demo
         from llava.serve.web.limits import Limits
         from llava.serve.web.server import serve
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **compression_option(args),
         )
         first = inference.model.compression
+        if first is not None and first != (plain := CompressionConfig(first.method, first.dominant, first.contextual)):
+            print(f"note: the page knows no options of a method and begins with {plain}, not with {first}")
         demo = Demo(inference, limits, read_examples(args.examples), options)
         server = serve(demo, host=_HOST, port=args.port, share=args.share, first=first, question=args.question)
     print(f"open {server.address} (Ctrl-C ends it)", flush=True)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -42,18 +44,19 @@ class ShownPicture:
     encode_seconds: float
 
 
-def show_picture(inference: Inference, picture: Image.Image, seconds: Any) -> ShownPicture:
+def show_picture(inference: Inference, picture: Image.Image) -> ShownPicture:
     """Sends a picture through the tower, once.
 
     Args:
         inference: The model.
         picture: RGB.
-        seconds: A clock such as `time.perf_counter`.
     """
     pixels = inference.preprocess([picture])
-    start = seconds()
+    start = time.perf_counter()
     image = read_image(inference.model, pixels, picture.size)
-    taken = seconds() - start
+    if inference.model.device.type == "cuda":
+        torch.cuda.synchronize(inference.model.device)
+    taken = time.perf_counter() - start
     tiles = pixels[0] if pixels[0].ndim == 4 else pixels[:1]
     layout = TileLayout.from_config(inference.model.config)
     columns = layout.grid_shape(picture.size)[1] if len(tiles) > 1 else 1
@@ -92,13 +95,13 @@ def draw(inference: Inference, shown: ShownPicture, choice: Choice, view: str, q
         "hasCls": bool(model.model.tile_shape.keep_cls and features.has_cls),
         "byHand": choice.method == HAND,
         "picks": [list(tile) for tile in choice.picks],
-        "note": "",
+        "note": f"The tower took {shown.encode_seconds * 1000:.0f} ms, once.",
     }
     if choice.method == HAND:
         return drawing
     bound = bind(model, choice.budget)
     if bound is None:
-        drawing["note"] = "Every patch is kept."
+        drawing["note"] = f"Every patch is kept. {drawing['note']}"
     elif reads_questions(model, bound) and not question.strip():
         drawing["note"] = f"{choice.method} chooses by the question: ask one, and what it keeps is shown."
     else:

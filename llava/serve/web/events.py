@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -101,7 +100,7 @@ class Demo:
         visitor = self.visitors.of(session)
         try:
             picture = self._picture_of(data)
-            visitor.show(show_picture(self.inference, picture, time.perf_counter))
+            visitor.show(show_picture(self.inference, picture))
         except ValueError as error:
             return Shown(notice=str(error))
         fresh = {name: Sent(sent.method, sent.tokens, sent.merged, None) for name, sent in panes.items()}

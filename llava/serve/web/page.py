@@ -218,7 +218,9 @@ def _tie(demo: Demo, parts: _Parts) -> None:
         page.ask,
         settings,
         [*outputs, parts.box],
-        **_PRIVATE,
+        api_visibility="private",
+        show_progress="minimal",  # which place in the queue it is
+        show_progress_on=parts.box,
         concurrency_id="model",
         concurrency_limit=1,
         trigger_mode="once",

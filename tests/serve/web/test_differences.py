@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import unescape
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava.serve.web.answering import Answering
@@ -22,6 +22,7 @@ def test_words_that_differ_are_marked_on_both_sides() -> None:
     assert mark_differences("two  dogs", "two dogs") == ("two  dogs", "two dogs")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_marking_changes_no_text(first: str, second: str) -> None:
     for text, marked in zip((first, second), mark_differences(first, second), strict=True):
