@@ -11,7 +11,7 @@ export VENV
 # Processes that share the tests, a file's tests in one of them.
 JOBS ?= 2
 
-.PHONY: setup lint format types test test-slow test-browser test-gpu parity demo quickstart
+.PHONY: setup lint format types test test-slow test-browser test-gpu parity quickstart demos
 
 setup:
 	@bash scripts/setup.sh
@@ -50,5 +50,5 @@ parity: setup
 quickstart:
 	bash scripts/quickstart.sh
 
-demo:
-	bash scripts/demo.sh
+# What the slow tests run at a tenth of its size, whole.
+demos: quickstart
