@@ -37,7 +37,7 @@ test-slow: setup
 # Needs a chromium; Debian's package of that name will do.
 test-browser:
 	EXTRAS=browser bash scripts/setup.sh
-	OMP_NUM_THREADS=1 $(PYTEST) -m browser tests/serve/browser
+	BROWSER=required OMP_NUM_THREADS=1 $(PYTEST) -m browser tests/serve/browser
 
 test-gpu: setup
 	$(PYTEST) -m gpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ PATIENCE = 60_000  # milliseconds: other work on the machine must not fail a tes
 Serve = Callable[..., Any]
 
 
+def needed(module: str, extra: str) -> Any:
+    """A module of an extra; without it a test is skipped, or fails under `make test-browser`."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        return absent(f"{error.name} is not installed: the extra `{extra}` has it")
+
+
+def absent(reason: str) -> None:
+    """Skips a test, or fails it where the browser is asked for."""
+    (pytest.fail if os.environ.get("BROWSER") == "required" else pytest.skip)(reason)
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Inference:
     return Inference.load(ROOT / "playground" / "tiny" / "model", device="cpu")
@@ -31,7 +45,7 @@ def tiny() -> Inference:
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Serve]:
     """Begins to serve a model; what it gives is the demo and its address."""
-    pytest.importorskip("gradio", reason="the demo's extra `web` is not installed")
+    needed("gradio", "web")
     from llava.serve.web.events import Demo
     from llava.serve.web.limits import Limits
     from llava.serve.web.server import serve
@@ -60,9 +74,9 @@ def demo(serve: Serve, tiny: Inference) -> tuple[Any, str]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
+    sync_api = needed("playwright.sync_api", "browser")
     if CHROMIUM is None:
-        pytest.skip("there is no chromium: apt-get install chromium, or name it in CHROMIUM")
+        absent("there is no chromium: apt-get install chromium, or name it in CHROMIUM")
     with sync_api.sync_playwright() as playwright:
         yield playwright.chromium
 
