@@ -124,3 +124,13 @@ def test_no_request_opens_a_file_or_an_address(demo: tuple[Any, str], tmp_path: 
         )
         assert too_large.status_code == 413
         assert "content-security-policy" in client.get("/").headers
+
+
+def test_what_a_visitor_writes_stays_text(visit: Callable[..., Visit], demo: tuple[Any, str]) -> None:
+    """No markup, no template, no Markdown: a picture named in a question or an answer is not fetched."""
+    text = "<img src='http://evil.example/a.png'> ${1 + 1} {{value}} ![a](http://evil.example/b.png) </script>"
+    visitor = visit(demo[1])
+    visitor.show()
+    visitor.ask(text)
+    assert visitor.page.inner_text("#talk-A .said.user") == text
+    assert not [url for url in visitor.requested if "evil.example" in url] and visitor.wrong == []
