@@ -11,7 +11,7 @@ export VENV
 # Processes that share the tests, a file's tests in one of them.
 JOBS ?= 2
 
-.PHONY: setup lint format types test test-slow test-gpu parity quickstart demos
+.PHONY: setup lint format types test test-slow test-browser test-gpu parity quickstart demos
 
 setup:
 	@bash scripts/setup.sh
@@ -29,10 +29,15 @@ types: setup
 	$(PY) -m mypy
 
 test: setup
-	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile -m "not slow and not gpu and not browser"
 
 test-slow: setup
-	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile --durations 15 -m "slow and not gpu"
+	OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile --durations 15 -m "slow and not gpu and not browser"
+
+# Needs a chromium; Debian's package of that name will do.
+test-browser:
+	EXTRAS=browser bash scripts/setup.sh
+	BROWSER=required OMP_NUM_THREADS=1 $(PYTEST) -m browser tests/serve/browser
 
 test-gpu: setup
 	$(PYTEST) -m gpu

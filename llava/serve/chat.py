@@ -45,7 +45,7 @@ class EncodedOnce:
     @property
     def chooses_by_question(self) -> bool:
         """As `ChatImages` has it."""
-        return bool(self._seen) and self._seen[0].features is None
+        return any(image.features is None for image in self._seen or [])
 
     def features(self, text: str) -> list[Tensor]:
         """As `ChatImages` has it.
@@ -158,6 +158,10 @@ class Chat:
         """
         self._seen = seen
         self._features = self._cache = self._prefix = None
+
+    def release(self) -> None:
+        """Gives back what the language model has computed; the next turn computes all of the conversation."""
+        self._cache = self._prefix = None
 
     def _look(self, text: str) -> None:
         """Encodes the images, once; chooses from them anew where the question decides, and then nothing is kept."""

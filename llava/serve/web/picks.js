@@ -1,0 +1,12 @@
+// How many patches are picked. What is picked in the picture of the same pane arrives as an event of the document.
+function tell() {
+  const picked = props.value ?? [];
+  const all = picked.flat();
+  const cls = all.filter((place) => place < 0).length;
+  const patches = all.length - cls;
+  const text = `${patches} ${patches === 1 ? "patch" : "patches"}${cls ? ` and ${cls > 1 ? `${cls} × ` : ""}CLS` : ""} picked`;
+  element.querySelector(".picked").textContent = text;
+}
+document.addEventListener(`picks-${props.pane}`, (event) => { props.value = event.detail; tell(); });
+watch("value", tell);
+tell();
