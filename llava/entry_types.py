@@ -140,6 +140,8 @@ _CONFIG: Mapping[str, EntryRule] = {
     **dict.fromkeys(("hidden_act", "projector_hidden_act", "model_type"), _TEXT),
     **dict.fromkeys(("vision_feature_select_strategy", "mm_vision_select_feature", "mm_projector_type"), _TEXT | _NULL),
     **dict.fromkeys(("mm_patch_merge_type", "image_aspect_ratio", "anyres_rule"), _TEXT | _NULL),
+    "vision_aspect_ratio": _TEXT | _NULL,
+    "video_token_index": _whole(0, 2**25),
     **dict.fromkeys(("mm_vision_tower", "vision_tower", "base_model_name_or_path"), _ANY_TEXT | _NULL),
     **dict.fromkeys(("conv_mode", "conv_mode_plugin"), _TEXT | _NULL),
     **dict.fromkeys(("torch_dtype", "dtype"), _DTYPE),
@@ -216,7 +218,7 @@ GENERATION_ENTRIES = frozenset(_GENERATION)
 """Entries of a generation_config.json that are honoured."""
 
 _IMAGE_RULES: Mapping[str, EntryRule] = {
-    "aspect_ratio": _one_of("pad", "anyres", "square", None),
+    "aspect_ratio": _TEXT | _NULL,
     **dict.fromkeys(("has_cls", "drops_cls", "is_next"), _FLAG),
     "family": _TEXT,
     "layout": _ANY_OBJECT,
@@ -225,6 +227,7 @@ _IMAGE_RULES: Mapping[str, EntryRule] = {
     "pinpoints": _PAIRS,
     "tile_size": _PIXELS,
     "patches_per_side": _PIXELS,
+    "most_tiles": _whole(1, 9999) | _NULL,
 }
 _INDEX: Mapping[str, EntryRule] = {"weight_map": _object(_FILE_NAME)}
 _NESTED = ("text_config", "vision_config", "image_processor", "layout")

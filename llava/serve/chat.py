@@ -107,12 +107,16 @@ class Chat:
     def _look(self, text: str) -> None:
         """Encodes the images, once; chooses from them anew where the question decides, and then nothing is kept."""
         if self._seen is None:
-            self._seen = self.inference.see(self.inference.open(self.images)) if self.images else []
+            self._seen = self._see()
         chooses = bool(self._seen) and self._seen[0].features is None
         if self._features is None or chooses:
             self._features = self.inference.features_for(self._seen, text)
         if chooses:
             self._cache = self._prefix = None
+
+    def _see(self) -> list[SeenImage]:
+        opened = self.inference.open(self.images)
+        return self.inference.see(opened, beside_others=len(opened) > 1) if opened else []
 
     def restart(self) -> None:
         """Begins a new conversation about the same images; neither tower nor language model sees them again."""

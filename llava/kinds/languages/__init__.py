@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class LanguageKind:
             where nothing is given, `llava_` and `model_type`.
         is_supported: Whether such a LLaVA is loaded; if not, only its template is known.
         llava_class: haotian-liu/LLaVA's class of such a LLaVA; None if it has none, and then nothing is exported to it.
+        next_class: The same of LLaVA-NeXT's code, which a config.json names where its `model_type` says `llava` only.
         llava_folder_words: What the folder's name must contain for haotian-liu/LLaVA to choose that class.
         sentencepiece: Whether its tokenizer is SentencePiece's, of which LLaVA reads `tokenizer.model`.
         is_prunable: Whether methods inside the language model can run its layers one by one: they are those of a Llama
@@ -34,6 +36,7 @@ class LanguageKind:
     llava_model_types: tuple[str, ...] = ()
     is_supported: bool = True
     llava_class: str | None = None
+    next_class: str | None = None
     llava_folder_words: tuple[str, ...] = ("llava",)
     sentencepiece: bool = False
     is_prunable: bool = False
@@ -75,3 +78,10 @@ def language_named(model_type: Any) -> LanguageKind | None:
     Kinds that share a name share the architecture too, and differ in their vocabulary only.
     """
     return LANGUAGES.first(lambda kind: kind.is_supported and model_type in (kind.model_type, *kind.llava_model_types))
+
+
+def language_of_llava(raw: Mapping[str, Any]) -> LanguageKind | None:
+    """The kind of a config.json of LLaVA's format, None if it is not supported."""
+    named = raw.get("architectures") or ()
+    by_class = LANGUAGES.first(lambda kind: kind.is_supported and kind.next_class in named)
+    return by_class or language_named(raw.get("model_type"))

@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PretrainedConfig
 
 from llava.kinds.families import FAMILIES, family_of_llava
-from llava.kinds.languages import LANGUAGES, language_named
+from llava.kinds.languages import LANGUAGES, language_of_llava
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.multimodal_encoder import tower_grid, tower_has_cls
 from llava.plain_loading import config_from, config_of, reason
@@ -124,7 +124,7 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         CheckpointError: An entry has a value that is not supported.
     """
     model_type = raw.get("model_type")
-    language = language_named(model_type)
+    language = language_of_llava(raw)
     if language is None:
         known = sorted({name for kind in LANGUAGES if kind.is_supported for name in kind.llava_model_types})
         raise CheckpointError(
@@ -161,7 +161,7 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
     }
     try:
         family = family_of_llava(raw)
-        return family.config()(**entries, **family.config_entries(raw, vision_config))
+        return family.config()(**(entries | family.config_entries(raw, vision_config)))
     except Exception as error:  # of transformers' own checks, which are of any type
         raise CheckpointError(f"{where}: config.json: {reason(error)}") from error
 
