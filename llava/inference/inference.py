@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.conversation import conversation_template, default_conv_mode
+from llava.conversation import conversation_template
 from llava.images.processing import process_beside_others, process_images
 from llava.images.source import ImageSource, open_image
 from llava.images.store import ImageStore, image_keys
@@ -32,6 +32,7 @@ from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
 from llava.model.vocabulary import check_ids
 from llava.prompts.around import end_token_ids, place_images, stop_string, without_images
+from llava.prompts.own_template import conv_mode_for
 from llava.prompts.tokens import tokenizer_image_token
 from llava.utils import shown
 
@@ -63,7 +64,7 @@ class Inference:
             tokenizer: The model's tokenizer.
             model: A LLaVA model.
             image_processor: The model's image processor.
-            conv_mode: Name of a conversation template; by default the one that the model's config asks for.
+            conv_mode: Name of a conversation template; see `conv_mode_for`.
             reuse_prefixes: Whether prompts share what the language model computes of what they begin with. Greedy
                 answers are the same; without, every prompt is computed as a whole.
             compile: Decode with a static cache and a compiled step; see `Generator`.
@@ -82,8 +83,7 @@ class Inference:
         self.model = model.eval()
         self.image_processor = image_processor
         self.name = str(getattr(model.config, "name_or_path", "") or type(model).__name__)  # in messages
-        self.conv_mode = conv_mode or default_conv_mode(model.config)
-        conversation_template(self.conv_mode)  # refuses an unknown name now
+        self.conv_mode = conv_mode_for(model.config, tokenizer, conv_mode)
         self.usage = Usage()
         self._reuse_prefixes = reuse_prefixes and not exact and supports_prefixes(model)
         self.generator = Generator(model, self.pad_token_id, compile=compile)
@@ -106,7 +106,7 @@ class Inference:
         Args:
             model_path: The checkpoint, or a folder with a tuned projector only.
             model_base: The checkpoint that the projector belongs to.
-            conv_mode: Name of a conversation template; by default the one that the model's config asks for.
+            conv_mode: Name of a conversation template; see `conv_mode_for`.
             compile: Of the vision half, see `load_pretrained_model`; of decoding, see `__init__`.
             image_workers: See `__init__`.
             exact: See `__init__`.

@@ -26,6 +26,7 @@ class Family:
         image_processors: `image_processor_type` of its checkpoints in transformers' format -> the Pillow class that
             makes one view of one image: what makes tiles is not asked, they are cut here by the model's own rule.
         transformers_tiles: transformers' Pillow class that cuts the tiles of its images; None for a family without.
+        transformers_ratio: Pattern of the `image_aspect_ratio` that transformers' class lays tiles out by.
         known_to_llava: Whether haotian-liu/LLaVA runs it; else `export --to llava` refuses it.
         fits_llava: Whether a config.json of LLaVA's format is of this family; the one family without is all others'.
         part_of: `model_type` of a family whose configs this one's are some of; what fits both is then of this one.
@@ -52,6 +53,7 @@ class Family:
     transformers_processor: str | None = None
     image_processors: Mapping[str, str] = field(default_factory=dict)
     transformers_tiles: str | None = None
+    transformers_ratio: str = "anyres"
     known_to_llava: bool = False
     fits_llava: Callable[[Mapping[str, Any]], bool] | None = None
     part_of: str | None = None

@@ -194,7 +194,7 @@ class CompressedProcessor:
             return cls(
                 image_processor,
                 tokenizer,
-                chat_template=chat_template or template_of(config),
+                chat_template=chat_template or template_of(config, tokenizer),
                 compression=getattr(config, "compression", None),
                 image_rules=rules,
                 image_token_id=config.image_token_id,

@@ -7,12 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from llava.conversation import conv_templates, conversation_template, default_conv_mode
+from llava.conversation import conv_templates, conversation_template
 from llava.data.templates import get_template
 from llava.kinds.families import FAMILIES
+from llava.kinds.languages import find_language
 from llava.model.checkpoints.config_adapter import is_transformers_format
 from llava.model.checkpoints.files import TRAINED_FILE, projector_file, read_json, resolve_checkpoint
 from llava.model.checkpoints.lora import is_adapter
+from llava.prompts.own_template import conv_mode_for
+from llava.prompts.tokenization import load_tokenizer
 from llava.train.arguments import Arguments
 
 
@@ -50,7 +53,9 @@ def own_template(model: str) -> str:
     is_part = is_adapter(folder) or projector_file(folder) is not None or (folder / TRAINED_FILE).is_file()
     if is_part and "conv_mode" not in entries and isinstance(base, str) and Path(base) != Path(model):
         return own_template(base)
-    return default_conv_mode(_as_config(entries))
+    config = _as_config(entries)
+    known = find_language(getattr(config, "text_config", None) or config)
+    return conv_mode_for(config, None if known is not None and "conv_mode" not in entries else load_tokenizer(folder))
 
 
 def first_name(version: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llava.kinds.registry import Registry
+
+_ANY_LLAVA = "llava"
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,16 @@ class LanguageKind:
         if not self.llava_model_types:  # a name of LLaVA's manner, for a language model that LLaVA has not met
             object.__setattr__(self, "llava_model_types", (f"llava_{self.model_type}",))
 
+    def is_called(self, model_type: Any, architectures: Sequence[str] | None) -> bool:
+        """Whether a config.json with these entries may be of this kind; `llava` is what several call themselves."""
+        if model_type not in (self.model_type, *self.llava_model_types):
+            return False
+        classes = [name for name in architectures or () if name.startswith("Llava") and name.endswith("ForCausalLM")]
+        return model_type != _ANY_LLAVA or not classes or bool({self.llava_class, self.next_class} & set(classes))
+
     def fits(self, config: Any) -> bool:
         """Whether the config of a language model, or LLaVA's of a whole model, is of this kind."""
-        if getattr(config, "model_type", None) not in (self.model_type, *self.llava_model_types):
+        if not self.is_called(getattr(config, "model_type", None), getattr(config, "architectures", None)):
             return False
         return self.vocabularies is None or getattr(config, "vocab_size", 0) in self.vocabularies
 
@@ -82,6 +91,5 @@ def language_named(model_type: Any) -> LanguageKind | None:
 
 def language_of_llava(raw: Mapping[str, Any]) -> LanguageKind | None:
     """The kind of a config.json of LLaVA's format, None if it is not supported."""
-    named = raw.get("architectures") or ()
-    by_class = LANGUAGES.first(lambda kind: kind.is_supported and kind.next_class in named)
-    return by_class or language_named(raw.get("model_type"))
+    called = raw.get("model_type"), raw.get("architectures")
+    return LANGUAGES.first(lambda kind: kind.is_supported and kind.is_called(*called))

@@ -10,7 +10,7 @@ QWEN_2 = register_language(
         model_type="qwen2",
         template="qwen_1_5",
         next_class="LlavaQwenForCausalLM",
-        llava_model_types=("llava_qwen",),  # LLaVA-NeXT's code; haotian-liu/LLaVA knows no Qwen
+        llava_model_types=("llava_qwen", "llava"),  # LLaVA-NeXT's code; haotian-liu/LLaVA knows no Qwen
         is_prunable=True,
     )
 )

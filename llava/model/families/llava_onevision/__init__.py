@@ -48,6 +48,7 @@ LLAVA_ONEVISION = register_family(
         transformers_processor="LlavaOnevisionProcessor",
         image_processors={"LlavaOnevisionImageProcessor": "SiglipImageProcessorPil"},
         transformers_tiles="LlavaOnevisionImageProcessorPil",
+        transformers_ratio="anyres_max_[0-9]+",
         config_entries=_config_entries,
         fits_llava=_fits_llava,
         part_of="llava_next",
