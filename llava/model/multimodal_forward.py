@@ -17,6 +17,7 @@ from llava.model.language_pruning import BoundPruner, ImageRows, PrunedCache
 from llava.model.language_pruning.pruned_model import read_answer, read_prompts
 from llava.model.language_pruning.refusals import PruningError, check_unfilled
 from llava.model.placeholders import ExpandedSequence
+from llava.model.projector_types import other_projector
 from llava.model.restore import PlacedRows, RestoredCache
 from llava.model.restore.placed_tokens import placed
 from llava.model.restore.reading import read_restored, read_restored_answer
@@ -28,6 +29,13 @@ from llava.model.vocabulary import check_ids
 
 class MultimodalForward(VisionSeam):
     """What transformers calls of a `LlavaModel`, on top of the seam."""
+
+    def __init__(self, config: Any) -> None:
+        """Makes transformers' model, with another projector where the config names one."""
+        super().__init__(config)  # type: ignore[call-arg]
+        projector = other_projector(config)
+        if projector is not None:
+            self.multi_modal_projector = projector
 
     @property
     def bound_pruner(self) -> BoundPruner | None:

@@ -25,6 +25,7 @@ from llava.model.checkpoints.files import CheckpointError
 from llava.model.checkpoints.names import to_file_names, transformers_names
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.image_rules import ImageRules
+from llava.model.projector_types import USUAL, projector_type
 from llava.model.stages import before_language_model
 from llava.prompts.chat_template import chat_template
 from llava.prompts.own_template import conv_mode_for
@@ -70,6 +71,11 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
             f"{family_of(config).name}"
         )
     _refuse_other_merges(source)
+    if projector_type(config) != USUAL:
+        raise CheckpointError(
+            f"{source.folder}: config.json: mm_projector_type {projector_type(config)!r}: plain transformers has "
+            f"{USUAL!r} only; use --to llava"
+        )
     notes = list(_notes_on_compression(source))
     tokenizer = source.tokenizer()
     rows = add_image_token(source.tensors, config, tokenizer)

@@ -53,6 +53,7 @@ from llava.model.checkpoints.names import (
     to_module_names,
 )
 from llava.model.checkpoints.quantised import refuse_merging
+from llava.model.checkpoints.refusals import refuse_other_families
 from llava.model.checkpoints.skeleton import module_root
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
@@ -120,6 +121,7 @@ def parts_of_checkpoint(
     if is_adapter(folder):
         return _tuned_parts(folder, model_base or adapter_base(folder), dtype, above)
     raw = read_json(folder / "config.json")
+    refuse_other_families(raw, folder)
     if not _is_llava(raw):
         raise not_a_llava(raw, folder)
     files = weight_files(folder)
