@@ -263,13 +263,13 @@ BROKEN_CONFIGS = {
     "projector": ({"mm_projector_type": "mlp2x_relu"}, "mm_projector_type 'mlp2x_relu' is not supported"),
     "Mini-Gemini": (
         {"mm_vision_tower_aux": "openclip"},
-        "this is a Mini-Gemini, which is not supported; there are LLa",
+        "this is a Mini-Gemini, which is not supported",
     ),
     "Video-LLaVA": (
-        {"mm_vision_tower": None, "mm_video_tower": "LanguageBind"},
-        "this is a Video-LLaVA.*add_a_family.md",
+        {"mm_vision_tower": None, "mm_video_tower": "x"},
+        r"a Video-LLaVA, .*docs/add_a_family\.md",
     ),
-    "language": ({"model_type": "llava_gemma"}, "'llava_gemma' is not supported.*add_a_language_model.md"),
+    "language": ({"model_type": "llava_gemma"}, r"'llava_gemma' is not supported.*docs/add_a_language_model\.md"),
     "feature": ({"mm_vision_select_feature": "cls"}, "mm_vision_select_feature 'cls'"),
     "tower": ({"mm_vision_tower": "./nowhere"}, "nowhere: there is no such folder"),
     "no tower": ({"mm_vision_tower": None}, "mm_vision_tower is missing"),

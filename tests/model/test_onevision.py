@@ -11,15 +11,12 @@ import pytest
 import torch
 from PIL import Image
 from torch._dynamo.testing import CompileCounter
-from transformers import (
-    LlavaOnevisionForConditionalGeneration as HFLlavaOnevision,
-)
-from transformers import (
-    LlavaOnevisionImageProcessorPil,
-    SiglipImageProcessorPil,
-    SiglipVisionConfig,
-)
+from transformers import LlavaConfig as HFLlavaConfig
+from transformers import LlavaForConditionalGeneration as HFLlava
+from transformers import LlavaOnevisionForConditionalGeneration as HFLlavaOnevision
+from transformers import LlavaOnevisionImageProcessorPil, Qwen2Config, SiglipImageProcessorPil, SiglipVisionConfig
 
+from llava.conversation import default_conv_mode
 from llava.images.processing import process_beside_others, process_images
 from llava.images.rules import parse_pinpoints
 from llava.kinds.families import family_of_llava
@@ -33,7 +30,17 @@ from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor.registry import CLS_NEEDS, available_compressors, get_compressor
 from llava.model.question_reader import QuestionReader
 from tests.model.meta_clean import MetaClean
-from tests.model.tiny import IMAGE_TOKEN, PINPOINTS, TEXT, VISION, hf_llava_onevision, random_ids, random_pixels
+from tests.model.tiny import (
+    IMAGE_TOKEN,
+    PINPOINTS,
+    TEXT,
+    VISION,
+    hf_llava_onevision,
+    random_ids,
+    random_pixels,
+    sharpen,
+    vision_config,
+)
 
 SIZES = [(50, 40), (30, 80), (90, 20), (200, 31), (28, 28), (13, 77), (56, 56)]  # (w, h)
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
@@ -128,6 +135,29 @@ def test_a_batch_is_its_images_one_by_one(both, compression):
         for image, size, features in zip(images, SIZES, together, strict=True):
             torch.testing.assert_close(ours.encode_images([image], [size])[0], features, atol=1e-5, rtol=0)
     assert [len(features) for features in together] == ours.num_visual_tokens(SIZES)
+
+
+def test_llava_interleave_is_a_llava_with_siglip(tmp_path):
+    """`llava-hf/llava-interleave-qwen-*-hf`: the last of 26 layers of a SigLIP without a head, and a Qwen."""
+    torch.manual_seed(0)
+    config = HFLlavaConfig(
+        vision_config=vision_config("siglip", vision_use_head=False),
+        text_config=Qwen2Config(**TEXT),
+        image_token_index=IMAGE_TOKEN,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        image_seq_length=16,
+    )
+    theirs = sharpen(HFLlava(config))
+    ours = reloaded(theirs, tmp_path)
+    assert ours.config.model_type == "llava" and default_conv_mode(ours.config) == "qwen_1_5"
+    pixels = random_pixels(2, 3, 28, 28)  # several images of one prompt: one tile each
+    given = {"input_ids": prompt(16, 16), "pixel_values": pixels}
+    with torch.no_grad():
+        torch.testing.assert_close(ours(**given).logits, theirs(**given).logits, atol=1e-5, rtol=0)
+    assert torch.equal(ours.generate(**given, **GREEDY), theirs.generate(**given, **GREEDY))
+    ours.set_compression("visionzip:5+2")
+    assert [len(features) for features in ours.encode_images(pixels)] == [7, 7]
 
 
 def test_videos_and_another_bound_are_refused(both):

@@ -72,5 +72,5 @@ def test_features_are_those_of_llavas_layers(kind, oracle_dir, tmp_path):
 def test_identity_joins_parts_of_one_width_only():
     config = hf_llava().config
     config.mm_projector_type = "identity"
-    with pytest.raises(ValueError, match="'identity': the tower has 24 channels, .*language model 32"):
+    with pytest.raises(ValueError, match=r"'identity': the tower has 24 channels, .*language model 32"):
         other_projector(config)
