@@ -38,7 +38,10 @@ def conv_mode_for(config: Any, tokenizer: Any, named: str | None = None) -> str:
     """
     wanted = named if named is not None else getattr(config, "conv_mode", None)
     if isinstance(wanted, str) and _OWN_NAME.fullmatch(wanted):
-        return _registered(tokenizer)
+        own = _registered(tokenizer)
+        if wanted not in (OWN, own):
+            raise ValueError(f"the template {wanted!r} is that of another tokenizer; this one's own is {own!r}")
+        return own
     if named is not None:
         conversation_template(named)  # refuses an unknown name now
         return named

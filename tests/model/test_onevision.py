@@ -14,14 +14,20 @@ from torch._dynamo.testing import CompileCounter
 from transformers import LlavaConfig as HFLlavaConfig
 from transformers import LlavaForConditionalGeneration as HFLlava
 from transformers import LlavaOnevisionForConditionalGeneration as HFLlavaOnevision
-from transformers import LlavaOnevisionImageProcessorPil, Qwen2Config, SiglipImageProcessorPil, SiglipVisionConfig
+from transformers import (
+    LlavaOnevisionImageProcessorPil,
+    Qwen2Config,
+    SiglipImageProcessorPil,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from llava.conversation import default_conv_mode
 from llava.images.processing import process_beside_others, process_images
 from llava.images.rules import parse_pinpoints
 from llava.kinds.families import family_of_llava
 from llava.model.anyres import TileLayout
-from llava.model.builder import instantiate
+from llava.model.builder import build_from_parts, instantiate
 from llava.model.checkpoints.config_adapter import adapt_config
 from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.configuration import CompressionConfig
@@ -29,6 +35,7 @@ from llava.model.families.llava_onevision.model import LlavaOnevisionForConditio
 from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor.registry import CLS_NEEDS, available_compressors, get_compressor
 from llava.model.question_reader import QuestionReader
+from tests.kinds.folders import save_language_model
 from tests.model.meta_clean import MetaClean
 from tests.model.tiny import (
     IMAGE_TOKEN,
@@ -294,3 +301,23 @@ def test_other_ways_to_a_budget(compression, ours):
     together = ours.generate(ids, images=images, image_sizes=SIZES[:2], **GREEDY)
     for row, image, size in zip(together, images, SIZES, strict=False):
         assert torch.equal(ours.generate(prompt(0), images=[image], image_sizes=[size], **GREEDY)[0], row)
+
+
+@pytest.mark.parametrize("layers", ["all of them", "those that are used"])
+def test_it_is_made_of_a_language_model_and_a_whole_siglip(layers, tmp_path):
+    """Of the tower's own files the last layer and the pooling head are not used; the others are read as they are."""
+    llm = save_language_model("qwen2", tmp_path / "llm")
+    torch.manual_seed(1)
+    whole = sharpen(SiglipVisionModel(vision_config("siglip")))
+    whole.save_pretrained(tmp_path / "tower")
+    SiglipImageProcessorPil(size={"height": 28, "width": 28}).save_pretrained(tmp_path / "tower")
+    entries = {"image_aspect_ratio": "anyres_max_2", "image_grid_pinpoints": "(1x1),...,(2x2)"}
+    if layers != "all of them":
+        entries["mm_vision_select_layer"] = -1  # is not heeded, as by LLaVA-NeXT's code
+    _, model, _ = build_from_parts(llm, tmp_path / "tower", mm_patch_merge_type="spatial_unpad", **entries)
+    assert model.config.model_type == "llava_onevision"
+    assert len(model.model.vision_tower.encoder.layers) == VISION["num_hidden_layers"] - 1
+    pixels = random_pixels(2, 3, 28, 28)
+    with torch.no_grad():
+        expected = whole(pixels, output_hidden_states=True).hidden_states[-2]
+        torch.testing.assert_close(model.get_vision_tower()(pixels), expected, atol=1e-5, rtol=1e-5)

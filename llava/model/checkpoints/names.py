@@ -79,6 +79,22 @@ def belongs_to_tower(name: str) -> bool:
     return _NOT_OF_THE_TOWER.search(name) is None
 
 
+def layer_of(name: str, layers: str) -> int:
+    """The number of the layer that a tensor is of; -1 for none.
+
+    Args:
+        name: Of the tensor.
+        layers: What the list of layers is called.
+    """
+    found = re.search(rf"(?:^|\.){re.escape(layers)}\.(\d+)\.", name)
+    return -1 if found is None else int(found[1])
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor of a tower is of its pooling head, which SigLIP has behind the last layer."""
+    return re.match(r"(vision_model\.)?head\.", name) is not None
+
+
 def unwrapped(state: Mapping[str, Value]) -> dict[str, Value]:
     """Takes the prefixes of peft and DeepSpeed from a file's names."""
     return {_WRAPPERS.sub("", name): value for name, value in state.items()}

@@ -50,6 +50,8 @@ from llava.model.checkpoints.names import (
     TOWER_NAMES,
     belongs_to_tower,
     from_transformers_names,
+    is_head,
+    layer_of,
     to_module_names,
 )
 from llava.model.checkpoints.quantised import refuse_merging
@@ -291,9 +293,13 @@ def _in_memory(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
 
 def _tower_state(folder: Path, config: LlavaConfig | LlavaNextConfig, root: str) -> dict[str, StoredTensor]:
     """The tower's tensors, from its own checkpoint or from that of a whole model of text and images."""
-    spelled = tower_kind(config.vision_config).spelled_as_module
-    files = _weights(_required_weights(folder))
-    return to_module_names({spelled(name): files[name] for name in files if belongs_to_tower(name)}, TOWER_NAMES, root)
+    kind, files = tower_kind(config.vision_config), _weights(_required_weights(folder))
+    own = {kind.spelled_as_module(name): files[name] for name in files if belongs_to_tower(name)}
+    vision = config.vision_config
+    if getattr(vision, "vision_use_head", True) is False:  # a family may use less of a tower than its files hold
+        last = vision.num_hidden_layers
+        own = {name: own[name] for name in own if layer_of(name, kind.layers) < last and not is_head(name)}
+    return to_module_names(own, TOWER_NAMES, root)
 
 
 # ----- After the model is made -------------------------------------------------
