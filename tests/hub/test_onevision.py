@@ -11,11 +11,14 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, LlavaOnevisionImageProcessorPil
 
+from llava.data.feature_cache import CacheError
 from llava.hub.export import export
 from llava.inference import GenerationOptions, Inference, Question
 from llava.model.auto import AutoLlavaProcessor
 from llava.model.checkpoints.files import CheckpointError
+from llava.model.image_rules import ImageRules
 from llava.serve.chat import Chat
+from llava.train.budgets import MostVisualTokens
 from llava.train.train import train
 from tests.hub.checkpoints import edit_json
 
@@ -118,24 +121,39 @@ def test_export_to_transformers(inference, folder, tmp_path):
         export(folder, "llava", tmp_path / "other", progress=False)
 
 
-@pytest.mark.slow
-def test_its_projector_is_tuned(folder, tmp_path):
-    data = [
-        {
-            "id": "1",
-            "image": "image_1.png",
-            "conversations": [
-                {"from": "human", "value": "<image>\nWhat is this?"},
-                {"from": "gpt", "value": "Noise."},
-            ],
-        }
-    ]
-    (tmp_path / "data.json").write_text(json.dumps(data))
+def flags_for(folder: Path, place: Path, *images: str, **more) -> list[str]:
+    """A step of projector tuning on one sample with these images."""
+    question = "<image>\n" * len(images) + "What is this?"
+    said = [{"from": "human", "value": question}, {"from": "gpt", "value": "Noise."}]
+    shown = images[0] if len(images) == 1 else list(images)
+    (place / "data.json").write_text(json.dumps([{"id": "1", "image": shown, "conversations": said}]))
     flags = {"model_name_or_path": folder, "stage": "projector", "compression": BUDGET, "max_steps": 1}
-    flags |= {"data_path": tmp_path / "data.json", "image_folder": RECORDS, "use_cpu": True, "report_to": "none"}
-    flags |= {"output_dir": tmp_path / "run", "disable_tqdm": True, "save_strategy": "no"}
-    trainer = train([word for name, value in flags.items() for word in (f"--{name}", str(value))])
+    flags |= {"data_path": place / "data.json", "image_folder": RECORDS, "use_cpu": True, "report_to": "none"}
+    flags |= {"output_dir": place / "run", "disable_tqdm": True, "save_strategy": "no", **more}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [False, True])
+def test_its_projector_is_tuned(cached, folder, tmp_path):
+    more = {"feature_cache": tmp_path / "cache"} if cached else {}
+    images = ("image_1.png",) if cached else ("image_1.png", "image_0.png")
+    trainer = train(flags_for(folder, tmp_path, *images, **more))
     assert type(trainer.model).__name__ == "LlavaOnevisionForConditionalGeneration"
     tuned = Inference.load(tmp_path / "run", device="cpu")
     assert (tuned.conv_mode, str(tuned.model.compression)) == ("qwen_1_5", BUDGET)
     assert tuned.ask_one("What is this?", picture(1), options=SHORT).visual_tokens == 128
+
+
+@pytest.mark.slow
+def test_a_cache_of_features_refuses_samples_with_several_images(folder, tmp_path):
+    with pytest.raises(CacheError, match="a LLaVA-OneVision gives an image beside others in one sample other tokens"):
+        train(flags_for(folder, tmp_path, "image_1.png", "image_0.png", feature_cache=tmp_path / "cache"))
+
+
+def test_training_counts_several_images_as_the_model_does(inference):
+    """The pixels of a sample with two images, and the tokens that it is cut by."""
+    sizes = [picture(1).size, picture(0).size]
+    assert inference.model.num_visual_tokens(sizes, of_one_prompt=True) == [65, 65]
+    most = MostVisualTokens(ImageRules.from_config(inference.model.config), (inference.model.compression, None))
+    assert most(sizes) == [730, 730] and most(sizes[:1]) == [1373]
