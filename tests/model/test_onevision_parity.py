@@ -6,6 +6,7 @@ read from it. Weights are random and tiny, in the formats of the published check
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -42,6 +43,8 @@ CASES = [
     for index in INDICES
 ]
 ZIPPED = [index for index in INDICES if f"zip_all_indices_{index}" in ORIGINAL]
+HF = json.loads((RECORDS / FORMATS["transformers"] / "config.json").read_text(encoding="utf-8"))
+GREEDY = {"do_sample": False, "eos_token_id": HF["text_config"]["eos_token_id"]}  # the recordings end at no other token
 IDS = torch.from_numpy(ORIGINAL["input_ids"]).reshape(1, -1)
 
 
@@ -104,7 +107,11 @@ def test_parity_from_image_to_answer(name, index, loaded):
         logits = model(IDS, images=pixels, image_sizes=[image.size]).logits[0]
 
     def generate():
-        options = {"do_sample": False, "max_new_tokens": len(recorded[f"image_{index}_generated"])}
+        options = {
+            "do_sample": False,
+            "eos_token_id": STOP,
+            "max_new_tokens": len(recorded[f"image_{index}_generated"]),
+        }
         return model.generate(IDS, images=pixels, image_sizes=[image.size], **options)[0].tolist()
 
     same_from(logits, recorded, f"image_{index}", LOGITS[name], generate)
@@ -178,7 +185,7 @@ def test_parity_of_answers_under_visionzip(index, loaded):
         logits = model(IDS, images=pixels, image_sizes=size).logits[0]
 
     def generate():
-        options = {"do_sample": False, "max_new_tokens": len(ORIGINAL[f"zip_{index}_generated"])}
+        options = GREEDY | {"max_new_tokens": len(ORIGINAL[f"zip_{index}_generated"])}
         return model.generate(IDS, images=pixels, image_sizes=size, **options)[0].tolist()
 
     same_from(logits, ORIGINAL, f"zip_{index}", 1e-4, generate)
