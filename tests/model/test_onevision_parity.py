@@ -107,11 +107,7 @@ def test_parity_from_image_to_answer(name, index, loaded):
         logits = model(IDS, images=pixels, image_sizes=[image.size]).logits[0]
 
     def generate():
-        options = {
-            "do_sample": False,
-            "eos_token_id": STOP,
-            "max_new_tokens": len(recorded[f"image_{index}_generated"]),
-        }
+        options = GREEDY | {"max_new_tokens": len(recorded[f"image_{index}_generated"])}
         return model.generate(IDS, images=pixels, image_sizes=[image.size], **options)[0].tolist()
 
     same_from(logits, recorded, f"image_{index}", LOGITS[name], generate)
