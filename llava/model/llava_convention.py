@@ -38,6 +38,11 @@ from llava.model.vocabulary import GrowingVocabulary, check_ids
 logger = logging.getLogger(__name__)
 
 
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 class _NotGiven:
     """Tells `images=None` (LLaVA's convention, no image) from no `images` at all (transformers' convention)."""
 
@@ -182,8 +187,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
-            known = {"image_rows": image_rows, "batch_num_images": batch_num_images}
-            kwargs |= {name: value for name, value in known.items() if value is not None}
+            kwargs |= _given(image_rows=image_rows, batch_num_images=batch_num_images)
             if labels is not None and pixel_values is not None and input_ids is not None and self.model.restores:
                 kwargs |= self.model.embed_with_pixels(input_ids, pixel_values, image_sizes, attention_mask, labels)
                 kwargs |= {"input_ids": None, "pixel_values": None}
@@ -202,8 +206,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             if teaching is not None:
                 return distilled_loss(hidden, self.lm_head, labels, sources, teaching, num_items_in_batch)
             return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items_in_batch))
-        if num_items_in_batch is not None:
-            kwargs["num_items_in_batch"] = num_items_in_batch
+        kwargs |= _given(num_items_in_batch=num_items_in_batch)
         return super().forward(  # type: ignore[misc]
             past_key_values=past_key_values, labels=labels, logits_to_keep=logits_to_keep, **kwargs
         )
