@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, LlavaOnevisionImageProcessorPil
+from transformers import (
+    AutoTokenizer,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
+    pipeline,
+)
 
 from llava.data.feature_cache import CacheError
 from llava.hub.export import export
@@ -82,6 +87,15 @@ def test_its_processor_writes_what_the_model_takes(inference, folder):
     two = processor(text="<image><image> Which?", images=[picture(1), picture(0)], return_tensors="pt")
     assert two["pixel_values"].shape == (2, 1, 3, 384, 384) and two["batch_num_images"].tolist() == [2]
     assert int((two["input_ids"] == processor.image_token_id).sum()) == 2 * 65
+
+
+def test_a_pipeline_answers_as_it_is_asked(inference, folder):
+    processor = AutoLlavaProcessor.for_model(inference.model, inference.tokenizer, inference.image_processor)
+    ask = pipeline("image-text-to-text", model=inference.model, processor=processor)
+    question = [{"type": "image", "image": picture(1)}, {"type": "text", "text": "What is this?"}]
+    options = {"max_new_tokens": 4, "return_full_text": False}
+    answer = ask(text=[{"role": "user", "content": question}], **options)[0]["generated_text"]
+    assert answer.strip() == inference.ask_one("What is this?", picture(1), options=SHORT).text
 
 
 def test_transformers_counts_the_same_tokens(folder):
