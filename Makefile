@@ -11,7 +11,7 @@ export VENV
 # Processes that share the tests, a file's tests in one of them.
 JOBS ?= 2
 
-.PHONY: setup lint format types test test-slow test-gpu parity quickstart
+.PHONY: setup lint format types test test-slow test-gpu parity quickstart demos
 
 setup:
 	@bash scripts/setup.sh
@@ -44,3 +44,6 @@ parity: setup
 
 quickstart:
 	bash scripts/quickstart.sh
+
+# What the slow tests run at a tenth of its size, whole.
+demos: quickstart

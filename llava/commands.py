@@ -28,6 +28,9 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     "measure": (
         Command("eval", "llava.eval", "answer and score benchmarks under several budgets"),
         Command("compare", "llava.eval.compare", "methods of compression at equal budgets, with baselines and costs"),
+        Command(
+            "budget", "llava.eval.budget", "the budget to take for your questions, by what it keeps or how fast it is"
+        ),
         Command("calibrate", "llava.eval.calibrate", "the threshold of a budget that the picture decides, for a mean"),
         Command("reproduce", "llava.eval.reproduce", "a table of the paper from nothing, beside the paper's own"),
         Command("prepare-eval", "llava.eval.prepare", "download benchmarks into the layout that eval reads"),

@@ -125,11 +125,10 @@ def _of_paths(paths: Sequence[Path]) -> Iterator[ImageSource]:
 
 
 def _of_tasks(args: argparse.Namespace) -> Iterator[ImageSource]:
-    from llava.eval.session import task_names
-    from llava.eval.tasks import get_task
+    from llava.eval.session import tasks_of
 
     place = DataPlace.of(args)
-    for task in map(get_task, task_names(args.tasks)):
+    for task in tasks_of(args):
         for sample in place.load(task).samples:
             yield from sample.images
 

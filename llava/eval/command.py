@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from llava.command_line import SEVERAL_BUDGETS, CommandParser, add_model_flags, add_shared
 from llava.eval.data_place import DataPlace
-from llava.eval.session import add_run_flags, check_flags, check_output, plain_stops, prepare, task_names, workers_of
+from llava.eval.session import add_run_flags, check_flags, check_output, plain_stops, prepare, tasks_of, workers_of
 
 if TYPE_CHECKING:
     from llava.eval.task_run import RunSettings, TaskResult
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--list", action="store_true", help="tasks, their sizes, main scores and columns of the paper, and end"
     )
     add_model_flags(parser, required=False)
-    parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
+    parser.add_argument("--tasks", default="", help="names and my.json separated by commas, or 'all'")
     add_shared(parser, "--compression", **SEVERAL_BUDGETS)
     add_shared(parser, "--output-dir", type=Path, help="where answers/ and results.json go")
     add_run_flags(parser)
@@ -53,11 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from llava.eval.runner import evaluate
-    from llava.eval.tasks import get_task
     from llava.model.configuration import CompressionConfig
 
     try:
-        tasks = [get_task(name) for name in task_names(args.tasks)]
+        tasks = tasks_of(args)
         given = [CompressionConfig.parse(text) for text in args.compression or []]
         compressions = list({str(budget): budget for budget in given}.values())  # one may be spelled in two ways
         place = DataPlace.of(args)

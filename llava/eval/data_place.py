@@ -31,9 +31,11 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-root",
+        "--image-folder",
         type=Path,
         metavar="DIR",
-        help="where images may lie that are outside --data-root; '/': anywhere (default: nowhere)",
+        help="where images may lie that are outside --data-root; '/': anywhere (default: nowhere). Those of a file of "
+        "your own begin there (default: in its folder)",
     )
 
 
@@ -68,10 +70,15 @@ class DataPlace:
         """Finds out before a large model is loaded, and others of the tasks are asked, what cannot be had.
 
         Raises:
-            TaskDataError: A task's files are missing.
+            TaskDataError: A task's files are missing, or all pictures of a file of one's own.
         """
+        from llava.eval.tasks import TaskDataError
+
         for task in tasks:
-            self.load(task)
+            loaded = self.load(task)
+            images = [image for sample in loaded.samples for image in sample.images if isinstance(image, Path)]
+            if task.own_file is not None and images and not any(image.is_file() for image in images):
+                raise TaskDataError(f"{task.name}: not one picture is there ({images[0]}); --image-root names a folder")
 
     def load(self, task: Task, answered_from: str | None = None) -> LoadedTask:
         """A task's samples.
@@ -98,7 +105,8 @@ class DataPlace:
                 root, data = self.source.root_for(task.name)
                 return load_task(task, root, self.image_root), root, data
             known = Path(answered_from) if answered_from and Path(answered_from).is_dir() else task.default_data_root
-            return load_task(task, self.root or known, self.image_root), self.root or known, None
+            root = (self.root if task.own_file is None else self.image_root) or known
+            return load_task(task, root, self.image_root), root, None
         except TaskDataError as error:
             published = f"; published at {', '.join(task.sources)}" if task.sources else ""
             raise TaskDataError(f"{error}{published}") from None

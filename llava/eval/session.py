@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from llava.inference import Inference
     from llava.model.configuration import CompressionConfig
 
+_ALL = "all"  # of `--tasks all`
+_METRICS = ("exact", "contains", "vqa", "choice")  # those of llava.eval.metrics.own_answers, which need an import
+
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Adds what says how questions are asked, by how many processes, and where their data are."""
@@ -52,6 +55,15 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     chunks.add_argument("--chunk-idx", type=whole_number(0), help="which of them this is; the last to end scores")
     chunks.add_argument("--merge", action="store_true", help="ask nothing: merge the chunks' answers and score them")
 
+    own = parser.add_argument_group("questions of your own", "--tasks my.json or my.jsonl")
+    own.add_argument("--metric", choices=_METRICS, help="how all are scored; default: as field or shape of each say")
+    own.add_argument(
+        "--question-tail",
+        default="",
+        metavar="TEXT",
+        help="a line below each question without choices: 'Answer the question using a single word or phrase.'",
+    )
+
 
 def batch_size(text: str) -> int | None:
     """A flag's type: a number of questions, or None for 'auto'."""
@@ -78,18 +90,38 @@ def check_output(parser: argparse.ArgumentParser, folder: Path) -> None:
         read_results(folder / "results.json")
 
 
-def task_names(text: str) -> list[str]:
-    """Names of tasks, each once.
+def tasks_of(args: argparse.Namespace) -> list[Task]:
+    """The tasks that `--tasks` names, each once, files of the user's own among them; what these are taken for is said.
+
+    Args:
+        args: With `tasks`; and with `metric` and `question_tail`, where the command has `add_run_flags`.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are none, one is unknown, or a file cannot be read.
     """
-    from llava.eval.tasks import available_tasks
+    from llava.eval.tasks import TaskDataError, available_tasks, get_task
+    from llava.eval.tasks.own_file import OwnFile, is_own_file, open_own_file
 
-    given = [name.strip() for name in text.split(",") if name.strip()]
+    given = list(dict.fromkeys(name.strip() for name in args.tasks.split(",") if name.strip()))
     if not given:
-        raise ValueError("--tasks names no task; `llava eval --list` shows them")
-    return available_tasks() if given == ["all"] else list(dict.fromkeys(given))
+        raise ValueError("--tasks names no task; `llava eval --list` shows them, and my.json may be one of your own")
+    metric, tail = getattr(args, "metric", None), getattr(args, "question_tail", "")
+    tasks: dict[str, Task] = {}
+    for name in available_tasks() if given == [_ALL] else given:
+        try:
+            task = open_own_file(name, metric, tail) if is_own_file(name) else get_task(name)
+        except TaskDataError as error:
+            raise ValueError(f"--tasks: {error}") from None
+        if task.name in tasks:
+            raise ValueError(f"--tasks: {name} holds the same questions as another file: ask them apart")
+        tasks[task.name] = task
+    own = [task for task in tasks.values() if isinstance(task, OwnFile)]
+    if (metric or tail) and not own:
+        raise ValueError("--metric and --question-tail are for questions of your own, as --tasks my.json")
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
+        for line in (line for task in own for line in task.lines()):
+            print(line)
+    return list(tasks.values())
 
 
 def workers_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Workers:

@@ -37,6 +37,7 @@ from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import LoadedTask, Sample, Scores, Task, TaskDataError
+from llava.eval.tasks.own_file import ROW_FIELD
 from llava.inference import Answer, GenerationOptions, Inference, Question
 from llava.inference.latency import Latency, measure_latency
 from llava.locks import InUseError, only_one
@@ -255,9 +256,10 @@ class TaskRun:
         asked = sum(effort.asked for effort in efforts)
         errors = [reason for effort in efforts for reason in effort.errors.values()]
         if asked and not known and len(errors) == asked:
+            flag = "--data-root (or LLAVA_EVAL_DATA)" if self.task.own_file is None else "--image-root"
             raise TaskDataError(
                 f"{self.task.name}: not one of {asked} questions could be asked, the first is {errors[0]}; "
-                "are the images where --data-root (or LLAVA_EVAL_DATA) says?"
+                f"are the images where {flag} says?"
             )
 
     def _result(self, answers: dict[str, AnswerRow], errors: dict[str, str], efforts: Sequence[Effort]) -> TaskResult:
@@ -297,6 +299,8 @@ class TaskRun:
             "truncated": [sample_id for sample_id, answer in rows.items() if answer.get("truncated")],
             "submission": self._write_submission(texts),
         }
+        if self.task.own_file is not None:
+            row[ROW_FIELD] = dict(self.task.own_file)
         try:
             self.task.facts().check(f"{self.task.name}: {self.task.main_score}", main_value(row))
         except ValueError as error:

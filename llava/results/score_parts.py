@@ -6,7 +6,7 @@ of one question.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,11 @@ class ScoreParts:
         """The score of all questions."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(self.score(self.values.sum(axis=0, keepdims=True))[0])
+
+    def only(self, groups: Container[str]) -> ScoreParts:
+        """The same score over some of the groups; the others are left out."""
+        kept = [number for number, name in enumerate(self.groups) if name in groups]
+        return ScoreParts(tuple(self.groups[number] for number in kept), self.values[kept], self.score)
 
     @classmethod
     def collect(

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, TrainingSample
-from llava.data.records import Record, StoredImage, images_of, turns_of
+from llava.data.records import Record, StoredImage, images_of
+from llava.eval.task_run import question_of
+from llava.eval.tasks import EmbeddedImage, Sample
+from llava.eval.tasks.own_rows import MAX_ANSWER_TOKENS, earned_by, sample_of_row
 from llava.inference import Inference
 from llava.inference.first_logits import NotFiniteError
-from llava.inference.question import GenerationOptions, Question
-
-MAX_ANSWER_TOKENS = 64
+from llava.inference.question import GenerationOptions
 
 
 def validation_loss(
@@ -64,7 +65,7 @@ def answer_accuracy(
     accelerator: Any,
     batch_size: int,
 ) -> dict[str, float]:
-    """How many first questions the model answers as the data do, letter case and a final point aside.
+    """How many first questions the model answers as the data do, by the rules of `llava eval --tasks my.json`.
 
     Args:
         inference: Around the model, with the template of the run.
@@ -74,27 +75,28 @@ def answer_accuracy(
         batch_size: Questions of a process at a time.
 
     Returns:
-        `accuracy`, of all of `records` (an image that cannot be read counts as a wrong answer); `questions`.
+        `accuracy`, of all of `records` (what cannot be asked counts as a wrong answer); `questions`.
     """
-    own = records[accelerator.process_index :: accelerator.num_processes]
-    questions, expected = [], []
-    for record in own:
-        question, answer = turns_of(record)[:2]
-        images = [
-            image.read() or b"" if isinstance(image, StoredImage) else str(dataset.path_of(image))
-            for image in images_of(record)
-        ]
-        questions.append(Question(question.text, tuple(images)))
-        expected.append(answer.text)
+    own = range(accelerator.process_index, len(records), accelerator.num_processes)
+    samples = [sample for number in own if (sample := _sample_of(records[number], number, dataset)) is not None]
     options = GenerationOptions(max_new_tokens=MAX_ANSWER_TOKENS)
-    right = 0
+    right = 0.0
     with suppress(NotFiniteError):  # of a run that diverges, and ends by its own rule; others wait in `reduce`
+        questions = [question_of(sample) for sample in samples]
         for said in inference.ask(questions, batch_size=batch_size, options=options, skip_errors=True):
-            right += said.error is None and _normalised(said.text) == _normalised(expected[said.index])
-    found = torch.tensor([float(right), float(len(own))], device=accelerator.device)
+            right += earned_by(samples[said.index], said.text) if said.error is None else 0.0
+    found = torch.tensor([right, float(len(own))], device=accelerator.device)
     right_in_all, count = accelerator.reduce(found, reduction="sum").tolist()
     return {"accuracy": right_in_all / max(count, 1), "questions": count}
 
 
-def _normalised(text: str) -> str:
-    return text.strip().removesuffix(".").strip().casefold()
+def _sample_of(record: Record, number: int, dataset: LlavaDataset) -> Sample | None:
+    """The first question of a record; None if it cannot be asked or has no answer."""
+    images = [
+        EmbeddedImage(image.read() or b"", image.name) if isinstance(image, StoredImage) else dataset.path_of(image)
+        for image in images_of(record)
+    ]
+    try:
+        return sample_of_row(record, number, images=images)
+    except ValueError:  # it can be learned from all the same
+        return None

@@ -10,10 +10,9 @@ WORLD="${WORLD:-first}"                                   # first or second
 DATA="${DATA:-$HERE/data/$WORLD}"
 WORK="${WORK:-$HERE/work-$WORLD}"                         # everything in between
 MODEL="${MODEL:-$HERE/model/$WORLD}"                      # the result
-SEED="${SEED:-0}"
+SEED="${SEED:-0}"                                          # of the training; the published second world has 1
 TOWER_STEPS="${TOWER_STEPS:-2000}"
-LLM_STEPS="${LLM_STEPS:-2000}"
-LLM_SHORT_STEPS="${LLM_SHORT_STEPS:-1400}"                # of them, those of short talks
+LLM_PLAN="${LLM_PLAN:-captions:1000,questions:500,talks:500/hard:600,talks:300}"  # lessons and their steps
 TRAIN_SAMPLES="${TRAIN_SAMPLES:-10000}"
 SCENES="${SCENES:-500}"                                   # held out, for dev and for test
 QUESTIONS="${QUESTIONS:-3500}"                            # of dev, and of test
@@ -21,10 +20,10 @@ ALIGN_SAMPLES="${ALIGN_SAMPLES:-10000}"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 export PYTHONPATH="$HERE/../..${PYTHONPATH:+:$PYTHONPATH}"
 
-"$PYTHON" -m playground.crowded.make_data --world "$WORLD" --output "$DATA" --seed "$SEED" --train "$TRAIN_SAMPLES" \
+"$PYTHON" -m playground.crowded.make_data --world "$WORLD" --output "$DATA" --train "$TRAIN_SAMPLES" \
   --align "$ALIGN_SAMPLES" --scenes "$SCENES" --questions "$QUESTIONS"
 "$PYTHON" -m playground.crowded.pretrain_tower --world "$WORLD" --output "$WORK" --seed "$SEED" --steps "$TOWER_STEPS"
 "$PYTHON" -m playground.crowded.pretrain_llm --world "$WORLD" --output "$WORK" --seed "$SEED" \
-  --steps "$LLM_STEPS" --short-steps "$LLM_SHORT_STEPS"
+  --plan "$LLM_PLAN"
 PYTHON="$PYTHON" DATA="$DATA" WORK="$WORK" SEED="$SEED" bash "$HERE/../pretraining/stages.sh"
 "$PYTHON" -m playground.crowded.publish --world "$WORLD" --work "$WORK" --data "$DATA" --output "$MODEL"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from playground.pretraining.plan import read_plan
+
 
 def main() -> None:
     """Reads the flags; a language model that is there already stays."""
@@ -15,9 +17,13 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=160)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument(
+        "--plan",
+        type=read_plan,
+        default="captions:1000,questions:500,talks:500/hard:600,talks:300",
+        help="lessons and their steps, rounds of the learning rate between slashes (default %(default)s)",
+    )
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--short-steps", type=int, default=1400, help="steps of short talks before the others")
     parser.add_argument("--short-batch", type=int, default=96)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)

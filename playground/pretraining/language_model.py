@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaTokenizer
 
+from playground.pretraining.plan import Lesson
 from playground.pretraining.resume import load_state, save_state
 
 SYSTEM = (
@@ -39,8 +40,8 @@ class Talk:
     pairs: list[tuple[str, str]]
 
 
-Composer = Callable[[np.random.Generator, int, bool], list[Talk]]
-"""Writes so many conversations about fresh scenes; short ones have one question and few phrases."""
+Composer = Callable[[np.random.Generator, int, Lesson], list[Talk]]
+"""Writes so many conversations about fresh scenes."""
 
 
 def flatten(talk: Talk) -> tuple[str, list[tuple[int, int]]]:
@@ -151,12 +152,12 @@ def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), target[target >= 0])
 
 
-def lesson(arguments: Namespace, tokenizer: LlamaTokenizer, compose: Composer, step: int) -> dict[str, Tensor]:
-    """Writes the batch of a step: short talks first, which teach to look things up; then whole conversations."""
-    rng = np.random.default_rng([arguments.seed, 2, step])
-    if step < arguments.short_steps:
-        return encode(tokenizer, compose(rng, arguments.short_batch, True), "A")
-    return encode(tokenizer, compose(rng, arguments.batch, False))
+def batch_of(arguments: Namespace, tokenizer: LlamaTokenizer, compose: Composer, step: int) -> dict[str, Tensor]:
+    """Writes the batch of a step."""
+    rng, lesson = np.random.default_rng([arguments.seed, 2, step]), arguments.plan.lesson(step)
+    if lesson == "talks":
+        return encode(tokenizer, compose(rng, arguments.batch, lesson))
+    return encode(tokenizer, compose(rng, arguments.short_batch, lesson), "A")
 
 
 def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer, compose: Composer) -> float:
@@ -164,14 +165,12 @@ def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokeniz
     optimiser = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.01, betas=(0.9, 0.98))
     path, smooth = arguments.output / "llm_checkpoint.safetensors", math.nan
     start = load_state(path, model, optimiser) if path.exists() else 0
-    bar = tqdm(
-        range(start, arguments.steps), initial=start, total=arguments.steps, desc="language model", mininterval=2
-    )
+    steps = arguments.plan.steps
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc="language model", mininterval=2)
     for step in bar:
-        batch = lesson(arguments, tokenizer, compose, step)
-        fade = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
+        batch = batch_of(arguments, tokenizer, compose, step)
         for group in optimiser.param_groups:
-            group["lr"] = arguments.lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * fade)
+            group["lr"] = arguments.lr * arguments.plan.pace(step)
         loss = loss_of(model, batch)
         optimiser.zero_grad()
         loss.backward()
@@ -194,7 +193,7 @@ def pretrain(arguments: Namespace, compose: Composer, prompt: str) -> None:
     """
     arguments.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
-    talks = compose(np.random.default_rng([arguments.seed, 1]), 2000, False)
+    talks = compose(np.random.default_rng([arguments.seed, 1]), 2000, "talks")
     tokenizer = make_tokenizer(talks, arguments.vocab, prompt)
     model, begin = make_model(tokenizer, arguments.width, arguments.layers, arguments.heads), time.time()
     loss = train(arguments, model, tokenizer, compose)

@@ -11,8 +11,7 @@ WORK="${WORK:-$HERE/work}"                                # everything in betwee
 MODEL="${MODEL:-$HERE/model}"                             # the result
 SEED="${SEED:-0}"
 TOWER_SCALE="${TOWER_SCALE:-1.0}"                         # multiplies the tower's steps
-LLM_STEPS="${LLM_STEPS:-600}"
-LLM_SHORT_STEPS="${LLM_SHORT_STEPS:-300}"                 # of them, those of short talks
+LLM_PLAN="${LLM_PLAN:-questions:300,talks:300}"           # lessons and their steps
 TRAIN_SAMPLES="${TRAIN_SAMPLES:-10000}"
 SCENES="${SCENES:-500}"                                   # held out: scenes, questions, yes/no questions
 VQA="${VQA:-2000}"
@@ -26,6 +25,6 @@ export PYTHONPATH="$HERE/../..${PYTHONPATH:+:$PYTHONPATH}"
   --scenes "$SCENES" --vqa "$VQA" --pope "$POPE"
 "$PYTHON" "$HERE/pretrain_tower.py" --output "$WORK" --seed "$SEED" --scale "$TOWER_SCALE"
 "$PYTHON" "$HERE/pretrain_llm.py" --output "$WORK" --seed "$SEED" \
-  --steps "$LLM_STEPS" --short-steps "$LLM_SHORT_STEPS"
+  --plan "$LLM_PLAN"
 PYTHON="$PYTHON" DATA="$DATA" WORK="$WORK" SEED="$SEED" bash "$HERE/../pretraining/stages.sh"
 "$PYTHON" "$HERE/publish.py" --work "$WORK" --data "$DATA" --output "$MODEL"

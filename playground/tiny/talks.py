@@ -7,14 +7,16 @@ from questions import ask_many, converse, read_scene, tell
 from scenes import load_block, sample_scenes
 
 from playground.pretraining.language_model import Talk
+from playground.pretraining.plan import Lesson
 
 
-def compose(rng: np.random.Generator, count: int, short: bool = False) -> list[Talk]:
-    """Writes `count` conversations about fresh scenes; short ones have one question and little darkness."""
+def compose(rng: np.random.Generator, count: int, lesson: Lesson = "talks") -> list[Talk]:
+    """Writes `count` conversations about fresh scenes; short ones have one question and no darkness."""
+    is_whole = lesson == "talks"
     scenes = sample_scenes(rng, load_block(False), count)
     talks = []
     for index in range(count):
         digits = read_scene(scenes, index)
-        pairs = [(q.text, q.answer) for q in ask_many(digits, 1, rng)] if short else converse(digits, rng)
-        talks.append(Talk(tell(digits, rng, 0 if short else int(rng.integers(0, 9))), pairs))
+        pairs = converse(digits, rng) if is_whole else [(q.text, q.answer) for q in ask_many(digits, 1, rng)]
+        talks.append(Talk(tell(digits, rng, int(rng.integers(0, 9)) if is_whole else 0), pairs))
     return talks

@@ -15,6 +15,7 @@ from llava.eval.answers_key import AnswersKey
 from llava.eval.report import command as report
 from llava.eval.tasks import TaskDataError
 from llava.eval.tasks.local_files import read_json
+from llava.eval.tasks.own_file import open_own_file
 from llava.plain_files import NotAFileError, check_is_file, expanded, read_utf8
 
 KEY = AnswersKey("tiny_vqa", "m", None, "v1", "p", {"max_new_tokens": 4}, "float32")
@@ -46,6 +47,8 @@ def test_files_of_textvqa_that_are_pipes(named: str, pipe: Path, tmp_path: Path)
 def test_files_of_benchmarks_answers_and_reports_that_are_pipes(pipe: Path, tmp_path: Path) -> None:
     with pytest.raises(TaskDataError, match=r"results\.json is a pipe"):
         read_json(pipe)
+    with pytest.raises(TaskDataError, match=r"results\.json is a pipe"):
+        open_own_file(pipe)
     with pytest.raises(NotAFileError, match=r"results\.json is a pipe"):
         read_answers(pipe, KEY)
     with pytest.raises(SystemExit, match=r"error: .*results\.json is not a file"):

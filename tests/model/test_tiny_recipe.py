@@ -12,8 +12,7 @@ from llava import load_pretrained_model
 ROOT = Path(__file__).parents[2]
 SIZES = {
     "TOWER_SCALE": "0.003",
-    "LLM_STEPS": "4",
-    "LLM_SHORT_STEPS": "2",
+    "LLM_PLAN": "questions:2,talks:2",
     "TRAIN_SAMPLES": "64",
     "ALIGN_SAMPLES": "64",
     "EPOCHS": "1",

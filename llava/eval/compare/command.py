@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,15 +19,11 @@ from llava.eval.session import (
     add_run_flags,
     check_flags,
     check_output,
-    plain_stops,
-    prepare,
-    task_names,
-    workers_of,
+    tasks_of,
 )
 
 if TYPE_CHECKING:
     from llava.eval.compare.grid import Grid
-    from llava.eval.tasks import Task
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="an adaptive budget of llava calibrate, beside the fixed ones of its mean; repeatable",
     )
     parser.add_argument("--seeds", type=whole_number(1), default=3, help="draws of the random baseline (default 3)")
-    parser.add_argument("--tasks", default="", help="names separated by commas, or 'all'")
+    parser.add_argument("--tasks", default="", help="names and my.json separated by commas, or 'all'")
     add_shared(parser, "--output-dir", type=Path, help="as for llava eval; the tables go there too")
     add_run_flags(parser)
     table = parser.add_argument_group("tables")
@@ -93,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    from llava.eval.tasks import get_task
+    from llava.eval.compare.asking import ask_grid
 
     try:
-        tasks = [get_task(name) for name in task_names(args.tasks)]
+        tasks = tasks_of(args)
         place = DataPlace.of(args)
     except ValueError as error:
         parser.error(str(error))
@@ -111,14 +106,9 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         return 0
     left_out: dict[str, str] = {}
     if not args.tables_only:
-        try:
-            with plain_stops(args):
-                if not _ask(parser, args, place, tasks, grid, left_out):
-                    return 0
-        except SystemExit as end:
-            if not isinstance(end.code, int):
-                raise
-            return end.code
+        status = ask_grid(parser, args, place, tasks, grid, left_out)
+        if status is not None:
+            return status
     with plain_errors():
         for line in (f"not run: {task}: {reason}" for task, reason in left_out.items()):
             print(line)
@@ -146,29 +136,6 @@ def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
         return grid
     except (ValueError, OSError) as error:
         parser.error(str(error))
-
-
-def _ask(
-    parser: argparse.ArgumentParser,
-    args: argparse.Namespace,
-    place: DataPlace,
-    tasks: Sequence[Task],
-    grid: Grid,
-    left_out: dict[str, str],
-) -> bool:
-    """Runs the grid by the engine of `llava eval`; returns whether this process is to write the tables."""
-    from llava.eval.compare.timing import time_budgets
-    from llava.eval.runner import evaluate
-
-    workers = workers_of(parser, args)
-    every = args.tasks.strip() == "all"
-    inference, settings = prepare(args, workers, place, [] if every else tasks, grid.configs)
-    asked = replace(settings, latency_repeats=0)  # measured below, all budgets in turn
-    results = evaluate(inference, tasks, grid.configs, asked, left_out=left_out if every else None)
-    if not workers.is_first or len(results) < len(grid.configs) * (len(tasks) - len(left_out)):
-        return False
-    time_budgets(inference, [task for task in tasks if task.name not in left_out], grid.configs, settings)
-    return True
 
 
 def _write_tables(args: argparse.Namespace, place: DataPlace, grid: Grid) -> list[Path]:

@@ -66,6 +66,7 @@ def make_grid(
     seeds: int,
     has_clip: bool = False,
     compiled: bool = False,
+    alone: bool = False,
 ) -> Grid:
     """Puts every method at every budget, the baselines and VisionZip among them, and asks each whether it can.
 
@@ -76,13 +77,14 @@ def make_grid(
         seeds: Of the random baseline.
         has_clip: Whether a CLIP is at hand that reads questions.
         compiled: Whether `--compile` is given.
+        alone: Nothing but the methods, neither VisionZip nor the baselines where they are not named.
 
     Raises:
         ValueError: An option of a method is malformed.
     """
     rules = ImageRules.from_config(config)
     tiles = NEXT_TILES if rules.is_tiled else 1
-    every = list(dict.fromkeys([Method(VISIONZIP), *baselines(), *methods]))
+    every = list(dict.fromkeys(methods if alone else [Method(VISIONZIP), *baselines(), *methods]))
     grid = Grid(tuple(budgets))
     for tokens in budgets:
         for method in (drawn for each in every for drawn in seeds_of(each, seeds)):

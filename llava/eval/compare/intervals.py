@@ -35,7 +35,7 @@ def add_intervals(comparison: Comparison, data: DataPlace, resamples: int = 2_00
     for number, column in enumerate(tqdm(table.columns, desc="intervals", unit="task", disable=None)):
         parts = column_parts(table, column, data)
         if parts:
-            draws[column.task] = _retention(parts, resamples, seed=number)
+            draws[column.task] = retention_draws(parts, resamples, seed=number)
     for place, entry in enumerate(entries):
         other = comparison.reference(entry)
         against = entries.index(other) if other is not None and other is not entry else None
@@ -61,8 +61,14 @@ def _add_means(
         entry.mean_against = _with_ends(entry.mean_against, own - theirs)
 
 
-def _retention(parts: Mapping[int, ScoreParts], resamples: int, seed: int) -> dict[int, Draws]:
-    """Retention in percent over R draws, by the place of the line; vanilla's place is 0."""
+def retention_draws(parts: Mapping[int, ScoreParts], resamples: int, seed: int) -> dict[int, Draws]:
+    """Retention in percent over R draws, all lines seeing the same ones, by the place of the line; vanilla's is 0.
+
+    Args:
+        parts: Scores of one benchmark, by the place of the line.
+        resamples: R.
+        seed: Of the draws.
+    """
     alike = {place: own for place, own in parts.items() if own.groups == parts[0].groups}
     sums = resampled_sums(
         np.concatenate([own.values for own in alike.values()], axis=1), resamples=resamples, seed=seed

@@ -22,6 +22,7 @@ _MOST_TICKS = 6
 _LEAST_SPAN = 4.0  # percent; less would show noise as a difference
 _THICK, _THIN = 3.0, 1.2
 _HIGHLIGHT = "#0b9e91"
+_WANTED = "#d62839"
 _BASELINES = ("#5c677d", "#e07a00", "#8338ec", "#b5651d")
 _OTHERS = (
     *("#3a86ff", "#d62839", "#6a994e", "#a44a8f", "#386fa4", "#bc6c25", "#7f5539", "#577590", "#c77dff"),
@@ -50,17 +51,23 @@ class Curve:
     points: list[Point]
 
 
-def to_svg(comparison: Comparison) -> str:
-    """The picture; VisionZip is thick, baselines are dashed, and what a tuned model gives is dotted."""
+def to_svg(comparison: Comparison, wanted: float | None = None) -> str:
+    """The picture; VisionZip is thick, baselines are dashed, and what a tuned model gives is dotted.
+
+    Args:
+        comparison: The table.
+        wanted: Percent of all tokens that a line marks; None for no line.
+    """
     panels = [
-        _panel(comparison, "visual tokens of an image", lambda entry: entry.line.tokens),
-        _panel(comparison, "ms to the first token, measured", lambda entry: entry.costs.first_token_ms),
+        _panel(comparison, "visual tokens of an image", lambda entry: entry.line.tokens, wanted),
+        _panel(comparison, "ms to the first token, measured", lambda entry: entry.costs.first_token_ms, wanted),
     ]
     top, drawn = 22.0, []
     for height, body in panels:
         drawn.append(f'<g transform="translate(0 {top:g})">\n{body}\n</g>')
         top += height
-    mean = f"Mean of {len(comparison.table.tasks)} tasks, % of all tokens"
+    count = len(comparison.table.tasks)
+    mean = f"Mean of {count} task{'s' * (count != 1)}, % of all tokens"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top:g}" viewBox="0 0 {_WIDTH} {top:g}" '
         'font-family="Helvetica, Arial, sans-serif" font-size="11">\n'
@@ -71,7 +78,9 @@ def to_svg(comparison: Comparison) -> str:
     )
 
 
-def _panel(comparison: Comparison, title: str, x_of: Callable[[Entry], float | None]) -> tuple[float, str]:
+def _panel(
+    comparison: Comparison, title: str, x_of: Callable[[Entry], float | None], wanted: float | None
+) -> tuple[float, str]:
     """Height and elements of a panel."""
     curves = _curves(comparison, x_of)
     heading = f'<text x="{_LEFT}" y="20" font-size="12">against {escape(title)}</text>'
@@ -79,7 +88,8 @@ def _panel(comparison: Comparison, title: str, x_of: Callable[[Entry], float | N
         return 46.0, f'{heading}\n<text x="{_LEFT}" y="38" fill="#777">not measured</text>'
     inner = max(_PLOT, _LINE * (len(curves) + 1))
     right = _WIDTH - 10 - _LETTER * max(len(_short(curve.label)) for curve in curves) - 14
-    low, high = _limits([y for curve in curves for _, y in curve.points])
+    marked = [] if wanted is None else [wanted]
+    low, high = _limits([*marked, *(y for curve in curves for _, y in curve.points)])
     xs = sorted({x for curve in curves for x, _ in curve.points})
     x_low, x_high = xs[0], xs[-1] if xs[-1] > xs[0] else xs[0] + 1.0
 
@@ -88,6 +98,9 @@ def _panel(comparison: Comparison, title: str, x_of: Callable[[Entry], float | N
         return x, _TOP + (high - point[1]) / (high - low) * inner
 
     parts = [heading, *_axes(low, high, inner, right, place), *_x_ticks(xs, inner, place)]
+    for value in marked:
+        y = place((0.0, value))[1]
+        parts.append(f'<path d="M{_LEFT} {y:.1f} H{right:.1f}" stroke="{_WANTED}" stroke-dasharray="2 2"/>')
     ordered = sorted(curves, key=lambda curve: (place(curve.points[-1])[1], curve.label))
     heights = spread([place(curve.points[-1])[1] for curve in ordered], _LINE, _TOP, _TOP + inner)
     for curve, height in zip(ordered, heights, strict=True):

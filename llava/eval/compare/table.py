@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,18 +133,21 @@ class Comparison:
         return next((each for each in found if not each.tuned_for), found[0] if found else None)
 
 
-def build_comparison(folders: Sequence[Path], grid: Grid, quoted: PaperTable | None = None) -> Comparison:
+def build_comparison(
+    folders: Sequence[Path], grid: Grid, quoted: PaperTable | None = None, tasks: Container[str] | None = None
+) -> Comparison:
     """Reads output folders; intervals are added by `llava.eval.compare.intervals`.
 
     Args:
         folders: The first holds the comparison, the others rows to stand beside, a tuned model's above all.
         grid: What was run.
         quoted: A table of the paper.
+        tasks: Those that count; None for all that the folders have.
 
     Raises:
         ValueError: A folder has no rows of the grid, or none has all tokens.
     """
-    table = build_table(folders, only={VANILLA, *grid.tokens})
+    table = build_table(folders, only={VANILLA, *grid.tokens}, tasks=tasks)
     tokens = {without_seed(name): number for name, number in grid.tokens.items()}
     entries = [_entry(line, tokens) for line in table.lines]
     place = {name: number for number, name in enumerate(tokens)}

@@ -20,7 +20,12 @@ from llava.model.configuration import CompressionConfig
 
 
 def time_budgets(
-    inference: Inference, tasks: Sequence[Task], budgets: Sequence[CompressionConfig | None], settings: RunSettings
+    inference: Inference,
+    tasks: Sequence[Task],
+    budgets: Sequence[CompressionConfig | None],
+    settings: RunSettings,
+    *,
+    again: bool = False,
 ) -> None:
     """Measures all budgets in turn on one question and writes the figures into their rows, unless they have them.
 
@@ -29,6 +34,7 @@ def time_budgets(
         tasks: Whose first question with an image is asked.
         budgets: What is compared; all tokens among them.
         settings: Of the run; `latency_repeats` says how often, 0 never.
+        again: Measure also what the rows say already: they may have come from another machine.
     """
     names = [compression_name(budget) for budget in budgets]
     rows = [row for row in read_results(settings.results_path, settings.fingerprint) if row["compression"] in names]
@@ -44,7 +50,7 @@ def time_budgets(
         "device": _device_name(inference.model.device),
         "dtype": str(inference.model.dtype),
     }
-    if all(row.get("timing") == stamp for row in rows):
+    if not again and all(row.get("timing") == stamp for row in rows):
         return
     costs = compare_latency(inference, question_of(sample), budgets, repeats=settings.latency_repeats)
     fields = {name: latency_fields(cost) | {"timing": stamp} for name, cost in zip(names, costs, strict=True)}

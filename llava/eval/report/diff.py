@@ -14,8 +14,9 @@ from typing import Any
 from llava.eval.answer_sets import AnswerSet, made_alike, read_answer_set
 from llava.eval.data_place import DataPlace
 from llava.eval.judge.run import read_grades
-from llava.eval.results import read_results
-from llava.eval.tasks import Sample, Task, get_task
+from llava.eval.results import Row, read_results
+from llava.eval.tasks import Sample, Task
+from llava.eval.tasks.own_file import task_of_row
 from llava.images.source import UnreadableImageError, open_image
 
 _THUMBNAIL = 256
@@ -89,13 +90,14 @@ def compare_answers(path_a: Path, path_b: Path, data: DataPlace) -> Comparison:
 
     Raises:
         ValueError: A file is not one of answers, or the two are of different tasks.
-        TaskDataError: The benchmark's files are missing.
+        TaskDataError: The benchmark's files are missing, or a file of one's own has changed.
     """
     a, b = read_answer_set(path_a), read_answer_set(path_b)
     if a.task != b.task:
         raise ValueError(f"{path_a} answers {a.task} and {path_b} answers {b.task}; name two of one task")
-    task = get_task(a.task)
-    samples = data.load(task, _answered_from(b)).samples
+    row = _row_of(b)
+    task = task_of_row(row, data.root)
+    samples = data.load(task, row.get("data_root")).samples
     earned = [_earned(task, answers, samples) for answers in (a, b)]
     both = [s for s in samples if s.sample_id in a.texts and s.sample_id in b.texts]
     flips = [
@@ -110,11 +112,11 @@ def compare_answers(path_a: Path, path_b: Path, data: DataPlace) -> Comparison:
     return Comparison(a.task, (path_a, path_b), len(both), len(both) - len(flips), flips, _settings(a, b), only)
 
 
-def _answered_from(answers: AnswerSet) -> str | None:
-    """The data root that the results beside the answers name."""
+def _row_of(answers: AnswerSet) -> Row:
+    """What the results beside the answers say of them; the task's name alone where they say nothing."""
     rows = read_results(answers.path.parents[2] / "results.json") if len(answers.path.parents) > 2 else []
-    found = (row.get("data_root") for row in rows if row["task"] == answers.task and made_alike(row, answers))
-    return next(found, None)
+    found = (row for row in rows if row["task"] == answers.task and made_alike(row, answers))
+    return next(found, {"task": answers.task})
 
 
 def _earned(task: Task, answers: AnswerSet, samples: Sequence[Sample]) -> Mapping[str, float | None]:

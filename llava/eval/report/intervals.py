@@ -12,6 +12,7 @@ from llava.eval.judge.run import read_grades
 from llava.eval.report.table import Cell, Column, Line, Table
 from llava.eval.results import Row
 from llava.eval.tasks import TASKS, Sample, Task, TaskDataError
+from llava.eval.tasks.own_file import ROW_FIELD, task_of_row
 from llava.results.bootstrap import bootstrap_interval
 from llava.results.score_parts import ScoreParts, Sums, mean_of
 
@@ -48,14 +49,14 @@ def column_parts(table: Table, column: Column, data: DataPlace, *, compared: boo
         Those of vanilla and of the other lines; none if vanilla's cannot be had.
     """
     base = table.vanilla.cells.get(column.task)
-    kind = TASKS.find(column.task)
-    if kind is None:
+    row = base.row if base else {"task": column.task}
+    if ROW_FIELD not in row and TASKS.find(column.task) is None:
         why = "no task of that name is registered; name its plug-in with --plugin MODULE_OR_FILE"
         table.notes.append(f"{column.heading}: no intervals, {why}")
         return {}
-    task = kind()
     try:
-        samples = data.load(task, base.row.get("data_root") if base else None).samples
+        task = task_of_row(row, data.root)
+        samples = data.load(task, row.get("data_root")).samples
     except TaskDataError as error:
         table.notes.append(f"{column.heading}: no intervals, its data are not here ({error})")
         return {}

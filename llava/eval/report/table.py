@@ -139,13 +139,19 @@ class Table:
         return [column.heading for column in self.columns if column.task in tasks]
 
 
-def build_table(folders: Sequence[Path], paper: PaperTable | None = None, only: Container[str] | None = None) -> Table:
+def build_table(
+    folders: Sequence[Path],
+    paper: PaperTable | None = None,
+    only: Container[str] | None = None,
+    tasks: Container[str] | None = None,
+) -> Table:
     """Reads folders of results.
 
     Args:
         folders: Output folders of llava.eval. The first that has results without compression gives the vanilla.
         paper: A table of the paper to be shown beside.
         only: Budgets, as results.json names them, whose rows count; None for all.
+        tasks: Tasks whose rows count; None for all.
 
     Raises:
         ValueError: A folder has no results, or none has results without compression.
@@ -157,6 +163,7 @@ def build_table(folders: Sequence[Path], paper: PaperTable | None = None, only: 
     for folder, name in zip(folders, _names(folders), strict=True):
         path = folder / "results.json"
         rows = [row for row in read_results(path) if only is None or row["compression"] in only]
+        rows = [row for row in rows if tasks is None or row["task"] in tasks]
         if not rows:
             raise ValueError(f"{path} does not exist or has no rows; run python -m llava.eval --output-dir {folder}")
         runs[folder] = json.loads(path.read_text(encoding="utf-8"))["run"]

@@ -105,6 +105,7 @@ class Task(ABC):
         paper_note: How the paper's figure is made otherwise, or "".
         is_judged: Whether only a judge can score its answers (`JudgedTask`).
         default_data_root: Where its files are if no flag says otherwise.
+        own_file: Of a file of one's own (`llava.eval.tasks.own_file`) what makes the task again; None of a benchmark.
     """
 
     name: ClassVar[str] = ""
@@ -124,6 +125,7 @@ class Task(ABC):
     paper_note: ClassVar[str] = ""
     is_judged: ClassVar[bool] = False
     default_data_root: ClassVar[Path] = Path("playground/data/eval")
+    own_file: ClassVar[Mapping[str, str] | None] = None
 
     @abstractmethod
     def load(self, data_root: Path) -> LoadedTask:

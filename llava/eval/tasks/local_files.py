@@ -98,7 +98,14 @@ def read_jsonl(path: Path) -> list[Any]:
     return rows
 
 
-def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample | None]) -> LoadedTask:
+def collect(
+    path: Path,
+    rows: Iterable[Any],
+    build: Callable[[Any], Sample | None],
+    *,
+    places: Sequence[str] | None = None,
+    advice: str = _WHERE,
+) -> LoadedTask:
     """Makes a sample of each row.
 
     Args:
@@ -106,6 +113,8 @@ def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample | Non
         rows: The rows.
         build: Makes a sample. A row is left out and named if this fails, if a value that must be text is not, or if
             its id was there before. None is a row of another task.
+        places: Where each row stands in the file; by default `row 0` and so on.
+        advice: Ends the message where there is no good row.
 
     Raises:
         TaskDataError: There is not one good row.
@@ -113,23 +122,24 @@ def collect(path: Path, rows: Iterable[Any], build: Callable[[Any], Sample | Non
     samples: dict[str, Sample] = {}
     bad_rows = []
     for number, row in enumerate(rows):
+        where = f"{path} {f'row {number}' if places is None else places[number]}"
         try:
             sample = build(row)
             if sample is None:
                 continue
             _check_texts(sample)
         except KeyError as error:
-            bad_rows.append(f"{path} row {number}: missing field {error}")
+            bad_rows.append(f"{where}: missing field {error}")
             continue
         except WRONG_ROW as error:
-            bad_rows.append(f"{path} row {number}: {error}")
+            bad_rows.append(f"{where}: {error}")
             continue
         if sample.sample_id in samples:
-            bad_rows.append(f"{path} row {number}: id {sample.sample_id!r} is there twice")
+            bad_rows.append(f"{where}: id {sample.sample_id!r} is there twice")
             continue
         samples[sample.sample_id] = sample
     if not samples:
-        raise TaskDataError(f"{path} has no usable row: {bad_rows[0] if bad_rows else 'it is empty'}; {_WHERE}")
+        raise TaskDataError(f"{path} has no usable row: {bad_rows[0] if bad_rows else 'it is empty'}; {advice}")
     return LoadedTask(list(samples.values()), bad_rows)
 
 

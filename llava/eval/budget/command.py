@@ -1,0 +1,170 @@
+"""`llava budget`: which budget to take for a task or for one's own questions, by retention or by milliseconds.
+
+Example:
+    llava budget --model-path playground/tiny/model --tasks my.json --keep 0.97 --output-dir runs/budget
+    llava ask --compression @runs/budget/budget.json ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava.command_line import CommandParser, add_model_flags, add_shared, plain_errors, whole_number
+from llava.eval.data_place import DataPlace
+from llava.eval.session import add_run_flags, check_flags, check_output, tasks_of
+
+if TYPE_CHECKING:
+    from llava.eval.budget.advice import Wish
+    from llava.eval.compare.grid import Grid
+    from llava.eval.tasks import Task
+
+_KEEP = 0.97
+_LADDER = (1 / 2, 1 / 3, 2 / 9, 1 / 6, 1 / 9, 1 / 18)  # of a tile's patches: 192, 128 and 64 of 576 are the paper's
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = CommandParser("llava.eval.budget", "Find the budget to take for tasks or for questions of your own.")
+    add_model_flags(parser)
+    parser.add_argument("--tasks", required=True, help="names and my.json separated by commas")
+    parser.add_argument(
+        "--keep",
+        type=share,
+        metavar="SHARE",
+        help=f"of the score with all tokens: the smallest budget that surely keeps it (default {_KEEP} without --ms)",
+    )
+    parser.add_argument(
+        "--ms", type=milliseconds, metavar="MS", help="to the first token, at most, on this machine, measured now"
+    )
+    parser.add_argument(
+        "--methods",
+        default="visionzip",
+        metavar="all|NAME[,option=value]...",
+        help="names separated by commas, options behind each (default visionzip)",
+    )
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--budgets", metavar="K,K...", help="tokens a tile; default: six, from half of its patches down")
+    sizes.add_argument("--total", metavar="K,K...", help="tokens of an image of five tiles, as in 640,320,160")
+    parser.add_argument(
+        "--calibrated",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an adaptive budget of llava calibrate, whose mean is one of --budgets; repeatable",
+    )
+    add_shared(parser, "--output-dir", type=Path, required=True, help="as for llava eval; budget.* go there too")
+    add_run_flags(parser)
+    parser.add_argument("--resamples", type=whole_number(100), default=2_000, help="of the bootstrap (default 2000)")
+    parser.add_argument("--dry-run", action="store_true", help="print the ladder, and end")
+    parser.add_argument("--tables-only", action="store_true", help="ask nothing: advice from what is answered")
+    return parser
+
+
+def share(text: str) -> float:
+    """A flag's type: a number between 0 and 1."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, as in {_KEEP}, got {text}")
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """A flag's type: a number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    check_flags(parser, args, (), "")
+    if args.ms is not None and (args.tables_only or not args.latency_repeats):
+        parser.error("--ms is measured now: leave out --tables-only, and --latency-repeats 0")
+    if args.tasks.strip() == "all":
+        parser.error("--tasks all: name the tasks that you choose by")
+    return _run(parser, args)
+
+
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    from llava.eval.budget.advice import Wish
+    from llava.eval.compare.asking import ask_grid
+
+    try:
+        tasks = tasks_of(args)
+        for task in tasks:
+            if task.is_judged or not task.has_answers:
+                raise ValueError(f"--tasks: {task.name} has no score of its own to choose by")
+        place = DataPlace.of(args)
+    except ValueError as error:
+        parser.error(str(error))
+    check_output(parser, args.output_dir)
+    with plain_errors():
+        grid = _grid(parser, args)
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
+        print("\n".join(grid.lines()))
+    if len(grid.configs) == 1:
+        parser.error("no method takes any of these budgets, for the reasons above")
+    if args.dry_run:
+        return 0
+    if not args.tables_only:
+        status = ask_grid(parser, args, place, tasks, grid, {}, time_again=args.ms is not None)
+        if status is not None:
+            return status
+    wish = Wish(_KEEP if args.keep is None and args.ms is None else args.keep, args.ms)
+    with plain_errors():
+        for path in _write(args, place, tasks, grid, wish):
+            print(f"written: {path}")
+    return 0
+
+
+def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
+    """The ladder, told from the model's config alone."""
+    from llava.eval.compare.grid import add_calibrated, budgets_of, make_grid
+    from llava.eval.compare.methods import parse_methods
+    from llava.eval.model_origin import config_of
+    from llava.model.image_rules import ImageRules
+
+    config = config_of(args.model_path, args.model_base)
+    try:
+        if args.budgets is None and args.total is None:
+            patches = ImageRules.from_config(config).num_patches
+            budgets = [max(1, round(patches * part)) for part in _LADDER]
+        else:
+            budgets = budgets_of(args.budgets, args.total, config)
+        has_clip = args.clip_text is not None
+        methods = parse_methods(args.methods)
+        grid = make_grid(methods, budgets, config, seeds=1, has_clip=has_clip, compiled=args.compile, alone=True)
+        add_calibrated(grid, args.calibrated, config)
+        return grid
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+def _write(args: argparse.Namespace, place: DataPlace, tasks: Sequence[Task], grid: Grid, wish: Wish) -> list[Path]:
+    from llava.eval.budget.advice import advise
+    from llava.eval.budget.files import to_json, to_markdown
+    from llava.eval.budget.halves import climb
+    from llava.eval.compare.picture import to_svg
+    from llava.eval.compare.table import build_comparison
+    from llava.eval.results import write_json
+    from llava.eval.whole_files import write_whole
+
+    comparison = build_comparison([args.output_dir], grid, tasks={task.name for task in tasks})
+    ladder = climb(comparison, place, args.resamples)
+    advice = advise(ladder, wish)
+    markdown = to_markdown(comparison, ladder, wish, advice)
+    print(markdown)
+    found = args.output_dir / "budget.json"
+    write_json(found, to_json(comparison, ladder, wish, advice))
+    wanted = None if wish.keep is None else 100 * wish.keep
+    texts = {"md": markdown, "svg": to_svg(comparison, wanted)}
+    return [found, *(write_whole(args.output_dir / f"budget.{name}", text) for name, text in texts.items())]
