@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from llava.model.auto import AutoLlava, AutoLlavaProcessor
     from llava.model.builder import load_pretrained_model
     from llava.model.configuration import CompressionConfig
+    from llava.model.families.llava_onevision.model import LlavaOnevisionForConditionalGeneration
+    from llava.model.families.llava_onevision.processor import LlavaOnevisionProcessor
     from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
     from llava.model.processing import LlavaNextProcessor, LlavaProcessor
 
@@ -23,6 +25,8 @@ __all__ = [
     "LlavaForConditionalGeneration",
     "LlavaNextForConditionalGeneration",
     "LlavaNextProcessor",
+    "LlavaOnevisionForConditionalGeneration",
+    "LlavaOnevisionProcessor",
     "LlavaProcessor",
     "__version__",
     "load_pretrained_model",
@@ -35,6 +39,8 @@ _HOME_OF = {
     "LlavaForConditionalGeneration": "llava.model.llava_arch",
     "LlavaNextForConditionalGeneration": "llava.model.llava_arch",
     "LlavaNextProcessor": "llava.model.processing",
+    "LlavaOnevisionForConditionalGeneration": "llava.model.families.llava_onevision.model",
+    "LlavaOnevisionProcessor": "llava.model.families.llava_onevision.processor",
     "LlavaProcessor": "llava.model.processing",
     "load_pretrained_model": "llava.model.builder",
 }

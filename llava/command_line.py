@@ -50,7 +50,7 @@ SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
         "default": argparse.SUPPRESS,
         "help": "'visionzip:54+10', 'random:64', 'none', @FILE of calibrate...; default: what the model's config says",
     },
-    "--conv-mode": {"help": "conversation template; default: from the model's config"},
+    "--conv-mode": {"help": "conversation template, or 'tokenizer': its own; default: from the model's config"},
     "--device": {"help": "cpu, cuda, cuda:1...; default: the first GPU, else the CPU"},
     "--dtype": {
         "choices": ["auto", "float32", "bfloat16", "float16"],

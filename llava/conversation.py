@@ -34,6 +34,7 @@ class SeparatorStyle(Enum):
     MPT = auto()
     PLAIN = auto()
     LLAMA_2 = auto()
+    MARKED = auto()
 
 
 class Span(NamedTuple):
@@ -177,12 +178,23 @@ def _llama_2(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
             yield Span(f"{text} {conversation.sep2}", True)
 
 
+def _marked(conversation: Conversation, turns: _Turns) -> Iterator[Span]:
+    """Turns that a role opens with its own marker, and that end as that role's do."""
+    yield Span(conversation.system, False)
+    for i, (role, text) in enumerate(turns):
+        yield Span(role, False)
+        if text:
+            end = conversation.sep if i % 2 == 0 else conversation.sep2 or ""
+            yield Span(text + end, role == conversation.roles[1])
+
+
 _RENDERERS: dict[SeparatorStyle, Callable[[Conversation, _Turns], Iterator[Span]]] = {
     SeparatorStyle.SINGLE: _single,
     SeparatorStyle.TWO: _two,
     SeparatorStyle.MPT: _chatml,
     SeparatorStyle.PLAIN: _plain,
     SeparatorStyle.LLAMA_2: _llama_2,
+    SeparatorStyle.MARKED: _marked,
 }
 
 

@@ -7,6 +7,7 @@ a file from asking for more memory than there is before its tensors have been co
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
@@ -70,6 +71,10 @@ def _object(of: EntryRule) -> EntryRule:
     return EntryRule(f"an object whose values are {of.says}", fits)
 
 
+def _is_ratio(value: str) -> bool:
+    return re.fullmatch(r"pad|square|anyres(_max_[1-9][0-9]{0,3})?", value) is not None
+
+
 def _one_of(*values: Any) -> EntryRule:
     def fits(value: Any) -> bool:
         return any(type(value) is type(known) and value == known for known in values)
@@ -86,6 +91,7 @@ _NULL = EntryRule("null", lambda value: value is None)
 _FLAG = EntryRule("true or false", lambda value: isinstance(value, bool))
 _TEXT = EntryRule("a text", lambda value: _is_text(value) and value != "")
 _ANY_TEXT = EntryRule("a text", _is_text)
+_RATIO = EntryRule("pad, anyres, anyres_max_N or square", lambda value: _is_text(value) and _is_ratio(value))
 _ANY_OBJECT = EntryRule("an object", lambda value: isinstance(value, dict))
 _ANY_LIST = EntryRule("a list", lambda value: isinstance(value, list))
 _FILE_NAME = EntryRule("the name of a file beside it", _is_plain_name)
@@ -140,6 +146,8 @@ _CONFIG: Mapping[str, EntryRule] = {
     **dict.fromkeys(("hidden_act", "projector_hidden_act", "model_type"), _TEXT),
     **dict.fromkeys(("vision_feature_select_strategy", "mm_vision_select_feature", "mm_projector_type"), _TEXT | _NULL),
     **dict.fromkeys(("mm_patch_merge_type", "image_aspect_ratio", "anyres_rule"), _TEXT | _NULL),
+    "vision_aspect_ratio": _TEXT | _NULL,
+    "video_token_index": _whole(0, 2**25),
     **dict.fromkeys(("mm_vision_tower", "vision_tower", "base_model_name_or_path"), _ANY_TEXT | _NULL),
     **dict.fromkeys(("conv_mode", "conv_mode_plugin"), _TEXT | _NULL),
     **dict.fromkeys(("torch_dtype", "dtype"), _DTYPE),
@@ -216,7 +224,7 @@ GENERATION_ENTRIES = frozenset(_GENERATION)
 """Entries of a generation_config.json that are honoured."""
 
 _IMAGE_RULES: Mapping[str, EntryRule] = {
-    "aspect_ratio": _one_of("pad", "anyres", "square", None),
+    "aspect_ratio": _RATIO | _NULL,
     **dict.fromkeys(("has_cls", "drops_cls", "is_next"), _FLAG),
     "family": _TEXT,
     "layout": _ANY_OBJECT,
@@ -225,6 +233,7 @@ _IMAGE_RULES: Mapping[str, EntryRule] = {
     "pinpoints": _PAIRS,
     "tile_size": _PIXELS,
     "patches_per_side": _PIXELS,
+    "most_tiles": _whole(1, 9999) | _NULL,
 }
 _INDEX: Mapping[str, EntryRule] = {"weight_map": _object(_FILE_NAME)}
 _NESTED = ("text_config", "vision_config", "image_processor", "layout")

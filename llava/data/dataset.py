@@ -24,6 +24,7 @@ from llava.images.processing import (
     ImageDecodeError,
     ImageTooLargeError,
     load_image,
+    process_beside_others,
     process_images,
 )
 
@@ -76,12 +77,14 @@ class Example:
         labels: T labels, `IGNORE_INDEX` where nothing is learned.
         images: RGB, those whose placeholder was not cut off.
         num_tokens: Length in the model, visual tokens included, before it is cut.
+        num_images: Images of the conversation, those that were cut off included.
     """
 
     input_ids: list[int]
     labels: list[int]
     images: list[Image]
     num_tokens: int
+    num_images: int
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
             image_processor: Of `load_pretrained_model`.
             image_config: Says `image_aspect_ratio` and, for tiles, `image_grid_pinpoints`, as a model's config does.
             image_folder: Where the paths of the records begin.
-            count_visual_tokens: `model.num_visual_tokens`: sizes (w, h) to tokens after compression.
+            count_visual_tokens: Sizes (w, h) of all images of a sample to tokens after compression.
             max_length: Tokens, visual ones included, that a sample is cut to.
             max_pixels: Images whose header announces more are skipped undecoded, and those of which padding or scaling
                 would make more; None for no limit.
@@ -183,11 +186,12 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         example = self.example(index)
         if isinstance(example, Skipped):
             return example
+        process = process_beside_others if example.num_images > 1 else process_images
         return TrainingSample(
             input_ids=torch.tensor(example.input_ids, dtype=torch.int64),
             labels=torch.tensor(example.labels, dtype=torch.int64),
             images=[
-                process_images([image], self.image_processor, self.image_config, self.max_pixels)[0]
+                process([image], self.image_processor, self.image_config, self.max_pixels)[0]
                 for image in example.images
             ],
             image_sizes=[image.size for image in example.images],
@@ -211,7 +215,7 @@ class LlavaDataset(Dataset[TrainingSample | Skipped]):
         ids, labels = ids[:length], labels[:length]
         if all(label == IGNORE_INDEX for label in labels):
             return Skipped(NO_TARGETS, printable(str(record.get("id", index))))
-        return Example(ids, labels, images[: ids.count(IMAGE_TOKEN_INDEX)], num_tokens)
+        return Example(ids, labels, images[: ids.count(IMAGE_TOKEN_INDEX)], num_tokens, len(images))
 
     def load_images(self, record: dict[str, Any]) -> list[Image] | Skipped:
         """Decodes the images of an entry.

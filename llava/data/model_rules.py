@@ -25,7 +25,7 @@ class ModelRules:
 
     Attributes:
         tokenizer: Of `llava.prompts.tokenization.load_tokenizer`.
-        count_visual_tokens: Sizes (w, h) to tokens after compression.
+        count_visual_tokens: Sizes (w, h) of all images of a sample to tokens after compression.
         config: The model's; None if only a tokenizer is known.
     """
 
@@ -73,7 +73,10 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
     compression = as_compression(options.get("compression", getattr(config, "compression", None)))
     rules = ImageRules.from_config(config)
     rules.check(compression, config.text_config)
-    counts = lambda sizes: [rules.num_tokens(size, compression) for size in sizes]  # noqa: E731
+
+    def counts(sizes: Sequence[ImageSize]) -> list[int]:
+        return [rules.num_tokens(size, compression, beside_others=len(sizes) > 1) for size in sizes]
+
     return ModelRules(load_tokenizer(_tokenizer_folder(folder)), counts, config)
 
 

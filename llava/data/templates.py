@@ -92,7 +92,7 @@ class PlainTemplate:
         return [Span(DEFAULT_IMAGE_TOKEN * images, False), Span(turns[1].text + self.separator, True)]
 
 
-_TRAINABLE_STYLES = (SeparatorStyle.TWO, SeparatorStyle.MPT, SeparatorStyle.LLAMA_2)
+_TRAINABLE_STYLES = (SeparatorStyle.TWO, SeparatorStyle.MPT, SeparatorStyle.LLAMA_2, SeparatorStyle.MARKED)
 _TAGGED = "v1_mmtag"  # puts <Image>...</Image> around images when it is asked, which is not done here
 
 

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from llava.command_line import CommandParser, add_shared, compression_option, whole_number
 from llava.constants import DEFAULT_MAX_PIXELS
-from llava.conversation import default_conv_mode
 from llava.data.open_records import open_entries
 from llava.data.subset import content_hash
 from llava.data.tables.open_table import is_table
 from llava.data.templates import PromptTemplate, get_template
 from llava.data.validation_report import Findings, summary
+from llava.prompts.own_template import conv_mode_for
 
 if TYPE_CHECKING:
     from llava.data.checks import Checks
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rules = _rules(arguments)
         if arguments.version is None:
-            arguments.version = "v1" if rules.config is None else default_conv_mode(rules.config)
+            arguments.version = "v1" if rules.config is None else conv_mode_for(rules.config, rules.tokenizer)
         template = get_template(arguments.version)
         if arguments.report is not None:
             arguments.report.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Writes a checkpoint for others to load: `python -m llava.hub.export SRC --to hf|llava|projector --output DIR`.
 
-    hf          plain transformers' `llava` / `llava_next` and its AutoProcessor, with one more entry, `compression`
+    hf          plain transformers' `llava`, `llava_next`... and its AutoProcessor, with one more entry, `compression`
     llava       what haotian-liu/LLaVA reads
     projector   the projector alone, for the model it was tuned on
 

@@ -186,13 +186,24 @@ class _Subject:
     def check_plain_transformers(self) -> list[Check]:
         made: list[Any] = []
 
-        def load() -> tuple[bool, str]:
+        def load() -> tuple[bool | None, str]:
             from llava.plain_loading import auto_image_text_model, auto_processor
 
-            processor = auto_processor(self.folder)
             model, loading = auto_image_text_model(self.folder, dtype=self.dtype, output_loading_info=True)
             kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
             wrong = [f"{len(loading[kind])} {kind}" for kind in kinds if loading.get(kind)]
+            try:
+                processor = auto_processor(self.folder)
+            except ImportError as error:  # torchvision, where a processor makes videos too
+                reason = str(error).strip().splitlines()[0]
+                return (
+                    (None, f"{type(model).__name__}; its processor was not tried: {reason}")
+                    if not wrong
+                    else (
+                        False,
+                        ", ".join(wrong),
+                    )
+                )
             made.extend((processor, model.eval().to(self.device)))
             return not wrong, ", ".join(wrong) or f"{type(model).__name__} and {type(processor).__name__}"
 

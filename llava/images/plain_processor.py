@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from llava.kinds.families import Family
+
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor
 
+_USUAL_TILES = "LlavaNextImageProcessorPil"
+
 
 def standalone_image_processor(
-    image_processor: Any, aspect_ratio: str | None, pinpoints: Sequence[tuple[int, int]], is_tiled: bool
+    image_processor: Any, aspect_ratio: str | None, pinpoints: Sequence[tuple[int, int]], family: Family
 ) -> BaseImageProcessor:
     """The processor that pads, or cuts tiles, where a tower's own processor leaves that to LLaVA.
 
@@ -18,16 +22,21 @@ def standalone_image_processor(
         image_processor: A tower's (CLIP, SigLIP), or a whole one already.
         aspect_ratio: What the model's config says.
         pinpoints: (w, h) of each grid.
-        is_tiled: Whether images are cut into tiles.
+        family: Of the model.
 
     Returns:
-        LLaVA-NeXT's for such a model, LLaVA's with `do_pad` where images are padded, else the same processor.
+        That of the family which cuts tiles (`Family.transformers_tiles`), LLaVA's with `do_pad` where images are
+        padded, else the same processor.
     """
-    from transformers import LlavaImageProcessorPil, LlavaNextImageProcessorPil
+    import transformers
+    from transformers import LlavaImageProcessorPil
 
-    if is_tiled:
+    if family.is_tiled:
         grids = [[height, width] for width, height in pinpoints]
-        return LlavaNextImageProcessorPil(**_fields(image_processor), image_grid_pinpoints=grids)
+        made: BaseImageProcessor = getattr(transformers, family.transformers_tiles or _USUAL_TILES)(
+            **_fields(image_processor), image_grid_pinpoints=grids
+        )
+        return made
     if aspect_ratio == "pad":
         return LlavaImageProcessorPil(**{**_fields(image_processor), "do_pad": True})
     return image_processor

@@ -10,14 +10,23 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
 from llava.constants import DEFAULT_MAX_PIXELS
 from llava.images.decoding import ImageDecodeError, ImageTooLargeError, check_size, load_image, to_rgb
-from llava.images.rules import Size, aspect_ratio_of, grid_pinpoints, parse_pinpoints
+from llava.images.rules import (
+    Size,
+    aspect_ratio_of,
+    cuts_tiles,
+    grid_pinpoints,
+    one_tile_beside_others,
+    parse_pinpoints,
+)
 from llava.images.tile_pixels import tile_pixels
+from llava.kinds.families import FAMILIES
 from llava.kinds.towers import TOWERS
 from llava.plain_loading import reason
 from llava.small_files import CheckpointError, MissingFileError, optional_json
@@ -40,16 +49,13 @@ __all__ = [
     "load_image_processor",
     "parse_pinpoints",
     "process_anyres_image",
+    "process_beside_others",
     "process_images",
     "resize_and_pad_image",
     "select_best_resolution",
     "to_rgb",
     "unpadded_shape",
 ]
-
-# `image_processor_type` of whole models -> the Pillow class that makes one view of one image; towers name their own.
-# A NeXT processor is read as the CLIP processor inside it: the tiles are cut here, by LLaVA's rule.
-_WHOLE_MODELS = {"LlavaImageProcessor": "LlavaImageProcessorPil", "LlavaNextImageProcessor": "CLIPImageProcessorPil"}
 
 
 # ----- Padding and tiles -------------------------------------------------------
@@ -204,9 +210,9 @@ def process_images(
 ) -> torch.Tensor | list[torch.Tensor]:
     """Turn images into what `images=` of the model takes, as the config's `image_aspect_ratio` says.
 
-    `pad`: each image is centred on a square of the processor's mean colour. `anyres`: base view and tiles (see
-    `process_anyres_image`; the rule too of a transformers `llava_next` config that has no such entry). `square` or
-    None: the image processor alone, which crops.
+    `pad`: each image is centred on a square of the processor's mean colour. `anyres` and `anyres_max_N`: base view and
+    tiles (see `process_anyres_image`; the rule too of a transformers `llava_next` config that has no such entry).
+    `square` or None: the image processor alone, which crops.
 
     Args:
         images: Images of any mode; what is not RGB is converted.
@@ -227,7 +233,7 @@ def process_images(
         check_size(image.size, f"image {number}", max_pixels, model_cfg, image_processor)
     images = [to_rgb(image) for image in images]
     aspect_ratio = aspect_ratio_of(model_cfg)
-    if aspect_ratio == "anyres":
+    if cuts_tiles(aspect_ratio):
         import torch
 
         pinpoints = grid_pinpoints(model_cfg)
@@ -237,6 +243,30 @@ def process_images(
         background = tuple(int(mean * 255) for mean in image_processor.image_mean)
         images = [expand2square(image, background) for image in images]
     return tile_pixels(images, image_processor)
+
+
+def process_beside_others(
+    images: Sequence[Image.Image],
+    image_processor: BaseImageProcessor,
+    model_cfg: Any,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+) -> torch.Tensor | list[torch.Tensor]:
+    """`process_images`, of images that stand in one prompt with others: padded to one tile each, if its family says so.
+
+    Args:
+        images: As for `process_images`.
+        image_processor: As there.
+        model_cfg: As there.
+        max_pixels: As there.
+
+    Returns:
+        As `process_images`; of images without tiles (B, 1, 3, H, W), so that they end as tiled ones do.
+    """
+    if not one_tile_beside_others(model_cfg):
+        return process_images(images, image_processor, model_cfg, max_pixels)
+    padded = SimpleNamespace(image_aspect_ratio="pad")
+    pixels = process_images(images, image_processor, padded, max_pixels)
+    return pixels.unsqueeze(1)  # type: ignore[union-attr]
 
 
 def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
@@ -261,12 +291,14 @@ def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type") or ""
     plain = kind.removesuffix("Fast").removesuffix("Pil")
     tower = TOWERS.first(lambda tower: plain in tower.image_processors)
-    name = _WHOLE_MODELS.get(plain) if tower is None else tower.image_processors[plain]
-    if name is None:
-        types = sorted({*_WHOLE_MODELS, *(entry for each in TOWERS for entry in each.image_processors)})
+    family = FAMILIES.first(lambda family: plain in family.image_processors) if tower is None else None
+    owner = tower or family
+    if owner is None:
+        types = sorted({entry for kinds in (TOWERS, FAMILIES) for each in kinds for entry in each.image_processors})
         raise CheckpointError(f"{path}: image_processor_type={kind!r} is not supported; known are {', '.join(types)}.")
-    processor_class = getattr(transformers, name)
-    known = set(processor_class.valid_kwargs.__annotations__) if "Next" in kind else set(fields)
+    processor_class = getattr(transformers, owner.image_processors[plain])
+    makes_tiles = family is not None and family.is_tiled
+    known = set(processor_class.valid_kwargs.__annotations__) if makes_tiles else set(fields)
     try:
         return processor_class.from_dict({key: value for key, value in fields.items() if key in known})
     except Exception as error:

@@ -6,6 +6,7 @@ Every size is `(width, height)` in pixels; transformers' configs, which have it 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,18 +14,28 @@ from llava.kinds.families import find_family
 
 Size = tuple[int, int]
 
+_ANYRES = re.compile(r"anyres(_max_[1-9]\d{0,3})?")
+_RANGE = re.compile(r"\s*\(\d+x\d+\)(\s*[,.]+\s*\(\d+x\d+\))*\s*")
+_MOST_TILES_A_SIDE = 100
 _USUAL_SIDE = 384  # pixels; where the image processor is not known: CLIP of 336 and SigLIP take no larger ones
 
 
-def parse_pinpoints(pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
+def parse_pinpoints(pinpoints: str | Sequence[Sequence[int]], tile_side: int | None = None) -> list[Size]:
     """Read a list of (width, height); LLaVA's configs hold it as a list or as the text of one.
+
+    Args:
+        pinpoints: The list; or with `tile_side` a range of grids in tiles too, `(1x1),...,(6x6)`, of which the first
+            and the last are read, as LLaVA-NeXT's code does.
+        tile_side: Pixels of a tile's side.
 
     Raises:
         ValueError: It is neither, or it is empty.
     """
     value: Any = pinpoints
     try:
-        if isinstance(value, str):
+        if isinstance(value, str) and tile_side is not None and _RANGE.fullmatch(value):
+            value = _grids_between(value, tile_side)
+        elif isinstance(value, str):
             value = ast.literal_eval(value)
         sizes = [(int(width), int(height)) for width, height in value]
     except (SyntaxError, TypeError, ValueError) as error:
@@ -32,6 +43,16 @@ def parse_pinpoints(pinpoints: str | Sequence[Sequence[int]]) -> list[Size]:
     if not sizes:
         raise ValueError("image_grid_pinpoints is empty: any-resolution images need at least one (width, height).")
     return sizes
+
+
+def _grids_between(text: str, tile_side: int) -> list[Size]:
+    """All grids from the first to the last that a text names, in pixels; at most 100 tiles a side."""
+    named = [(int(width), int(height)) for width, height in re.findall(r"\((\d+)x(\d+)\)", text)]
+    (first_width, first_height), (last_width, last_height) = named[0], named[-1]
+    if max(last_width, last_height) > _MOST_TILES_A_SIDE:
+        raise ValueError(f"more than {_MOST_TILES_A_SIDE} tiles a side")
+    widths, heights = range(first_width, last_width + 1), range(first_height, last_height + 1)
+    return [(width * tile_side, height * tile_side) for width in widths for height in heights]
 
 
 def grid_pinpoints(config: Any) -> list[Size]:
@@ -53,7 +74,10 @@ def grid_pinpoints(config: Any) -> list[Size]:
 
 
 def aspect_ratio_of(config: Any) -> str | None:
-    """Return what a config says of an image's form: `pad`, `anyres`, `square` (also named `original`) or None.
+    """Return what a config says of an image's form.
+
+    Returns:
+        `pad`, `anyres`, `anyres_max_N`, `square` (also named `original`) or None.
 
     Raises:
         ValueError: It says something else, or `anyres` without a list of `image_grid_pinpoints`.
@@ -64,11 +88,28 @@ def aspect_ratio_of(config: Any) -> str | None:
         aspect_ratio = family.aspect_ratio
     if aspect_ratio == "original":  # lmms-eval's word for what LLaVA does with every word that it does not know
         return "square"
-    if aspect_ratio not in (None, "square", "pad", "anyres"):
-        raise ValueError(f"image_aspect_ratio={aspect_ratio!r} is unknown; choose pad, anyres or square.")
-    if aspect_ratio == "anyres":
+    if aspect_ratio not in (None, "square", "pad") and not cuts_tiles(aspect_ratio):
+        raise ValueError(f"image_aspect_ratio={aspect_ratio!r} is unknown; choose pad, anyres, anyres_max_9 or square.")
+    if cuts_tiles(aspect_ratio):
         grid_pinpoints(config)
     return aspect_ratio
+
+
+def cuts_tiles(aspect_ratio: Any) -> bool:
+    """Whether images of this form are cut into tiles of a grid: `anyres`, `anyres_max_N`."""
+    return isinstance(aspect_ratio, str) and _ANYRES.fullmatch(aspect_ratio) is not None
+
+
+def most_tiles(aspect_ratio: str | None) -> int | None:
+    """N of `anyres_max_N`: an image's canvas shrinks to about as many tiles' patches; None for no bound."""
+    found = _ANYRES.fullmatch(aspect_ratio or "")
+    return None if found is None or found[1] is None else int(found[1].removeprefix("_max_"))
+
+
+def one_tile_beside_others(config: Any) -> bool:
+    """Whether an image that stands in one prompt with others is padded to one tile, where a lone one would be cut."""
+    family = find_family(config)
+    return family is not None and not family.tiles_several and cuts_tiles(aspect_ratio_of(config))
 
 
 def processed_pixels(size: Size, config: Any, processor: Any = None) -> int:
@@ -85,7 +126,7 @@ def processed_pixels(size: Size, config: Any, processor: Any = None) -> int:
     """
     width, height = size
     aspect_ratio = aspect_ratio_of(config)
-    if aspect_ratio == "anyres":
+    if cuts_tiles(aspect_ratio):
         grid = max(across * down for across, down in grid_pinpoints(config))
         view = 0 if processor is None else _resized_pixels((1, 1), processor)  # each is a square
         return max(width * height, grid, view)

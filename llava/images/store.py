@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llava.images.rules import one_tile_beside_others
 from llava.images.source import ImageSource, UnreadableImageError, download, image_size, is_url, open_image, source_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from llava.images.workers import ImageFeed
+
+
+def image_keys(images: Sequence[ImageSource], config: Any) -> list[str]:
+    """The names by which the images of one prompt are known in a call.
+
+    An image that becomes other pixels beside others than alone has another name there.
+
+    Args:
+        images: All of the prompt.
+        config: The model's.
+    """
+    mark = "beside others:" if len(images) > 1 and one_tile_beside_others(config) else ""
+    return [mark + source_key(image) for image in images]
 
 
 @dataclass
@@ -37,9 +51,8 @@ class ImageStore:
     failures: dict[str, str] = field(default_factory=dict)
     feed: ImageFeed = field(init=False)
 
-    def size(self, source: ImageSource) -> tuple[int, int]:
+    def size(self, key: str, source: ImageSource) -> tuple[int, int]:
         """Size of an image; one at a URL is downloaded for it and kept until it is encoded."""
-        key = source_key(source)
         if key in self.failures:
             raise UnreadableImageError(self.failures[key])
         if key not in self.sizes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import active_children
@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from llava.images.decoding import ImageTooLargeError, check_size
-from llava.images.processing import aspect_ratio_of, grid_pinpoints, process_images
+from llava.images.processing import aspect_ratio_of, grid_pinpoints, process_beside_others, process_images
+from llava.images.rules import cuts_tiles
 from llava.images.source import ImageSource, UnreadableImageError, name_of, open_image
 
 _MOST_WORKERS = 8
@@ -35,7 +36,8 @@ class ImagePixels(NamedTuple):
     Attributes:
         key: The image's name in its call.
         size: (w, h) in pixels, before padding.
-        pixels: What `process_images` gives for it alone, (1, 3, H, W) or (1, tiles, 3, H, W); None after an error.
+        pixels: What `process_images` gives for it alone, (1, 3, H, W) or (1, tiles, 3, H, W), or what
+            `process_beside_others` does; None after an error.
         error: Why it cannot be read; empty if it can.
     """
 
@@ -107,6 +109,7 @@ class ImageFeed:
         device: torch.device,
         workers: int = 0,
         ahead: int = 16,
+        beside_others: Set[str] = frozenset(),
     ) -> None:
         """Starts the workers.
 
@@ -118,8 +121,9 @@ class ImageFeed:
             workers: Processes, fewer if there are few images or little shared memory; 0 prepares each image when it
                 is taken.
             ahead: How many images the workers should have ready, those of a batch; fewer if memory is short.
+            beside_others: Keys of images that stand in one prompt with others.
         """
-        self._images = _Images(dict(sources), list(sources), image_processor, config)
+        self._images = _Images(dict(sources), list(sources), image_processor, config, beside_others)
         self._device = device
         self._waiting: dict[str, ImagePixels] = {}
         workers = min(workers, len(sources) // _IMAGES_A_WORKER)
@@ -256,6 +260,7 @@ class _Images(Dataset[ImagePixels]):
     keys: list[str]
     image_processor: Any
     config: Any
+    beside_others: Set[str]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -268,7 +273,8 @@ class _Images(Dataset[ImagePixels]):
         try:
             image = open_image(self.sources[key], self.config)
             check_size(image.size, name_of(self.sources[key]), config=self.config, processor=self.image_processor)
-            pixels = process_images([image], self.image_processor, self.config)
+            process = process_beside_others if key in self.beside_others else process_images
+            pixels = process([image], self.image_processor, self.config)
         except UnreadableImageError as error:
             return ImagePixels(key, (0, 0), None, str(error))
         except ImageTooLargeError as error:
@@ -293,7 +299,7 @@ def _fitting(image_processor: Any, config: Any) -> int | None:
     """How many prepared images fit into shared memory; None where the system has no limit to it."""
     if not _SHARED_MEMORY.is_dir():
         return None
-    sizes = grid_pinpoints(config) if aspect_ratio_of(config) == "anyres" else [(1, 1)]
+    sizes = grid_pinpoints(config) if cuts_tiles(aspect_ratio_of(config)) else [(1, 1)]
     largest = Image.new("RGB", max(sizes, key=lambda size: size[0] * size[1]))
     pixels = process_images([largest], image_processor, config)
     memory = os.statvfs(_SHARED_MEMORY)

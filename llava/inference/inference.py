@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.conversation import conversation_template, default_conv_mode
-from llava.images.processing import process_images
-from llava.images.source import ImageSource, open_image, source_key
-from llava.images.store import ImageStore
+from llava.conversation import conversation_template
+from llava.images.processing import process_beside_others, process_images
+from llava.images.source import ImageSource, open_image
+from llava.images.store import ImageStore, image_keys
 from llava.images.workers import ImagePixels, join_pixels, number_of_workers
 from llava.inference.batch_size import BatchSize
 from llava.inference.generation import Generator
@@ -32,6 +32,7 @@ from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
 from llava.model.vocabulary import check_ids
 from llava.prompts.around import end_token_ids, place_images, stop_string, without_images
+from llava.prompts.own_template import conv_mode_for
 from llava.prompts.tokens import tokenizer_image_token
 from llava.utils import shown
 
@@ -63,7 +64,7 @@ class Inference:
             tokenizer: The model's tokenizer.
             model: A LLaVA model.
             image_processor: The model's image processor.
-            conv_mode: Name of a conversation template; by default the one that the model's config asks for.
+            conv_mode: Name of a conversation template; see `conv_mode_for`.
             reuse_prefixes: Whether prompts share what the language model computes of what they begin with. Greedy
                 answers are the same; without, every prompt is computed as a whole.
             compile: Decode with a static cache and a compiled step; see `Generator`.
@@ -82,8 +83,7 @@ class Inference:
         self.model = model.eval()
         self.image_processor = image_processor
         self.name = str(getattr(model.config, "name_or_path", "") or type(model).__name__)  # in messages
-        self.conv_mode = conv_mode or default_conv_mode(model.config)
-        conversation_template(self.conv_mode)  # refuses an unknown name now
+        self.conv_mode = conv_mode_for(model.config, tokenizer, conv_mode)
         self.usage = Usage()
         self._reuse_prefixes = reuse_prefixes and not exact and supports_prefixes(model)
         self.generator = Generator(model, self.pad_token_id, compile=compile)
@@ -106,7 +106,7 @@ class Inference:
         Args:
             model_path: The checkpoint, or a folder with a tuned projector only.
             model_base: The checkpoint that the projector belongs to.
-            conv_mode: Name of a conversation template; by default the one that the model's config asks for.
+            conv_mode: Name of a conversation template; see `conv_mode_for`.
             compile: Of the vision half, see `load_pretrained_model`; of decoding, see `__init__`.
             image_workers: See `__init__`.
             exact: See `__init__`.
@@ -194,8 +194,9 @@ class Inference:
         width = window_size(size.largest)
         order = same_images_together(questions)
         for together in [[index] for index in order] if self.exact else [order]:
-            uses = Counter(source_key(image) for index in together for image in questions[index].images)
-            store = ImageStore(uses, self.model.config)
+            config = self.model.config
+            uses = Counter(key for index in together for key in image_keys(questions[index].images, config))
+            store = ImageStore(uses, config)
             call = Call(self, store, size, options, skip_errors, allow_cut, on_begin)
             waiting = deque((index, questions[index]) for index in together)
             while waiting:
@@ -235,9 +236,10 @@ class Inference:
         return {image.key: each for image, each in zip(images, seen, strict=True)}
 
     @torch.inference_mode()
-    def see(self, images: Sequence[Any]) -> list[SeenImage]:
-        """Preprocesses PIL images and encodes them as far as no question is needed."""
-        return see_images(self.model, self.preprocess(images), [image.size for image in images])
+    def see(self, images: Sequence[Any], *, beside_others: bool = False) -> list[SeenImage]:
+        """Preprocesses PIL images and encodes them as far as no question is needed; arguments as for `preprocess`."""
+        pixels = self.preprocess(images, beside_others=beside_others)
+        return see_images(self.model, pixels, [image.size for image in images])
 
     @torch.inference_mode()
     def features_for(self, seen: Sequence[SeenImage], text: str) -> list[Tensor]:
@@ -250,12 +252,18 @@ class Inference:
         return features_for(self.model, seen, [without_images(text)] * len(seen))
 
     def encode(self, images: Sequence[Any], text: str = "") -> list[Tensor]:
-        """Preprocesses, encodes, compresses and projects images: `see`, then `features_for`."""
-        return self.features_for(self.see(images), text)
+        """Preprocesses, encodes, compresses and projects the images of one prompt: `see`, then `features_for`."""
+        return self.features_for(self.see(images, beside_others=len(images) > 1), text)
 
-    def preprocess(self, images: Sequence[Any]) -> Tensor | list[Tensor]:
-        """Pixels of PIL images, as the vision tower wants them: (B, 3, H, W), or tiles of each image."""
-        return self._on_device(process_images(list(images), self.image_processor, self.model.config))
+    def preprocess(self, images: Sequence[Any], *, beside_others: bool = False) -> Tensor | list[Tensor]:
+        """Pixels of PIL images, as the vision tower wants them: (B, 3, H, W), or tiles of each image.
+
+        Args:
+            images: Any number.
+            beside_others: Whether they stand in one prompt with others; some families then cut them into no tiles.
+        """
+        process = process_beside_others if beside_others else process_images
+        return self._on_device(process(list(images), self.image_processor, self.model.config))
 
     def _on_device(self, pixels: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         device, dtype = self.model.device, self.model.dtype

@@ -171,7 +171,7 @@ def compare_latency(
     model = inference.model
     images = inference.open(question.images)
     sizes = [image.size for image in images]
-    pixels = inference.preprocess(images)
+    pixels = inference.preprocess(images, beside_others=len(images) > 1)
     ids = inference.tokenize(inference.prompt(question))
     asked = [without_images(question.text)] * len(images)
     prompt = PromptBatch(torch.tensor([ids], device=model.device), pixels, sizes, asked)

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from llava.images.source import UnreadableImageError, source_key
-from llava.images.store import ImageStore
+from llava.images.source import UnreadableImageError
+from llava.images.store import ImageStore, image_keys
 from llava.images.workers import ImageFeed
 from llava.inference.batch_size import BatchSize, release_memory
 from llava.inference.first_logits import NOT_FINITE, FirstLogits, NotFiniteError
@@ -103,7 +103,7 @@ class Window:
         """Lets a question wait; yields an answer if that fails, for whatever reason."""
         call = self.call
         call.begin([index])
-        keys = [source_key(image) for image in question.images]
+        keys = image_keys(question.images, call.inference.model.config)
         try:
             self.waiting.append(self._prepared(index, question, keys))
         except Exception as error:  # one bad question must not end thousands
@@ -114,9 +114,9 @@ class Window:
 
     def _prepared(self, index: int, question: Question, keys: list[str]) -> Prepared:
         inference = self.call.inference
-        sizes = [self.call.store.size(image) for image in question.images]
+        sizes = [self.call.store.size(*each) for each in zip(keys, question.images, strict=True)]
         ids = inference.tokenize(inference.prompt(question))
-        image_tokens = inference.model.num_visual_tokens(sizes) if sizes else []
+        image_tokens = inference.model.num_visual_tokens(sizes, of_one_prompt=True) if sizes else []
         reads = bool(question.images) and inference.model.model.reads_questions
         asked = without_images(question.text) if reads else ""
         item = Prepared(index, ids, keys, list(question.images), image_tokens, asked)
@@ -239,4 +239,5 @@ class Window:
         sources = {key: store.downloads.pop(key, source) for key, source in sources.items()}
         device, config = inference.model.device, inference.model.config
         workers, ahead = inference.image_workers, self.call.size.largest
-        return ImageFeed(sources, inference.image_processor, config, device, workers, ahead)
+        beside = {key for item in self.waiting if len(item.keys) > 1 for key in item.keys}
+        return ImageFeed(sources, inference.image_processor, config, device, workers, ahead, beside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -23,11 +23,17 @@ class Family:
         transformers_model: transformers' own class, which plain transformers loads; None if it has none, and then
             `export --to hf` refuses the family.
         transformers_processor: transformers' own processor; None as above.
+        image_processors: `image_processor_type` of its checkpoints in transformers' format -> the Pillow class that
+            makes one view of one image: what makes tiles is not asked, they are cut here by the model's own rule.
+        transformers_tiles: transformers' Pillow class that cuts the tiles of its images; None for a family without.
+        transformers_ratio: Pattern of the `image_aspect_ratio` that transformers' class lays tiles out by.
         known_to_llava: Whether haotian-liu/LLaVA runs it; else `export --to llava` refuses it.
         fits_llava: Whether a config.json of LLaVA's format is of this family; the one family without is all others'.
-        config_entries: Maps LLaVA's config.json and the tower's config to further entries of transformers' config;
-            raises ValueError for an entry that is malformed.
+        part_of: `model_type` of a family whose configs this one's are some of; what fits both is then of this one.
+        config_entries: Maps LLaVA's config.json and the tower's config to entries of transformers' config, in place of
+            or beside what all families have; raises ValueError for an entry that is malformed.
         is_tiled: Whether images are cut into tiles of a grid; transformers' config then has pinpoints, (h, w) each.
+        tiles_several: Whether each of several images of one prompt is cut into tiles; if not, it is padded to one.
         has_newline: Whether a trained `image_newline` ends rows of patches.
         merge_type: LLaVA's `mm_patch_merge_type` where a config says nothing.
         aspect_ratio: LLaVA's `image_aspect_ratio` where a config of transformers' format says nothing.
@@ -45,9 +51,14 @@ class Family:
     config_entries: Callable[[Mapping[str, Any], Any], dict[str, Any]]
     transformers_model: str | None = None
     transformers_processor: str | None = None
+    image_processors: Mapping[str, str] = field(default_factory=dict)
+    transformers_tiles: str | None = None
+    transformers_ratio: str = "anyres"
     known_to_llava: bool = False
     fits_llava: Callable[[Mapping[str, Any]], bool] | None = None
+    part_of: str | None = None
     is_tiled: bool = False
+    tiles_several: bool = True
     has_newline: bool = False
     merge_type: str = "flat"
     aspect_ratio: str | None = None
@@ -71,7 +82,12 @@ class Family:
 _ALL_OTHERS = "llava"  # LLaVA-1.5
 
 FAMILIES: Registry[Family] = Registry(
-    "family of models", builtin=("llava.model.families.llava_1_5", "llava.model.families.llava_next")
+    "family of models",
+    builtin=(
+        "llava.model.families.llava_1_5",
+        "llava.model.families.llava_next",
+        "llava.model.families.llava_onevision",
+    ),
 )
 
 
@@ -109,6 +125,8 @@ def family_of_llava(raw: Mapping[str, Any]) -> Family:
         ValueError: Several say that it is theirs.
     """
     found = [family for family in FAMILIES if family.fits_llava is not None and family.fits_llava(raw)]
+    wider = {family.part_of for family in found}
+    found = [family for family in found if family.model_type not in wider]
     if len(found) > 1:
         raise ValueError(f"config.json is of several families: {', '.join(family.name for family in found)}")
     return found[0] if found else FAMILIES.get(_ALL_OTHERS)

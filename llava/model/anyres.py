@@ -6,20 +6,24 @@ tile, D channels after the projector.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from llava.images.processing import grid_pinpoints, select_best_resolution, unpadded_shape
+from llava.images.processing import aspect_ratio_of, grid_pinpoints, select_best_resolution, unpadded_shape
+from llava.images.rules import most_tiles
 from llava.kinds.families import family_of
 
 MergeType = Literal["flat", "spatial", "spatial_unpad"]
 Rule = Literal["llava", "transformers"]
 MERGE_TYPES = ("flat", "spatial", "spatial_unpad")
 RULES = ("llava", "transformers")
+_SHRINKS_FROM = 1.1  # times as long and wide as the bound, LLaVA-NeXT's threshold
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class TileLayout:
         pinpoints: (w, h) of the grids an image may be resized to; empty if images are single tiles.
         tile_size: Pixels of a tile's side.
         patches_per_side: h = w of a tile.
+        most_tiles: With `spatial_unpad`, an unpadded canvas of clearly more patches than this many tiles have is shrunk
+            to about as many; None for no bound. LLaVA-OneVision's `anyres_max_N`.
     """
 
     merge_type: MergeType
@@ -40,6 +46,7 @@ class TileLayout:
     pinpoints: tuple[tuple[int, int], ...]
     tile_size: int
     patches_per_side: int
+    most_tiles: int | None = None
 
     @classmethod
     def from_config(cls, config: Any) -> TileLayout:
@@ -57,7 +64,8 @@ class TileLayout:
             raise ValueError(f"anyres_rule {rule!r} is none of {', '.join(RULES)}")
         pinpoints = tuple(grid_pinpoints(config)) if family.is_tiled else ()
         vision = config.vision_config
-        return cls(merge_type, rule, pinpoints, vision.image_size, vision.image_size // vision.patch_size)
+        bound = most_tiles(aspect_ratio_of(config)) if pinpoints else None
+        return cls(merge_type, rule, pinpoints, vision.image_size, vision.image_size // vision.patch_size, bound)
 
     def grid_shape(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of the tiles that an image of (w, h) pixels is cut into."""
@@ -87,8 +95,15 @@ class TileLayout:
         if kept is not None or self.merge_type == "spatial":
             return num_tiles * per_tile
         rows, columns = self._canvas(image_size, num_tiles)
-        rows, columns = unpadded_shape(rows, columns, _known(image_size), self.rule)
+        rows, columns = self._shrunk(*unpadded_shape(rows, columns, _known(image_size), self.rule))
         return per_tile + rows * (columns + 1)
+
+    def _shrunk(self, rows: int, columns: int) -> tuple[int, int]:
+        """(rows, columns) that are left of an unpadded canvas of so many."""
+        if self.most_tiles is None:
+            return rows, columns
+        ratio = math.sqrt(rows * columns / (self.most_tiles * self.patches_per_side**2))
+        return (int(rows // ratio), int(columns // ratio)) if ratio > _SHRINKS_FROM else (rows, columns)
 
     def _canvas(self, image_size: tuple[int, int] | None, num_tiles: int) -> tuple[int, int]:
         """(rows, columns) of patches of the whole grid.
@@ -127,6 +142,10 @@ class TileLayout:
             new_rows, new_columns = unpadded_shape(rows, columns, _known(image_size), self.rule)
             top, left = (rows - new_rows) // 2, (columns - new_columns) // 2
             canvas = canvas[top : top + new_rows, left : left + new_columns]
+            new_rows, new_columns = self._shrunk(new_rows, new_columns)
+            if (new_rows, new_columns) != canvas.shape[:2]:
+                planes = canvas.permute(2, 0, 1).unsqueeze(0)
+                canvas = interpolate(planes, (new_rows, new_columns), mode="bilinear")[0].permute(1, 2, 0)
             assert newline is not None
             canvas = torch.cat([canvas, newline.to(canvas).expand(new_rows, 1, -1)], dim=1)
         return torch.cat([tiles[0], canvas.flatten(0, 1)])

@@ -159,7 +159,7 @@ def build_from_parts(
         vision_tower_path: A checkpoint of a registered vision tower (`TowerKind`).
         mm_vision_select_layer: Index into the tower's hidden states.
         mm_vision_select_feature: `patch`, or `cls_patch` to keep the CLS token.
-        mm_projector_type: Must be `mlp2x_gelu`.
+        mm_projector_type: `linear`, `mlpNx_gelu` or `identity`.
         pretrain_mm_mlp_adapter: File or folder of a projector; without it the projector starts at random.
         mm_patch_merge_type: `flat`, `spatial` or `spatial_unpad`.
         image_aspect_ratio: `square`, `pad` or `anyres`.

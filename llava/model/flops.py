@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from llava.kinds.towers import tower_kind
 from llava.model.multimodal_encoder import selected_depth
+from llava.model.projector_types import projector_depth, projector_type
 
 # Tokens of all layers, or of each: a method inside the language model lets deeper layers read fewer. Its own choice of
 # rows is not counted, as a compressor is not: a layer's keys a stage at most.
@@ -209,9 +210,10 @@ def tower_flops(config: Any, patches: int | None = None) -> int:
 
 
 def _projector(config: Any, tokens: int) -> tuple[int, int]:
-    """Its two layers, forward."""
-    width = config.text_config.hidden_size
-    return tokens * 2 * config.vision_config.hidden_size * width, tokens * 2 * width**2
+    """Its first layer and the others, forward."""
+    width, depth = config.text_config.hidden_size, projector_depth(projector_type(config))
+    first = tokens * 2 * config.vision_config.hidden_size * width
+    return first * min(depth, 1), tokens * 2 * width**2 * max(depth - 1, 0)
 
 
 def paper_flops(config: Any, length: int) -> int:

@@ -64,16 +64,18 @@ class ImageEncoding:
         """Patches of a tile."""
         return self.model.num_patches
 
-    def num_visual_tokens(self, image_sizes: ImageSizes) -> list[int]:
+    def num_visual_tokens(self, image_sizes: ImageSizes, *, of_one_prompt: bool = False) -> list[int]:
         """How many rows each image will take in the sequence, before any is encoded.
 
         With an adaptive budget this is the most that it can take; the length of its features is what it takes.
 
         Args:
             image_sizes: (w, h) of each image, before padding.
+            of_one_prompt: Whether they stand in one prompt: some families then cut none of several into tiles.
         """
-        rules = ImageRules.from_config(self.config)
-        return [rules.num_tokens(size, self.compression) for size in size_pairs(image_sizes, height_first=False) or []]
+        rules, sizes = ImageRules.from_config(self.config), size_pairs(image_sizes, height_first=False) or []
+        several = of_one_prompt and len(sizes) > 1
+        return [rules.num_tokens(size, self.compression, beside_others=several) for size in sizes]
 
     def encode_images(
         self, images: Images, image_sizes: ImageSizes | None = None, questions: Sequence[str] | None = None

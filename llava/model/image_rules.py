@@ -8,6 +8,7 @@ from typing import Any
 
 from llava.entry_types import wrong_entry
 from llava.images.processing import aspect_ratio_of
+from llava.images.rules import cuts_tiles
 from llava.kinds.families import FAMILIES
 from llava.model.anyres import TileLayout
 from llava.model.configuration import CompressionConfig
@@ -24,7 +25,7 @@ class ImageRules:
     """The part of a model's config that whoever prepares its inputs must know; it can be kept as JSON.
 
     Attributes:
-        aspect_ratio: `pad`, `anyres`, `square` or None, which leaves it to the image processor.
+        aspect_ratio: `pad`, `anyres`, `anyres_max_N`, `square` or None, which leaves it to the image processor.
         layout: How tiles become one sequence.
         has_cls: Whether the tower has a CLS token.
         drops_cls: Whether it is dropped where nothing is compressed.
@@ -78,7 +79,7 @@ class ImageRules:
     @property
     def is_tiled(self) -> bool:
         """Whether images are cut into tiles."""
-        return FAMILIES.get(self.family).is_tiled and self.aspect_ratio == "anyres"
+        return FAMILIES.get(self.family).is_tiled and cuts_tiles(self.aspect_ratio)
 
     @property
     def num_patches(self) -> int:
@@ -96,18 +97,22 @@ class ImageRules:
         """Visual tokens of a tile without compression."""
         return self.num_patches + int(self.has_cls and not self.drops_cls)
 
-    def num_tokens(self, image_size: tuple[int, int], compression: CompressionConfig | None) -> int:
+    def num_tokens(
+        self, image_size: tuple[int, int], compression: CompressionConfig | None, *, beside_others: bool = False
+    ) -> int:
         """Rows that an image takes in the sequence.
 
         Args:
             image_size: (w, h), before padding.
             compression: None without one.
+            beside_others: Whether it stands in one prompt with other images.
         """
         before = before_language_model(compression)
         kept = None if before is None else compressor_of(before).num_tokens(before, self.tile_shape)
         if not self.is_tiled:
             return self.tokens_of_whole_tile if kept is None else kept
-        return self.layout.num_tokens(self.layout.num_tiles(image_size), image_size, kept)
+        is_one_tile = beside_others and not FAMILIES.get(self.family).tiles_several
+        return self.layout.num_tokens(1 if is_one_tile else self.layout.num_tiles(image_size), image_size, kept)
 
     def most_rows(self, compression: CompressionConfig | None) -> int:
         """Rows of the image that takes the most in the sequence.

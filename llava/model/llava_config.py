@@ -11,7 +11,7 @@ from llava.model.checkpoints.config_adapter import read_config
 from llava.model.checkpoints.files import resolve_checkpoint, take_hub_options
 
 
-class _LanguageModelEntries:
+class LanguageModelEntries:
     """Read-only views of `text_config`; they are not written to config.json, which stays transformers' own."""
 
     text_config: Any
@@ -72,9 +72,9 @@ def entries_without_place(config: Any) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
 
 
-class LlavaConfig(_LanguageModelEntries, HFLlavaConfig):
+class LlavaConfig(LanguageModelEntries, HFLlavaConfig):
     """A LLaVA-1.5 model; `model_type` and file format are transformers'."""
 
 
-class LlavaNextConfig(_LanguageModelEntries, HFLlavaNextConfig):
+class LlavaNextConfig(LanguageModelEntries, HFLlavaNextConfig):
     """A LLaVA-NeXT model; `model_type` and file format are transformers'."""

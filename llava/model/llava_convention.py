@@ -38,6 +38,11 @@ from llava.model.vocabulary import GrowingVocabulary, check_ids
 logger = logging.getLogger(__name__)
 
 
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 class _NotGiven:
     """Tells `images=None` (LLaVA's convention, no image) from no `images` at all (transformers' convention)."""
 
@@ -133,6 +138,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         num_items_in_batch: Tensor | int | None = None,
         teaching: Teaching | None = None,
         target_logits: bool = False,
+        batch_num_images: Sequence[int] | Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Runs the model in LLaVA's convention, or in transformers' when `pixel_values` are given.
@@ -157,6 +163,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             num_items_in_batch: What the summed loss is divided by; by default the batch's own targets.
             teaching: With `loss_only`, what a teacher predicts for the targets; the loss is then that of both.
             target_logits: Return nothing but the logits at targets, in the order of the ids: a `TargetOutput`.
+            batch_num_images: With `pixel_values`, the images of each prompt that has any; see `get_image_features`.
             **kwargs: For transformers' forward.
 
         Returns:
@@ -180,7 +187,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
-            kwargs |= {} if image_rows is None else {"image_rows": image_rows}
+            kwargs |= _given(image_rows=image_rows, batch_num_images=batch_num_images)
             if labels is not None and pixel_values is not None and input_ids is not None and self.model.restores:
                 kwargs |= self.model.embed_with_pixels(input_ids, pixel_values, image_sizes, attention_mask, labels)
                 kwargs |= {"input_ids": None, "pixel_values": None}
@@ -199,8 +206,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             if teaching is not None:
                 return distilled_loss(hidden, self.lm_head, labels, sources, teaching, num_items_in_batch)
             return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items_in_batch))
-        if num_items_in_batch is not None:
-            kwargs["num_items_in_batch"] = num_items_in_batch
+        kwargs |= _given(num_items_in_batch=num_items_in_batch)
         return super().forward(  # type: ignore[misc]
             past_key_values=past_key_values, labels=labels, logits_to_keep=logits_to_keep, **kwargs
         )
@@ -297,8 +303,10 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
                 text = input_ids.masked_fill(input_ids == self.config.image_token_id, 0)
                 check_ids(text, self.config.get_text_config().vocab_size)
             if input_ids is not None and kwargs.get("pixel_values") is not None and self._repeats_samples(kwargs):
+                pixels, sizes = kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None)
+                per_prompt = kwargs.pop("batch_num_images", None)
                 kwargs |= self.model.embed_with_pixels(
-                    input_ids, kwargs.pop("pixel_values"), kwargs.pop("image_sizes", None), kwargs.get("attention_mask")
+                    input_ids, pixels, sizes, kwargs.get("attention_mask"), batch_num_images=per_prompt
                 )
             return super().generate(input_ids, **kwargs)  # type: ignore[misc]
         if input_ids is None:

@@ -11,11 +11,13 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 
+from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout, size_pairs
 from llava.model.language_pruning import BoundPruner, ImageRows, PrunedCache
 from llava.model.language_pruning.pruned_model import read_answer, read_prompts
 from llava.model.language_pruning.refusals import PruningError, check_unfilled
 from llava.model.placeholders import ExpandedSequence
+from llava.model.projector_types import other_projector
 from llava.model.restore import PlacedRows, RestoredCache
 from llava.model.restore.placed_tokens import placed
 from llava.model.restore.reading import read_restored, read_restored_answer
@@ -27,6 +29,13 @@ from llava.model.vocabulary import check_ids
 
 class MultimodalForward(VisionSeam):
     """What transformers calls of a `LlavaModel`, on top of the seam."""
+
+    def __init__(self, config: Any) -> None:
+        """Makes transformers' model, with another projector where the config names one."""
+        super().__init__(config)  # type: ignore[call-arg]
+        projector = other_projector(config)
+        if projector is not None:
+            self.multi_modal_projector = projector
 
     @property
     def bound_pruner(self) -> BoundPruner | None:
@@ -106,13 +115,19 @@ class MultimodalForward(VisionSeam):
             raise RestoreError(what)
 
     def get_image_features(
-        self, pixel_values: Tensor, image_sizes: Tensor | None = None, **kwargs: Any
+        self,
+        pixel_values: Tensor,
+        image_sizes: Tensor | None = None,
+        batch_num_images: Sequence[int] | Tensor | None = None,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Transformers' way in: the features of each image as a list in `pooler_output`.
 
         Args:
             pixel_values: (B, 3, height, width), or for NeXT (B, T, 3, height, width) padded to the largest T.
             image_sizes: (B, 2), (h, w) as transformers has it; needed for NeXT.
+            batch_num_images: Images of each prompt that has any: a family may cut none of several into tiles. By
+                default each image stands in a prompt of its own.
             **kwargs: `vision_feature_layer` and `vision_feature_select_strategy` must be those of the config.
 
         Raises:
@@ -132,8 +147,14 @@ class MultimodalForward(VisionSeam):
         if len(sizes) != len(pixel_values):
             raise ValueError(f"pixel_values hold {len(pixel_values)} images, but image_sizes {len(sizes)}")
         layout = TileLayout.from_config(self.config)
-        tiles = [image[: layout.num_tiles(size)] for image, size in zip(pixel_values, sizes, strict=True)]
-        counts = [len(image) for image in tiles]
+        counts = [layout.num_tiles(size) for size in sizes]
+        if batch_num_images is not None and not family_of(self.config).tiles_several:
+            given = [int(count) for count in batch_num_images]
+            if sum(given) != len(sizes):
+                raise ValueError(f"batch_num_images {given} add up to {sum(given)}, but there are {len(sizes)} images")
+            is_alone = [count == 1 for count in given for _ in range(count)]
+            counts = [count if alone else 1 for count, alone in zip(counts, is_alone, strict=True)]
+        tiles = [image[:count] for image, count in zip(pixel_values, counts, strict=True)]
         return BaseModelOutputWithPooling(pooler_output=self.encode_tiles(torch.cat(tiles), counts, sizes))
 
     def embed(self, input_ids: Tensor, is_image: Tensor, features: Sequence[Tensor]) -> Tensor:
@@ -180,13 +201,14 @@ class MultimodalForward(VisionSeam):
         image_sizes: Tensor | None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        batch_num_images: Sequence[int] | Tensor | None = None,
     ) -> dict[str, Any]:
         """Embeds ids and the images in them, all in transformers' convention; arguments as for `forward`.
 
         Returns:
             `inputs_embeds` (B, L, D) for `forward`, and `image_rows` where a method inside the language model is on.
         """
-        features = self.get_image_features(pixel_values, image_sizes).pooler_output
+        features = self.get_image_features(pixel_values, image_sizes, batch_num_images).pooler_output
         embedded: dict[str, Any] = {"inputs_embeds": self._embed_expanded(input_ids, features)}
         if self.reads_by_layer:
             embedded["image_rows"] = self.locate_images(input_ids, features, attention_mask, labels)
@@ -272,6 +294,7 @@ class MultimodalForward(VisionSeam):
         vision_feature_select_strategy: str | None = None,
         mm_encoder_outputs: Mapping[str, Any] | None = None,
         image_rows: ImageRows | PlacedRows | None = None,
+        batch_num_images: Sequence[int] | Tensor | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
         """Transformers' calling convention: expanded ids and pixels, or embeddings.
@@ -285,6 +308,7 @@ class MultimodalForward(VisionSeam):
             vision_feature_select_strategy: Must be the config's.
             mm_encoder_outputs: `{"image": output of get_image_features}`, in place of the pixels.
             image_rows: With `inputs_embeds`, where the images stand in them; see `pruning_inputs`.
+            batch_num_images: See `get_image_features`.
             **kwargs: For the language model.
 
         Raises:
@@ -299,6 +323,7 @@ class MultimodalForward(VisionSeam):
             features = self.get_image_features(
                 pixel_values,
                 image_sizes,
+                batch_num_images,
                 vision_feature_layer=vision_feature_layer,
                 vision_feature_select_strategy=vision_feature_select_strategy,
             ).pooler_output

@@ -10,10 +10,12 @@ def like_weights(tensor: Tensor, module: nn.Module, *, cast: bool = False) -> Te
 
     Args:
         tensor: Input of the module.
-        module: With at least one weight.
+        module: One without weights takes any tensor.
         cast: Whether to take the dtype of the weights as well.
     """
-    weight = next(module.parameters())
+    weight = next(module.parameters(), None)
+    if weight is None:
+        return tensor
     dtype = tensor.dtype
     if cast:  # quantised weights are integers; what they are multiplied with is like the biases and norms
         dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), dtype)

@@ -31,7 +31,7 @@ from llava.model.processor_files import PROCESSOR_FILE, open_small_files, saved_
 from llava.model.stages import with_plugin
 from llava.plain_loading import reason
 from llava.prompts.ids import PromptIds
-from llava.prompts.images import images_of_samples
+from llava.prompts.images import beside_others, images_of_samples
 from llava.prompts.tokenization import load_tokenizer, text_begins_anew_after_images
 
 _OWN_ENTRIES = ("compression", "image_rules", "image_token_id")
@@ -78,20 +78,25 @@ class CompressedProcessor:
         rules = image_rules if isinstance(image_rules, ImageRules) else ImageRules.from_dict(image_rules)
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.padding_side = "left"  # so that `generate` and pipelines may batch
-        layout, is_tiled = rules.layout, self.family.is_tiled
         super().__init__(  # type: ignore[call-arg]
-            standalone_image_processor(image_processor, rules.aspect_ratio, layout.pinpoints, is_tiled),
+            standalone_image_processor(image_processor, rules.aspect_ratio, rules.layout.pinpoints, self.family),
             tokenizer,
-            patch_size=layout.tile_size // layout.patches_per_side,
             vision_feature_select_strategy="default" if rules.drops_cls else "full",
             chat_template=chat_template,
             image_token=image_token,
-            num_additional_image_tokens=int(rules.has_cls),
+            **self.counting(rules),
         )
         self.image_rules = rules
         self.image_token_id = image_token_id
         self._prompt_ids()  # refuses another model's tokenizer
         self.set_compression(compression)
+
+    @staticmethod
+    def counting(rules: ImageRules) -> dict[str, Any]:
+        """What transformers' own processor of the family counts an image's tokens by: keywords of its `__init__`."""
+        layout = rules.layout
+        patch_size = layout.tile_size // layout.patches_per_side
+        return {"patch_size": patch_size, "num_additional_image_tokens": int(rules.has_cls)}
 
     @classmethod
     def for_model(
@@ -189,7 +194,7 @@ class CompressedProcessor:
             return cls(
                 image_processor,
                 tokenizer,
-                chat_template=chat_template or template_of(config),
+                chat_template=chat_template or template_of(config, tokenizer),
                 compression=getattr(config, "compression", None),
                 image_rules=rules,
                 image_token_id=config.image_token_id,
@@ -227,13 +232,20 @@ class CompressedProcessor:
         self.image_rules.check(budget)
         self._compression = None if budget is None else with_plugin(budget)
 
-    def num_visual_tokens(self, image_sizes: Sequence[tuple[int, int]]) -> list[int]:
+    def num_visual_tokens(
+        self, image_sizes: Sequence[tuple[int, int]], per_prompt: Sequence[int] | None = None
+    ) -> list[int]:
         """How many tokens stand for each image.
 
         Args:
             image_sizes: (w, h) of each, before padding.
+            per_prompt: How many of them each prompt has, in order; None: each image stands in a prompt of its own.
         """
-        return [self.image_rules.num_tokens(size, self.compression) for size in image_sizes]
+        rules, several = self.image_rules, beside_others(per_prompt, len(image_sizes))
+        return [
+            rules.num_tokens(size, self.compression, beside_others=beside)
+            for size, beside in zip(image_sizes, several, strict=True)
+        ]
 
     def __call__(
         self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
@@ -250,7 +262,8 @@ class CompressedProcessor:
 
         Returns:
             `input_ids` and `attention_mask` (B, L), and with images `pixel_values` (N, 3, H, W); for tiles
-            (N, T, 3, H, W), padded to the largest T, and `image_sizes` (N, 2), (h, w) as transformers has it.
+            (N, T, 3, H, W), padded to the largest T, and `image_sizes` (N, 2), (h, w) as transformers has it; and where
+            several images of a prompt are not tiled `batch_num_images`, the images of each prompt that has any.
 
         Raises:
             ValueError: Texts and images do not go together, or an option is not supported.
@@ -264,11 +277,12 @@ class CompressedProcessor:
         texts = None if text is None else [text] if isinstance(text, str) else list(text)
         pictures = images_of_samples(texts, images, self.image_token, self._image_config())
         data: dict[str, Any] = {}
+        per_prompt = None if texts is None else [text.count(self.image_token) for text in texts]
         if texts is not None:
-            counts = self.num_visual_tokens([picture.size for picture in pictures])
+            counts = self.num_visual_tokens([picture.size for picture in pictures], per_prompt)
             data |= self._prompt_ids()(texts, counts, options)
         if pictures:
-            data |= self._pixels(pictures)
+            data |= self._pixels(pictures, per_prompt)
         return BatchFeature(data, tensor_type=options.get("return_tensors"))
 
     def _prompt_ids(self) -> PromptIds:
@@ -278,25 +292,34 @@ class CompressedProcessor:
         """The image processor of one tile, as `llava.images.processing.process_images` takes it."""
         return view_processor(self.image_processor) if self.family.is_tiled else self.image_processor
 
-    def _image_config(self) -> SimpleNamespace:
+    def _image_config(self, aspect_ratio: str | None = None) -> SimpleNamespace:
         """What a model's config would say of images."""
         rules = self.image_rules
         return SimpleNamespace(
-            image_aspect_ratio=rules.aspect_ratio,
+            image_aspect_ratio=aspect_ratio or rules.aspect_ratio,
             image_grid_pinpoints=rules.layout.pinpoints,
             anyres_rule=rules.layout.rule,
         )
 
-    def _pixels(self, pictures: Sequence[Any]) -> dict[str, Tensor]:
-        rules = self.image_rules
-        pixels = process_images(pictures, self.view_processor(), self._image_config())
-        if not rules.is_tiled:
+    def _pixels(self, pictures: Sequence[Any], per_prompt: Sequence[int] | None) -> dict[str, Tensor]:
+        processor, config = self.view_processor(), self._image_config()
+        if not self.image_rules.is_tiled:
+            pixels = process_images(pictures, processor, config)
             assert isinstance(pixels, Tensor)
             return {"pixel_values": pixels}
-        if not isinstance(pixels, Tensor):
-            pixels = torch.nn.utils.rnn.pad_sequence(list(pixels), batch_first=True)
-        heights_first = torch.tensor([[picture.height, picture.width] for picture in pictures])
-        return {"pixel_values": pixels, "image_sizes": heights_first}
+        several = [False] * len(pictures)
+        sizes = torch.tensor([[picture.height, picture.width] for picture in pictures])
+        more = {"image_sizes": sizes}
+        if not self.family.tiles_several:
+            several = beside_others(per_prompt, len(pictures))
+            given = per_prompt or [1] * len(pictures)
+            more["batch_num_images"] = torch.tensor([count for count in given if count])
+        tiles = [
+            process_images([picture], processor, self._image_config("pad") if beside else config)
+            for picture, beside in zip(pictures, several, strict=True)
+        ]
+        pixels = torch.nn.utils.rnn.pad_sequence([image.flatten(0, -4) for image in tiles], batch_first=True)  # type: ignore[union-attr]
+        return {"pixel_values": pixels, **more}
 
     def _get_num_multimodal_tokens(self, image_sizes: Any = None, **kwargs: Any) -> MultiModalData:
         """What servers ask, (h, w) of each image."""

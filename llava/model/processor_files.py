@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
-from llava.conversation import default_conv_mode
 from llava.entry_types import shown
 from llava.kinds import PluginError
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint, take_hub_options
 from llava.prompts.chat_template import chat_template
+from llava.prompts.own_template import conv_mode_for
 from llava.small_files import read_text
 
 PROCESSOR_FILE = "processor_config.json"
@@ -69,10 +69,10 @@ def _template_entry(file: Path) -> str | None:
     return default
 
 
-def template_of(config: Any) -> str | None:
+def template_of(config: Any, tokenizer: Any) -> str | None:
     """The chat template of the conversation that a model was tuned with, None if that is not known."""
     try:
-        mode = default_conv_mode(config)
+        mode = conv_mode_for(config, tokenizer)
     except PluginError:
         raise
     except ValueError:

@@ -146,6 +146,6 @@ def stop_string(conv_mode: str, tokenizer: PreTrainedTokenizerBase) -> str | Non
     conv = conversation_template(conv_mode)
     if conv.sep_style in (SeparatorStyle.PLAIN, SeparatorStyle.LLAMA_2):
         return None
-    stop = conv.sep2 if conv.sep_style == SeparatorStyle.TWO else conv.sep
+    stop = conv.sep2 if conv.sep_style in (SeparatorStyle.TWO, SeparatorStyle.MARKED) else conv.sep
     stop = (stop or "").strip()
     return stop if stop and stop not in tokenizer.all_special_tokens else None

@@ -99,7 +99,10 @@ def _labels(conv: Conversation) -> dict[str, str]:
     opened = dataclasses.replace(conv, system=marker + _SYSTEM_HERE).copy().get_prompt()
     before, _, after = opened.partition(_SYSTEM_HERE)
     user, assistant = conv.roles
-    if conv.sep_style == SeparatorStyle.MPT:
+    if conv.sep_style == SeparatorStyle.MARKED:
+        labels = {"USER": user, "AFTER_USER": conv.sep, "ASSISTANT": assistant}
+        labels |= {"AFTER_ASSISTANT": conv.sep2 or "", "OPEN": assistant}
+    elif conv.sep_style == SeparatorStyle.MPT:
         end = conv.sep + (conv.sep2 or "")
         labels = {"USER": user, "AFTER_USER": end, "ASSISTANT": assistant, "AFTER_ASSISTANT": end, "OPEN": assistant}
     else:

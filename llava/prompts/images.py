@@ -46,6 +46,16 @@ def images_of_samples(
     return [_opened(image, config) for image in given]
 
 
+def beside_others(per_prompt: Sequence[int] | None, num_images: int) -> list[bool]:
+    """Whether each image stands in one prompt with others.
+
+    Args:
+        per_prompt: How many images each prompt has, in order; None: each image has a prompt of its own.
+        num_images: How many there are.
+    """
+    return [count > 1 for count in per_prompt or [1] * num_images for _ in range(count)]
+
+
 def _by_sample(given: list[Any], placed: list[int] | None, image_token: str) -> list[Any]:
     """The images of all texts in one list, each text's own number checked."""
     samples = [[] if entry is None else list(entry) if isinstance(entry, list | tuple) else [entry] for entry in given]

@@ -54,7 +54,8 @@ class EncodedOnce:
             UnreadableImageError: An image cannot be read (first time).
         """
         if self._seen is None:
-            self._seen = self._inference.see(self._inference.open(self._images)) if self._images else []
+            opened = self._inference.open(self._images)
+            self._seen = self._inference.see(opened, beside_others=len(opened) > 1) if opened else []
         return self._inference.features_for(self._seen, text)
 
 

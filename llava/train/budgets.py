@@ -139,8 +139,9 @@ class MostVisualTokens:
     budgets: tuple[CompressionConfig | None, ...]
 
     def __call__(self, image_sizes: Sequence[tuple[int, int]]) -> list[int]:
-        """Visual tokens of images of these (w, h)."""
-        return [max(self.rules.num_tokens(size, budget) for budget in self.budgets) for size in image_sizes]
+        """Visual tokens of the images of a sample, of these (w, h)."""
+        several, count = len(image_sizes) > 1, self.rules.num_tokens
+        return [max(count(size, each, beside_others=several) for each in self.budgets) for size in image_sizes]
 
 
 @contextmanager

@@ -28,7 +28,8 @@ from llava.data.dataset import LlavaDataset, SampleError
 from llava.data.feature_cache import CacheError, FeatureCache, FeatureReader, FeatureWriter, FileStamp, TokenFormat
 from llava.data.records import ImageRef, images_of
 from llava.images.processing import ImageDecodeError, ImageTooLargeError, load_image, process_images
-from llava.images.rules import turns_photos
+from llava.images.rules import one_tile_beside_others, turns_photos
+from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout
 from llava.model.multimodal_encoder import selected_depth
 from llava.model.used_plugins import records_of, vision_plugins
@@ -92,6 +93,12 @@ def _use(trainer: Any, folder: str | Path) -> None:
             "projector that is trained; drop it"
         )
     datasets = [data for data in (trainer.train_dataset, trainer.eval_dataset) if data is not None]
+    has_several = any(len(images_of(record)) > 1 for data in datasets for record in data.records)
+    if has_several and one_tile_beside_others(model.config):
+        raise CacheError(
+            f"--feature_cache keeps of an image what it is alone, and a {family_of(model.config).name} gives an image "
+            "beside others in one sample other tokens; drop it, or the samples with several images"
+        )
     with _whole_tower(model.vision_tower, trainer.args.device), accelerator.autocast():
         layout = token_format(model)
         key = cache_key(model, datasets[0], layout)

@@ -41,7 +41,9 @@ class ModelArguments:
     pretrain_mm_mlp_adapter: str | None = _flag(
         None, "Projector to start from: a file of LLaVA's, or a folder of ours."
     )
-    mm_projector_type: str = _flag("mlp2x_gelu", "Projector made for a plain language model.")
+    mm_projector_type: str = _flag(
+        "mlp2x_gelu", "Projector made for a plain language model: linear, mlpNx_gelu or identity."
+    )
     mm_vision_select_layer: int = _flag(-2, "Layer of the tower that is read.")
     mm_vision_select_feature: str = _flag("patch", "patch, or cls_patch to keep the CLS token.")
     mm_patch_merge_type: str | None = _flag(

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,6 @@ def make_dataset(
         image_processor=image_processor,
         image_config=model.config,
         image_folder=arguments.data.image_folder,
-        count_visual_tokens=count_visual_tokens or model.num_visual_tokens,
+        count_visual_tokens=count_visual_tokens or partial(model.num_visual_tokens, of_one_prompt=True),
         max_length=arguments.training.model_max_length,
     )

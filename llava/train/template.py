@@ -7,12 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from llava.conversation import conv_templates, conversation_template, default_conv_mode
+from llava.conversation import conv_templates, conversation_template
 from llava.data.templates import get_template
 from llava.kinds.families import FAMILIES
+from llava.kinds.languages import find_language
 from llava.model.checkpoints.config_adapter import is_transformers_format
 from llava.model.checkpoints.files import TRAINED_FILE, projector_file, read_json, resolve_checkpoint
 from llava.model.checkpoints.lora import is_adapter
+from llava.prompts.own_template import OWN, conv_mode_for
+from llava.prompts.tokenization import load_tokenizer
 from llava.train.arguments import Arguments
 
 
@@ -23,7 +26,8 @@ def with_template(arguments: Arguments) -> Arguments:
         ValueError: There is no such template, or none is known for the language model.
     """
     model = arguments.model
-    version = model.version or own_template(model.model_name_or_path)
+    asks_own = model.version is None or model.version == OWN
+    version = own_template(model.model_name_or_path, model.version) if asks_own else str(model.version)
     try:
         get_template(version)
     except ValueError as error:
@@ -36,8 +40,12 @@ def with_template(arguments: Arguments) -> Arguments:
     return found
 
 
-def own_template(model: str) -> str:
+def own_template(model: str, named: str | None = None) -> str:
     """The template that loading chooses for a checkpoint, or for a LLaVA made of a language model.
+
+    Args:
+        model: A folder, or a repository.
+        named: `tokenizer` for the tokenizer's own.
 
     What was trained on a base, a projector or adapters, has its own template where its config names one.
 
@@ -49,8 +57,11 @@ def own_template(model: str) -> str:
     base = entries.get("base_model_name_or_path")
     is_part = is_adapter(folder) or projector_file(folder) is not None or (folder / TRAINED_FILE).is_file()
     if is_part and "conv_mode" not in entries and isinstance(base, str) and Path(base) != Path(model):
-        return own_template(base)
-    return default_conv_mode(_as_config(entries))
+        return own_template(base, named)
+    config = _as_config(entries)
+    known = find_language(getattr(config, "text_config", None) or config)
+    is_known = known is not None and "conv_mode" not in entries and named is None
+    return conv_mode_for(config, None if is_known else load_tokenizer(folder), named)
 
 
 def first_name(version: str) -> str:

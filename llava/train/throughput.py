@@ -33,11 +33,12 @@ def work_of(model: Any, batch: dict[str, Any]) -> Work:
     is_image = ((ids == IMAGE_TOKEN_INDEX) & mask.bool()).sum(dim=1)
     targets = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(dim=1)
     rows = torch.stack([mask.sum(dim=1) - is_image, is_image, targets]).tolist()  # one wait for the device
-    sizes = iter(model.num_visual_tokens(batch.get("image_sizes", [])))
-    longest = getattr(model.config, "tokenizer_model_max_length", None) or sys.maxsize
-    lengths = [
-        min(text + sum(next(sizes) for _ in range(images)), longest) for text, images, _ in zip(*rows, strict=True)
+    sizes = iter(batch.get("image_sizes", []))
+    visual = [
+        sum(model.num_visual_tokens([next(sizes) for _ in range(images)], of_one_prompt=True)) for images in rows[1]
     ]
+    longest = getattr(model.config, "tokenizer_model_max_length", None) or sys.maxsize
+    lengths = [min(text + tokens, longest) for text, tokens in zip(rows[0], visual, strict=True)]
     seen, images = batch.get("vision_tokens"), batch.get("images", [])
     if seen is not None:
         return Work(lengths, sum(rows[2]), seen.tokens.shape[0] * seen.tokens.shape[1])

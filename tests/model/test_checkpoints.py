@@ -260,7 +260,16 @@ def test_broken_weights_are_named(v15, fault):
 BROKEN_CONFIGS = {
     "model_type": ({"model_type": "llava_mpt"}, "model_type 'llava_mpt' is not supported"),
     "not a llava": ({"mm_vision_tower": None, "mm_projector_type": None}, "is not a LLaVA"),
-    "projector": ({"mm_projector_type": "linear"}, "mm_projector_type 'linear' is not supported"),
+    "projector": ({"mm_projector_type": "mlp2x_relu"}, "mm_projector_type 'mlp2x_relu' is not supported"),
+    "Mini-Gemini": (
+        {"mm_vision_tower_aux": "openclip"},
+        "this is a Mini-Gemini, which is not supported",
+    ),
+    "Video-LLaVA": (
+        {"mm_vision_tower": None, "mm_video_tower": "x"},
+        r"a Video-LLaVA, .*docs/add_a_family\.md",
+    ),
+    "language": ({"model_type": "llava_gemma"}, r"'llava_gemma' is not supported.*docs/add_a_language_model\.md"),
     "feature": ({"mm_vision_select_feature": "cls"}, "mm_vision_select_feature 'cls'"),
     "tower": ({"mm_vision_tower": "./nowhere"}, "nowhere: there is no such folder"),
     "no tower": ({"mm_vision_tower": None}, "mm_vision_tower is missing"),

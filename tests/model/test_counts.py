@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, CLIPVisionModel, DynamicCache, LlamaConfig
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    DynamicCache,
+    LlamaConfig,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from llava import CompressionConfig
 from llava.analysis.counting import Counts, count
@@ -95,6 +102,21 @@ def count_tower(budget: str | None) -> Counts:
     return count(lambda: compressor(extract_features(tower, pixels, -2, compressor.needs), config).tokens)
 
 
+def count_siglip(budget: str | None) -> Counts:
+    """The same of a narrow SigLIP, with the patches of so400m/14-384 and no class token."""
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 3}
+    config = SiglipVisionConfig(**sizes, image_size=384, patch_size=14, vision_use_head=False)
+    tower, pixels = (
+        SiglipVisionModel._from_config(config, attn_implementation="sdpa").eval(),
+        torch.randn(2, 3, 384, 384),
+    )
+    if budget is None:
+        return count(lambda: extract_features(tower, pixels, -1).content)
+    parsed = CompressionConfig.parse(budget)
+    compressor = get_compressor(parsed.method)
+    return count(lambda: compressor(extract_features(tower, pixels, -1, compressor.needs), parsed).tokens)
+
+
 def make_next() -> LlavaNextForConditionalGeneration:
     """LLaVA-NeXT-7B at its real widths, of a few layers, without memory."""
     vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 3}
@@ -157,7 +179,9 @@ def all_counts() -> dict[str, Counts]:
     found |= {f"compressor {name}:64, on an accelerator": count_method(name) for name in METHODS}
     found |= count_model()
     found |= {f"8 questions about an image, {how}": count_questions(how == "shared") for how in ("shared", "whole")}
-    return found | {f"tower {budget or 'none'}": count_tower(budget) for budget in (None, "visionzip:54+10")}
+    budgets = (None, "visionzip:54+10")
+    found |= {f"tower {budget or 'none'}": count_tower(budget) for budget in budgets}
+    return found | {f"siglip {budget or 'none'}": count_siglip(budget) for budget in budgets}
 
 
 def test_nothing_has_grown() -> None:

@@ -18,6 +18,7 @@ from llava import LlavaForConditionalGeneration, LlavaNextProcessor, LlavaProces
 from llava.hub.export import export
 from llava.images.source import UnreadableImageError
 from llava.inference import GenerationOptions, Inference
+from llava.kinds.families import FAMILIES
 from llava.mm_utils import tokenizer_image_token
 from llava.model.checkpoints.files import CheckpointError
 from llava.prompts.chat_template import chat_template
@@ -193,7 +194,7 @@ def test_siglips_pixels(tmp_path):
 
     tower = SiglipImageProcessorPil(size={"height": 28, "width": 28})
     grids = [(28, 56), (56, 28), (56, 56)]
-    whole = standalone_image_processor(tower, "anyres", grids, True)
+    whole = standalone_image_processor(tower, "anyres", grids, FAMILIES.get("llava_next"))
     expected = process_anyres_image(image(), tower, grids)
     assert torch.equal(process_anyres_image(image(), view_processor(whole), grids), expected)
     torch.testing.assert_close(whole(image(), return_tensors="pt").pixel_values[0], expected, atol=1e-6, rtol=0)

@@ -10,7 +10,10 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     MistralConfig,
+    Qwen2Config,
     SiglipVisionConfig,
 )
 
@@ -65,6 +68,20 @@ def hf_llava_next(seed: int = 0, **changes) -> LlavaNextForConditionalGeneration
         **changes,
     )
     return sharpen(LlavaNextForConditionalGeneration(config))
+
+
+def hf_llava_onevision(seed: int = 0, bound: int = 2, **changes) -> LlavaOnevisionForConditionalGeneration:
+    torch.manual_seed(seed)
+    config = LlavaOnevisionConfig(
+        vision_config=vision_config("siglip", vision_use_head=False),
+        text_config=Qwen2Config(**TEXT),
+        image_token_index=IMAGE_TOKEN,
+        video_token_index=IMAGE_TOKEN - 1,
+        image_grid_pinpoints=PINPOINTS,
+        vision_aspect_ratio=f"anyres_max_{bound}",
+        **changes,
+    )
+    return sharpen(LlavaOnevisionForConditionalGeneration(config))
 
 
 def sharpen(model):

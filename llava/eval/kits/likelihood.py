@@ -12,8 +12,7 @@ from torch import Tensor
 
 from llava.constants import IGNORE_INDEX
 from llava.conversation import conversation_template
-from llava.images.source import source_key
-from llava.images.store import ImageStore
+from llava.images.store import ImageStore, image_keys
 from llava.inference import Inference, Question
 from llava.inference.batch_size import BatchSize, release_memory
 from llava.inference.first_logits import NotFiniteError
@@ -82,7 +81,13 @@ def likelihoods(
         "rows of the prompt have no logits, so answers cannot be scored; ask for generated answers instead"
     )
     store = ImageStore(Counter(), inference.model.config)  # nothing is released before the call ends
-    sources = {source_key(image): image for question, _ in answers for image in question.images}
+    config = inference.model.config
+    sources = {
+        key: source
+        for question, _ in answers
+        for key, source in zip(image_keys(question.images, config), question.images, strict=True)
+    }
+    beside = {key for question, _ in answers if len(question.images) > 1 for key in image_keys(question.images, config)}
     waiting = [_prepare(inference, store, number, *answer) for number, answer in enumerate(answers)]
     waiting.sort(key=lambda item: (item.length, item.index))
     size = BatchSize(inference.model, batch_size)
@@ -92,7 +97,7 @@ def likelihoods(
         try:
             missing = [key for item in batch for key in item.keys if key not in store.features]
             for key in dict.fromkeys(missing):
-                store.features[key] = inference.see([store.open(key, sources[key])])[0]
+                store.features[key] = inference.see([store.open(key, sources[key])], beside_others=key in beside)[0]
             found = _batch(inference, batch, store)
         except (torch.OutOfMemoryError, MemoryError) as error:
             size.halve(len(batch), error)
@@ -115,12 +120,12 @@ def _prepare(inference: Inference, store: ImageStore, number: int, question: Que
     conv.messages[-1][1] = answer
     whole = inference.tokenize(conv.get_prompt())
     shared = next((place for place, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
-    sizes = [store.size(image) for image in question.images]
-    length, _ = count_tokens(whole, model.num_visual_tokens(sizes) if sizes else [])
+    keys = image_keys(question.images, model.config)
+    sizes = [store.size(*each) for each in zip(keys, question.images, strict=True)]
+    length, _ = count_tokens(whole, model.num_visual_tokens(sizes, of_one_prompt=True) if sizes else [])
     limit = longest_prompt(model.config)
     if limit is not None and length > limit:
         raise ValueError(f"{question.text[:80]!r} and its answer take {length} tokens, the model reads {limit}")
-    keys = [source_key(image) for image in question.images]
     return _Scored(number, whole, len(whole) - shared, keys, question.text, length)
 
 

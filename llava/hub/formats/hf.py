@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import transformers
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
-from llava.conversation import default_conv_mode
 from llava.hub.formats.export_source import HEAD, ExportSource
 from llava.hub.formats.vocabulary import AddedRows, add_image_token
 from llava.hub.json_file import optional_json, write_json
@@ -24,9 +24,11 @@ from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.files import CheckpointError
 from llava.model.checkpoints.names import to_file_names, transformers_names
 from llava.model.checkpoints.stored_tensor import StoredTensor
-from llava.model.multimodal_encoder import tower_has_cls
+from llava.model.image_rules import ImageRules
+from llava.model.projector_types import USUAL, projector_type
 from llava.model.stages import before_language_model
 from llava.prompts.chat_template import chat_template
+from llava.prompts.own_template import conv_mode_for
 from llava.prompts.tokenization import text_begins_anew_after_images
 
 _PIXEL_SETTINGS = (
@@ -69,6 +71,11 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
             f"{family_of(config).name}"
         )
     _refuse_other_merges(source)
+    if projector_type(config) != USUAL:
+        raise CheckpointError(
+            f"{source.folder}: config.json: mm_projector_type {projector_type(config)!r}: plain transformers has "
+            f"{USUAL!r} only; use --to llava"
+        )
     notes = list(_notes_on_compression(source))
     tokenizer = source.tokenizer()
     rows = add_image_token(source.tensors, config, tokenizer)
@@ -87,7 +94,7 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
     entries = config_entries(source, notes)
     write_json(folder / "config.json", entries)
     write_generation_config(source, folder, tokenizer.pad_token_id)
-    template = _chat_template(config, notes)
+    template = _chat_template(config, tokenizer, notes)
     _write_tokenizer(tokenizer, source, folder)
     _write_processor(source, folder)
     if template is not None:
@@ -100,11 +107,13 @@ def _refuse_other_merges(source: ExportSource) -> None:
     config = source.config
     merge = getattr(config, "mm_patch_merge_type", None)
     ratio = getattr(config, "image_aspect_ratio", None)
-    if family_of(config).is_tiled and (merge not in (None, "spatial_unpad") or ratio not in (None, "anyres")):
+    family = family_of(config)
+    known = re.fullmatch(family.transformers_ratio, ratio or family.aspect_ratio or "")
+    if family.is_tiled and (merge not in (None, "spatial_unpad") or known is None):
         raise CheckpointError(
             f"{source.folder}: config.json: mm_patch_merge_type {merge!r} with image_aspect_ratio {ratio!r}: plain "
-            "transformers' llava_next knows 'spatial_unpad' with 'anyres' only and would answer from other tokens; "
-            "use --to llava"
+            f"transformers' {family.model_type} knows 'spatial_unpad' with {family.transformers_ratio!r} only and "
+            "would answer from other tokens; use --to llava"
         )
 
 
@@ -140,6 +149,8 @@ def config_entries(source: ExportSource, notes: list[str]) -> dict[str, Any]:
     entries["architectures"] = [family.transformers_model]
     entries["model_type"] = getattr(transformers, str(family.transformers_model)).config_class.model_type
     entries["dtype"] = main_dtype(source.tensors)
+    if hasattr(config, "vision_aspect_ratio"):
+        entries["vision_aspect_ratio"] = config.image_aspect_ratio
     budget = source.compression
     entries["compression"] = None if budget is None else budget.to_dict()
     for name in ("base_model_name_or_path", "quantization_config", "_name_or_path"):
@@ -209,9 +220,9 @@ def write_generation_config(source: ExportSource, folder: Path, pad_token_id: in
     GenerationConfig.from_dict(entries).save_pretrained(folder)
 
 
-def _chat_template(config: Any, notes: list[str]) -> str | None:
+def _chat_template(config: Any, tokenizer: Any, notes: list[str]) -> str | None:
     try:
-        conv_mode = default_conv_mode(config)
+        conv_mode = conv_mode_for(config, tokenizer)
     except PluginError:
         raise
     except ValueError as error:
@@ -247,20 +258,23 @@ def _write_processor(source: ExportSource, folder: Path) -> None:
     entries = {name: fields[name] for name in _PIXEL_SETTINGS if fields.get(name) is not None}
     ratio = getattr(config, "image_aspect_ratio", None)
     entries["processor_class"] = family_of(config).transformers_processor
-    if family_of(config).is_tiled:
-        entries |= {"image_processor_type": "LlavaNextImageProcessor", "do_pad": True}
+    family = family_of(config)
+    if family.is_tiled:
+        entries |= {"image_processor_type": str(family.transformers_tiles).removesuffix("Pil"), "do_pad": True}
         entries["image_grid_pinpoints"] = [list(pair) for pair in config.image_grid_pinpoints]
     elif ratio == "pad":
         entries |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
     else:
         entries["image_processor_type"] = type(own).__name__.removesuffix("Pil")
     write_json(folder / "preprocessor_config.json", entries)
-    vision = config.vision_config
     expansion = {
-        "processor_class": family_of(config).transformers_processor,
+        "processor_class": family.transformers_processor,
         "image_token": DEFAULT_IMAGE_TOKEN,
-        "patch_size": vision.patch_size,
         "vision_feature_select_strategy": config.vision_feature_select_strategy,
-        "num_additional_image_tokens": int(tower_has_cls(vision)),
+        **family.processor().counting(ImageRules.from_config(config)),
     }
+    if hasattr(config, "video_token_id"):  # transformers' processor of such a family makes videos too
+        kept = {name: value for name, value in entries.items() if name in _PIXEL_SETTINGS}
+        kind = str(family.transformers_processor).replace("Processor", "VideoProcessor")
+        write_json(folder / "video_preprocessor_config.json", kept | {"video_processor_type": kind})
     write_json(folder / "processor_config.json", expansion)

@@ -23,6 +23,7 @@ from llava.model.checkpoints.files import CheckpointError
 from llava.model.checkpoints.stored_tensor import StoredTensor
 
 PAD_TOKEN = "<pad>"
+VIDEO_TOKEN = "<video>"  # of families whose class in transformers has one
 ROWS_BEFORE = "llava_vocab_size"  # entry of config.json: rows that the vocabulary had before the image token's
 _MULTIPLE = 64
 _ROWS_AT_A_TIME = 256
@@ -65,6 +66,9 @@ def add_image_token(
         return None
     token = AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)
     tokenizer.add_tokens([token], special_tokens=True)
+    if hasattr(config, "video_token_id"):
+        tokenizer.add_tokens([AddedToken(VIDEO_TOKEN, special=True, normalized=False)], special_tokens=True)
+        config.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
     if PAD_TOKEN not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     vocabulary = tokenizer.get_vocab()

@@ -9,7 +9,8 @@ QWEN_2 = register_language(
         name="qwen2",
         model_type="qwen2",
         template="qwen_1_5",
-        llava_model_types=("llava_qwen",),  # LLaVA-NeXT's code; haotian-liu/LLaVA knows no Qwen
+        next_class="LlavaQwenForCausalLM",
+        llava_model_types=("llava_qwen", "llava"),  # LLaVA-NeXT's code; haotian-liu/LLaVA knows no Qwen
         is_prunable=True,
     )
 )

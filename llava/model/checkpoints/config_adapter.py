@@ -10,16 +10,17 @@ from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PretrainedConfig
 
 from llava.kinds.families import FAMILIES, family_of_llava
-from llava.kinds.languages import LANGUAGES, language_named
+from llava.kinds.languages import language_of_llava
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
+from llava.model.checkpoints.refusals import refuse_other_families, unknown_language
 from llava.model.multimodal_encoder import tower_grid, tower_has_cls
+from llava.model.projector_types import projector_depth
 from llava.plain_loading import config_from, config_of, reason
 
 if TYPE_CHECKING:
     from llava.model.llava_config import LlavaConfig, LlavaNextConfig
 
 _SELECT_STRATEGY = {"patch": "default", "cls_patch": "full"}
-_PROJECTOR_TYPE = "mlp2x_gelu"
 
 # Entries of LLaVA that are about the whole model; the others describe its language model.
 _WHOLE_MODEL_PREFIXES = ("mm_", "image_", "tokenizer_", "tune_mm_", "freeze_mm_", "unfreeze_mm_")
@@ -97,6 +98,7 @@ def read_config(folder: Path) -> tuple[LlavaConfig | LlavaNextConfig, Path]:
         CheckpointError: config.json is missing, is of another kind of model, or has an entry that is not supported.
     """
     raw = read_json(folder / "config.json")
+    refuse_other_families(raw, folder)
     if is_llava_format(raw):
         tower = tower_folder(raw, folder, weights=False)
         return adapt_config(raw, vision_config_from(tower), folder), tower
@@ -124,19 +126,14 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         CheckpointError: An entry has a value that is not supported.
     """
     model_type = raw.get("model_type")
-    language = language_named(model_type)
+    language = language_of_llava(raw)
     if language is None:
-        known = sorted({name for kind in LANGUAGES if kind.is_supported for name in kind.llava_model_types})
-        raise CheckpointError(
-            f"{where}: config.json: model_type {model_type!r} is not supported; supported: {', '.join(known)}, and "
-            f"transformers' {' and '.join(FAMILIES.names())}; others come with --plugin"
-        )
-    projector_type = raw.get("mm_projector_type", "linear")
-    if projector_type != _PROJECTOR_TYPE:
-        raise CheckpointError(
-            f"{where}: config.json: mm_projector_type {projector_type!r} is not supported; every published LLaVA-1.5 "
-            f"and LLaVA-NeXT has {_PROJECTOR_TYPE!r}"
-        )
+        raise unknown_language(model_type, where)
+    projector_type = raw.get("mm_projector_type") or "linear"
+    try:
+        projector_depth(projector_type)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: config.json: {error}") from error
     select = raw.get("mm_vision_select_feature", "patch")
     if select not in _SELECT_STRATEGY:
         raise CheckpointError(f"{where}: config.json: mm_vision_select_feature {select!r} is none of patch, cls_patch")
@@ -152,6 +149,7 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         "text_config": text_config,
         "vision_feature_layer": raw.get("mm_vision_select_layer", -2),
         "vision_feature_select_strategy": _SELECT_STRATEGY[select] if has_cls else "full",
+        "mm_projector_type": projector_type,
         "projector_hidden_act": "gelu",
         "image_token_index": text_config.vocab_size,
         "tie_word_embeddings": bool(raw.get("tie_word_embeddings", False)),
@@ -161,7 +159,7 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
     }
     try:
         family = family_of_llava(raw)
-        return family.config()(**entries, **family.config_entries(raw, vision_config))
+        return family.config()(**(entries | family.config_entries(raw, vision_config)))
     except Exception as error:  # of transformers' own checks, which are of any type
         raise CheckpointError(f"{where}: config.json: {reason(error)}") from error
 

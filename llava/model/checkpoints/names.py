@@ -10,9 +10,12 @@ Value = TypeVar("Value")
 Table = tuple[tuple[str, str], ...]
 
 # (prefix in the file, prefix in the module), the longest match first. `{tower}` is the tower's root in the module.
+PROJECTOR_NAMES: Table = (  # an activation stands between two layers; a lone layer, of type `linear`, has no number
+    *((f"model.mm_projector.{2 * n}.", f"model.multi_modal_projector.linear_{n + 1}.") for n in range(9)),
+    ("model.mm_projector.", "model.multi_modal_projector."),
+)
 LLAVA_NAMES: Table = (
-    ("model.mm_projector.0.", "model.multi_modal_projector.linear_1."),
-    ("model.mm_projector.2.", "model.multi_modal_projector.linear_2."),
+    *PROJECTOR_NAMES,
     ("model.vision_tower.vision_tower.vision_model.", "{tower}"),
     ("model.image_newline", "model.image_newline"),
     ("model.", "model.language_model."),
@@ -40,7 +43,6 @@ _TRANSFORMERS_SPELLINGS: Table = (
 
 TOWER_NAMES: Table = (("vision_model.", "{tower}"), ("", "{tower}"))
 LANGUAGE_MODEL_NAMES: Table = (("model.", "model.language_model."), ("lm_head.", "lm_head."))
-PROJECTOR_NAMES: Table = LLAVA_NAMES[:2]
 
 # Buffers that old versions saved and that are made anew; and the half of a CLIP model that a tower is not.
 _DERIVED = re.compile(r"(\.rotary_emb\.inv_freq|\.embeddings\.position_ids)$")
@@ -75,6 +77,22 @@ def is_derived(name: str) -> bool:
 def belongs_to_tower(name: str) -> bool:
     """Whether a tensor of a whole CLIP or SigLIP checkpoint is the vision tower's."""
     return _NOT_OF_THE_TOWER.search(name) is None
+
+
+def layer_of(name: str, layers: str) -> int:
+    """The number of the layer that a tensor is of; -1 for none.
+
+    Args:
+        name: Of the tensor.
+        layers: What the list of layers is called.
+    """
+    found = re.search(rf"(?:^|\.){re.escape(layers)}\.(\d+)\.", name)
+    return -1 if found is None else int(found[1])
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor of a tower is of its pooling head, which SigLIP has behind the last layer."""
+    return re.match(r"(vision_model\.)?head\.", name) is not None
 
 
 def unwrapped(state: Mapping[str, Value]) -> dict[str, Value]:

@@ -50,9 +50,12 @@ from llava.model.checkpoints.names import (
     TOWER_NAMES,
     belongs_to_tower,
     from_transformers_names,
+    is_head,
+    layer_of,
     to_module_names,
 )
 from llava.model.checkpoints.quantised import refuse_merging
+from llava.model.checkpoints.refusals import refuse_other_families
 from llava.model.checkpoints.skeleton import module_root
 from llava.model.checkpoints.stored_tensor import StoredTensor
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
@@ -120,6 +123,7 @@ def parts_of_checkpoint(
     if is_adapter(folder):
         return _tuned_parts(folder, model_base or adapter_base(folder), dtype, above)
     raw = read_json(folder / "config.json")
+    refuse_other_families(raw, folder)
     if not _is_llava(raw):
         raise not_a_llava(raw, folder)
     files = weight_files(folder)
@@ -289,9 +293,13 @@ def _in_memory(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
 
 def tower_state(folder: Path, config: Any, root: str) -> dict[str, StoredTensor]:
     """The tower's tensors, from its own checkpoint or from that of a whole model of text and images."""
-    spelled = tower_kind(config.vision_config).spelled_as_module
-    files = _weights(_required_weights(folder))
-    return to_module_names({spelled(name): files[name] for name in files if belongs_to_tower(name)}, TOWER_NAMES, root)
+    kind, files = tower_kind(config.vision_config), _weights(_required_weights(folder))
+    own = {kind.spelled_as_module(name): files[name] for name in files if belongs_to_tower(name)}
+    vision = config.vision_config
+    if getattr(vision, "vision_use_head", True) is False:  # a family may use less of a tower than its files hold
+        last = vision.num_hidden_layers
+        own = {name: own[name] for name in own if layer_of(name, kind.layers) < last and not is_head(name)}
+    return to_module_names(own, TOWER_NAMES, root)
 
 
 # ----- After the model is made -------------------------------------------------

@@ -21,6 +21,7 @@ LLAVA_1_5 = register_family(
         processor_class="llava.model.processing:LlavaProcessor",
         transformers_model="LlavaForConditionalGeneration",
         transformers_processor="LlavaProcessor",
+        image_processors={"LlavaImageProcessor": "LlavaImageProcessorPil"},
         known_to_llava=True,
         config_entries=_config_entries,
     )

@@ -1,0 +1,61 @@
+"""LLaVA-OneVision (Li et al., 2024), images: SigLIP, and tiles whose canvas shrinks to a bound, `anyres_max_N`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from llava.images.rules import most_tiles, parse_pinpoints
+from llava.kinds.families import Family, register_family
+
+_SIGLIP = "siglip_vision_model"
+
+
+def _fits_llava(raw: Mapping[str, Any]) -> bool:
+    ratio = raw.get("image_aspect_ratio")
+    return isinstance(ratio, str) and most_tiles(ratio) is not None
+
+
+def _config_entries(raw: Mapping[str, Any], vision_config: Any) -> dict[str, Any]:
+    """Pinpoints (h, w), and of a SigLIP what LLaVA-NeXT's code uses: the output of its last layer but one.
+
+    That code takes away the last layer and the pooling head, and heeds no `mm_vision_select_layer`.
+    """
+    if raw.get("mm_resampler_type") is not None:
+        raise ValueError(f"mm_resampler_type {raw['mm_resampler_type']!r} is not supported; only null is")
+    pinpoints = parse_pinpoints(raw.get("image_grid_pinpoints") or (), vision_config.image_size)
+    entries: dict[str, Any] = {
+        "image_grid_pinpoints": [[height, width] for width, height in pinpoints],
+        "vision_aspect_ratio": raw["image_aspect_ratio"],
+    }
+    if vision_config.model_type == _SIGLIP:
+        used = copy.deepcopy(vision_config)
+        used.num_hidden_layers -= 1
+        used.vision_use_head = False
+        entries |= {"vision_config": used, "vision_feature_layer": -1}
+    return entries
+
+
+LLAVA_ONEVISION = register_family(
+    Family(
+        name="LLaVA-OneVision",
+        model_type="llava_onevision",
+        config_class="llava.model.families.llava_onevision.model:LlavaOnevisionConfig",
+        model_class="llava.model.families.llava_onevision.model:LlavaOnevisionForConditionalGeneration",
+        processor_class="llava.model.families.llava_onevision.processor:LlavaOnevisionProcessor",
+        transformers_model="LlavaOnevisionForConditionalGeneration",
+        transformers_processor="LlavaOnevisionProcessor",
+        image_processors={"LlavaOnevisionImageProcessor": "SiglipImageProcessorPil"},
+        transformers_tiles="LlavaOnevisionImageProcessorPil",
+        transformers_ratio="anyres_max_[0-9]+",
+        config_entries=_config_entries,
+        fits_llava=_fits_llava,
+        part_of="llava_next",
+        is_tiled=True,
+        tiles_several=False,
+        has_newline=True,
+        merge_type="spatial_unpad",
+        aspect_ratio="anyres_max_9",
+    )
+)

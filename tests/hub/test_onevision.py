@@ -1,0 +1,173 @@
+"""LLaVA-OneVision as a user meets it: asked, tuned, saved, exported; from a checkpoint of LLaVA's format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    AutoTokenizer,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
+    pipeline,
+)
+
+from llava.data.feature_cache import CacheError
+from llava.hub.export import export
+from llava.inference import GenerationOptions, Inference, Question
+from llava.model.auto import AutoLlavaProcessor
+from llava.model.checkpoints.files import CheckpointError
+from llava.model.image_rules import ImageRules
+from llava.serve.chat import Chat
+from llava.train.budgets import MostVisualTokens
+from llava.train.train import train
+from tests.hub.checkpoints import edit_json
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+RECORDS = FIXTURES / "oracle_models" / "onevision"
+SHORT = GenerationOptions(max_new_tokens=4)
+BUDGET = "visionzip:54+10"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The recorded checkpoint with a tokenizer of as many words, and without its stop token."""
+    root = tmp_path_factory.mktemp("onevision")
+    for name in ("tiny-llava-onevision-qwen2", "siglip-so400m-patch14-384"):
+        shutil.copytree(RECORDS / name, root / name)
+    made = root / "tiny-llava-onevision-qwen2"
+    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(FIXTURES / "oracle" / "tiny-llava-v1.5" / name, made)
+    edit_json(made / "config.json", mm_vision_tower=str(root / "siglip-so400m-patch14-384"), eos_token_id=699)
+    return made
+
+
+@pytest.fixture(scope="module")
+def inference(folder) -> Inference:
+    return Inference.load(folder, device="cpu", compression=BUDGET)
+
+
+def picture(index: int) -> Image.Image:
+    with Image.open(RECORDS / f"image_{index}.png") as image:
+        return image.convert("RGB")
+
+
+def test_it_is_asked_in_chatml_and_a_batch_is_its_questions(inference):
+    assert inference.conv_mode == "qwen_1_5"
+    small, wide = picture(1), picture(0)
+    questions = [Question("What is this?", (small,)), Question("And these?", (small, wide)), Question("Hello.")]
+    together = {answer.index: answer for answer in inference.ask(questions, batch_size=3, options=SHORT)}
+    alone = [inference.ask_one(each.text, *each.images, options=SHORT) for each in questions]
+    assert [together[index].token_ids for index in range(3)] == [answer.token_ids for answer in alone]
+    # A lone image has a base view and one tile; of several each is one tile, and a newline ends it.
+    assert [together[index].visual_tokens for index in range(3)] == [128, 2 * 65, 0]
+    assert inference.usage.images_encoded == 0  # of the last call, without an image
+
+
+def test_a_chat_with_several_images(inference):
+    chat = Chat(inference, [picture(1), picture(0)])
+    first = chat.say("What are these?", options=SHORT)
+    assert first == inference.ask_one("What are these?", picture(1), picture(0), options=SHORT).text
+    chat.say("And?", options=SHORT)
+    assert len(chat.messages) == 2
+
+
+def test_its_processor_writes_what_the_model_takes(inference, folder):
+    processor = AutoLlavaProcessor.from_pretrained(folder, compression=BUDGET)
+    assert type(processor).__name__ == "LlavaOnevisionProcessor"
+    prompt = inference.prompt(Question("What is this?", (picture(1),)))
+    inputs = processor(text=prompt, images=picture(1), return_tensors="pt")
+    assert inputs["batch_num_images"].tolist() == [1]
+    new = inference.model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert tuple(new.tolist()) == inference.ask_one("What is this?", picture(1), options=SHORT).token_ids
+    two = processor(text="<image><image> Which?", images=[picture(1), picture(0)], return_tensors="pt")
+    assert two["pixel_values"].shape == (2, 1, 3, 384, 384) and two["batch_num_images"].tolist() == [2]
+    assert int((two["input_ids"] == processor.image_token_id).sum()) == 2 * 65
+
+
+def test_a_pipeline_answers_as_it_is_asked(inference, folder):
+    processor = AutoLlavaProcessor.for_model(inference.model, inference.tokenizer, inference.image_processor)
+    ask = pipeline("image-text-to-text", model=inference.model, processor=processor)
+    question = [{"type": "image", "image": picture(1)}, {"type": "text", "text": "What is this?"}]
+    options = {"max_new_tokens": 4, "return_full_text": False}
+    answer = ask(text=[{"role": "user", "content": question}], **options)[0]["generated_text"]
+    assert answer.strip() == inference.ask_one("What is this?", picture(1), options=SHORT).text
+
+
+def test_transformers_counts_the_same_tokens(folder):
+    """Its own rule, of the class that ours is made of."""
+    processor = AutoLlavaProcessor.from_pretrained(folder, compression=None)
+    for width, height in ((300, 250), (700, 420), (1520, 1130), (90, 1800)):
+        theirs = processor._get_number_of_features(height, width, 384, 384)
+        assert processor.num_visual_tokens([(width, height)]) == [theirs]
+
+
+def test_export_to_transformers(inference, folder, tmp_path):
+    export(folder, "hf", tmp_path / "release", progress=False)
+    made = tmp_path / "release"
+    plain, info = LlavaOnevisionForConditionalGeneration.from_pretrained(
+        made, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    assert tokenizer.convert_tokens_to_ids("<image>") == plain.config.image_token_id
+    assert tokenizer.convert_tokens_to_ids("<video>") == plain.config.video_token_id
+    pixels = LlavaOnevisionImageProcessorPil.from_pretrained(made)([picture(1)], return_tensors="pt")
+    ours = Inference.load(folder, device="cpu", compression=None)
+    prompt = ours.prompt(Question("What is this?", (picture(1),)))
+    ids = ours.tokenize(prompt)
+    count = ours.model.num_visual_tokens([picture(1).size])[0]
+    at = ids.index(-200)
+    expanded = torch.tensor([[*ids[:at], *[plain.config.image_token_id] * count, *ids[at + 1 :]]])
+    with torch.no_grad():
+        theirs = plain(input_ids=expanded, **pixels).logits[0, :, :700]
+        mine = ours.model(
+            torch.tensor([ids]), images=ours.preprocess([picture(1)]), image_sizes=[picture(1).size]
+        ).logits[0]
+    torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+    video = json.loads((made / "video_preprocessor_config.json").read_text())
+    assert video["video_processor_type"] == "LlavaOnevisionVideoProcessor"
+    with pytest.raises(CheckpointError, match="haotian-liu/LLaVA knows no such model"):
+        export(folder, "llava", tmp_path / "other", progress=False)
+
+
+def flags_for(folder: Path, place: Path, *images: str, **more) -> list[str]:
+    """A step of projector tuning on one sample with these images."""
+    question = "<image>\n" * len(images) + "What is this?"
+    said = [{"from": "human", "value": question}, {"from": "gpt", "value": "Noise."}]
+    shown = images[0] if len(images) == 1 else list(images)
+    (place / "data.json").write_text(json.dumps([{"id": "1", "image": shown, "conversations": said}]))
+    flags = {"model_name_or_path": folder, "stage": "projector", "compression": BUDGET, "max_steps": 1}
+    flags |= {"data_path": place / "data.json", "image_folder": RECORDS, "use_cpu": True, "report_to": "none"}
+    flags |= {"output_dir": place / "run", "disable_tqdm": True, "save_strategy": "no", **more}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [False, True])
+def test_its_projector_is_tuned(cached, folder, tmp_path):
+    more = {"feature_cache": tmp_path / "cache"} if cached else {}
+    images = ("image_1.png",) if cached else ("image_1.png", "image_0.png")
+    trainer = train(flags_for(folder, tmp_path, *images, **more))
+    assert type(trainer.model).__name__ == "LlavaOnevisionForConditionalGeneration"
+    tuned = Inference.load(tmp_path / "run", device="cpu")
+    assert (tuned.conv_mode, str(tuned.model.compression)) == ("qwen_1_5", BUDGET)
+    assert tuned.ask_one("What is this?", picture(1), options=SHORT).visual_tokens == 128
+
+
+@pytest.mark.slow
+def test_a_cache_of_features_refuses_samples_with_several_images(folder, tmp_path):
+    with pytest.raises(CacheError, match="a LLaVA-OneVision gives an image beside others in one sample other tokens"):
+        train(flags_for(folder, tmp_path, "image_1.png", "image_0.png", feature_cache=tmp_path / "cache"))
+
+
+def test_training_counts_several_images_as_the_model_does(inference):
+    """The pixels of a sample with two images, and the tokens that it is cut by."""
+    sizes = [picture(1).size, picture(0).size]
+    assert inference.model.num_visual_tokens(sizes, of_one_prompt=True) == [65, 65]
+    most = MostVisualTokens(ImageRules.from_config(inference.model.config), (inference.model.compression, None))
+    assert most(sizes) == [730, 730] and most(sizes[:1]) == [1373]
