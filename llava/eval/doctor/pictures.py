@@ -9,7 +9,8 @@ from itertools import zip_longest
 
 from tqdm import tqdm
 
-from llava.analysis.kept_tokens import draw_kept_tokens, find_kept_tokens
+from llava.analysis.kept_tokens.draw import draw_kept_tokens
+from llava.analysis.kept_tokens.find import find_kept_tokens
 from llava.eval.doctor.diagnosis import Budget, Case, Diagnosis
 from llava.eval.report.embedded import address_of, thumbnail
 from llava.eval.report.flips import Flip
