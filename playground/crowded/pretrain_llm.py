@@ -20,8 +20,8 @@ def main() -> None:
     parser.add_argument(
         "--plan",
         type=read_plan,
-        default="captions:1000,questions:500,talks:500/hard:600,talks:300",
-        help="lessons and their steps, rounds of the learning rate between slashes (default %(default)s)",
+        default="captions:900,questions:700,talks:400",
+        help="lessons and their steps (default %(default)s)",
     )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--short-batch", type=int, default=96)

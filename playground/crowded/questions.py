@@ -144,13 +144,19 @@ def _count(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def _side(scene: Scene, rng: np.random.Generator) -> Question | None:
-    across = rng.random() < 0.5
     first, second = (scene.things[int(index)] for index in rng.permutation(len(scene.things))[:2])
+    return _compare(first, first.said, second, second.said, rng, "side")
+
+
+def _compare(
+    first: Thing, said: str, second: Thing, also_said: str, rng: np.random.Generator, kind: str
+) -> Question | None:
+    across = rng.random() < 0.5
     one, other = (first.col, second.col) if across else (first.row, second.row)
     if one == other:
         return None
-    text = f"Is {first.said} {'left of' if across else 'above'} {second.said}?"
-    return Question(text, "yes" if one < other else "no", "side")
+    text = f"Is {said} {'left of' if across else 'above'} {also_said}?"
+    return Question(text, "yes" if one < other else "no", kind)
 
 
 def _exist(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -163,16 +169,13 @@ def _exist(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def _two_step(scene: Scene, rng: np.random.Generator) -> Question | None:
-    pairs = [
-        (first, second)
-        for first in scene.things
-        for second in _told_apart(scene, [kind for kind in KINDS if kind != first.kind], lambda thing: thing.colour)
-        if first.colour == second.colour
-    ]
-    if not pairs:
+    """Both things have to be found by their looks before their places can be compared."""
+    found = _told_apart(scene, KINDS, lambda thing: thing.colour)
+    if len(found) < 2:
         return None
-    first, second = _pick(rng, pairs)
-    return Question(f"Which {second.kind} has the colour of {first.said}?", second.name, "two-step", second.patches)
+    first, second = (found[int(index)] for index in rng.permutation(len(found))[:2])
+    said, also_said = (f"the {thing.colour} {thing.kind}" for thing in (first, second))
+    return _compare(first, said, second, also_said, rng, "two-step")
 
 
 _ASKERS: dict[str, Asker] = dict(zip(ASKED, (_text, _which, _colour, _count, _side, _exist, _two_step), strict=True))

@@ -12,9 +12,8 @@ from playground.crowded.things import load_bank
 from playground.pretraining.language_model import Talk
 from playground.pretraining.plan import Lesson
 
-# Yes and no tell a model least, and two steps are learned last, so short talks ask for them more often.
-_SHARES = tuple({"side": 0.25, "exist": 0.25}.get(kind, 0.1) for kind in ASKED)
-_HARD = tuple({"side": 0.2, "exist": 0.2, "two-step": 0.4}.get(kind, 0.05) for kind in ASKED)
+# Yes and no tell a model least and are learned last, so short talks ask for them more often.
+_SHARES = tuple({"side": 0.2, "exist": 0.25, "two-step": 0.2, "count": 0.15}.get(kind, 0.2 / 3) for kind in ASKED)
 
 
 def composer(world: str) -> Callable[[np.random.Generator, int, Lesson], list[Talk]]:
@@ -38,7 +37,7 @@ def composer(world: str) -> Callable[[np.random.Generator, int, Lesson], list[Ta
 
 def _short(scene: Scene, rng: np.random.Generator, lesson: Lesson) -> list[tuple[str, str]]:
     """A few questions, and at first often a caption: nearly every word of one is a lesson in looking things up."""
-    asked = ask_many(scene, 4, rng, _HARD if lesson == "hard" else _SHARES)
+    asked = ask_many(scene, 4, rng, _SHARES)
     pairs = [(question.text, question.answer) for question in asked]
     if lesson == "captions" and rng.random() < 0.75:
         pairs.insert(0, (CAPTION_PROMPT, caption(scene, rng)))

@@ -15,7 +15,7 @@ from llava import load_pretrained_model
 ROOT = Path(__file__).parents[2]
 SIZES = {
     "TOWER_STEPS": "3",
-    "LLM_PLAN": "captions:1,questions:1/hard:1,talks:1",
+    "LLM_PLAN": "captions:1,questions:1,talks:2",
     "TRAIN_SAMPLES": "64",
     "ALIGN_SAMPLES": "64",
     "EPOCHS": "1",
