@@ -94,8 +94,12 @@ def test_answers_are_right_by_a_reading_of_their_own() -> None:
 
 
 def named(words: str, things: tuple[Thing, ...]) -> Thing:
-    """The thing that `the digit 7` or `the circle` means."""
-    [found] = [thing for thing in things if words in (f"the {thing.kind} {thing.name}", f"the {thing.name}")]
+    """The thing that `the digit 7`, `the circle` or `the red digit` means."""
+
+    def names(thing: Thing) -> tuple[str, ...]:
+        return f"the {thing.kind} {thing.name}", f"the {thing.name}", f"the {thing.colour} {thing.kind}"
+
+    [found] = [thing for thing in things if words in names(thing)]
     return found
 
 
@@ -110,10 +114,6 @@ def answer_of(text: str, things: tuple[Thing, ...]) -> str:
             [found] = [thing for thing in things if thing.size == "small" and thing.kind == words[5]]
             return found.colour
         return named(" ".join(words[3:]), things).colour
-    if text.startswith("Which"):
-        first = named(" ".join(words[6:]), things)
-        [found] = [thing for thing in things if thing.kind == words[1] and thing.colour == first.colour]
-        return found.name
     for between, place in ((" left of ", lambda t: t.col), (" above ", lambda t: t.row)):
         if between in text:
             one, other = text.removeprefix("Is ").removesuffix("?").split(between)
@@ -129,7 +129,7 @@ def answer_of(text: str, things: tuple[Thing, ...]) -> str:
 def test_yes_and_no_are_about_equally_frequent() -> None:
     scenes = scenes_of(400)
     rng = np.random.default_rng(2)
-    for kind in ("side", "exist"):
+    for kind in ("side", "exist", "two-step"):
         said = Counter(found.answer for scene in scenes for _ in range(3) if (found := ask(kind, scene, rng)))
         assert abs(said["yes"] - said["no"]) < 0.1 * said.total(), (kind, said)
 
@@ -138,6 +138,9 @@ def test_kinds_come_in_turn() -> None:
     scenes = scenes_of(10)
     rows = make_questions(scenes, [f"{index}.png" for index in range(10)], 70, np.random.default_rng(0))
     assert [row["kind"] for row in rows] == list(ASKED) * 10
+    shares = {row.get("object_share") for row in rows if row["kind"] in ("text", "which", "colour")}
+    assert shares <= {round(patches / 196, 4) for patches in (2, 4, 6, 9)} and len(shares) > 2
+    assert not any("object_share" in row for row in rows if row["kind"] in ("count", "side", "two-step"))
     assert [row["question_id"] for row in rows] == list(range(70))
 
 
