@@ -77,15 +77,15 @@ def rules_of_model(path: str | Path, **options: Any) -> ModelRules:
     def counts(sizes: Sequence[ImageSize]) -> list[int]:
         return [rules.num_tokens(size, compression, beside_others=len(sizes) > 1) for size in sizes]
 
-    return ModelRules(load_tokenizer(_tokenizer_folder(folder)), counts, config)
+    return ModelRules(load_tokenizer(tokenizer_folder(folder)), counts, config)
 
 
-def _tokenizer_folder(folder: Path, above: tuple[Path, ...] = ()) -> Path:
+def tokenizer_folder(folder: Path, above: tuple[Path, ...] = ()) -> Path:
     """The folder itself, or that of its base where only what was trained lies in it."""
     base = read_json(folder / "config.json").get("base_model_name_or_path")
     if base is None or folder in above or (folder / "tokenizer_config.json").is_file():
         return folder
-    return _tokenizer_folder(_small_files(base), (*above, folder))
+    return tokenizer_folder(_small_files(base), (*above, folder))
 
 
 def _small_files(path: str | Path) -> Path:

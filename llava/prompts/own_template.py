@@ -64,6 +64,14 @@ def conv_mode_for(config: Any, tokenizer: Any, named: str | None = None) -> str:
     return mode
 
 
+def reads_tokenizer(config: Any, named: str | None = None) -> bool:
+    """Whether `conv_mode_for` asks the tokenizer; arguments as there."""
+    wanted = named if named is not None else getattr(config, "conv_mode", None)
+    if wanted is not None:
+        return isinstance(wanted, str) and _OWN_NAME.fullmatch(wanted) is not None
+    return find_language(getattr(config, "text_config", None) or config) is None
+
+
 def _registered(tokenizer: Any) -> str:
     """Makes the tokenizer's template known by a name of its own, that of its text."""
     text = getattr(tokenizer, "chat_template", None)

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from llava.conversation import conv_templates, conversation_template
+from llava.data.model_rules import tokenizer_folder
 from llava.data.templates import get_template
 from llava.kinds.families import FAMILIES
-from llava.kinds.languages import find_language
 from llava.model.checkpoints.config_adapter import is_transformers_format
 from llava.model.checkpoints.files import TRAINED_FILE, projector_file, read_json, resolve_checkpoint
 from llava.model.checkpoints.lora import is_adapter
-from llava.prompts.own_template import OWN, conv_mode_for
+from llava.prompts.own_template import OWN, conv_mode_for, reads_tokenizer
 from llava.prompts.tokenization import load_tokenizer
 from llava.train.arguments import Arguments
 
@@ -59,9 +59,8 @@ def own_template(model: str, named: str | None = None) -> str:
     if is_part and "conv_mode" not in entries and isinstance(base, str) and Path(base) != Path(model):
         return own_template(base, named)
     config = _as_config(entries)
-    known = find_language(getattr(config, "text_config", None) or config)
-    is_known = known is not None and "conv_mode" not in entries and named is None
-    return conv_mode_for(config, None if is_known else load_tokenizer(folder), named)
+    tokenizer = load_tokenizer(tokenizer_folder(folder)) if reads_tokenizer(config, named) else None
+    return conv_mode_for(config, tokenizer, named)
 
 
 def first_name(version: str) -> str:

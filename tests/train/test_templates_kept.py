@@ -144,3 +144,15 @@ def test_validation_holds_the_data_against_the_models_own_template(tmp_path, ora
     words = ["--data-path", oracle_dir / "train_tiny.json", "--image-folder", oracle_dir / "images", "--workers", 0]
     validate([str(word) for word in [*words, "--model-path", model, "--report", report]])
     assert json.loads(report.read_text())["options"]["version"] == "mistral_instruct"
+
+
+def test_a_tokenizers_own_template_travels_with_a_projector(short, tmp_path):
+    """The projector's folder names the template and has no tokenizer; that of its base is read."""
+    model = tiny(tmp_path / "model")
+    turns = "{% for m in messages %}{{ '[' + m['role'] + '] ' + m['content'] + '[end]\n' }}{% endfor %}"
+    opening = "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
+    (model / "chat_template.jinja").write_text(turns + opening)
+    train(short(model_name_or_path=model, stage="projector", version="tokenizer", output_dir=tmp_path / "part"))
+    named = json.loads((tmp_path / "part" / "config.json").read_text())["conv_mode"]
+    assert named.startswith("tokenizer-")
+    assert own_template(str(tmp_path / "part")) == asked_in(tmp_path / "part") == named
