@@ -152,12 +152,25 @@ def loss_of(model: LlamaForCausalLM, batch: dict[str, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), target[target >= 0])
 
 
-def batch_of(arguments: Namespace, tokenizer: LlamaTokenizer, compose: Composer, step: int) -> dict[str, Tensor]:
-    """Writes the batch of a step."""
+def batch_of(arguments: Namespace, tokenizer: LlamaTokenizer, compose: Composer, step: int) -> list[dict[str, Tensor]]:
+    """Writes the batch of a step, the shorter and the longer half apart, which saves padding."""
     rng, lesson = np.random.default_rng([arguments.seed, 2, step]), arguments.plan.lesson(step)
-    if lesson == "talks":
-        return encode(tokenizer, compose(rng, arguments.batch, lesson))
-    return encode(tokenizer, compose(rng, arguments.short_batch, lesson), "A")
+    is_whole = lesson == "talks"
+    talks = compose(rng, arguments.batch if is_whole else arguments.short_batch, lesson)
+    talks.sort(key=lambda talk: len(talk.phrases) + len(flatten(talk)[0]) // 4)  # about four letters a token
+    halves = talks[: len(talks) // 2], talks[len(talks) // 2 :]
+    return [encode(tokenizer, half, SYSTEM if is_whole else "A") for half in halves if half]
+
+
+def learn_from(model: LlamaForCausalLM, parts: list[dict[str, Tensor]]) -> float:
+    """Adds the gradient of the mean loss of a batch that comes in parts, and returns that loss."""
+    words = [int((part["labels"][:, 1:] >= 0).sum()) for part in parts]
+    whole = 0.0
+    for part, count in zip(parts, words, strict=True):
+        loss = loss_of(model, part) * (count / sum(words))
+        loss.backward()
+        whole += loss.item()
+    return whole
 
 
 def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokenizer, compose: Composer) -> float:
@@ -168,15 +181,13 @@ def train(arguments: Namespace, model: LlamaForCausalLM, tokenizer: LlamaTokeniz
     steps = arguments.plan.steps
     bar = tqdm(range(start, steps), initial=start, total=steps, desc="language model", mininterval=2)
     for step in bar:
-        batch = batch_of(arguments, tokenizer, compose, step)
         for group in optimiser.param_groups:
             group["lr"] = arguments.lr * arguments.plan.pace(step)
-        loss = loss_of(model, batch)
         optimiser.zero_grad()
-        loss.backward()
+        loss = learn_from(model, batch_of(arguments, tokenizer, compose, step))
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        smooth = loss.item() if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss.item()
+        smooth = loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * loss
         bar.set_postfix(loss=f"{smooth:.3f}", refresh=False)
         if (step + 1) % arguments.save_every == 0:
             save_state(path, model, optimiser, step + 1)
