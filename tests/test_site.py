@@ -132,6 +132,8 @@ def test_the_first_screens_speed_is_the_performance_pages() -> None:
     [[_, *tokens]] = cells("index.md", "visual tokens")
     measured = {row[1]: row[-2] for row in cells("performance.md", "LLaVA-1.5-7B, scaled down") if row[2] == "1"}
     assert [measured[number] for number in tokens] == shown
+    first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    assert f"takes {shown[-1]} ms in place of {shown[0]}" in " ".join(first.split())
 
 
 def test_the_memory_of_the_install_page_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
