@@ -64,14 +64,6 @@ def test_every_block_of_the_readme() -> None:
         run(language, text.replace("quickstart.sh", f"quickstart.sh {TENTH}"), VENV=".venv")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("document", ["compression", "checkpoints", "training", "evaluation"])
-def test_the_documents_python(document: str) -> None:
-    for language, text in blocks(f"docs/{document}.md"):
-        if language == "python":
-            run(language, text)
-
-
 @pytest.mark.parametrize("document", ["README.md", "docs/training.md", "docs/data.md"])
 def test_training_is_shown_on_what_prepare_leaves(document: str) -> None:
     """OCR-VQA is never whole: prepare without --drop-missing exits with 1, and the whole JSON ends a run."""
