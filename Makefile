@@ -8,10 +8,12 @@ export OMP_WAIT_POLICY := PASSIVE
 # Byte-code is kept: else each process that the tests start compiles torch and transformers anew, for many seconds.
 export PYTHONDONTWRITEBYTECODE :=
 export VENV
+# Material for MkDocs else prints a long notice of its successor before each build.
+export NO_MKDOCS_2_WARNING := 1
 # Processes that share the tests, a file's tests in one of them.
 JOBS ?= 2
 
-.PHONY: setup lint format types test test-slow test-browser test-gpu parity quickstart demos
+.PHONY: setup lint format types test test-slow test-browser test-gpu parity quickstart demos docs docs-serve
 
 setup:
 	@bash scripts/setup.sh
@@ -52,3 +54,12 @@ quickstart:
 
 # What the slow tests run at a tenth of its size, whole.
 demos: quickstart
+
+# The documentation as a site in site/; a link or an anchor that leads nowhere ends it.
+docs:
+	EXTRAS=docs bash scripts/setup.sh
+	$(PY) -m mkdocs build
+
+docs-serve:
+	EXTRAS=docs bash scripts/setup.sh
+	$(PY) -m mkdocs serve

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
     *("llava", "scripts", "playground", "configs", "docs", "tests", "benchmarks"),
-    *("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"),
+    *("pyproject.toml", "mkdocs.yml", "constraints.txt", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"),
     *("CONTRIBUTING.md", "CITATION.cff", "SECURITY.md"),
 }
 # Modules that are of an extra as a whole; what imports them does so inside a function.

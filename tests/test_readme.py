@@ -36,12 +36,6 @@ def run(language: str, text: str, cwd: Path = ROOT, **variables: str) -> str:
     return done.stdout
 
 
-def test_links_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]:
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} points to {target}"
-
-
 @pytest.mark.slow
 def test_a_compressor_from_outside_the_package(oracle_dir: Path, tmp_path: Path) -> None:
     (definition, use, _) = [text for language, text in blocks("docs/add_a_compressor.md") if language == "python"]
@@ -68,14 +62,6 @@ def test_every_block_of_the_readme() -> None:
     assert "quickstart.sh" in commands[0][1], "the quickstart comes first: it makes what the other blocks need"
     for language, text in commands:
         run(language, text.replace("quickstart.sh", f"quickstart.sh {TENTH}"), VENV=".venv")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("document", ["compression", "checkpoints", "training", "evaluation"])
-def test_the_documents_python(document: str) -> None:
-    for language, text in blocks(f"docs/{document}.md"):
-        if language == "python":
-            run(language, text)
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/training.md", "docs/data.md"])
