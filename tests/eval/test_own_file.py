@@ -107,7 +107,6 @@ def test_what_a_row_asks_and_how_it_is_scored(
         ({"question": "Q?", "answer": "A", "choices": ["x"]}, "no list or object of 2 to 25 options"),
         ({"question": "Q?", "answer": "A", "choices": {"1": "x", "2": "y"}}, "'1' is none of the letters"),
         ({"question": "Q?", "answer": "A", "choices": 5}, "choices is 5, no list or object of 2 to 25 options"),
-        ({"conversations": 5}, "conversations must be a list of"),
         ({"conversations": [{"from": "gpt", "value": "x"}]}, "must begin with a turn from 'human' and one from 'gpt'"),
     ],
 )
@@ -186,22 +185,11 @@ def test_ids_that_repeat_are_told_apart(tmp_path: Path) -> None:
         ("contains", "north", ["no"], 0),
         ("contains", "It costs $5.", ["$5"], 1),
         ("contains", "15", ["5"], 0),
-        ("contains", "There are 3.5 of them.", ["3"], 0),
-        ("contains", "1,500 people", ["500"], 0),
-        ("contains", "I count 3.", ["3"], 1),
-        ("contains", "2, 3", ["3"], 1),
         ("contains", "x", [" . "], 0),
     ],
 )
 def test_whole_and_contained_answers(metric: str, text: str, answers: list[str], value: float) -> None:
     assert earned(metric, text, answers, {}) == value
-
-
-def test_a_letter_is_contained_only_where_it_is_the_whole_text() -> None:
-    """`a` is a word of most sentences, so the letter A would be in them all."""
-    options = {"A": "red", "B": "dark blue"}
-    texts = {"A": 1, "a.": 1, "It is a blue box.": 0, "A red one.": 1, "B": 0}
-    assert {text: earned("contains", text, ["A", "red"], options) for text in texts} == texts
 
 
 def test_vqa_and_choices_give_what_the_public_scorers_gave() -> None:
