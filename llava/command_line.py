@@ -35,6 +35,8 @@ def budget_text(text: str) -> str:
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
     budget = content.get("compression") if isinstance(content, dict) else None
+    if budget is None and isinstance(content, dict) and "advice" in content:
+        raise argparse.ArgumentTypeError(f"{text}: `llava budget` advises none there; its `advice` says why")
     if not isinstance(budget, str):
         raise argparse.ArgumentTypeError(f"{text}: there is no compression, as `llava calibrate --output` writes it")
     return budget

@@ -77,6 +77,8 @@ def check_flags(parser: argparse.ArgumentParser, args: argparse.Namespace, neede
         parser.error(f"{', '.join(missing)}: needed unless {unless} is given")
     if args.exact and (args.compile or args.image_workers or args.batch_size not in (None, 1)):
         parser.error("--exact asks questions one by one: leave out --batch-size, --compile and --image-workers")
+    if args.metric and getattr(args, "tables_only", False):
+        parser.error("--metric scores anew: leave out --tables-only; what is answered is not asked again")
 
 
 def check_output(parser: argparse.ArgumentParser, folder: Path) -> None:

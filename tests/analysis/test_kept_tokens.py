@@ -50,6 +50,8 @@ def test_kept_tokens_are_told_and_drawn(oracle_dir: Path, tmp_path: Path, capsys
     assert (tmp_path / "new" / "kept.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SystemExit, match="error: without compression every patch is kept: name a budget"):
         main([*model, *image, "--compression", "none"])
+    with pytest.raises(SystemExit, match=r"error: fastv:500\S* drops tokens inside the language model; what is shown"):
+        main([*model, *image, "--compression", "fastv:500,layer=1"])
 
 
 def test_a_merged_patch_is_in_the_token_that_visionzip_puts_it_into(oracle_dir: Path) -> None:

@@ -63,9 +63,12 @@ def test_ocrbench(tmp_path: Path) -> None:
 
 def test_chartqa(tmp_path: Path) -> None:
     row = {"imgname": "1.png", "query": "How many bars?", "label": "14"}
-    layout.write_chartqa(tmp_path, [row, row | {"label": 14}], [row | {"label": "Yes"}])
+    layout.write_chartqa(tmp_path, [row, row | {"label": 14}], [row | {"label": "Yes"}, {"query": "?"}])
     task, loaded = load("chartqa", tmp_path)
-    assert loaded.bad_rows == [f"{tmp_path / 'chartqa' / 'test_*.json'} row 1: answer is 14, which is not text"]
+    assert loaded.bad_rows == [
+        f"{tmp_path / 'chartqa'} test_human.json row 1: answer is 14, which is not text",
+        f"{tmp_path / 'chartqa'} test_augmented.json row 1: missing field 'imgname'",
+    ]
     assert [sample.sample_id for sample in loaded.samples] == ["human/0", "augmented/0"]
     assert loaded.samples[0].images == (tmp_path / "chartqa" / "png" / "1.png",)
     assert loaded.samples[0].prompt == "How many bars?\nAnswer the question with a single word."  # lmms-eval's

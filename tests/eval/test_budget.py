@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -16,7 +17,7 @@ import pytest
 from llava.command_line import budget_text
 from llava.eval.budget.advice import Wish, advise
 from llava.eval.budget.command import main
-from llava.eval.budget.halves import Ladder, Rung, climb, split_pictures
+from llava.eval.budget.halves import Ladder, Rung, climb, split_pictures, telling
 from llava.eval.compare.grid import Grid
 from llava.eval.compare.intervals import add_intervals
 from llava.eval.compare.methods import Marks
@@ -71,7 +72,7 @@ LADDER = [
 def test_advice_by_hand(
     keep: float | None, ms: float | None, taken: str | None, chosen: str | None, confirmed: bool | None, said: str
 ) -> None:
-    advice = advise(Ladder(LADDER, MANY), Wish(keep, ms))
+    advice = advise(Ladder(LADDER, MANY, MANY), Wish(keep, ms))
     assert (advice.rung and advice.rung.name, advice.chosen and advice.chosen.name) == (taken, chosen)
     assert advice.confirmed is confirmed and said in "\n".join(advice.lines)
 
@@ -79,11 +80,16 @@ def test_advice_by_hand(
 def test_too_few_pictures_show_nothing() -> None:
     """Without one loss among n pictures, the truth may still be 3 / n (rule of three)."""
     assert [Wish(keep).fewest_pictures for keep in (0.5, 0.9, 0.97, 0.99)] == [6, 30, 100, 300]
-    advice = advise(Ladder(LADDER, (100, 99)), Wish(0.97))
+    advice = advise(Ladder(LADDER, (100, 99), (100, 99)), Wish(0.97))
     assert advice.rung is None and "Ask about 200 pictures, or lower --keep" in advice.lines[0]
-    assert advise(Ladder(LADDER, (100, 100)), Wish(0.97)).confirmed
+    assert advise(Ladder(LADDER, (100, 100), (100, 100)), Wish(0.97)).confirmed
+    # A model that is right on few pictures has little to lose on the others, which show nothing.
+    [line] = advise(Ladder(LADDER, (400, 400), (80, 50)), Wish(0.97)).lines
+    assert "something right on 80 and 50 of them" in line and "Ask about 1600 pictures" in line
+    parts = ScoreParts.collect(["a", "b", "a", "c"], [(1, 1), (0, 1), (0, 1), (0.3, 1)], mean_of_sums)
+    assert telling(parts) == ["a", "c"]
     untimed = [replace(each, entry=replace(each.entry, costs=Costs())) for each in LADDER]
-    [line] = advise(Ladder(untimed, MANY), Wish(None, 10)).lines
+    [line] = advise(Ladder(untimed, MANY, MANY), Wish(None, 10)).lines
     assert line == "nothing was measured, for no question has a picture"
 
 
@@ -119,7 +125,8 @@ def test_intervals_of_all_pictures_are_those_of_a_comparison(tmp_path: Path) -> 
     folder = write_run(tmp_path / "run", tmp_path)
     comparison = build_comparison([folder], GRID, tasks={"gqa"})
     ladder = climb(comparison, DataPlace(tmp_path), 200)
-    assert ladder.pictures == (2, 2) and [each.name for each in ladder.rungs][:2] == ["none", "visionzip:54+10"]
+    assert ladder.pictures == ladder.telling == (2, 2)
+    assert [each.name for each in ladder.rungs][:2] == ["none", "visionzip:54+10"]
     add_intervals(comparison, DataPlace(tmp_path), 200)
     for each in ladder.rungs[1:]:
         assert each.whole == each.entry.mean
@@ -133,12 +140,12 @@ def test_intervals_of_all_pictures_are_those_of_a_comparison(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def own(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two questions about each of eight pictures."""
+    """Two questions about each of eight pictures, of which the tiny model gets one right or both."""
     folder = tmp_path_factory.mktemp("own")
     rows: list[dict[str, Any]] = []
     for number in range(8):
         shutil.copy(tiny_data / "images" / f"eval_{number % 5}.png", folder / f"{number}.png")
-        rows.append({"image": f"{number}.png", "question": "How many digits are there?", "answer": ["1", "one"]})
+        rows.append({"image": f"{number}.png", "question": "How many digits are there?", "answer": ["4", "four"]})
         rows.append({"image": f"{number}.png", "question": "Is there a 3?", "answer": "no", "type": "exist"})
     path = folder / "my.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -161,7 +168,7 @@ def test_a_budget_is_found_and_taken_by_other_commands(
     [taken] = [row for row in found["budgets"] if row["compression"] == found["chosen"]]
     assert taken["chosen_on"]["low"] >= 20 and found["confirmed"] == (taken["confirmed_on"]["low"] >= 20)
     assert found["compression"] == (found["chosen"] if found["confirmed"] else None)
-    assert all(line in said for line in found["advice"]) and "The halves have 4 and 4 pictures." in said
+    assert all(line in said for line in found["advice"]) and "The halves have 4 and 4 pictures;" in said
     assert all(row["first_token_ms"] > 0 for row in found["budgets"])
     svg = ElementTree.fromstring((tmp_path / "budget.svg").read_text())
     assert any(path.get("stroke-dasharray") == "2 2" for path in svg.iter("{http://www.w3.org/2000/svg}path"))
@@ -173,6 +180,10 @@ def test_a_budget_is_found_and_taken_by_other_commands(
     assert again == found and {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == answers
     assert run(own, tmp_path, "--keep", "0.97", "--methods", "visionzip,uniform", "--tables-only") == 0
     assert "Ask about 200 pictures, or lower --keep" in capsys.readouterr().out
+    with pytest.raises(argparse.ArgumentTypeError, match="advises none there"):
+        budget_text(f"@{tmp_path / 'budget.json'}")
+    with pytest.raises(SystemExit, match="nothing is answered yet under: scope:11"):
+        run(own, tmp_path, "--keep", "0.2", "--methods", "scope", "--tables-only")
 
     # Milliseconds are those of now, not of a row.
     content = json.loads((tmp_path / "results.json").read_text())
@@ -202,6 +213,7 @@ def test_the_ladder_follows_the_model(own: Path, tmp_path: Path, capsys: pytest.
         (["--ms", "0"], "argument --ms: must be above 0"),
         (["--ms", "5", "--latency-repeats", "0"], "--ms is measured now"),
         (["--ms", "5", "--tables-only"], "--ms is measured now"),
+        (["--metric", "contains", "--tables-only"], "--metric scores anew: leave out --tables-only"),
         (["--total", "640"], "not allowed with argument --budgets"),
         (["--tasks", "all"], "--tasks all: name the tasks"),
         (["--tasks", "mmvet"], "--tasks: mmvet has no score of its own to choose by"),

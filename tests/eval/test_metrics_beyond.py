@@ -1,4 +1,4 @@
-"""The rules of the benchmarks beyond the paper's against the public scorers; the fixtures are as in test_metrics.py."""
+"""Rules of the benchmarks beyond the paper's against the public scorers, as in test_metrics.py; and `contains`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from llava.eval.metrics import chartqa, mmstar, ocrbench, refcoco
 from llava.eval.metrics.averages import mean, mean_by_group
+from llava.eval.metrics.own_answers import earned
 from tests.eval.test_metrics import read
 
 
@@ -91,3 +92,15 @@ def test_a_box_of_llava_counts_from_the_padded_square() -> None:
     said = refcoco.BoxAnswer.of("[0.31, 0.13, 0.47, 0.22]", strip)
     assert said.overlap > 0.9 and said.plain_overlap == 0.0
     assert (strip.size, refcoco.BoxAnswer.of("none", strip).has_box) == ("medium", False)
+
+
+def test_a_number_is_contained_only_as_a_whole() -> None:
+    texts = {"There are 3.5 of them.": 0, "1,3": 0, "13": 0, "I count 3.": 1, "2, 3": 1, "3": 1}
+    assert {text: earned("contains", text, ["3"], {}) for text in texts} == texts
+
+
+def test_a_letter_is_contained_only_where_it_is_the_whole_text() -> None:
+    """`a` is a word of most sentences, so the letter A would be in them all."""
+    options = {"A": "red", "B": "dark blue"}
+    texts = {"A": 1, "a.": 1, "It is a blue box.": 0, "A red one.": 1, "B": 0}
+    assert {text: earned("contains", text, ["A", "red"], options) for text in texts} == texts

@@ -106,6 +106,7 @@ def test_what_a_row_asks_and_how_it_is_scored(
         ({"question": "Q?", "answer": "A", "choices": ["B", "A"]}, "may mean the options A and B; give the letter"),
         ({"question": "Q?", "answer": "A", "choices": ["x"]}, "no list or object of 2 to 25 options"),
         ({"question": "Q?", "answer": "A", "choices": {"1": "x", "2": "y"}}, "'1' is none of the letters"),
+        ({"question": "Q?", "answer": "A", "choices": 5}, "choices is 5, no list or object of 2 to 25 options"),
         ({"conversations": [{"from": "gpt", "value": "x"}]}, "must begin with a turn from 'human' and one from 'gpt'"),
     ],
 )
@@ -123,11 +124,12 @@ def test_bad_lines_are_named_by_file_and_line(tmp_path: Path) -> None:
     ]
     for name in ("my.jsonl", "lines.json"):  # POPE's files are JSONL by a name of JSON
         lines = tmp_path / name
-        lines.write_text(f"{json.dumps(good)}\n\n{{oops\n{json.dumps(good)}\n[1]\n")
+        lines.write_text(f'{json.dumps(good)}\n\n{{oops\n{json.dumps(good)}\n[1]\n{{"conversations": 5}}\n')
         own = open_own_file(lines)
         assert len(own.samples) == 2 and list(own.bad_lines) == [
             f"{lines} line 3: it is not JSON (Expecting property name enclosed in double quotes, column 2)",
             f"{lines} line 5: [1] is no object with `question` and `answer`",
+            f"{lines} line 6: conversations must be a list of {{'from': 'human' or 'gpt', 'value': text}}",
         ]
         assert f"  left out: {own.bad_lines[0]}" in list(own.lines())
 

@@ -12,6 +12,7 @@ from llava.inference import Inference
 from llava.model.configuration import CompressionLike
 from llava.model.multimodal_compressor.adaptive import choose
 from llava.model.multimodal_compressor.following import following
+from llava.model.stages import before_language_model
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def find_kept_tokens(
         question: What is asked, for methods that choose by it.
 
     Raises:
-        ValueError: `compression` is none, or chooses by a question that is not given.
+        ValueError: `compression` is none, works inside the language model only, or chooses by a question that is not
+            given.
         UnreadableImageError: The image cannot be read.
     """
     model = inference.model
@@ -65,6 +67,11 @@ def find_kept_tokens(
         model.set_compression(compression)
         if model.compression is None:
             raise ValueError("without compression every patch is kept: name a budget")
+        if before_language_model(model.compression) is None:
+            raise ValueError(
+                f"{compression} drops tokens inside the language model; what is shown here is kept before it: name a "
+                "method that works there, as in visionzip:54+10"
+            )
         bound, features = model.selection(pixels, [opened[0].size], [question])
         kept = choose(bound if bound.is_uneven else following(bound), features)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ class Wish:
 
     @property
     def fewest_pictures(self) -> int:
-        """How many a half must have: were not one worse on fewer, more could be lost in truth than may be."""
+        """On how many of a half all tokens must earn: were not one worse on fewer, too much could be lost in truth."""
         return 1 if self.keep is None else fewest_groups(self.keep)
 
 
@@ -76,13 +77,8 @@ def _best(fast: Sequence[Rung], limit: float | None) -> Advice:
 def _smallest(fast: Sequence[Rung], ladder: Ladder, wish: Wish, keep: float) -> Advice:
     """The smallest budget whose interval lies above what is wanted, on one half and then on the other."""
     wanted, within = 100 * keep, "" if wish.milliseconds is None else f" within {wish.milliseconds:g} ms"
-    if min(ladder.pictures) < wish.fewest_pictures:
-        line = (
-            f"{' and '.join(map(str, ladder.pictures))} pictures in the two halves are too few: even without one loss "
-            f"among fewer than {wish.fewest_pictures}, {keep:g} would not be shown. Ask about "
-            f"{2 * wish.fewest_pictures} pictures, or lower --keep"
-        )
-        return Advice(None, None, None, (line,))
+    if min(ladder.telling) < wish.fewest_pictures:
+        return Advice(None, None, None, (_too_few(ladder, wish.fewest_pictures, keep),))
     holding = [rung for rung in fast if rung.entry.budget is not None and _holds(rung.chosen_on, wanted)]
     if not holding:
         whole = next((rung for rung in fast if rung.entry.budget is None), None)
@@ -100,6 +96,15 @@ def _smallest(fast: Sequence[Rung], ladder: Ladder, wish: Wish, keep: float) -> 
     if not confirmed:
         lines.append("ask more questions, lower --keep, or offer larger --budgets")
     return Advice(chosen if confirmed else None, chosen, confirmed, tuple(lines))
+
+
+def _too_few(ladder: Ladder, fewest: int, keep: float) -> str:
+    rarest = max(every / telling for every, telling in zip(ladder.pictures, ladder.telling, strict=True))
+    return (
+        f"{' and '.join(map(str, ladder.pictures))} pictures in the two halves are too few: all tokens get something "
+        f"right on {' and '.join(map(str, ladder.telling))} of them, and even without one loss among fewer than "
+        f"{fewest}, {keep:g} would not be shown. Ask about {math.ceil(2 * fewest * rarest)} pictures, or lower --keep"
+    )
 
 
 def _too_slow(ladder: Ladder, limit: float | None) -> str:

@@ -23,7 +23,8 @@ def to_markdown(comparison: Comparison, ladder: Ladder, wish: Wish, advice: Advi
     about = (
         f"Retention: percent of the score with all tokens, the mean over {len(tasks)} task{'s' * (len(tasks) != 1)} "
         f"({', '.join(tasks)}); in brackets 95 % intervals of a paired bootstrap over pictures. The halves have "
-        f"{ladder.pictures[0]} and {ladder.pictures[1]} pictures."
+        f"{ladder.pictures[0]} and {ladder.pictures[1]} pictures; all tokens get something right on "
+        f"{ladder.telling[0]} and {ladder.telling[1]} of them."
     )
     refused = [f"left out: {pair.method} at {pair.tokens}: {pair.reason}" for pair in comparison.refused]
     notes = list(dict.fromkeys([*settings_lines(table), *comparison.notes, *table.notes, *refused]))
@@ -45,6 +46,7 @@ def to_json(comparison: Comparison, ladder: Ladder, wish: Wish, advice: Advice) 
         "confirmed": advice.confirmed,
         "tasks": [column.task for column in comparison.table.columns],
         "pictures": {"chosen_on": ladder.pictures[0], "confirmed_on": ladder.pictures[1]},
+        "right_with_all_tokens": {"chosen_on": ladder.telling[0], "confirmed_on": ladder.telling[1]},
         "timing": comparison.timing,
         "budgets": [
             {

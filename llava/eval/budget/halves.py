@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -61,10 +61,13 @@ class Ladder:
     Attributes:
         rungs: All tokens first.
         pictures: How many the halves have; of several tasks those of the task with the fewest.
+        telling: On how many of these all tokens earn something, counted in the same way. Where they earn nothing,
+            nothing can be lost.
     """
 
     rungs: list[Rung]
     pictures: tuple[int, int]
+    telling: tuple[int, int]
 
 
 def climb(comparison: Comparison, data: DataPlace, resamples: int) -> Ladder:
@@ -76,15 +79,18 @@ def climb(comparison: Comparison, data: DataPlace, resamples: int) -> Ladder:
         resamples: Draws of each interval.
 
     Raises:
-        ValueError: A budget lacks the score of a task, or with all tokens nothing is right on one of the halves.
+        ValueError: No budget is answered or one lacks the score of a task, or with all tokens nothing is right on one
+            of the halves.
     """
+    if len(comparison.entries) == 1:
+        raise ValueError(f"there is nothing to choose from: {'; '.join(comparison.notes)}")
     parts = _parts(comparison, data)
     halves = split_pictures({task: own[0].groups for task, own in parts.items()})
     everything = halves[0] | halves[1]
     found = [_figures(_only(parts, half), len(comparison.entries), resamples) for half in (everything, *halves)]
-    counts = [min(len(half.intersection(own[0].groups)) for own in parts.values()) for half in halves]
     rungs = [Rung(entry, *(figures[place] for figures in found)) for place, entry in enumerate(comparison.entries)]
-    return Ladder(rungs, (counts[0], counts[1]))
+    pictures = [own[0].groups for own in parts.values()]
+    return Ladder(rungs, _fewest(halves, pictures), _fewest(halves, [telling(own[0]) for own in parts.values()]))
 
 
 def split_pictures(pictures: Mapping[str, Collection[str]]) -> tuple[frozenset[str], frozenset[str]]:
@@ -107,6 +113,18 @@ def split_pictures(pictures: Mapping[str, Collection[str]]) -> tuple[frozenset[s
 
     ordered = sorted(tasks, key=drawn)
     return frozenset(ordered[::2]), frozenset(ordered[1::2])
+
+
+def telling(parts: ScoreParts) -> list[str]:
+    """Pictures on which something can be lost: whose own score is not 0, be it that it has none by itself."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = parts.score(parts.values)
+    return [name for name, score in zip(parts.groups, scores, strict=True) if score != 0]
+
+
+def _fewest(halves: Sequence[frozenset[str]], pictures: Sequence[Collection[str]]) -> tuple[int, int]:
+    first, second = (min(len(half.intersection(own)) for own in pictures) for half in halves)
+    return first, second
 
 
 def _parts(comparison: Comparison, data: DataPlace) -> Parts:

@@ -19,6 +19,9 @@ METRICS = {
 }
 """The rules by name, each in a line."""
 
+_STARTS = r"(?<!\w)(?:(?<!\d[.,])|(?!\d))"  # no word goes on here, and no number as 3.5 or 1,500
+_ENDS = r"(?!\w)(?:(?<!\d)|(?![.,]\d))"
+
 FEWEST_ANNOTATORS = 4
 """With fewer answers nothing earns a full point of VQA accuracy."""
 
@@ -29,9 +32,13 @@ def plain(text: str) -> str:
 
 
 def is_contained(answer: str, text: str) -> bool:
-    """Whether a text has an answer's words next to each other, in any case: `no` is not in `north`."""
+    """Whether a text has an answer's words next to each other, in any case: `no` is not in `north`, nor 3 in 3.5."""
     words = r"\s+".join(map(re.escape, plain(answer).split()))
-    return bool(words) and re.search(rf"(?<!\w){words}(?!\w)", text.casefold()) is not None
+    return bool(words) and re.search(f"{_STARTS}{words}{_ENDS}", text.casefold()) is not None
+
+
+def _is_given(answer: str, text: str, is_letter: bool) -> bool:
+    return plain(text) == plain(answer) if is_letter else is_contained(answer, text)
 
 
 def earned(metric: str, text: str, answers: Sequence[str], options: Mapping[str, str]) -> float:
@@ -49,7 +56,8 @@ def earned(metric: str, text: str, answers: Sequence[str], options: Mapping[str,
     if metric == "exact":
         return float(plain(text) in map(plain, answers))
     if metric == "contains":
-        return float(any(is_contained(answer, text) for answer in answers))
+        # An option's letter must be the whole text: `a` is a word of most sentences.
+        return float(any(_is_given(answer, text, answer in options) for answer in answers))
     if metric == "vqa":
         return vqa_accuracy(text, answers)
     if metric == "choice":

@@ -9,7 +9,6 @@ The line below the question is lmms-eval's, which the figures of LLaVA's later m
 
 from __future__ import annotations
 
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,9 @@ class ChartQa(Task):
                 group=split,
             )
 
-        placed = chain.from_iterable(((split, n, row) for n, row in enumerate(rows)) for split, rows in files.items())
-        return collect(folder / "test_*.json", placed, build)
+        placed = [(split, number, row) for split, rows in files.items() for number, row in enumerate(rows)]
+        places = [f"test_{split}.json row {number}" for split, number, _ in placed]
+        return collect(folder, placed, build, places=places)
 
     def parse(self, text: str) -> str:
         """The text itself: a number near the answer is right too."""

@@ -109,10 +109,10 @@ def open_own_file(path: str | Path, metric: str | None = None, tail: str = "") -
     except (OSError, ValueError) as error:
         reason = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise TaskDataError(
-            f"{reason}; --tasks takes a JSON list or JSONL of questions, see docs/evaluation.md"
+            f"{reason}; --tasks takes a JSON list or JSONL of questions, see docs/own_questions.md"
         ) from None
     annotated = any(map(is_annotated, rows))
-    advice = "docs/evaluation.md says what a row looks like"
+    advice = "docs/own_questions.md says what a row looks like"
     taken: set[str] = set()
 
     def build(numbered: tuple[int, Any]) -> Sample:
@@ -135,7 +135,7 @@ def open_own_file(path: str | Path, metric: str | None = None, tail: str = "") -
         "path": path,
         "samples": loaded.samples,
         "bad_lines": loaded.bad_rows,
-        "notes": [f"{more} conversations have several questions: the first is asked"] if more else [],
+        "notes": [f"conversations with several questions: {more}; the first of each is asked"] if more else [],
     }
     own: OwnFile = type("OwnFile", (OwnFile,), attributes)()
     return own

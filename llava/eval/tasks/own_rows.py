@@ -99,7 +99,9 @@ def is_annotated(row: Any) -> bool:
 def questions_in(row: Any) -> int:
     """How many questions a row holds, of which the first is asked."""
     turns = row.get("conversations") if isinstance(row, Mapping) else None
-    return sum(turn.get("from") == "human" for turn in turns if isinstance(turn, Mapping)) if turns else 1
+    if not isinstance(turns, list):
+        return 1
+    return sum(turn.get("from") == "human" for turn in turns if isinstance(turn, Mapping))
 
 
 def _first(row: Mapping[str, Any], *names: str, default: Any = None) -> Any:
@@ -160,9 +162,9 @@ def _options(row: Mapping[str, Any]) -> dict[str, str]:
     given = _first(row, "choices", "options")
     if given is None:
         return {}
-    named = given if isinstance(given, Mapping) else dict(zip(ascii_uppercase, given, strict=False))
     if not isinstance(given, list | Mapping) or not 2 <= len(given) <= _MOST_OPTIONS:
         raise ValueError(f"choices is {given!r:.80}, no list or object of 2 to {_MOST_OPTIONS} options")
+    named = given if isinstance(given, Mapping) else dict(zip(ascii_uppercase, given, strict=False))
     for letter, option in named.items():
         if letter not in ascii_uppercase[:_MOST_OPTIONS] or len(letter) != 1:
             raise ValueError(
