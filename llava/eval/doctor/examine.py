@@ -167,14 +167,15 @@ def _asked(wanted: Wanted, table: Table, column: Column) -> _Asked | None:
 
 
 def _changed(task: Task, column: Column, samples: Sequence[Sample], row: Row, answers: AnswerSet) -> str:
-    """That answers or questions are not those that a row was scored on, "" if they are; a judge's grades say nothing."""
+    """That answers or questions are not those that a row was scored on; "" if they are, and for judged tasks."""
     if task.is_judged:
         return ""
     found = task.score(samples, answers.texts)[column.score]
     if isinstance(found, float | int) and abs(found - row[column.score]) * column.facts.factor <= TOLERANCE:
         return ""
+    show = column.facts.show
     return (
-        f"{answers.path} scores {column.facts.show(found)} and results.json says {column.facts.show(row[column.score])}: "
+        f"{answers.path} scores {show(found)} and results.json says {show(row[column.score])}: "
         "answers or questions have changed since; run llava eval again"
     )
 
