@@ -170,8 +170,10 @@ def _changed(task: Task, column: Column, samples: Sequence[Sample], row: Row, an
     """That answers or questions are not those that a row was scored on; "" if they are, and for judged tasks."""
     if task.is_judged:
         return ""
-    found = task.score(samples, answers.texts)[column.score]
-    if isinstance(found, float | int) and abs(found - row[column.score]) * column.facts.factor <= TOLERANCE:
+    found = task.score(samples, answers.texts).get(column.score)
+    if not isinstance(found, float | int):
+        return f"its questions, as they are here, give no {column.score}"
+    if abs(found - row[column.score]) * column.facts.factor <= TOLERANCE:
         return ""
     show = column.facts.show
     return (
