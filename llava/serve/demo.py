@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _MOST_EXAMPLES = 8
+_MOST_PORT = 65_535
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -39,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--question", default="", metavar="TEXT", help="what stands in the question's box at first")
     add_shared(parser, "--temperature", default=0.0, help="0 is greedy (default), so that answers can be compared")
     add_shared(parser, "--max-new-tokens", default=256, help="where an answer ends at the latest (default 256)")
-    parser.add_argument("--port", type=whole_number(1), help="default: the first free one from 7860 on")
+    parser.add_argument("--port", type=_port, help="default: the first free one from 7860 on")
     parser.add_argument("--max-upload-mb", type=whole_number(1), default=10, help="of a picture (default 10)")
     parser.add_argument("--max-visitors", type=whole_number(1), default=16, help="kept at a time (default 16)")
     parser.add_argument("--share", action="store_true", help="let gradio's servers make it public")
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ImportError:
             raise ImportError("the demo needs gradio: pip install 'llava-visionzip[web]'") from None
         from llava.inference import GenerationOptions, Inference
-        from llava.model.configuration import CompressionConfig
+        from llava.serve.web.choice import first_choice
         from llava.serve.web.events import Demo
         from llava.serve.web.limits import Limits
         from llava.serve.web.server import serve
@@ -72,10 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **loading_options(args),
             **compression_option(args),
         )
-        first = inference.model.compression
-        if first is not None and first != (plain := CompressionConfig(first.method, first.dominant, first.contextual)):
-            print(f"note: the page knows no options of a method and begins with {plain}, not with {first}")
+        budget = inference.model.compression  # of the flag, or of the checkpoint's config
         demo = Demo(inference, limits, read_examples(args.examples), options)
+        first, note = first_choice(demo.methods, budget, all_tokens="compression" in args and budget is None)
+        if note:
+            print(f"note: {note}")
         server = serve(demo, host=_HOST, port=args.port, share=args.share, first=first, question=args.question)
     print(f"open {server.address} (Ctrl-C ends it)", flush=True)
     try:
@@ -85,6 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         server.close()
     return 0
+
+
+def _port(text: str) -> int:
+    """A flag's type: a port that can be listened at."""
+    value = whole_number(1)(text)
+    if value > _MOST_PORT:
+        raise argparse.ArgumentTypeError(f"at most {_MOST_PORT}, got {text}")
+    return value
 
 
 def read_examples(folder: Path | None) -> list[tuple[str, Image]]:

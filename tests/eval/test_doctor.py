@@ -385,6 +385,12 @@ def doctor(run: Path, data: Path, *words: str) -> int:
     return main([str(run), "--data-root", str(data), "--resamples", "100", *words])
 
 
+def test_sizes_that_are_of_no_use_are_told(run: Path, data: Path, tmp_path: Path) -> None:
+    layout.write_json(tmp_path / "i.json", {"images": [], "categories": [], "annotations": []})
+    notes = examined(run, data, sizes=ObjectSizes(tmp_path / "i.json")).notes
+    assert f"{tmp_path / 'i.json'} has no object of these questions: it is for POPE, on COCO's val2014" in notes
+
+
 def test_the_gate_says_what_fell(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor(run, data, "--fail-under", "0.5") == 0
     assert capsys.readouterr().err.count("FELL") == 0
@@ -422,12 +428,31 @@ def test_what_is_not_known_has_not_passed(run: Path, data: Path, capsys: pytest.
     assert "note: visionzip:54+10, tiny_pope: no retention, vanilla differs in dtype" in said.out
 
 
+def test_answers_that_changed_since_they_were_scored_are_not_examined(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A killed run leaves half of them; another file of questions gives them another score."""
+    path = run / "answers" / "tiny_pope" / "visionzip_54+10.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:6]))
+    assert doctor(run, data, "--fail-under", "0.5") == 1
+    said = capsys.readouterr()
+    assert "tiny_pope under visionzip:54+10 is not known: " in said.err
+    assert "visionzip_54+10.jsonl scores 30.0 % and results.json says 60.0 %" in said.err
+    questions = json.loads((data / "eval_vqa.json").read_text())
+    layout.write_json(data / "eval_vqa.json", [question | {"answer": "green"} for question in questions])
+    with pytest.raises(
+        SystemExit, match=r"none\.jsonl scores 0\.0 % and results\.json says 75\.0 %.*have changed since"
+    ):
+        doctor(run, data)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--fail-under", "97"], "97 is not above 0 and at most 1; 97 % is 0.97"),
         (["--fail-under", "much"], "'much' is no number"),
         (["--fail-lower-bound"], "--fail-lower-bound goes with --fail-under"),
+        (["--fail-on", "mean"], "--fail-on goes with --fail-under"),
         (["--fail-under", "0.9", "--fail-lower-bound", "--resamples", "0"], "leave out --resamples 0"),
         (["--pictures", "21"], "at most 20, got 21"),
     ],
@@ -443,6 +468,10 @@ def test_wrong_flags_are_named(
 def test_a_run_that_lacks_something_is_answered_in_a_line(run: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"has no results of fastv:64; it has visionzip:54\+10, downsample:64"):
         doctor(run, data, "--compression", "fastv:64")
+    with pytest.raises(SystemExit, match="--compression none: all tokens are what each budget is compared with"):
+        doctor(run, data, "--compression", "none")
+    with pytest.raises(SystemExit, match=r"--coco-instances .*nowhere\.json: no such file"):
+        doctor(run, data, "--coco-instances", str(tmp_path / "nowhere.json"))
     with pytest.raises(SystemExit, match="has no scores of all tokens for gqa; it has tiny_pope, tiny_vqa"):
         doctor(run, data, "--tasks", "gqa")
     with pytest.raises(SystemExit, match=r"nothing can be examined: .*eval_pope\.json does not exist"):

@@ -56,9 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     gate.add_argument(
         "--fail-under", type=_share, metavar="SHARE", help="end with status 1 if less is kept, as in 0.97"
     )
-    gate.add_argument(
-        "--fail-on", choices=("task", "mean"), default="task", help="each task (default), or each budget's mean of them"
-    )
+    gate.add_argument("--fail-on", choices=("task", "mean"), help="each task (default), or each budget's mean of them")
     gate.add_argument(
         "--fail-lower-bound", action="store_true", help="the lower end of the 95 %% interval must hold it too"
     )
@@ -71,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = make_parser()
     args = parser.parse_args(arguments)
-    if args.fail_lower_bound and args.fail_under is None:
-        parser.error("--fail-lower-bound goes with --fail-under")
+    if (args.fail_lower_bound or args.fail_on) and args.fail_under is None:
+        parser.error(f"{'--fail-lower-bound' if args.fail_lower_bound else '--fail-on'} goes with --fail-under")
     if args.fail_lower_bound and not args.resamples:
         parser.error("--fail-lower-bound needs intervals: leave out --resamples 0")
     with plain_errors():
@@ -82,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from llava.eval.doctor.examine import examine
     from llava.eval.doctor.files import to_html, to_json
-    from llava.eval.doctor.gate import failures
+    from llava.eval.doctor.gate import TASK, failures
     from llava.eval.doctor.words import summary
     from llava.eval.results import write_json
     from llava.eval.whole_files import write_whole
@@ -90,7 +88,7 @@ def _run(args: argparse.Namespace) -> int:
     diagnosis = examine(_wanted(args))
     failed = None
     if args.fail_under is not None:
-        failed = failures(diagnosis, args.fail_under, of=args.fail_on, lower_bound=args.fail_lower_bound)
+        failed = failures(diagnosis, args.fail_under, of=args.fail_on or TASK, lower_bound=args.fail_lower_bound)
     cards = _cards(args, diagnosis)
     print(summary(diagnosis))
     for note in diagnosis.notes:
@@ -113,6 +111,8 @@ def _wanted(args: argparse.Namespace) -> Wanted:
     from llava.eval.doctor.sizes import ObjectSizes
     from llava.model.configuration import CompressionConfig
 
+    if args.coco_instances is not None and not args.coco_instances.is_file():
+        raise ValueError(f"--coco-instances {args.coco_instances}: no such file")
     return Wanted(
         folder=args.run,
         data=DataPlace.of(args),
@@ -146,7 +146,7 @@ def _cards(args: argparse.Namespace, diagnosis: Diagnosis) -> list[Card]:
 
 
 def _gate_in_words(args: argparse.Namespace) -> str:
-    what = "every task" if args.fail_on == "task" else "the mean over tasks"
+    what = "the mean over tasks" if args.fail_on == "mean" else "every task"
     bound = ", and so must the lower end of its interval" if args.fail_lower_bound else ""
     return f"{what} must keep {100 * args.fail_under:g} % of all tokens{bound}"
 

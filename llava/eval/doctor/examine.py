@@ -24,7 +24,7 @@ from llava.eval.doctor.sizes import ObjectSizes
 from llava.eval.doctor.slices import all_slices, make_slice
 from llava.eval.doctor.yes_no import asks_yes_or_no, yes_shifts
 from llava.eval.report.flips import Earned, answered_by_both, earned_by, find_flips
-from llava.eval.report.intervals import load_column, parts_by_line
+from llava.eval.report.intervals import TOLERANCE, load_column, parts_by_line
 from llava.eval.report.table import VANILLA, Cell, Column, Line, Table, build_table
 from llava.eval.results import Row, read_results
 from llava.eval.tasks import Sample, Task
@@ -83,14 +83,16 @@ def examine(wanted: Wanted) -> Diagnosis:
     diagnosis = Diagnosis(wanted.folder, table.runs[wanted.folder], table.vanilla.tokens, by_task, counted)
     diagnosis.budgets = [Budget(line.compression, line.tokens) for line in table.lines[1:]]
     draws: dict[str, dict[int, Draws]] = {}
+    sizes_found = 0
     for number, column in enumerate(tqdm(columns, desc="examining", unit="task", disable=None)):
         before = len(table.notes)
         asked = _asked(wanted, table, column)
         if asked is None:
-            reason = "; ".join(table.notes[before:])
+            reason = "; ".join(note.removeprefix(f"{column.heading}: ") for note in table.notes[before:])
             for budget in diagnosis.budgets:
                 budget.missing[column.task] = reason
             continue
+        sizes_found += len(asked.sizes)
         parts = parts_by_line(table, column, asked.task, asked.samples)
         if parts and wanted.resamples:
             draws[column.task] = retention_draws(parts, wanted.resamples, seed=number)
@@ -98,6 +100,10 @@ def examine(wanted: Wanted) -> Diagnosis:
             _examine_line(wanted, asked, line, budget, rows, draws.get(column.task, {}).get(place))
     _add_means(diagnosis, table, draws)
     diagnosis.notes = list(dict.fromkeys(table.notes))
+    if wanted.sizes.instances is not None and not sizes_found:
+        diagnosis.notes.append(
+            f"{wanted.sizes.instances} has no object of these questions: it is for POPE, on COCO's val2014"
+        )
     _add_advice(wanted, diagnosis, rows)
     if not any(True for _ in diagnosis.cases()):
         reasons = [reason for budget in diagnosis.budgets for reason in budget.missing.values()] + diagnosis.notes
@@ -111,6 +117,8 @@ def _chosen(wanted: Wanted, rows: Sequence[Row]) -> list[str]:
     Raises:
         ValueError: The run lacks one, or has none.
     """
+    if VANILLA in wanted.budgets:
+        raise ValueError(f"--compression {VANILLA}: all tokens are what each budget is compared with; name a budget")
     there = list(dict.fromkeys(row["compression"] for row in rows if row["compression"] != VANILLA))
     if lacking := [name for name in wanted.budgets if name not in there]:
         known = ", ".join(there) or "all tokens only"
@@ -150,9 +158,28 @@ def _asked(wanted: Wanted, table: Table, column: Column) -> _Asked | None:
         table.notes.append(f"{column.heading}: the answers with all tokens are not in {wanted.folder / 'answers'}")
         return None
     task, samples = loaded[0], loaded[1][: row["n"]]
+    if changed := _changed(task, column, samples, row, answers):
+        table.notes.append(f"{column.heading}: with all tokens, {changed}")
+        return None
     limit = row["n"] if row["n"] < len(loaded[1]) else None
     earned = earned_by(task, answers, samples)
     return _Asked(task, column, samples, row, answers, earned, wanted.sizes.of(task, samples), limit)
+
+
+def _changed(task: Task, column: Column, samples: Sequence[Sample], row: Row, answers: AnswerSet) -> str:
+    """That answers or questions are not those that a row was scored on; "" if they are, and for judged tasks."""
+    if task.is_judged:
+        return ""
+    found = task.score(samples, answers.texts).get(column.score)
+    if not isinstance(found, float | int):
+        return f"its questions, as they are here, give no {column.score}"
+    if abs(found - row[column.score]) * column.facts.factor <= TOLERANCE:
+        return ""
+    show = column.facts.show
+    return (
+        f"{answers.path} scores {show(found)} and results.json says {show(row[column.score])}: "
+        "answers or questions have changed since; run llava eval again"
+    )
 
 
 def _examine_line(
@@ -169,6 +196,8 @@ def _examine_line(
         budget.missing[name] = "its row cannot be compared with that of all tokens; the notes say why"
     elif answers is None:
         budget.missing[name] = f"its answers are not in {wanted.folder / 'answers' / name}"
+    elif changed := _changed(asked.task, asked.column, asked.samples, cell.row, answers):
+        budget.missing[name] = changed
     else:
         case = _case(wanted, asked, cell, answers, rows, drawn)
         if case is None:

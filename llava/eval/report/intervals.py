@@ -16,7 +16,8 @@ from llava.eval.tasks.own_file import ROW_FIELD, task_of_row
 from llava.results.bootstrap import bootstrap_interval
 from llava.results.score_parts import ScoreParts, Sums, mean_of
 
-_TOLERANCE = 0.1  # of the table's scale; LLaVA-Bench's summary is rounded to one decimal
+TOLERANCE = 0.1
+"""Of the table's scale, between results.json and answers on disk; LLaVA-Bench's summary is rounded to one decimal."""
 
 
 def add_intervals(table: Table, data: DataPlace, resamples: int = 2_000) -> None:
@@ -122,6 +123,6 @@ def _parts_of_row(column: Column, task: Task, samples: Sequence[Sample], line: L
     grades = read_grades(line.folder, task.name, answers.path.name)
     parts = task.parts(samples[: row["n"]], answers.texts, grades)
     found, written = parts.total * column.facts.factor, row[column.score] * column.facts.factor
-    if not abs(found - written) <= _TOLERANCE:
+    if not abs(found - written) <= TOLERANCE:
         raise ValueError(f"the answers on disk score {found:.2f} and results.json says {written:.2f}")
     return parts

@@ -46,6 +46,29 @@ class Choice:
         return self.method if self.budget is None else str(self.budget)
 
 
+def first_choice(
+    methods: Sequence[str], budget: CompressionConfig | None, *, all_tokens: bool = False
+) -> tuple[Choice | None, str]:
+    """What the page begins with, and what a reader must know of it.
+
+    Args:
+        methods: Of `methods_of`.
+        budget: What was asked for; None where nothing was.
+        all_tokens: Whether all tokens were asked for.
+
+    Returns:
+        None for the page's own choice; and "" if there is nothing to say.
+    """
+    if budget is None:
+        return (Choice(ALL) if all_tokens else None), ""
+    if budget.method not in methods:
+        return None, f"the page cannot show {budget.method} and begins with its own choice, not with {budget}"
+    first = Choice(budget.method, budget.num_tokens, budget.contextual)
+    if first.budget == budget:
+        return first, ""
+    return first, f"the page knows no options of a method and begins with {first}, not with {budget}"
+
+
 class ChosenImages:
     """One picture as a conversation sees it: a `ChatImages`."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakSet
 
 from PIL import Image
 
@@ -84,7 +85,8 @@ class Demo:
         self.methods = methods_of(inference.model)
         self.visitors = Visitors(limits.visitors)
         self._model_lock = threading.Lock()
-        self._warm: list[Chat] = []  # conversations of which the language model's cache is kept: one visitor's
+        # Conversations of which the language model's cache is kept: one visitor's, while that one is known.
+        self._warm: WeakSet[Chat] = WeakSet()
 
     # ----- What a visitor does -------------------------------------------------
 
@@ -175,13 +177,15 @@ class Demo:
         answers = stream_answer(
             chat, text, self.options, model_lock=self._model_lock, stop=stop, seconds=self.limits.seconds
         )
-        with closing(answers):
-            for said in answers:
-                if visitor.panes[name] is pane and pane.restarts == restarts and not said.is_finished:
-                    yield Shown(talks={name: self._talk_with(visitor, name, text, said)})
+        try:
+            with closing(answers):
+                for said in answers:
+                    if visitor.panes[name] is pane and pane.restarts == restarts and not said.is_finished:
+                        yield Shown(talks={name: self._talk_with(visitor, name, text, said)})
+        finally:  # an answer that nobody reads to its end is a turn of the conversation all the same
+            if pane.restarts == restarts and len(chat.messages) > len(pane.costs):
+                pane.costs.append(replace(said, text=chat.messages[-1][1], is_finished=True))
         if visitor.panes[name] is pane and pane.restarts == restarts:
-            if not said.error:
-                pane.costs.append(said)
             yield Shown(talks={name: self._talk_with(visitor, name, text, said if said.error else None)})
         return said
 
@@ -210,7 +214,7 @@ class Demo:
             for chat in self._warm:
                 if chat not in chats:
                     chat.release()
-            self._warm = chats
+            self._warm = WeakSet(chats)
 
     def _picture_of(self, data: Any) -> Image.Image:
         if not isinstance(data, Mapping):

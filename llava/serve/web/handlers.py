@@ -33,7 +33,9 @@ class PageEvents:
 
     def upload(self, request: gr.Request, event: gr.EventData, *settings: Any) -> list[Any]:
         """A picture is sent, or an example taken."""
-        return _outputs(self.demo.upload(request.session_hash, event._data, self._open(settings), settings[1]))
+        shown = self.demo.upload(request.session_hash, event._data, self._open(settings), settings[1])
+        is_new = shown.talks is not None  # what was picked in the picture before goes with it
+        return [*_outputs(shown), *([] if is_new else gr.skip() for _ in PANES)]
 
     def redraw(self, request: gr.Request, *settings: Any) -> list[Any]:
         """Something changed that shows over the picture."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from llava.model.configuration import CompressionConfig
+from llava.serve.web.choice import Choice
 from llava.serve.web.drawing import thumbnail
 from llava.serve.web.events import VIEWS, Demo
 from llava.serve.web.handlers import PageEvents
@@ -47,12 +47,12 @@ class PaneParts:
         return [self.method, self.tokens, self.merged, self.picks]
 
 
-def make_page(demo: Demo, first: CompressionConfig | None = None, question: str = "") -> gr.Blocks:
+def make_page(demo: Demo, first: Choice | None = None, question: str = "") -> gr.Blocks:
     """Lays out the page.
 
     Args:
         demo: The model and its visitors.
-        first: The budget that the first pane begins with; by default VisionZip's with a ninth of the patches.
+        first: What the first pane begins with; by default VisionZip's with a ninth of the patches.
         question: What stands in the box to begin with.
     """
     with gr.Blocks(title="Which tokens does it keep?", analytics_enabled=False) as page:
@@ -125,7 +125,7 @@ def _picker(demo: Demo) -> gr.HTML:
     )
 
 
-def _pane(demo: Demo, name: str, first: CompressionConfig | None) -> PaneParts:
+def _pane(demo: Demo, name: str, first: Choice | None) -> PaneParts:
     """One picture with its settings and its conversation."""
     is_first = name == PANES[0]
     method = _first_method(demo, first, is_first)
@@ -179,18 +179,18 @@ def _pane(demo: Demo, name: str, first: CompressionConfig | None) -> PaneParts:
     return PaneParts(name, column, chosen, sliders, tokens, merged, hand, begin, clear, stage, picks, talk, before)
 
 
-def _first_method(demo: Demo, first: CompressionConfig | None, is_first: bool) -> str:
+def _first_method(demo: Demo, first: Choice | None, is_first: bool) -> str:
     if first is not None:
-        return first.method if first.method in demo.methods else demo.methods[1]
+        return first.method
     return demo.methods[1] if is_first else ALL
 
 
-def _first_range(demo: Demo, method: str, first: CompressionConfig | None) -> Range:
+def _first_range(demo: Demo, method: str, first: Choice | None) -> Range:
     model = demo.inference.model
-    if first is None or first.method != method:
+    if first is None or first.budget is None:
         return range_of(model, method)
-    ranges = range_of(model, method, first.num_tokens)
-    return Range(ranges.most, ranges.first, ranges.most_merged, min(first.contextual, ranges.most_merged))
+    ranges = range_of(model, method, first.tokens)
+    return Range(ranges.most, ranges.first, ranges.most_merged, min(first.merged, ranges.most_merged))
 
 
 def _script(name: str) -> str:
@@ -207,7 +207,7 @@ def _tie(demo: Demo, parts: _Parts) -> None:
     settings = [parts.compare, parts.view, parts.box, *(each for pane in parts.panes for each in pane.settings)]
     stages, talks = [pane.stage for pane in parts.panes], [pane.talk for pane in parts.panes]
     outputs = [parts.notice, *stages, *talks]
-    parts.picker.upload(page.upload, settings, outputs, **_LOOK)
+    parts.picker.upload(page.upload, settings, [*outputs, *(pane.picks for pane in parts.panes)], **_LOOK)
     parts.view.change(page.redraw, settings, outputs, **_LOOK)
     parts.compare.change(page.compare, parts.compare, second.column, **_AT_ONCE)
     parts.compare.change(page.redraw, settings, outputs, **_LOOK)

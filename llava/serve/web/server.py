@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from llava.model.configuration import CompressionConfig
+from llava.serve.web.choice import Choice
 from llava.serve.web.door import Door
 from llava.serve.web.events import Demo
 from llava.serve.web.page import HERE, make_page
@@ -45,7 +45,7 @@ def serve(
     host: str,
     port: int | None = None,
     share: bool = False,
-    first: CompressionConfig | None = None,
+    first: Choice | None = None,
     question: str = "",
 ) -> Server:
     """Begins to serve, and returns.
@@ -55,7 +55,7 @@ def serve(
         host: The address to listen at.
         port: The first free one from 7860 on, if None.
         share: Whether gradio's servers shall make it public.
-        first: The budget that the page begins with.
+        first: What the page begins with.
         question: What stands in the question's box to begin with.
 
     Raises:
@@ -75,14 +75,19 @@ def serve(
     off: dict[str, Any] = dict.fromkeys(
         ("inbrowser", "enable_monitoring", "ssr_mode", "pwa", "mcp_server", "run_history"), False
     )
-    _, local, public = page.launch(
-        **options,
-        **off,
-        prevent_thread_lock=True,
-        quiet=True,
-        show_error=False,
-        footer_links=[],
-        max_file_size=1,  # nothing is sent as a file
-        state_session_capacity=demo.limits.visitors,
-    )
+    try:
+        _, local, public = page.launch(
+            **options,
+            **off,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=False,
+            footer_links=[],
+            max_file_size=1,  # nothing is sent as a file
+            state_session_capacity=demo.limits.visitors,
+        )
+    except OSError as error:
+        if port is None or "empty port" not in str(error):
+            raise
+        raise OSError(f"port {port} of {host} is taken; name another with --port") from None
     return Server(public or local, page)

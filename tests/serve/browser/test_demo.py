@@ -163,6 +163,27 @@ def test_tokens_are_picked_with_mouse_and_keys_and_asked_with_exactly(
     assert visitor.wrong == []
 
 
+def test_picks_go_with_their_picture(visit: Begin, demo: tuple[Any, str], tiny: Inference) -> None:
+    """What is picked in one picture is not asked with of the next, nor forgotten because of a bad file."""
+    visitor = visit(demo[1])
+    page = visitor.page
+    visitor.show()
+    visitor.method("A", "picked by hand")
+    page.wait_for_selector("#stage-A svg.by-hand")
+    page.locator('#stage-A rect.patch[data-patch="5"]').click()
+    page.wait_for_selector("#picks-A .picked:text-is('1 patch picked')")
+    visitor.upload({"name": "bad.png", "mimeType": "image/png", "buffer": b"no picture"})
+    page.wait_for_selector("#notice [role=alert]:has-text('bad.png')")
+    assert page.inner_text("#picks-A .picked") == "1 patch picked" and visitor.count("#stage-A rect.picked") == 1
+    page.click("#picker .examples button")
+    page.wait_for_selector("#picks-A .picked:text-is('0 patches picked')")
+    visitor.wait_for_count("#stage-A rect.picked", 0)
+    page.fill("#question textarea", DIGIT)
+    page.click("#ask")
+    page.wait_for_selector("#notice [role=alert]:has-text('no patch is picked')")
+    assert visitor.answers("A") == []
+
+
 def test_a_method_that_reads_the_question_is_drawn_when_it_is_asked(visit: Begin, demo: tuple[Any, str]) -> None:
     visitor = visit(demo[1])
     visitor.show()

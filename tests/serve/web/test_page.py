@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llava.model.configuration import CompressionConfig
+from llava.serve.web.choice import Choice, first_choice
 from llava.serve.web.events import Demo
 
 gradio = pytest.importorskip("gradio", reason="the demo's extra `web` is not installed")
@@ -18,7 +19,7 @@ gradio = pytest.importorskip("gradio", reason="the demo's extra `web` is not ins
 def page(demo: Demo) -> Any:
     from llava.serve.web.page import make_page
 
-    return make_page(demo, CompressionConfig("visionzip", 41, 8), "Which digit is it?")
+    return make_page(demo, Choice("visionzip", 49, 8), "Which digit is it?")
 
 
 def test_it_begins_with_what_was_asked_for_and_the_towers_limits(page: Any) -> None:
@@ -26,6 +27,30 @@ def test_it_begins_with_what_was_asked_for_and_the_towers_limits(page: Any) -> N
     assert props["method-A"]["value"] == "visionzip" and props["method-B"]["value"] == "all tokens"
     assert (props["tokens-A"]["value"], props["tokens-A"]["maximum"], props["merged-A"]["value"]) == (49, 197, 8)
     assert props["question"]["value"] == "Which digit is it?" and props["question"]["max_length"] == 100
+
+
+@pytest.mark.parametrize(
+    ("asked", "method", "note"),
+    [
+        ("none", "all tokens", ""),
+        ("random:30", "random", ""),
+        ("visionzip:41+8,merge=mean", "visionzip", "begins with visionzip:41+8, not with"),
+        ("downsample:20", "visionzip", "cannot show downsample"),
+        ("fastv:20", "visionzip", "cannot show fastv"),
+    ],
+)
+def test_it_begins_with_the_budget_of_the_command_line_or_says_why_not(
+    demo: Demo, asked: str, method: str, note: str
+) -> None:
+    from llava.serve.web.page import make_page
+
+    budget = CompressionConfig.parse(asked)
+    first, told = first_choice(demo.methods, budget, all_tokens=budget is None)
+    assert note in told and bool(told) == bool(note)
+    [shown] = [
+        e["props"] for e in make_page(demo, first).config["components"] if e["props"].get("elem_id") == "method-A"
+    ]
+    assert shown["value"] == method
 
 
 def test_its_events_are_no_public_interface_and_nobody_asks_twice_at_once(page: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -193,6 +195,30 @@ def test_a_closed_page_ends_the_answer_at_the_next_token(oracle_dir, scene: dict
         if how != "close":
             assert said.is_finished and said.error is None and chat.messages[0][1] == said.text, (how, said)
     hook.remove()
+
+
+def test_an_answer_that_is_cut_short_keeps_its_place(demo: Demo, scene: dict[str, str]) -> None:
+    """Each answer stands under its own question, also behind one whose connection broke."""
+    panes = begin(demo, "one", scene, ALL)
+    answers = demo.ask("one", WHERE, panes)
+    next(answers)
+    answers.close()
+    talk = last(demo.ask("one", "Is there a digit?", panes)).talks["A"]
+    assert talk.count('class="said user"') == talk.count('class="said model"') == 2
+    chat = demo.visitors.of("one").panes["A"].chat
+    assert [answer.text for answer in demo.visitors.of("one").panes["A"].costs] == [said for _, said in chat.messages]
+
+
+def test_nothing_is_left_of_a_visitor_who_is_gone(demo: Demo, scene: dict[str, str]) -> None:
+    for leave in (lambda: demo.leave("one"), lambda: [demo.visitors.of(name) for name in ("two", "three")]):
+        panes = begin(demo, "one", scene, ALL)
+        last(demo.ask("one", WHERE, panes))
+        known = demo.visitors.of("one")
+        kept = [weakref.ref(known.picture), weakref.ref(known.panes["A"].chat)]
+        del known
+        leave()
+        gc.collect()
+        assert [each() for each in kept] == [None, None]
 
 
 def test_a_failure_of_the_model_is_told(tiny: Inference) -> None:
