@@ -17,10 +17,13 @@ from transformers import (
 )
 
 from llava.data.feature_cache import CacheError
+from llava.hub.card.make_card import make_card
 from llava.hub.export import export
+from llava.hub.verify import verify
 from llava.inference import GenerationOptions, Inference, Question
 from llava.model.auto import AutoLlavaProcessor
 from llava.model.checkpoints.files import CheckpointError
+from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
 from llava.serve.chat import Chat
 from llava.train.budgets import MostVisualTokens
@@ -133,6 +136,40 @@ def test_export_to_transformers(inference, folder, tmp_path):
     assert video["video_processor_type"] == "LlavaOnevisionVideoProcessor"
     with pytest.raises(CheckpointError, match="haotian-liu/LLaVA knows no such model"):
         export(folder, "llava", tmp_path / "other", progress=False)
+
+
+@pytest.fixture(scope="module")
+def release(folder, tmp_path_factory) -> Path:
+    """The checkpoint in transformers' format, with a budget in its config."""
+    place = tmp_path_factory.mktemp("release")
+    shutil.copytree(folder, place / "source")
+    edit_json(place / "source" / "config.json", compression=CompressionConfig.parse(BUDGET).to_dict())
+    export(place / "source", "hf", place / "released", progress=False)
+    return place / "released"
+
+
+def test_a_release_has_a_card_and_passes_verify(release):
+    file = make_card(release, sample_image=RECORDS / "image_1.png", sample_question="What is this?")
+    card = file.read_text(encoding="utf-8")
+    assert "for 64 visual tokens a tile instead of 729" in card
+    assert "import AutoProcessor, LlavaOnevisionForConditionalGeneration" in card
+    assert "The original LLaVA (haotian-liu/LLaVA) knows no such model." in card and "--to llava" not in card
+    assert "Its processor makes videos too, and needs torchvision." in card
+    assert "an image of more tiles has more tokens" in card
+    report = verify(release)
+    assert report.ok, str(report)
+    checks = {check.name: check for check in report.checks}
+    assert f"compression {BUDGET} switched on by itself" in checks["llava"].detail
+    answered = (f"llava answers, {BUDGET}", "llava answers, all tokens", "transformers answers, all tokens")
+    assert all(checks[name].ok for name in answered)
+
+
+def test_a_card_of_llavas_format_names_the_code_that_reads_it(folder, tmp_path):
+    made = shutil.copytree(folder, tmp_path / "model")
+    edit_json(made / "config.json", compression=CompressionConfig.parse(BUDGET).to_dict())
+    card = make_card(made).read_text(encoding="utf-8")
+    assert "for 64 visual tokens a tile (" in card and "llava.serve.cli" not in card
+    assert "these files are for the code of LLaVA-VL/LLaVA-NeXT, which takes all visual tokens." in card
 
 
 def flags_for(folder: Path, place: Path, *images: str, **more) -> list[str]:
