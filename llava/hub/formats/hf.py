@@ -267,6 +267,9 @@ def _write_processor(source: ExportSource, folder: Path) -> None:
         entries |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
     else:
         entries["image_processor_type"] = type(own).__name__.removesuffix("Pil")
+    named = getattr(transformers, f"{entries['image_processor_type']}Pil")
+    if getattr(named, "do_center_crop", None) and not getattr(own, "do_center_crop", None):  # SigLIP's crops nothing
+        entries |= {"do_center_crop": False, "crop_size": fields["size"]}
     write_json(folder / "preprocessor_config.json", entries)
     expansion = {
         "processor_class": family.transformers_processor,
