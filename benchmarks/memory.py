@@ -1,6 +1,7 @@
 """Memory above the weights: LLaVA-NeXT-7B at 160 tokens in batches of 32, beside the reference's way in batches of 4.
 
     python benchmarks/memory.py --json memory.json
+    python benchmarks/memory.py --model onevision-7b
 
 Counted on any machine: the model has its real size and no memory (torch's meta device), and what its operators allocate
 is added up as long as it lives. On CUDA the allocator's own peaks stand beside. The reference's way runs all layers of
@@ -18,11 +19,11 @@ from typing import Any
 
 import torch
 from harness import measure
-from models import MODELS, NAMES, model_config, random_model
+from models import MODELS, NAMES, ONEVISION, model_config, random_model
 from prompts import BUDGETS, family_of, make_prompt, prompt_tokens
 from report import Cell, Goal, Report
 from torch import Tensor
-from transformers import CLIPVisionModel, DynamicCache
+from transformers import AutoModel, DynamicCache
 
 from llava.analysis.counting import count
 
@@ -35,7 +36,7 @@ class Sides:
     """What runs, on one device.
 
     Attributes:
-        name: The model's name in `MODELS`.
+        name: The model's name in `MODELS` or `ONEVISION`.
         model: With its compression set.
         eager: The tower as the reference runs it.
         budget: The compression.
@@ -43,7 +44,7 @@ class Sides:
 
     name: str
     model: Any
-    eager: CLIPVisionModel
+    eager: Any
     budget: str
 
     @classmethod
@@ -53,7 +54,7 @@ class Sides:
         model.set_compression(budget)
         vision = model_config(name).vision_config  # of its own: the attention is noted in it
         with torch.device(device):
-            eager = CLIPVisionModel._from_config(vision, dtype=dtype, attn_implementation="eager").eval()
+            eager = AutoModel.from_config(vision, dtype=dtype, attn_implementation="eager").eval()
         return cls(name, model, eager, budget)
 
     def vision(self, side: str, batch: int) -> Callable[[], object]:
@@ -125,7 +126,7 @@ def goals_of(rows: Sequence[dict[str, Cell]], large: int, small: int) -> tuple[d
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description="Memory above the weights, ours beside the reference's way.")
-    parser.add_argument("--model", choices=MODELS, default="next-7b")
+    parser.add_argument("--model", choices=[*MODELS, *ONEVISION], default="next-7b")
     parser.add_argument("--tokens", help="a budget of benchmarks/prompts.py; default: the smallest")
     parser.add_argument("--batches", type=int, nargs=2, default=[4, 32], metavar=("REFERENCE", "OURS"))
     parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")

@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+from llava.kinds.families import family_of
 from llava.model.llava_config import LlavaConfig, LlavaNextConfig
-from llava.model.published_models import CLIP_L_336, VICUNA_7B, VICUNA_13B
+from llava.model.published_models import CLIP_L_336, PUBLISHED_MODELS, VICUNA_7B, VICUNA_13B
 
 Config = LlavaConfig | LlavaNextConfig
 
 MODELS = ("1.5-7b", "1.5-13b", "next-7b", "next-13b")
+ONEVISION = ("onevision-0.5b", "onevision-7b")  # at their real sizes only
 NAMES = dict(zip(MODELS, ("LLaVA-1.5-7B", "LLaVA-1.5-13B", "LLaVA-NeXT-7B", "LLaVA-NeXT-13B"), strict=True))
+NAMES |= {model: PUBLISHED_MODELS[f"llava-{model}"].name for model in ONEVISION}
 _VICUNA = {"7b": VICUNA_7B, "13b": VICUNA_13B}
 
 # By how much widths and layers are divided, alike for all: towers and language models keep their shares of the work, 7B
@@ -22,13 +24,15 @@ _VICUNA = {"7b": VICUNA_7B, "13b": VICUNA_13B}
 SIZES = {"real": (1, 1), "small": (4, 8), "toy": (16, 12)}
 
 
-def model_config(model: str, size: str = "real") -> Config:
-    """The config of one of `MODELS`.
+def model_config(model: str, size: str = "real") -> Any:
+    """The config of one of `MODELS` or, at the real size, `ONEVISION`.
 
     Args:
-        model: A name in `MODELS`.
+        model: A name in `MODELS`, or in `ONEVISION`.
         size: Of `SIZES`; heads keep their 64 or 128 channels, images their tokens, the vocabulary shrinks like both.
     """
+    if model in ONEVISION:
+        return PUBLISHED_MODELS[f"llava-{model}"].config()
     family, _, billions = model.partition("-")
     narrower, shallower = SIZES[size]
     text: dict[str, int] = {**_VICUNA[billions], "vocab_size": 32_000 // (narrower * shallower)}
@@ -53,7 +57,7 @@ def random_model(config: Config, device: torch.device, dtype: torch.dtype, atten
         dtype: Theirs.
         attention: Of the language model.
     """
-    kind = LlavaNextForConditionalGeneration if isinstance(config, LlavaNextConfig) else LlavaForConditionalGeneration
+    kind = family_of(config).model()
     parts = {"text_config": attention, "vision_config": "sdpa"}
     with torch.device(device):
         return kind._from_config(config, dtype=dtype, attn_implementation=parts).eval()

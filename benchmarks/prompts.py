@@ -18,22 +18,25 @@ TOKENS_BEFORE_IMAGE, TOKENS_AFTER_IMAGE = 35, 27
 TEXT_TOKENS = TOKENS_BEFORE_IMAGE + TOKENS_AFTER_IMAGE
 POPE_ANSWER_TOKENS = 2  # "Yes" or "No", and the end
 
-# The paper's name of each setting -> its budget of a tile; "2880" has five tiles of 576 tokens.
+# The paper's name of each setting -> its budget of a tile; "2880" has five tiles of 576 tokens. The paper has no row
+# of LLaVA-OneVision: the same shares of its five tiles of 729, and newlines where nothing is compressed.
 BUDGETS = {
     "1.5": {"576": None, "192": "visionzip:162+30", "128": "visionzip:108+20", "64": "visionzip:54+10"},
     "next": {"2880": None, "640": "visionzip:108+20", "320": "visionzip:54+10", "160": "visionzip:27+5"},
+    "onevision": {"3699": None, "810": "visionzip:137+25", "405": "visionzip:68+13", "200": "visionzip:34+6"},
 }
-IMAGE_SIZE = {"1.5": (336, 336), "next": (672, 672)}  # (w, h); two by two tiles and the base tile in NeXT
-TILES = {"1.5": 1, "next": 5}
+# (w, h); two by two tiles and the base tile but in LLaVA-1.5
+IMAGE_SIZE = {"1.5": (336, 336), "next": (672, 672), "onevision": (768, 768)}
+TILES = {"1.5": 1, "next": 5, "onevision": 5}
 
 
 def family_of(model: str) -> str:
-    """`1.5` or `next`."""
+    """`1.5`, `next` or `onevision`."""
     return model.partition("-")[0]
 
 
 def visual_tokens(config: Any, model: str, budget: str | None) -> int:
-    """Of the image in the prompt; without compression NeXT adds a newline to each of its 48 rows of patches."""
+    """Of the image in the prompt; without compression a newline ends each of the 48 or 54 rows of tiles' patches."""
     compression = None if budget is None else CompressionConfig.parse(budget)
     return ImageRules.from_config(config).num_tokens(IMAGE_SIZE[family_of(model)], compression)
 
@@ -63,6 +66,6 @@ def make_prompt(model: Any, name: str, batch: int) -> PromptBatch:
     ids = torch.randint(3, model.config.text_config.vocab_size, (batch, length), device=device)
     ids[:, TOKENS_BEFORE_IMAGE] = IMAGE_TOKEN_INDEX
     side = model.config.vision_config.image_size
-    shape = (TILES[family], 3, side, side) if family == "next" else (3, side, side)
+    shape = (3, side, side) if family == "1.5" else (TILES[family], 3, side, side)
     images = [torch.randn(shape, device=device, dtype=model.dtype) for _ in range(batch)]
     return PromptBatch(ids, images, [IMAGE_SIZE[family]] * batch)

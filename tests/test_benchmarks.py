@@ -292,6 +292,24 @@ def test_a_budget_without_memory_for_decoding_still_has_its_prefill(
     assert [tokens for tokens, point in found.items() if point.decode is None] == ["576"]
 
 
+def test_budgets_are_called_by_the_tokens_that_they_leave(script: Any) -> None:
+    """And a prompt of LLaVA-OneVision is encoded as it is counted, on torch's meta device."""
+    from models import MODELS, ONEVISION, model_config, random_model
+    from prompts import BUDGETS, family_of, make_prompt, visual_tokens
+
+    newlines = {("next", "2880"): 48}  # the paper leaves them out
+    for name in (*MODELS, *ONEVISION):
+        config, family = model_config(name), family_of(name)
+        for tokens, budget in BUDGETS[family].items():
+            assert visual_tokens(config, name, budget) == int(tokens) + newlines.get((family, tokens), 0), name
+    model = random_model(model_config("onevision-0.5b"), torch.device("meta"), torch.bfloat16)
+    for tokens, budget in BUDGETS["onevision"].items():
+        model.set_compression(budget)
+        with torch.inference_mode():
+            (features,) = make_prompt(model, "onevision-0.5b", 1).encode(model)
+        assert features.shape == (int(tokens), 896)
+
+
 def test_statics_of_a_decode_step_are_those_of_the_prompt(script: Any) -> None:
     """The cache of fixed size that decoding is timed with gives the logits of the one that grew."""
     from models import model_config, random_model

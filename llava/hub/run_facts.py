@@ -6,11 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from llava.hub.json_file import optional_json
 from llava.hub.staging import MANIFEST
-from llava.kinds.families import FAMILIES
+from llava.images.rules import cuts_tiles
+from llava.kinds.families import FAMILIES, Family, family_of_llava
+from llava.kinds.languages import find_language, language_of_llava
+from llava.model.checkpoints.config_adapter import is_llava_format
 from llava.model.checkpoints.files import CheckpointError, projector_file, read_json, weight_files
 from llava.model.checkpoints.lora import adapter_base, is_adapter
 from llava.model.configuration import CompressionConfig
@@ -73,10 +77,30 @@ class RunFacts:
         return None if self.config.get("compression_range") is None else TunedRange.from_config(self.config)
 
     @property
-    def is_next(self) -> bool:
+    def family(self) -> Family | None:
+        """The family of the model that the config is of."""
+        if is_llava_format(self.config):
+            return family_of_llava(self.config)
+        return FAMILIES.find(str(self.config.get("model_type")))
+
+    @property
+    def is_tiled(self) -> bool:
         """Whether images are cut into tiles, as in LLaVA-NeXT."""
-        family = FAMILIES.find(str(self.config.get("model_type")))
-        return (family is not None and family.is_tiled) or self.config.get("image_aspect_ratio") == "anyres"
+        family = self.family
+        if family is None or not family.is_tiled:
+            return False
+        return cuts_tiles(self.config.get("image_aspect_ratio") or family.aspect_ratio)
+
+    @property
+    def is_known_to_llava(self) -> bool:
+        """Whether haotian-liu/LLaVA has the family and the language model; True where the config names neither."""
+        text = self.config.get("text_config")
+        if is_llava_format(self.config):
+            language = language_of_llava(self.config)
+        else:
+            language = find_language(SimpleNamespace(**text)) if isinstance(text, Mapping) else None
+        family = self.family
+        return (family is None or family.known_to_llava) and (language is None or language.llava_class is not None)
 
     @property
     def all_tokens(self) -> int | None:

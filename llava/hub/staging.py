@@ -21,6 +21,7 @@ from llava.plain_files import expanded
 logger = logging.getLogger(__name__)
 
 MANIFEST = "export.json"
+VIDEO_PROCESSOR = "video_preprocessor_config.json"  # of transformers
 _PARTIAL, _REPLACED = ".partial-", ".replaced-"  # in the names of folders beside the one that is made
 _IN_USE = ".in-use"
 _LONG_AGO = 3600.0  # seconds

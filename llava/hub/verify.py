@@ -2,7 +2,8 @@
 
     files          every file that the export wrote has the hash it was written with, and no other weights lie there
     llava          this package loads it, with the compression of its config switched on by itself
-    transformers   plain transformers and AutoProcessor load it, with no code of this package in the way
+    transformers   plain transformers and AutoProcessor load it, with no code of this package in the way; where its
+                   processor needs a package that is not installed, this package's prepares the picture
     answers        each gives the answers of the card's sample question, if the card has one
 
 Each model is freed before the next is loaded: memory for one is enough.
@@ -192,20 +193,18 @@ class _Subject:
             model, loading = auto_image_text_model(self.folder, dtype=self.dtype, output_loading_info=True)
             kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
             wrong = [f"{len(loading[kind])} {kind}" for kind in kinds if loading.get(kind)]
+            found: bool | None = True
             try:
                 processor = auto_processor(self.folder)
+                named = type(processor).__name__
             except ImportError as error:  # torchvision, where a processor makes videos too
-                reason = str(error).strip().splitlines()[0]
-                return (
-                    (None, f"{type(model).__name__}; its processor was not tried: {reason}")
-                    if not wrong
-                    else (
-                        False,
-                        ", ".join(wrong),
-                    )
-                )
+                from llava.model.auto import AutoLlavaProcessor
+
+                processor = AutoLlavaProcessor.from_pretrained(self.folder, compression=None)
+                reason = str(error).strip().partition(". ")[0]
+                found, named = None, f"this package's processor, for transformers' own was not tried: {reason}"
             made.extend((processor, model.eval().to(self.device)))
-            return not wrong, ", ".join(wrong) or f"{type(model).__name__} and {type(processor).__name__}"
+            return found if not wrong else False, ", ".join(wrong) or f"{type(model).__name__} and {named}"
 
         def answer() -> tuple[bool | None, str]:
             return self._judged(plain_answer(made[0], made[1], self.sample, self.folder), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ class TowerKind:
         file_spellings: Parts of tensor names in published files -> the same in the module.
         mlp_weights: Maps a config to the weights of a layer's MLP, biases apart, which operations are counted by.
         known_to_llava: Whether haotian-liu/LLaVA can load it.
+        cut_by_next: Whether LLaVA-NeXT's code takes its last layer and pooling head away and reads what is then last,
+            whatever `mm_vision_select_layer` says.
         published: Names on the Hub -> config entries that a tower of that name has.
     """
 
@@ -45,6 +48,7 @@ class TowerKind:
     file_spellings: Mapping[str, str] = field(default_factory=dict)
     mlp_weights: Callable[[Any], int] = _two_matrices
     known_to_llava: bool = False
+    cut_by_next: bool = False
     published: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def published_name(self, vision_config: Any) -> str | None:
@@ -93,3 +97,17 @@ def tower_kind(vision_config: Any) -> TowerKind:
             f"{', '.join(TOWERS.names())}, and what --plugin brings"
         )
     return kind
+
+
+def entries_of_next(vision_config: Any) -> dict[str, Any]:
+    """Entries of transformers' config for a tower as LLaVA-NeXT's code uses it; none if that is as anybody does.
+
+    Args:
+        vision_config: Of the whole tower; it is left as it is.
+    """
+    if not tower_kind(vision_config).cut_by_next:
+        return {}
+    used = copy.deepcopy(vision_config)
+    used.num_hidden_layers -= 1
+    used.vision_use_head = False
+    return {"vision_config": used, "vision_feature_layer": -1}

@@ -111,8 +111,17 @@ class ImageRules:
         kept = None if before is None else compressor_of(before).num_tokens(before, self.tile_shape)
         if not self.is_tiled:
             return self.tokens_of_whole_tile if kept is None else kept
-        is_one_tile = beside_others and not FAMILIES.get(self.family).tiles_several
-        return self.layout.num_tokens(1 if is_one_tile else self.layout.num_tiles(image_size), image_size, kept)
+        return self.layout.num_tokens(self.num_tiles(image_size, beside_others=beside_others), image_size, kept)
+
+    def num_tiles(self, image_size: tuple[int, int], *, beside_others: bool = False) -> int:
+        """Tiles that an image is cut into, the base tile included.
+
+        Args:
+            image_size: (w, h), before padding.
+            beside_others: Whether it stands in one prompt with other images.
+        """
+        is_one_tile = not self.is_tiled or (beside_others and not FAMILIES.get(self.family).tiles_several)
+        return 1 if is_one_tile else self.layout.num_tiles(image_size)
 
     def most_rows(self, compression: CompressionConfig | None) -> int:
         """Rows of the image that takes the most in the sequence.

@@ -45,7 +45,7 @@ def _attention(
     """Transformers' calling convention: (1, heads, L, d) and the lengths of the samples that make L.
 
     Raises:
-        ValueError: Samples are packed, and their lengths are not given.
+        ValueError: Samples are packed, and their lengths are not given, or some are longer than the layer looks back.
     """
     if sample_lengths is None:
         if attention_mask is not None and attention_mask.numel() == 0:
@@ -55,6 +55,12 @@ def _attention(
                 "llava.model.packing, or load with attn_implementation='sdpa', which masks such rows"
             )
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    window = kwargs.get("sliding_window")
+    if window is not None and max(sample_lengths) > window:
+        raise ValueError(
+            f"a sample of {max(sample_lengths)} tokens is longer than sliding_window {window} of the language model, "
+            "which attention by sample does not keep to: load with attn_implementation='sdpa'"
+        )
     queries, keys, values = (part.split(list(sample_lengths), dim=2) for part in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
     outputs = [

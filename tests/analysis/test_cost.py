@@ -20,13 +20,14 @@ from llava.analysis.cost.prompt_cost import (
 )
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.inference.latency import PromptBatch
+from llava.kinds.families import family_of
 from llava.model.builder import instantiate
 from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.configuration import CompressionConfig
 from llava.model.device_peaks import DEVICE_PEAKS, device_peak
 from llava.model.flops import causal_attention_flops
 from llava.model.published_models import PUBLISHED_MODELS, published_model
-from tests.model.tiny import hf_llava, hf_llava_next, random_ids, random_pixels
+from tests.model.tiny import hf_llava, hf_llava_next, hf_llava_onevision, random_ids, random_pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "benchmarks" / "results" / "cpu" / "cost.json"
@@ -57,6 +58,45 @@ def test_published_models_have_their_public_numbers_of_weights(name, language_mo
     assert (weights.tower, weights.language_model) == (303_507_456, language_model)
     if name == "llava-1.5-7b":  # llava-hf's file has 64 rows more in the embeddings and in the head
         assert weights.total + 2 * 64 * 4096 == 7_063_427_072
+
+
+@pytest.mark.parametrize(
+    ("name", "language_model"),
+    [  # as Qwen counts them, the smallest's embeddings once
+        ("llava-onevision-0.5b", 494_032_768),
+        ("llava-onevision-7b", 7_615_616_512),
+        ("llava-onevision-72b", 72_706_203_648),
+    ],
+)
+def test_onevision_has_its_public_numbers_of_weights(name, language_model):
+    config = PUBLISHED_MODELS[name].config()
+    weights = count_weights(config)
+    width, inner = 1152, 4304
+    layer = 4 * (width + 1) * width + (width + 1) * inner + (inner + 1) * width + 4 * width
+    head = layer - 2 * width + width  # the pooling head: attention and MLP like a layer's, one norm, one query
+    assert weights.tower == 428_225_600 - layer - head  # SigLIP so400m/14-384 as it is published
+    assert weights.language_model == language_model
+    # 768 x 768: a base view, and 54 rows with a newline each; 2304 x 2304 is shrunk to 9 tiles' patches, 81 rows
+    [small], [large] = (prompt_costs(config, [None], Workload(size)) for size in ((768, 768), (2304, 2304)))
+    assert (small.visual_tokens, large.visual_tokens) == (729 + 54 * 55, 729 + 81 * 82)
+
+
+def test_several_images_of_one_prompt_are_counted_as_they_are_read(tmp_path):
+    """LLaVA-OneVision cuts a lone image into tiles, and none of several."""
+    hf_llava_onevision().save_pretrained(tmp_path)
+    model = instantiate(parts_of_checkpoint(tmp_path), dtype=torch.float32, attn_implementation="eager").eval()
+    [cost] = prompt_costs(model.config, [None], Workload((56, 28), images=2, text_tokens=TEXT_TOKENS))
+    ids = random_ids(1, TEXT_TOKENS + 2)
+    ids[0, [3, 5]] = IMAGE_TOKEN_INDEX
+    prompt = PromptBatch(ids, random_pixels(2, 1, 3, 28, 28), [(56, 28)] * 2)
+    with torch.no_grad(), FlopCounterMode(display=False) as vision:
+        features = prompt.encode(model)
+    assert vision.get_total_flops() == cost.vision_flops
+    assert cost.visual_tokens == sum(map(len, features)) == 34
+    cache = prompt.prefill(model, features).past_key_values
+    assert cache.get_seq_length() == cost.prompt_tokens
+    with pytest.raises(ValueError, match=r"18 visual tokens: an image of 56x28 has 1\.\.17"):
+        prompt_costs(model.config, [18], Workload((56, 28), images=2))
 
 
 def test_a_model_is_known_by_its_names():
@@ -95,9 +135,10 @@ def test_figures_are_those_that_the_benchmarks_recorded():
             assert cost.floors[0].prefill_ms == pytest.approx(row["least on H200, ms"])
 
 
-@pytest.fixture(scope="module", params=["llava", "siglip", "llava_next"])
+@pytest.fixture(scope="module", params=["llava", "siglip", "llava_next", "llava_onevision"])
 def model(request, tmp_path_factory):
     kinds = {"llava": hf_llava, "siglip": lambda: hf_llava("siglip"), "llava_next": hf_llava_next}
+    kinds["llava_onevision"] = lambda: hf_llava_onevision(bound=1)  # its canvas of two tiles shrinks
     path = tmp_path_factory.mktemp(request.param)
     kinds[request.param]().save_pretrained(path)
     # torch counts eager attention's products as they are; it does not know the CPU's fused kernel.
@@ -108,10 +149,11 @@ def model(request, tmp_path_factory):
 @pytest.mark.parametrize("budget", [None, "downsample:4", "visionzip:5+2", "visionzip:5+4|fastv:8,layer=1"])
 def test_operations_and_cache_are_those_of_a_run(model, budget):
     """Vision where choosing costs nothing; prefill and cache everywhere."""
-    tiles = 2 if model.config.model_type == "llava_next" else 1
+    tiles = 2 if family_of(model.config).is_tiled else 1
     size = (28 * tiles, 28)
-    if budget is not None and tiles > 1:  # whose language model is a Mistral: nothing can be dropped inside of it
-        budget = budget.partition("|")[0]
+    if budget is not None and tiles > 1:
+        before, _, inside = budget.partition("|")  # inside a Mistral nothing can be dropped; the mean fits one tile
+        budget = f"{before}|fastv:24,layer=1" if inside and model.config.model_type == "llava_onevision" else before
     model.set_compression(budget)
     [cost] = prompt_costs(model.config, [model.compression], Workload(size, text_tokens=TEXT_TOKENS))
     count = 1 + tiles if tiles > 1 else 1

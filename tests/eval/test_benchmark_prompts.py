@@ -1,7 +1,8 @@
 """The prompts of the benchmarks against those that LLaVA's own code builds, for six templates.
 
 `tests/fixtures/prompts/llava.json` holds annotation rows and the whole prompts that haotian-liu/LLaVA's `model_vqa*`
-modules made of the questions that its own question files ask about them.
+modules made of the questions that its own question files ask about them. `lmms_eval.json` holds what lmms-eval asks;
+LLaVA-OneVision's published figures were made with it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from llava.prompts.around import place_images
 from tests.eval import layout
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "prompts" / "llava.json"
+LMMS_EVAL = json.loads(FIXTURE.with_name("lmms_eval.json").read_text(encoding="utf-8"))["rows"]
 # max_new_tokens of the LLaVA module that asks each: model_vqa_loader has 128, the others 1024.
 LIMITS = {
     **dict.fromkeys(("gqa", "pope", "mme", "textvqa", "vizwiz", "vqav2_val", "seed"), 128),
@@ -38,10 +40,10 @@ def write(root: Path, task: str, rows: list[Any]) -> None:
         names = ["code_reasoning/0020", "celebrity/tt0096320_shot_0085_img_0"]
         layout.write_mme(root, {name: [line] for name, line in zip(names, rows, strict=True)})
     elif task.startswith("mmbench"):
-        layout.write_mmbench(root, rows, task)
+        layout.write_mmbench(root, rows, task.removesuffix("_lmms"))
     else:
-        module = {"sqa_full": "scienceqa", "vqav2_val": "vqav2"}.get(task, task)
-        getattr(layout, f"write_{module}")(root, rows)
+        module = {"sqa_full": "scienceqa", "vqav2_val": "vqav2", "textvqa_no_ocr": "textvqa"}.get(task, task)
+        getattr(layout, f"write_{module.removesuffix('_lmms')}")(root, rows)
 
 
 def whole_prompt(sample: Sample, template: str) -> str:
@@ -66,6 +68,23 @@ def test_prompts_are_those_that_llava_builds(task: str, tmp_path: Path) -> None:
     built = sorted(json.dumps({name: whole_prompt(s, name) for name in rows[0]["prompts"]}) for s in samples)
     assert built == sorted(json.dumps(row["prompts"]) for row in rows)
     assert get_task(task).max_new_tokens == LIMITS[task]
+
+
+@pytest.mark.parametrize("task", sorted({row["task"] for row in LMMS_EVAL}))
+def test_prompts_are_those_that_lmms_eval_builds(task: str, tmp_path: Path) -> None:
+    rows = [row for row in LMMS_EVAL if row["task"] == task]
+    write(tmp_path, task, [row["input"] for row in rows])
+    loaded = get_task(task).load(tmp_path)
+    assert not loaded.bad_rows
+    assert sorted({sample.prompt for sample in loaded.samples}) == sorted(row["prompt"] for row in rows)
+
+
+def test_a_judge_of_mmvet_is_shown_the_question_alone(tmp_path: Path) -> None:
+    """As lmms-eval and MM-Vet do, whatever the model was asked."""
+    layout.write_mmvet(tmp_path, [row["input"] for row in LMMS_EVAL if row["task"] == "mmvet_lmms"])
+    usual, reasoned = get_task("mmvet"), get_task("mmvet_lmms")
+    shown = [task.grading_prompt(task.load(tmp_path).samples[0], "x = 5") for task in (usual, reasoned)]
+    assert shown[0] == shown[1] and "step by step" not in shown[1]
 
 
 def test_textvqa_without_ocr_asks_the_question_alone(tmp_path: Path) -> None:

@@ -9,18 +9,25 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import (
+    AutoProcessor,
     AutoTokenizer,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessorPil,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     pipeline,
 )
 
 from llava.data.feature_cache import CacheError
+from llava.hub.card.make_card import make_card
 from llava.hub.export import export
+from llava.hub.verify import verify
 from llava.inference import GenerationOptions, Inference, Question
 from llava.model.auto import AutoLlavaProcessor
 from llava.model.checkpoints.files import CheckpointError
+from llava.model.configuration import CompressionConfig
 from llava.model.image_rules import ImageRules
 from llava.serve.chat import Chat
 from llava.train.budgets import MostVisualTokens
@@ -133,6 +140,90 @@ def test_export_to_transformers(inference, folder, tmp_path):
     assert video["video_processor_type"] == "LlavaOnevisionVideoProcessor"
     with pytest.raises(CheckpointError, match="haotian-liu/LLaVA knows no such model"):
         export(folder, "llava", tmp_path / "other", progress=False)
+
+
+@pytest.fixture(scope="module")
+def release(folder, tmp_path_factory) -> Path:
+    """The checkpoint in transformers' format, with a budget in its config."""
+    place = tmp_path_factory.mktemp("release")
+    shutil.copytree(folder, place / "source")
+    edit_json(place / "source" / "config.json", compression=CompressionConfig.parse(BUDGET).to_dict())
+    export(place / "source", "hf", place / "released", progress=False)
+    return place / "released"
+
+
+def test_a_release_has_a_card_and_passes_verify(release):
+    file = make_card(release, sample_image=RECORDS / "image_1.png", sample_question="What is this?")
+    card = file.read_text(encoding="utf-8")
+    assert "for 64 visual tokens a tile instead of 729" in card
+    assert "import AutoProcessor, LlavaOnevisionForConditionalGeneration" in card
+    assert "The original LLaVA (haotian-liu/LLaVA) knows no such model." in card and "--to llava" not in card
+    assert "Its processor makes videos too, and needs torchvision." in card
+    assert "an image of more tiles has more tokens" in card
+    report = verify(release)
+    assert report.ok, str(report)
+    checks = {check.name: check for check in report.checks}
+    assert f"compression {BUDGET} switched on by itself" in checks["llava"].detail
+    answered = (f"llava answers, {BUDGET}", "llava answers, all tokens", "transformers answers, all tokens")
+    assert all(checks[name].ok for name in answered)
+
+
+def test_a_card_of_llavas_format_names_the_code_that_reads_it(folder, tmp_path):
+    made = shutil.copytree(folder, tmp_path / "model")
+    edit_json(made / "config.json", compression=CompressionConfig.parse(BUDGET).to_dict())
+    card = make_card(made).read_text(encoding="utf-8")
+    assert "for 64 visual tokens a tile (" in card and "llava.serve.cli" not in card
+    assert "these files are for the code of LLaVA-VL/LLaVA-NeXT, which takes all visual tokens." in card
+
+
+@pytest.fixture(scope="module")
+def interleave(folder, tmp_path_factory) -> Path:
+    """`lmms-lab/llava-next-interleave-qwen-*`: the same code and tower, and images as single tiles in a row."""
+    made = shutil.copytree(folder, tmp_path_factory.mktemp("interleave") / "model")
+    more = {"image_aspect_ratio": "pad", "mm_patch_merge_type": "flat", "image_grid_pinpoints": None}
+    edit_json(made / "config.json", **more)
+    return made
+
+
+def test_interleave_in_llavas_format_reads_the_layer_that_it_was_trained_on(interleave):
+    """Its config names layer -2 of 7, and its file has 6: what is read is the output of the last of them."""
+    prefix = "model.vision_tower.vision_tower.vision_model."
+    tensors = load_file(interleave / "model.safetensors")
+    own = {name.removeprefix(prefix): value.float() for name, value in tensors.items() if name.startswith(prefix)}
+    sizes = json.loads((RECORDS / "siglip-so400m-patch14-384" / "config.json").read_text())
+    sizes = sizes.get("vision_config", sizes) | {"num_hidden_layers": 6, "vision_use_head": False}
+    theirs = SiglipVisionModel(SiglipVisionConfig(**{**sizes, "model_type": "siglip_vision_model"})).eval()
+    theirs.load_state_dict(own)  # all of them, and no other
+    loaded = Inference.load(interleave, device="cpu", compression=None)
+    pixels = torch.stack([torch.as_tensor(each) for each in loaded.preprocess([picture(1), picture(0)])])
+    with torch.no_grad():
+        expected = theirs(pixels, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(loaded.model.get_vision_tower()(pixels), expected, atol=1e-5, rtol=1e-5)
+    assert (type(loaded.model).__name__, loaded.conv_mode) == ("LlavaForConditionalGeneration", "qwen_1_5")
+    assert loaded.ask_one("And these?", picture(1), picture(0), options=SHORT).visual_tokens == 2 * 729
+
+
+TILES = {
+    "image_aspect_ratio": "anyres",
+    "image_grid_pinpoints": [[384, 768], [768, 384], [768, 768]],
+    "mm_patch_merge_type": "spatial_unpad",
+}
+
+
+@pytest.mark.parametrize(("name", "entries"), [("Llava", {}), ("LlavaNext", TILES)])
+def test_a_siglip_of_single_tiles_or_anyres_becomes_a_model_of_transformers(name, entries, interleave, tmp_path):
+    """Plain transformers prepares the picture itself: SigLIP crops nothing, as the classes that pad or cut do."""
+    made = shutil.copytree(interleave, tmp_path / "model")
+    edit_json(made / "config.json", **entries)
+    export(made, "hf", tmp_path / "release", progress=False)
+    plain = AutoProcessor.from_pretrained(tmp_path / "release").image_processor
+    loaded = Inference.load(made, device="cpu", compression=None)
+    theirs, ours = plain([picture(1)], return_tensors="pt")["pixel_values"][0], loaded.preprocess([picture(1)])[0]
+    torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=0)
+    make_card(tmp_path / "release", sample_image=RECORDS / "image_1.png", sample_question="What is this?")
+    report = verify(tmp_path / "release")
+    assert all(check.ok for check in report.checks), str(report)
+    assert f"{name}ForConditionalGeneration and {name}Processor" in str(report)
 
 
 def flags_for(folder: Path, place: Path, *images: str, **more) -> list[str]:

@@ -15,6 +15,8 @@ from transformers import (
     Dinov2Model,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -45,11 +47,13 @@ PUBLISHED = {
 
 
 def save_language_model(kind: str, folder: Path) -> Path:
-    """A Llama, Llama 3, Qwen2 or Qwen3 with its kind of vocabulary, and the embedded model's byte-level tokenizer."""
+    """A Llama, Llama 3, Mistral, Qwen2 or Qwen3 with its vocabulary, and the embedded model's byte-level tokenizer."""
     torch.manual_seed(0)
     sizes = {**TEXT, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     if kind == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**{**sizes, "vocab_size": 600}, tie_word_embeddings=True))
+    elif kind == "mistral":
+        model = MistralForCausalLM(MistralConfig(**{**sizes, "vocab_size": 600}, sliding_window=None))
     elif kind == "qwen3":
         model = Qwen3ForCausalLM(Qwen3Config(**{**sizes, "vocab_size": 600}, head_dim=8))
     else:

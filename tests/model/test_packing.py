@@ -7,21 +7,34 @@ import itertools
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, MistralConfig
+from transformers import LlavaNextConfig as HFLlavaNextConfig
+from transformers import LlavaNextForConditionalGeneration as HFLlavaNext
 from transformers.masking_utils import flash_attention_mask
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model import packing
-from llava.model.anyres import TileLayout
 from llava.model.builder import instantiate
 from llava.model.checkpoints.parts import parts_of_checkpoint
+from llava.model.image_rules import ImageRules
 from llava.model.packing import balanced_rows, pack_samples, packing_layout, varlen_arguments
 from llava.model.sdpa_by_sample import attend_by_sample
 from llava.model.target_loss import loss_at_targets
-from tests.model.tiny import hf_llava, hf_llava_next, random_ids, random_pixels
+from tests.model.tiny import (
+    IMAGE_TOKEN,
+    PINPOINTS,
+    TEXT,
+    hf_llava,
+    hf_llava_next,
+    hf_llava_onevision,
+    random_ids,
+    random_pixels,
+    vision_config,
+)
 
 SIZES = [(28, 28), (100, 30), (20, 90), (56, 50), (30, 100)]  # (w, h): for NeXT, tiles of several numbers
 IMAGES_PER_SAMPLE = [1, 0, 3, 1, 0]
+BESIDE_OTHERS = [False, True, True, True, False]  # each image, in its sample
 CASES = [
     ("llava", "visionzip:5+2", "sdpa"),
     ("llava", None, "eager"),
@@ -29,13 +42,19 @@ CASES = [
     ("llava_next", None, "sdpa"),
     ("llava", "visionzip:5+2", "sdpa_by_sample"),
     ("llava_next", None, "sdpa_by_sample"),
+    ("llava_onevision", "visionzip:5+2", "eager"),
+    ("llava_onevision", None, "sdpa_by_sample"),
 ]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     made = {}
-    for name, model in {"llava": hf_llava(), "llava_next": hf_llava_next()}.items():
+    for name, model in {
+        "llava": hf_llava(),
+        "llava_next": hf_llava_next(),
+        "llava_onevision": hf_llava_onevision(),
+    }.items():
         made[name] = tmp_path_factory.mktemp(name)
         model.save_pretrained(made[name])
     return made
@@ -54,13 +73,13 @@ def load(folders):
 
 def batch_of(model, perturbed: int | None = None):
     """Five samples with 1, 0, 3, 1 and 0 images; the text of one may be another."""
-    layout, rows, images = TileLayout.from_config(model.config), [], []
+    rules, rows, images = ImageRules.from_config(model.config), [], []
     for index, count in enumerate(IMAGES_PER_SAMPLE):
         row = random_ids([12, 30, 9, 7, 4][index], seed=index + (100 if index == perturbed else 0))
         row[:count] = IMAGE_TOKEN_INDEX
         rows.append(row.roll(index % 3))  # an image may be the first token
-    for number, size in enumerate(SIZES):
-        images.append(random_pixels(layout.num_tiles(size), 3, 28, 28, seed=number))
+    for number, (size, beside) in enumerate(zip(SIZES, BESIDE_OTHERS, strict=True)):
+        images.append(random_pixels(rules.num_tiles(size, beside_others=beside), 3, 28, 28, seed=number))
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     labels = ids.masked_fill((ids == IMAGE_TOKEN_INDEX) | (mask == 0), IGNORE_INDEX)
@@ -70,7 +89,11 @@ def batch_of(model, perturbed: int | None = None):
 
 def lengths_of(model):
     """Tokens of each sample of `batch_of`."""
-    visual = iter(model.num_visual_tokens(SIZES))
+    rules = ImageRules.from_config(model.config)
+    visual = (
+        rules.num_tokens(size, model.compression, beside_others=beside)
+        for size, beside in zip(SIZES, BESIDE_OTHERS, strict=True)
+    )
     return [
         text - images + sum(next(visual) for _ in range(images))
         for text, images in zip([12, 30, 9, 7, 4], IMAGES_PER_SAMPLE, strict=True)
@@ -232,6 +255,25 @@ def test_attention_by_sample_refuses_samples_whose_lengths_it_is_not_told(load):
 
 
 @pytest.mark.slow
+def test_attention_by_sample_refuses_samples_that_are_longer_than_a_window(tmp_path):
+    """It computed the whole sample; a model that is asked to use it, in training, is left with PyTorch's then."""
+    torch.manual_seed(0)
+    config = HFLlavaNextConfig(
+        vision_config=vision_config(),
+        text_config=MistralConfig(**TEXT, sliding_window=8),
+        image_token_index=IMAGE_TOKEN,
+        image_grid_pinpoints=PINPOINTS,
+    )
+    HFLlavaNext(config).save_pretrained(tmp_path)
+    parts = parts_of_checkpoint(tmp_path)
+    model = instantiate(parts, dtype=torch.float32, attn_implementation={"text_config": "sdpa_by_sample"})
+    with pytest.raises(ValueError, match=r"a sample of \d+ tokens is longer than sliding_window 8"):
+        model(**batch_of(model), packing=True)
+    model.set_attn_implementation({"text_config": "sdpa"})
+    attend_by_sample(model)
+    assert model.model.language_model.config._attn_implementation == "sdpa"
+
+
 def test_attention_by_sample_masks_while_a_graph_is_traced(load):
     """There transformers takes every row for packed, and nothing can be told by its positions."""
     model = load("llava", None, "sdpa_by_sample")

@@ -35,8 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_shared(
         parser, "--model-path", nargs="+", required=True,
-        help="llava-1.5-7b, llava-1.5-13b, llava-next-7b, llava-next-13b... by their sizes alone; or a checkpoint, of "
-        "which config.json is read",
+        help="llava-1.5-7b, llava-next-13b, llava-onevision-7b... by their sizes alone; or a checkpoint, of which "
+        "config.json is read",
     )  # fmt: skip
     add_shared(parser, "--model-base")
     add_shared(
@@ -139,7 +139,8 @@ def _rising(config: Any, work: Workload) -> list[Budget]:
     """Numbers of tokens of an image, from few to all."""
     from llava.model.image_rules import ImageRules
 
-    most = ImageRules.from_config(config).num_tokens(work.image_size, None)
+    rules = ImageRules.from_config(config)
+    most = rules.num_tokens(work.image_size, None, beside_others=work.images > 1)
     return [*sorted({max(1, round(most * place / _CURVE_POINTS)) for place in range(_CURVE_POINTS + 1)})]
 
 

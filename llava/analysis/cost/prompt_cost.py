@@ -184,12 +184,12 @@ def prompt_costs(
         CheckpointError: No model can be made of the config.
     """
     rules = ImageRules.from_config(config)
+    most = rules.num_tokens(work.image_size, None, beside_others=work.images > 1)
     for budget in budgets:
         if isinstance(budget, int):
-            if not 1 <= budget <= rules.num_tokens(work.image_size, None):
+            if not 1 <= budget <= most:
                 raise ValueError(
-                    f"{budget} visual tokens: an image of {work.image_size[0]}x{work.image_size[1]} has "
-                    f"1..{rules.num_tokens(work.image_size, None)}"
+                    f"{budget} visual tokens: an image of {work.image_size[0]}x{work.image_size[1]} has 1..{most}"
                 )
         else:
             rules.check(budget, config.text_config)
@@ -205,7 +205,8 @@ def _cost(
     weights: Weights,
     devices: Sequence[DevicePeak],
 ) -> PromptCost:
-    rows = budget if isinstance(budget, int) else rules.num_tokens(work.image_size, budget)
+    beside = work.images > 1
+    rows = budget if isinstance(budget, int) else rules.num_tokens(work.image_size, budget, beside_others=beside)
     per_layer = _rows_per_layer(config, budget, rows)
     lengths = [work.text_tokens + work.images * each for each in per_layer]
     prompt = work.text_tokens + work.images * rows
@@ -215,7 +216,7 @@ def _cost(
         budget=f"{budget} tokens" if isinstance(budget, int) else str(budget or "none"),
         visual_tokens=work.images * sum(per_layer) / len(per_layer),
         prompt_tokens=prompt,
-        vision_flops=work.batch * work.images * _vision(config, rules, budget, work.image_size),
+        vision_flops=work.batch * work.images * _vision(config, rules, budget, work),
         prefill_flops=work.batch * prefill_flops(config, lengths),
         paper_flops=work.batch * sum(paper_flops(config, length) for length in lengths) // len(lengths),
         decode_flops=work.batch * decode_flops(config, lengths),
@@ -248,9 +249,9 @@ def _rows_per_layer(config: Any, budget: Budget, rows: int) -> list[int]:
     return pruner_of(inside).bind(inside, layers).schedule(rows).rows_per_layer
 
 
-def _vision(config: Any, rules: ImageRules, budget: Budget, image_size: tuple[int, int]) -> int:
+def _vision(config: Any, rules: ImageRules, budget: Budget, work: Workload) -> int:
     """Operations of tower and projector for an image; what choosing costs is not counted."""
-    tiles = rules.layout.num_tiles(image_size) if rules.is_tiled else 1
+    tiles = rules.num_tiles(work.image_size, beside_others=work.images > 1)
     if isinstance(budget, int):
         return vision_flops(config, tiles, budget)
     before = before_language_model(budget)

@@ -70,6 +70,10 @@ _SQA_FILES = PublishedFiles(
         _file("scienceqa/test.zip", "https://scienceqa.s3.us-west-1.amazonaws.com/images/test.zip", "scienceqa/images"),
     )
 )
+_MMVET_FILES = PublishedFiles(
+    (_file("mm-vet/mm-vet.zip", "https://github.com/yuweihao/MM-Vet/releases/download/v1/mm-vet.zip", "mm-vet"),),
+    ("mm-vet/mm-vet.json",),
+)
 _TEXTVQA_FILES = PublishedFiles(
     (
         *(
@@ -126,11 +130,12 @@ PUBLISHED: dict[str, PublishedFiles] = {
         task: PublishedFiles((_file(f"{task}/{name}", f"{_MMBENCH}/{name}"),))
         for task, name in (("mmbench", "mmbench_dev_20230712.tsv"), ("mmbench_cn", "mmbench_dev_cn_20231003.tsv"))
     },
-    "mmstar": PublishedFiles((_file("mmstar/mmstar.parquet", f"{_MMSTAR}/mmstar.parquet"),)),
-    "mmvet": PublishedFiles(
-        (_file("mm-vet/mm-vet.zip", "https://github.com/yuweihao/MM-Vet/releases/download/v1/mm-vet.zip", "mm-vet"),),
-        ("mm-vet/mm-vet.json",),
+    "mmbench_lmms": PublishedFiles(
+        (_file("mmbench/mmbench_dev_20230712.tsv", f"{_MMBENCH}/mmbench_dev_20230712.tsv"),)
     ),
+    "mmstar": PublishedFiles((_file("mmstar/mmstar.parquet", f"{_MMSTAR}/mmstar.parquet"),)),
+    "mmvet": _MMVET_FILES,
+    "mmvet_lmms": _MMVET_FILES,
     "pope": PublishedFiles(
         (
             *(

@@ -26,6 +26,7 @@ from llava.results.score_parts import ScoreParts, mean_of_sums
 
 OPTION_LETTER_CN = "请直接回答选项字母。"
 _OPTIONS = ("A", "B", "C", "D")
+_LMMS_OPTIONS = "There are several options:"
 _LONGEST_REFERENCE = 64
 
 
@@ -59,10 +60,9 @@ class MmBench(Task):
             if image not in images:  # rotations share their question's image, and so its bytes
                 images[image] = decode_image(image, f"{path.name}#{row['index']}")
             options = options_of(row)
-            question = row["question"] if is_none(row["hint"]) else f"{row['hint']}\n{row['question']}"
             return Sample(
                 sample_id=str(int(row["index"])),
-                prompt=with_tail(options_below(question, shown_options(row)), self.tail),
+                prompt=self.prompt(row),
                 images=(images[image],),
                 answer=row.get("answer", ""),
                 group=row.get("category", ""),
@@ -77,6 +77,11 @@ class MmBench(Task):
         loaded = collect(path, rows, build)
         _check_questions(str(path), loaded.samples)
         return loaded
+
+    def prompt(self, row: Mapping[str, str]) -> str:
+        """LLaVA's question: hint, question and options below each other."""
+        question = row["question"] if is_none(row["hint"]) else f"{row['hint']}\n{row['question']}"
+        return with_tail(options_below(question, shown_options(row)), self.tail)
 
     def parse(self, text: str) -> str:
         """The letter that the text names by itself, or ""."""
@@ -125,6 +130,21 @@ class MmBench(Task):
             for sample in samples
         ]
         return write_mmbench_submission(folder / f"{self.name}.xlsx", rows)
+
+
+@register_task
+class MmBenchLmms(MmBench):
+    """English, asked as lmms-eval does."""
+
+    name = "mmbench_lmms"
+    description = "MMBench dev (English), lmms-eval's prompt; circular and vanilla accuracy"
+    paper_column = paper_note = ""
+
+    def prompt(self, row: Mapping[str, str]) -> str:
+        """lmms-eval's question (tasks/mmbench/en_utils.py): hint and question in a line, an empty line at the end."""
+        question = row["question"] if is_none(row["hint"]) else f"{row['hint']} {row['question']}"
+        options = (f"{letter}. {option}" for letter, option in options_of(row).items())
+        return with_tail(f"{question} {_LMMS_OPTIONS}", *options, "", self.tail)
 
 
 @register_task

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llava.eval.metrics import mmvet
 from llava.eval.submissions import write_mmvet_results
@@ -32,6 +32,7 @@ class MmVet(JudgedTask):
     judge_temperatures = mmvet.TEMPERATURES
     retry_suffix = mmvet.RETRY_SUFFIX
     unread_grade = 0.0
+    before: ClassVar[str] = ""
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the questions."""
@@ -42,7 +43,7 @@ class MmVet(JudgedTask):
             key, row = item
             return Sample(
                 sample_id=key,
-                prompt=row["question"],
+                prompt=f"{self.before}{row['question']}",
                 images=(folder / "images" / row["imagename"],),
                 answer=row["answer"],
                 details={"capability": list(row["capability"])},
@@ -56,7 +57,7 @@ class MmVet(JudgedTask):
 
     def grading_prompt(self, sample: Sample, text: str) -> str:
         """MM-Vet's few-shot table, the answer its last row."""
-        return mmvet.grading_prompt(sample.prompt, sample.answer, text)
+        return mmvet.grading_prompt(sample.prompt.removeprefix(self.before), sample.answer, text)
 
     def read_grade(self, reply: str) -> float | None:
         """A number between 0 and 1."""
@@ -69,3 +70,16 @@ class MmVet(JudgedTask):
     def write_submission(self, samples: Sequence[Sample], texts: Mapping[str, str], folder: Path) -> Path:
         """Writes the file that MM-Vet's own evaluator reads."""
         return write_mmvet_results(folder / f"{self.name}.json", texts)
+
+
+@register_task
+class MmVetLmms(MmVet):
+    """The model is asked to reason first, as lmms-eval does (tasks/mmvet/mmvet.yaml)."""
+
+    name = "mmvet_lmms"
+    description = "MM-Vet, lmms-eval's prompt, which asks to reason; a judge's mean grade"
+    benchmark = "mmvet"
+    paper_column = ""
+    before = (
+        "First please perform reasoning, and think step by step to provide best answer to the following question: \n\n"
+    )

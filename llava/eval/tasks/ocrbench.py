@@ -4,14 +4,15 @@ Files: `ocrbench/OCRBench.json` of Yuliang-Liu/MultimodalOCR ([{dataset_name, id
 `answers` is a text or a list) and the pictures in `ocrbench/OCRBench_Images/<image_path>`. Ids stand there for several
 questions each, so that a question's id is its place in the file.
 
-The line below the question is that of OCRBench's own `scripts/LLaVA1_5.py`; lmms-eval asks the question alone.
+The line below the question is that of OCRBench's own `scripts/LLaVA1_5.py`; lmms-eval asks the question alone, and so
+does `ocrbench_lmms`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llava.eval.metrics import ocrbench
 from llava.eval.submissions import write_ocrbench_results
@@ -31,6 +32,7 @@ class OcrBench(Task):
     reads_text = True
     sources = ("https://github.com/Yuliang-Liu/MultimodalOCR", "https://huggingface.co/datasets/echo840/OCRBench")
     published_size = 1_000
+    tails: ClassVar[tuple[str, ...]] = (SHORT_ANSWER,)
 
     def load(self, data_root: Path) -> LoadedTask:
         """Reads the questions."""
@@ -42,7 +44,7 @@ class OcrBench(Task):
             answers = [row["answers"]] if isinstance(row["answers"], str) else given_answers(row["answers"])
             return Sample(
                 sample_id=str(number),
-                prompt=with_tail(row["question"], SHORT_ANSWER),
+                prompt=with_tail(row["question"], *self.tails),
                 images=(folder / "OCRBench_Images" / row["image_path"],),
                 answer=answers[0],
                 group=row["type"],
@@ -83,3 +85,13 @@ class OcrBench(Task):
 def _published(row: Mapping[str, Any]) -> dict[str, str]:
     """What the file for OCRBench's own script repeats of a row, its id as text."""
     return {name: row[name] for name in ("dataset_name", "image_path", "question")} | {"id": str(int(row["id"]))}
+
+
+@register_task
+class OcrBenchLmms(OcrBench):
+    """The question alone, as lmms-eval asks it."""
+
+    name = "ocrbench_lmms"
+    description = "OCRBench, lmms-eval's prompt, the question alone; the answer must be contained"
+    benchmark = "ocrbench"
+    tails = ()

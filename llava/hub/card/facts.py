@@ -10,7 +10,7 @@ from typing import Any
 from llava.constants import TUNING_FLAGS
 from llava.hub.card.scores import Score, Scores
 from llava.hub.run_facts import RunFacts
-from llava.kinds.families import FAMILIES
+from llava.hub.staging import VIDEO_PROCESSOR
 from llava.results.paper import PaperRow, PaperTable
 
 _ADAPTERS = ("lora_r", "lora_alpha", "lora_dropout", "lora_bias", "bits")
@@ -28,16 +28,17 @@ def facts_of_run(run: RunFacts) -> dict[str, Any]:
         `training`: rows of setting and value, empty if the run left no `training_args.json`; `data_arguments`: its
         arguments on data; `data_file`: name of its data file, None if not known; `export_notes`: sentences of
         `export.json`; `transformers_class`: what plain transformers loads it with, None in another
-        format.
+        format; `needs_torchvision`: whether plain transformers' processor of it does.
     """
     data = (run.arguments or {}).get("data", {})
-    family = FAMILIES.get(str(run.config.get("model_type"))) if run.format == "hf" else None
+    family = run.family if run.format == "hf" else None
     return {
         "training": list(_training_rows(run)),
         "data_arguments": data,
         "data_file": file_name(data["data_path"]) if data.get("data_path") else None,
         "export_notes": list(dict.fromkeys((run.export or {}).get("notes", []))),
         "transformers_class": None if family is None else family.transformers_model,
+        "needs_torchvision": run.format == "hf" and (run.folder / VIDEO_PROCESSOR).is_file(),
     }
 
 

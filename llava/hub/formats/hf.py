@@ -17,6 +17,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.hub.formats.export_source import HEAD, ExportSource
 from llava.hub.formats.vocabulary import AddedRows, add_image_token
 from llava.hub.json_file import optional_json, write_json
+from llava.hub.staging import VIDEO_PROCESSOR
 from llava.images.processing import load_image_processor
 from llava.kinds import PluginError
 from llava.kinds.families import family_of
@@ -266,6 +267,9 @@ def _write_processor(source: ExportSource, folder: Path) -> None:
         entries |= {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
     else:
         entries["image_processor_type"] = type(own).__name__.removesuffix("Pil")
+    named = getattr(transformers, f"{entries['image_processor_type']}Pil")
+    if getattr(named, "do_center_crop", None) and not getattr(own, "do_center_crop", None):  # SigLIP's crops nothing
+        entries |= {"do_center_crop": False, "crop_size": fields["size"]}
     write_json(folder / "preprocessor_config.json", entries)
     expansion = {
         "processor_class": family.transformers_processor,
@@ -276,5 +280,5 @@ def _write_processor(source: ExportSource, folder: Path) -> None:
     if hasattr(config, "video_token_id"):  # transformers' processor of such a family makes videos too
         kept = {name: value for name, value in entries.items() if name in _PIXEL_SETTINGS}
         kind = str(family.transformers_processor).replace("Processor", "VideoProcessor")
-        write_json(folder / "video_preprocessor_config.json", kept | {"video_processor_type": kind})
+        write_json(folder / VIDEO_PROCESSOR, kept | {"video_processor_type": kind})
     write_json(folder / "processor_config.json", expansion)

@@ -11,6 +11,7 @@ from transformers.configuration_utils import PretrainedConfig
 
 from llava.kinds.families import FAMILIES, family_of_llava
 from llava.kinds.languages import language_of_llava
+from llava.kinds.towers import entries_of_next
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.checkpoints.refusals import refuse_other_families, unknown_language
 from llava.model.multimodal_encoder import tower_grid, tower_has_cls
@@ -157,6 +158,8 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         "mm_patch_merge_type": merge_type,
         "anyres_rule": "llava",
     }
+    if language.next_class in (raw.get("architectures") or ()):  # also of LLaVA-NeXT's models that cut no tiles
+        entries |= entries_of_next(vision_config)
     try:
         family = family_of_llava(raw)
         return family.config()(**(entries | family.config_entries(raw, vision_config)))

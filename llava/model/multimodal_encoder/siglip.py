@@ -10,5 +10,6 @@ SIGLIP = register_tower(
         has_cls=False,
         image_processors={"SiglipImageProcessor": "SiglipImageProcessorPil"},
         file_prefix="vision_model.",
+        cut_by_next=True,
     )
 )

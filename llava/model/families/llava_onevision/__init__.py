@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 from llava.images.rules import most_tiles, parse_pinpoints
 from llava.kinds.families import Family, register_family
-
-_SIGLIP = "siglip_vision_model"
+from llava.kinds.towers import entries_of_next
 
 
 def _fits_llava(raw: Mapping[str, Any]) -> bool:
@@ -18,23 +16,15 @@ def _fits_llava(raw: Mapping[str, Any]) -> bool:
 
 
 def _config_entries(raw: Mapping[str, Any], vision_config: Any) -> dict[str, Any]:
-    """Pinpoints (h, w), and of a SigLIP what LLaVA-NeXT's code uses: the output of its last layer but one.
-
-    That code takes away the last layer and the pooling head, and heeds no `mm_vision_select_layer`.
-    """
+    """Pinpoints (h, w), and of the tower what LLaVA-NeXT's code uses."""
     if raw.get("mm_resampler_type") is not None:
         raise ValueError(f"mm_resampler_type {raw['mm_resampler_type']!r} is not supported; only null is")
     pinpoints = parse_pinpoints(raw.get("image_grid_pinpoints") or (), vision_config.image_size)
-    entries: dict[str, Any] = {
+    return {
         "image_grid_pinpoints": [[height, width] for width, height in pinpoints],
         "vision_aspect_ratio": raw["image_aspect_ratio"],
+        **entries_of_next(vision_config),
     }
-    if vision_config.model_type == _SIGLIP:
-        used = copy.deepcopy(vision_config)
-        used.num_hidden_layers -= 1
-        used.vision_use_head = False
-        entries |= {"vision_config": used, "vision_feature_layer": -1}
-    return entries
 
 
 LLAVA_ONEVISION = register_family(
