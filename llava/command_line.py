@@ -243,6 +243,23 @@ def whole_number(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def picture_formats(args: Any, known: Sequence[str]) -> list[str]:
+    """The formats that `--formats` names, each once; none with `--no-picture`.
+
+    Args:
+        args: The command's flags.
+        known: Formats that can be written.
+
+    Raises:
+        ValueError: One is not known.
+    """
+    named = [] if args.no_picture else [name.strip().lower() for name in args.formats.split(",") if name.strip()]
+    for name in named:
+        if name not in known:
+            raise ValueError(f"--formats: {name!r} is none of {', '.join(known)}")
+    return list(dict.fromkeys(named))
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Around the reading of what the user named (checkpoint, budget, images): its errors end the program in a line.

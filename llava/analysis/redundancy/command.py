@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.command_line import CommandParser, add_shared, plain_errors, whole_number
+from llava.command_line import CommandParser, add_shared, picture_formats, plain_errors, whole_number
 
 if TYPE_CHECKING:
     from llava.analysis.redundancy.figures import TowerResult
@@ -84,9 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.name and len(args.name) != len(sources):
         parser.error(f"--name: {len(args.name)} names for {len(sources)} towers; those of --model-path come first")
     with plain_errors():
-        from llava.analysis.paper_figure import paper_style
+        from llava.analysis.paper_figure import FORMATS, paper_style
 
-        formats = _formats(args)
+        formats = picture_formats(args, FORMATS)
         images = _images(args)
         if args.output_dir.exists() and not args.output_dir.is_dir():
             raise ValueError(f"--output-dir {args.output_dir}: is a file; name a folder")
@@ -207,18 +207,3 @@ def _layers(text: str) -> list[int] | str:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: write numbers as 4,12,-1, or all") from None
-
-
-def _formats(args: argparse.Namespace) -> list[str]:
-    """Formats of the figures, each once.
-
-    Raises:
-        ValueError: One is not known.
-    """
-    from llava.analysis.paper_figure import FORMATS
-
-    named = [] if args.no_picture else [name.strip().lower() for name in args.formats.split(",") if name.strip()]
-    for name in named:
-        if name not in FORMATS:
-            raise ValueError(f"--formats: {name!r} is none of {', '.join(FORMATS)}")
-    return list(dict.fromkeys(named))

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.command_line import CommandParser, add_shared, plain_errors, whole_number
+from llava.command_line import CommandParser, add_shared, picture_formats, plain_errors, whole_number
 from llava.eval.data_place import DataPlace, add_data_flags
 
 
@@ -64,11 +64,11 @@ def _report(args: argparse.Namespace, data: DataPlace) -> list[Path]:
     from llava.eval.report.files import to_csv, to_markdown
     from llava.eval.report.intervals import add_intervals
     from llava.eval.report.latex import to_latex
-    from llava.eval.report.picture import draw
+    from llava.eval.report.picture import FORMATS, draw
     from llava.eval.report.table import build_table
     from llava.results.paper import paper_tables
 
-    formats = _formats(args)
+    formats = picture_formats(args, FORMATS)
     if args.paper is not None and args.paper not in paper_tables():
         raise ValueError(f"--paper: no table {args.paper!r}; there are: {', '.join(paper_tables())}")
     table = build_table(args.folders, paper_tables()[args.paper] if args.paper else None)
@@ -86,21 +86,6 @@ def _report(args: argparse.Namespace, data: DataPlace) -> list[Path]:
         written[-1].write_text(text, encoding="utf-8")
     print(markdown)
     return written
-
-
-def _formats(args: argparse.Namespace) -> list[str]:
-    """Formats of the picture, each once.
-
-    Raises:
-        ValueError: One is not known.
-    """
-    from llava.eval.report.picture import FORMATS
-
-    named = [] if args.no_picture else [name.strip().lower() for name in args.formats.split(",") if name.strip()]
-    for name in named:
-        if name not in FORMATS:
-            raise ValueError(f"--formats: {name!r} is none of {', '.join(FORMATS)}")
-    return list(dict.fromkeys(named))
 
 
 def _diff(args: argparse.Namespace, data: DataPlace) -> list[Path]:
