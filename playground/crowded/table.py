@@ -114,7 +114,7 @@ def _is_named(method: Measured, name: str) -> bool:
 
 
 def _alike(one: Measured, other: Measured) -> bool:
-    return abs(one.tokens["mean"] - other.tokens["mean"]) < 0.5
+    return abs(one.tokens["mean"] - other.tokens["mean"]) < 1
 
 
 def main() -> None:
