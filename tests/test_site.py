@@ -134,6 +134,23 @@ def test_the_first_screens_speed_is_the_performance_pages() -> None:
     assert [measured[number] for number in tokens] == shown
     first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").partition("\n## ")[0]
     assert f"takes {shown[-1]} ms in place of {shown[0]}" in " ".join(first.split())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = f"takes {shown[-1]} ms with {tokens[-1]} visual tokens in place of {shown[0]} ms with {tokens[0]}"
+    assert said in readme
+
+
+def test_the_readme_supports_what_the_first_page_supports() -> None:
+    def rows(file: str) -> list[str]:
+        section = (ROOT / file).read_text(encoding="utf-8").partition("## What is supported\n")[2].partition("\n## ")[0]
+        return [row.replace("(docs/", "(") for row in section.splitlines() if row.startswith("|")]
+
+    first = rows("docs/index.md")
+    assert [row for row in first if row in rows("README.md")] == rows("README.md") and len(rows("README.md")) >= 8
+
+
+def test_the_first_page_leads_to_every_page() -> None:
+    linked = {file for file, _ in LINK.findall((ROOT / "docs" / "index.md").read_text(encoding="utf-8"))}
+    assert {page.name for page in PAGES} - {"index.md"} <= linked
 
 
 def test_the_memory_of_the_install_page_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
