@@ -153,6 +153,28 @@ def test_the_first_page_leads_to_every_page() -> None:
     assert {page.name for page in PAGES} - {"index.md"} <= linked
 
 
+def test_the_tour_shows_what_the_quickstart_has_measured() -> None:
+    rows = json.loads((ROOT / "docs" / "assets" / "quickstart.json").read_text(encoding="utf-8"))["rows"]
+    measured = {(row["method"], row["tokens"]): row for row in rows}
+    table = [row for row in cells("tour.md", "") if re.match(r"(196 \(all\)|98|49|20)$", row[0])]
+    assert len(table) == 4
+    for tokens, *accuracies, over_random, over_grid in table:
+        number = int(tokens.split()[0])
+        for method, cell in zip(("random", "uniform", "visionzip", "visionzip+tuned"), accuracies, strict=True):
+            row = measured.get((method if number < 196 else "none", number), {})
+            if cell:
+                assert float(cell.removesuffix(" %")) == pytest.approx(100 * row["accuracy"], abs=0.051)
+        for rival, cell in (("random", over_random), ("uniform", over_grid)):
+            if cell:
+                lead = measured["visionzip", number][f"lead_over_{rival}"]
+                low, high = cell.removesuffix(" points").split(" to ")
+                assert (float(low), float(high)) == pytest.approx((100 * lead["low"], 100 * lead["high"]), abs=0.051)
+    [kept] = [row for row in rows if row["method"] == "visionzip+tuned"]
+    lost = measured["none", 196]["accuracy"] - measured["visionzip", 20]["accuracy"]
+    page = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    assert f"recovers {kept['gain_by_tuning']['difference'] / lost:.0%}".replace("%", " %") in page
+
+
 def test_the_memory_of_the_install_page_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     from llava.analysis.cost.command import main
 

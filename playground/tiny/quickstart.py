@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "out")
     parser.add_argument("--questions", type=int, default=2000, help="held-out questions a row (default 2000)")
     parser.add_argument("--pope", type=int, default=500, help="held-out yes/no questions a row (default 500)")
-    parser.add_argument("--fraction", type=float, default=0.1, help="share of the conversations to tune on (default 0.1)")
+    parser.add_argument("--fraction", type=float, default=0.1, help="share of the conversations tuned on (default 0.1)")
     parser.add_argument("--batch-size", type=int, default=50)
     given = vars(parser.parse_args())
     for name in ("questions", "pope", "batch_size"):
