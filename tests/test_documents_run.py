@@ -118,10 +118,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", HERE)
 def test_a_page_runs_from_top_to_bottom(page: str, checkout: Path) -> None:
     programs = runnable(page)
-    python = "".join(text for language, text in programs if language == "python")
+    python = ""
     for text in (text for language, text in programs if language == "python"):
-        if named := FILE.match(text):
+        if named := FILE.match(text):  # a file of the reader's own
             (checkout / named[1]).write_text(text, encoding="utf-8")
+        else:
+            python += text
     commands = "".join(text for language, text in programs if language == "bash")
     for pattern, small in SMALLER:
         commands = re.sub(pattern, small, commands, flags=re.MULTILINE)
