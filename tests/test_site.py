@@ -133,9 +133,9 @@ def test_the_first_screens_speed_is_the_performance_pages() -> None:
     measured = {row[1]: row[-2] for row in cells("performance.md", "LLaVA-1.5-7B, scaled down") if row[2] == "1"}
     assert [measured[number] for number in tokens] == shown
     first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").partition("\n## ")[0]
-    assert f"takes {shown[-1]} ms in place of {shown[0]}" in " ".join(first.split())
+    assert f"takes {shown[-1]} ms instead of {shown[0]}" in " ".join(first.split())
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    said = f"takes {shown[-1]} ms with {tokens[-1]} visual tokens in place of {shown[0]} ms with {tokens[0]}"
+    said = f"takes {shown[-1]} ms with {tokens[-1]} visual tokens instead of {shown[0]} ms with {tokens[0]}"
     assert said in readme
 
 
