@@ -45,7 +45,7 @@ def budget_text(text: str) -> str:
 # The flags that more than one command takes: each has one name, one type and one meaning.
 SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--model-path": {"help": "checkpoint; or a folder with a tuned projector or adapters only"},
-    "--model-base": {"help": "what a projector or adapters go on; default: what they name"},
+    "--model-base": {"help": "base of a projector or adapters; default: what they name"},
     "--compression": {
         "type": budget_text,
         "metavar": "METHOD:D+C",
@@ -70,7 +70,7 @@ SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--temperature": {"type": float, "default": 0.2, "help": "0 is greedy (default 0.2)"},
     "--top-p": {"type": float, "help": "sample from the likeliest tokens that add up to this; default: all"},
     "--num-beams": {"type": int, "default": 1, "help": f"of beam search, {MOST_BEAMS} at most (default 1: none)"},
-    "--max-new-tokens": {"type": int, "default": 512, "help": "where an answer ends at the latest (default 512)"},
+    "--max-new-tokens": {"type": int, "default": 512, "help": "most tokens of an answer (default 512)"},
     "--plugin": {
         "action": "append",
         "default": argparse.SUPPRESS,

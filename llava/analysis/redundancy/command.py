@@ -48,16 +48,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--images", type=Path, nargs="+", required=True, metavar="PATH", help="images, and folders of them"
     )
     parser.add_argument(
-        "--limit", type=whole_number(1), default=200, help="so many images, drawn by seed (default 200)"
+        "--limit", type=whole_number(1), default=200, help="number of images, drawn by the seed (default 200)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of that draw (default 0)")
     parser.add_argument(
         "--layers", type=_layers, default=[], metavar="L,L...",
-        help="further layers: 1 is the first, -1 the last, 'all' for all; what LLaVA takes (-2) is always there",
+        help="further layers: 1 is the first, -1 the last, 'all' for all; LLaVA's own (-2) is always included",
     )  # fmt: skip
     parser.add_argument(
         "--methods", nargs="+", default=list(_METHODS), metavar="METHOD",
-        help=f"whose kept patches are weighed, options behind a comma (default: {' '.join(_METHODS)})",
+        help=f"methods whose kept patches are measured, options behind a comma (default: {' '.join(_METHODS)})",
     )  # fmt: skip
     parser.add_argument(
         "--budgets", type=whole_number(1), nargs="+", default=[], metavar="K",

@@ -36,10 +36,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--keep",
         type=share,
         metavar="SHARE",
-        help=f"of the score with all tokens: the smallest budget that surely keeps it (default {_KEEP} without --ms)",
+        help=f"of the score with all tokens, which the smallest budget must surely keep (default {_KEEP} without --ms)",
     )
     parser.add_argument(
-        "--ms", type=milliseconds, metavar="MS", help="to the first token, at most, on this machine, measured now"
+        "--ms", type=milliseconds, metavar="MS", help="at most, to the first token; measured now on this machine"
     )
     parser.add_argument(
         "--methods",
@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_run_flags(parser)
     parser.add_argument("--resamples", type=whole_number(100), default=2_000, help="of the bootstrap (default 2000)")
     parser.add_argument("--dry-run", action="store_true", help="print the ladder, and end")
-    parser.add_argument("--tables-only", action="store_true", help="ask nothing: advice from what is answered")
+    parser.add_argument("--tables-only", action="store_true", help="ask nothing: advise from existing answers")
     return parser
 
 

@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="all|NAME[,option=value]...",
         help="names separated by commas, options behind each; the default is all. VisionZip and baselines always count",
     )
-    parser.add_argument("--baselines", action="store_true", help="nothing but all tokens, the baselines and VisionZip")
+    parser.add_argument("--baselines", action="store_true", help="only all tokens, the baselines and VisionZip")
     parser.add_argument("--list-methods", action="store_true", help="print the methods and their options")
     parser.add_argument("--budgets", metavar="K,K...", help="tokens a tile, as in 192,128,64")
     parser.add_argument("--total", metavar="K,K...", help="tokens of an image of five tiles, as in 640,320,160")
@@ -59,14 +59,14 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="DIR",
-        help="another output folder whose rows stand in the tables too: a tuned model's; repeatable",
+        help="another output folder whose rows the tables show too, such as a tuned model's; repeatable",
     )
-    table.add_argument("--paper", help="quote a table of the paper, apart: table1 (7B), table2 (NeXT)...")
+    table.add_argument("--paper", help="quote a table of the paper separately: table1 (7B), table2 (NeXT)...")
     table.add_argument(
         "--resamples", type=whole_number(0), default=2_000, help="of the bootstrap; 0: no intervals (default 2000)"
     )
     table.add_argument("--dry-run", action="store_true", help="print the grid, with what is left out and why, and end")
-    table.add_argument("--tables-only", action="store_true", help="ask nothing: tables of what is answered")
+    table.add_argument("--tables-only", action="store_true", help="ask nothing: tables of existing answers")
     return parser
 
 

@@ -54,11 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     gate = parser.add_argument_group("for CI")
     gate.add_argument(
-        "--fail-under", type=_share, metavar="SHARE", help="end with status 1 if less is kept, as in 0.97"
+        "--fail-under", type=_share, metavar="SHARE", help="end with status 1 if less is kept, such as 0.97"
     )
     gate.add_argument("--fail-on", choices=("task", "mean"), help="each task (default), or each budget's mean of them")
     gate.add_argument(
-        "--fail-lower-bound", action="store_true", help="the lower end of the 95 %% interval must hold it too"
+        "--fail-lower-bound", action="store_true", help="the lower end of the 95 %% interval must reach it too"
     )
     add_model_flags(parser, required=False)
     parser.epilog = "With --model-path, the model of the run, the patches that were kept stand beside what flipped."

@@ -42,9 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help='more fields of each request; null takes one out: \'{"max_tokens": null, "max_completion_tokens": 900}\'',
     )
-    parser.add_argument(
-        "--judge-again", action="store_true", help="ask again where an earlier run's reply holds no grade"
-    )
+    parser.add_argument("--judge-again", action="store_true", help="ask again if an earlier run's reply holds no grade")
     add_data_flags(parser)
     return parser
 
