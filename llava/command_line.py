@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -261,13 +262,21 @@ def picture_formats(args: Any, known: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(*, goes_on: bool = False) -> Iterator[None]:
     """Around the reading of what the user named (checkpoint, budget, images): its errors end the program in a line.
 
+    Args:
+        goes_on: Whether the work is kept when a user stops it; then Ctrl-C ends the program in a line too.
+
     Raises:
-        SystemExit: Status 1, with the error's message.
+        SystemExit: Status 1, with the error's message; status 130 where a user has stopped it.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if not goes_on:
+            raise
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error

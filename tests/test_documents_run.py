@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import link_checkout
 from tests.test_readme import ROOT, run
 
 BLOCK = re.compile(r"^( *)```(bash|python)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
@@ -54,12 +55,7 @@ def test_the_first_screen_shows_what_the_readme_shows() -> None:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This repository by links, with small data of its own, so that what a page writes does not land in it."""
-    root = tmp_path_factory.mktemp("checkout")
-    for entry in (*ROOT.iterdir(), *(ROOT / "playground" / "tiny").iterdir()):
-        place = root / entry.relative_to(ROOT)
-        if entry.name not in {"playground", "data", "out", "work", "runs", "checkpoints", ".venv", ".git"}:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(entry)
+    root = link_checkout(tmp_path_factory.mktemp("checkout"))
     (root / ".venv").symlink_to(sys.prefix)
     sizes = ["--train", "120", "--align", "1", "--scenes", "12", "--vqa", "40", "--pope", "20"]
     make = [sys.executable, "playground/tiny/make_data.py", "--output", "playground/tiny/data", *sizes]

@@ -125,10 +125,12 @@ def _of_tasks(args: argparse.Namespace) -> Iterator[ImageSource]:
 
 def _lines(found: Calibration) -> Iterator[str]:
     """What is found, for people; the budget stands last."""
+    from llava.results.words import counted
+
     adaptive = found.budget.adaptive
     assert adaptive is not None
     tiles, images = _figures(found.per_tile), _figures(found.per_image)
-    yield f"{len(found.per_image)} images, {len(found.per_tile)} tiles; rule {adaptive.rule}"
+    yield f"{counted(len(found.per_image), 'image')}, {counted(len(found.per_tile), 'tile')}; rule {adaptive.rule}"
     yield f"threshold: {adaptive.threshold}"
     at_floor = sum(number == adaptive.floor for number in found.per_tile)
     at_most = sum(number == found.budget.num_tokens for number in found.per_tile)

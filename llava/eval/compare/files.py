@@ -12,6 +12,7 @@ from llava.eval.report.settings import asked_lines, settings_lines
 from llava.eval.report.table import Column
 from llava.eval.whole_files import markdown_table
 from llava.results.paper import PaperTable
+from llava.results.words import counted, tokens_text
 
 NOTHING = "-"
 _MIB = 2**20
@@ -73,7 +74,7 @@ def _has_intervals(comparison: Comparison) -> bool:
 
 def _about_means(comparison: Comparison, tasks: str, confidence: int) -> str:
     count = len(comparison.table.tasks)
-    over = f"Mean over {count} task{'s' * (count != 1)} ({tasks})."
+    over = f"Mean over {counted(count, 'task')} ({tasks})."
     if not _has_intervals(comparison):
         return over
     return f"{over} In brackets: {confidence} % intervals of a paired bootstrap over images."
@@ -92,7 +93,9 @@ def _matrix(comparison: Comparison, figure: Callable[[Entry], Figure | None], *,
 def _by_task(comparison: Comparison, cell: Callable[[Entry, Column], str]) -> str:
     columns = comparison.table.columns
     head = ["method", "tokens", *(column.heading for column in columns)]
-    lines = [[e.label, f"{e.line.tokens:g}", *(cell(e, column) for column in columns)] for e in comparison.entries]
+    lines = [
+        [e.label, tokens_text(e.line.tokens), *(cell(e, column) for column in columns)] for e in comparison.entries
+    ]
     return markdown_table([head, *lines])
 
 
@@ -110,7 +113,7 @@ def _kept(entry: Entry, column: Column) -> str:
 
 def _costs(comparison: Comparison) -> str:
     head = ["method", "tokens", "rows a layer reads", "own ms", "vision ms", "prefill ms", "KV MiB"]
-    lines = [[entry.label, f"{entry.line.tokens:g}", *cost_cells(entry)] for entry in comparison.entries]
+    lines = [[entry.label, tokens_text(entry.line.tokens), *cost_cells(entry)] for entry in comparison.entries]
     return markdown_table([head, *lines])
 
 

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.eval.judge.run import Judge, UngradedError, answered_tasks, judge_task
     from llava.eval.tasks import JudgedTask, TaskDataError, get_task
 
-    with plain_errors():
+    with plain_errors(goes_on=True):
         data = DataPlace.of(args)
         if args.tasks is None:
             names = answered_tasks(args.output_dir)
