@@ -244,6 +244,14 @@ def whole_number(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def names(text: str) -> list[str]:
+    """A flag's type: names separated by commas, each once. One that is given and names nothing does not mean all."""
+    found = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the flag out for all that is there")
+    return found
+
+
 def picture_formats(args: Any, known: Sequence[str]) -> list[str]:
     """The formats that `--formats` names, each once; none with `--no-picture`.
 

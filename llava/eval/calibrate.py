@@ -90,8 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(_lines(found)))
         if args.output is not None:
             from llava.eval.whole_files import write_whole
+            from llava.model.checkpoints.fingerprint import model_fingerprint
 
-            print(f"written: {write_whole(args.output, json.dumps(to_json(found), indent=2) + chr(10))}")
+            named = {"path": str(args.model_path), "base": args.model_base and str(args.model_base)}
+            model = {"model": named | {"fingerprint": model_fingerprint(args.model_path, args.model_base)}}
+            print(f"written: {write_whole(args.output, json.dumps(to_json(found) | model, indent=2) + chr(10))}")
     return 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from llava.eval.budget.advice import Advice, Wish, shown
 from llava.eval.budget.halves import Ladder, Rung
-from llava.eval.compare.files import NOTHING
+from llava.eval.compare.files import NOTHING, adaptive_costs
 from llava.eval.compare.table import Comparison, Figure
 from llava.eval.report.settings import settings_lines
 from llava.eval.whole_files import markdown_table
@@ -86,7 +86,7 @@ def _timing(comparison: Comparison) -> str:
         return "Milliseconds were not measured in one run."
     return (
         f"Milliseconds: medians of {timing['repeats']} turns, the budgets in turn, on one question of {timing['task']} "
-        f"at batch 1, on {timing['device']}, {timing['dtype']}."
+        f"at batch 1, on {timing['device']}, {timing['dtype']}.{adaptive_costs(timing)}"
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from llava.eval.compare.table import Comparison, Entry, Figure
 from llava.eval.report.files import defused
@@ -135,8 +136,17 @@ def _timing_line(comparison: Comparison) -> str:
         return f"{about} Not measured in one run."
     return (
         f"{about} Medians of {timing['repeats']} turns, the budgets in turn, on one question of {timing['task']} at "
-        f"batch 1: {timing['device']}, {timing['dtype']}."
+        f"batch 1: {timing['device']}, {timing['dtype']}.{adaptive_costs(timing)}"
     )
+
+
+def adaptive_costs(timing: Mapping[str, Any]) -> str:
+    """How many tokens budgets that follow the picture keep where they are timed, in sentences; "" without one."""
+    said = (
+        f"`{name}` keeps {tokens_text(kept['tokens'])} tokens there, {tokens_text(kept['mean'])} on average"
+        for name, kept in timing.get("adaptive", {}).items()
+    )
+    return "".join(f" {line}." for line in said)
 
 
 def _yes(comparison: Comparison) -> str:

@@ -58,4 +58,5 @@ def _why(retention: Figure, least: float, telling: int, lower_bound: bool) -> st
     needed = fewest_groups(least)
     if telling >= needed:
         return ""
-    return f"{said}, but only {counted(telling, 'picture')} had something to lose, and {needed} are needed to tell {percent(least)}"
+    few = f"only {counted(telling, 'picture')} had something to lose, and {needed} are needed to tell {percent(least)}"
+    return f"{said}, but {few}"

@@ -65,8 +65,8 @@ def findings(budget: Budget) -> list[str]:
         if case.down_sampling is not None and case.down_sampling.hard.share is not None:
             hard = case.down_sampling.hard
             lines.append(
-                f"{case.task}: of {counted(hard.n, 'question')} that all tokens get right and plain down-sampling gets wrong, "
-                f"{hard.right} are right here ({percent(hard.right / hard.n)})"
+                f"{case.task}: of {counted(hard.n, 'question')} that all tokens get right and plain "
+                f"down-sampling gets wrong, {hard.right} are right here ({percent(hard.right / hard.n)})"
             )
     return lines or ["nothing changed by more than chance explains"]
 

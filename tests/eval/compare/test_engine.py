@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from llava.eval.answers_key import compression_file_name
 from llava.eval.compare.command import main
 from llava.eval.tasks import get_task
 from llava.inference import Inference, Question
 from llava.inference.latency import compare_latency
+from llava.model.configuration import CompressionConfig
 from llava.model.flops import kv_bytes
 from tests.eval.compare.conftest import (
     ROOT,
@@ -72,6 +75,25 @@ def test_a_comparison_runs_and_goes_on(tiny_data: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.slow
+def test_an_adaptive_budget_is_timed_where_it_keeps_its_mean(tiny_data: Path, tmp_path: Path) -> None:
+    adaptive = "coverage:30,adaptive=gain,threshold=0.0114,floor=5"
+    file = tmp_path / "budget.json"
+    file.write_text(json.dumps({"compression": adaptive, "wanted_mean": 20}))
+    assert run(tmp_path, tiny_data, "--calibrated", str(file)) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    row = next(row for row in rows if row["compression"] == adaptive and row["task"] == "tiny_vqa")
+    answers = tmp_path / "answers" / "tiny_vqa" / f"{compression_file_name(CompressionConfig.parse(adaptive))}.jsonl"
+    kept = {line["question_id"]: line["visual_tokens"] for line in map(json.loads, answers.open()) if "text" in line}
+    timed = kept[row["timing"]["sample"]]
+    assert len(set(kept.values())) > 1 and row["tokens"] == pytest.approx(statistics.mean(kept.values()))
+    assert abs(timed - row["tokens"]) == min(abs(count - row["tokens"]) for count in kept.values())
+    assert row["rows_read"] == timed and row["timing"]["adaptive"] == {
+        adaptive: {"tokens": timed, "mean": row["tokens"]}
+    }
+    said = f"`{adaptive}` keeps {timed} tokens there, {round(row['tokens'], 1):g} on average."
+    assert said in (tmp_path / "compare.md").read_text()
+
+
 def test_two_processes_write_one_comparison(tiny_data: Path, tmp_path: Path) -> None:
     words = ["--model-path", str(TINY), "--methods", "divprune", "--budgets", "20", "--seeds", "1", "--resamples", "50"]
     words += ["--tasks", "tiny_vqa", "--data-root", str(tiny_data), "--device", "cpu", "--latency-repeats", "1"]

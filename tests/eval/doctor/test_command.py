@@ -98,6 +98,7 @@ def test_answers_that_changed_since_they_were_scored_are_not_examined(
         (["--fail-on", "mean"], "--fail-on goes with --fail-under"),
         (["--fail-under", "0.9", "--fail-lower-bound", "--resamples", "0"], "leave out --resamples 0"),
         (["--pictures", "21"], "at most 20, got 21"),
+        (["--tasks", " , "], "--tasks: ' , ' names nothing; leave the flag out for all that is there"),
     ],
 )
 def test_wrong_flags_are_named(
