@@ -85,17 +85,18 @@ def unfinished(folder: Path) -> Iterator[Path]:
     """
     place, was_there, is_done = folder / _FOLDER, folder.exists(), False
     try:
-        with open_alone(place / "lock"):
-            try:
-                yield place
-                is_done = True
-            finally:
-                if is_done or not any(place.glob("*.safetensors")):
-                    shutil.rmtree(place)
-                    if not was_there and not any(folder.iterdir()):
-                        folder.rmdir()
+        lock = open_alone(place / "lock")
     except InUseError as error:
         raise ValueError(f"--output-dir {folder}: another process measures there; let it end, or stop it") from error
+    try:
+        with lock:
+            yield place
+        is_done = True
+    finally:
+        if is_done or not any(place.glob("*.safetensors")):
+            shutil.rmtree(place)
+            if not was_there and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def key_of(tower: TowerAlone, layers: Sequence[int], budgets: Sequence[CompressionConfig]) -> str:
