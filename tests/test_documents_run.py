@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llava.commands import find_command
+from tests.checkout import link_checkout
 from tests.test_readme import ROOT, blocks, run
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -103,12 +104,7 @@ def test_flags_of_blocks_that_are_not_run_exist(
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This repository by links, with small data of its own, so that what a page writes does not land in it."""
-    root = tmp_path_factory.mktemp("checkout")
-    for entry in (*ROOT.iterdir(), *(ROOT / "playground" / "tiny").iterdir()):
-        place = root / entry.relative_to(ROOT)
-        if entry.name not in {"playground", "data", "out", "work", "runs", "checkpoints", ".venv", ".git"}:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(entry)
+    root = link_checkout(tmp_path_factory.mktemp("checkout"))
     (root / ".venv").symlink_to(sys.prefix)
     subprocess.run([sys.executable, *DATA.split()], cwd=root, check=True, capture_output=True)
     return root

@@ -38,14 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no benchmark {unknown[0]!r}; there are: {', '.join(sorted(TABLES))}" if unknown else "which?")
     if args.dry_run:
         return _print_plan(names, args)
-    with plain_errors():
+    with plain_errors(goes_on=True):
         from llava.locks import alone_in
 
-        try:
-            with alone_in(args.root):
-                return max([_prepare(name, args) for name in names])
-        except KeyboardInterrupt:
-            raise SystemExit("stopped; the same command goes on from here") from None
+        with alone_in(args.root):
+            return max([_prepare(name, args) for name in names])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,12 +113,14 @@ def _check(name: str, root: Path) -> int:
     """Loads the benchmark as a run does, and says what is missing."""
     from llava.eval.tasks import get_task
     from llava.eval.tasks.loading import load_task
+    from llava.results.words import counted
 
     task = get_task(name)
     loaded = load_task(task, root)
     images = {image for sample in loaded.samples for image in sample.images if isinstance(image, Path)}
     missing = sorted(image for image in images if not image.is_file())
-    print(f"{name}: {len(loaded.samples)} questions" + (f", {len(missing)} images are missing" if missing else ""))
+    lack = f", {counted(len(missing), 'image')} missing" if missing else ""
+    print(f"{name}: {counted(len(loaded.samples), 'question')}{lack}")
     for line in [*loaded.bad_rows, *map(str, missing)][:_SHOWN]:
         print(f"  {line}", file=sys.stderr)
     if note := task.size_note(loaded.samples):

@@ -212,6 +212,8 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
     own = inference.model.compression
     for compression in [*compressions, own]:
         inference.model.set_compression(compression)
+    if inference.model.model.ignores_clip([*compressions, own]) and int(os.environ.get("RANK", "0")) == 0:
+        print(f"--clip-text {args.clip_text} is not used: no budget reads questions by CLIP", file=sys.stderr)
     return inference
 
 

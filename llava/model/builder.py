@@ -125,6 +125,10 @@ def load_pretrained_model(
     model.image_processor = image_processor
     if clip_text is not None:
         model.use_clip_text(resolve_checkpoint(clip_text))
+        if not isinstance(compression, Stored) and model.model.ignores_clip([model.compression]):
+            logger.warning(
+                "%s is not used: %s reads no question by CLIP", clip_text, model.compression or "no compression"
+            )
     if compile:
         model.compile_vision()
     return tokenizer, model.eval(), image_processor, _context_length(model.config)

@@ -22,6 +22,7 @@ from llava.eval.tasks.own_rows import MAX_ANSWER_TOKENS, earned_by, is_annotated
 from llava.images.paths import path_inside
 from llava.json_text import parse_json
 from llava.plain_files import read_utf8
+from llava.results.words import counted
 
 ROW_FIELD = "own_file"
 """What a row of results.json has beside its task's name, to make the task again."""
@@ -74,8 +75,9 @@ class OwnFile(Task):
         """What the file is taken for, for people."""
         pictures = len({name for sample in self.samples for name in map(str, sample.images)})
         bare = sum(not sample.images for sample in self.samples)
+        asked = counted(len(self.samples), "question")
         without = f", {bare} without a picture" if bare else ""
-        yield f"{self.path}: {len(self.samples)} questions about {pictures} pictures{without}; the task {self.name}"
+        yield f"{self.path}: {asked} about {counted(pictures, 'picture')}{without}; the task {self.name}"
         counts = Counter(sample.details["metric"] for sample in self.samples)
         for metric, count in counts.items():
             yield f"  metric {metric}, {count} of {len(self.samples)}: {METRICS[metric]}"
