@@ -56,8 +56,10 @@ class MvBench(Task):
         def build(numbered: tuple[str, int, Any]) -> Sample:
             task, number, row = numbered
             candidates = list(row["candidates"])
-            if row["answer"] not in candidates or not 1 < len(candidates) <= len(LETTERS):
-                raise ValueError(f"answer {row['answer']!r:.40} is none of {len(candidates)} candidates, or these are")
+            if not 1 < len(candidates) <= len(LETTERS):
+                raise ValueError(f"{len(candidates)} candidates, where 2 to {len(LETTERS)} are expected")
+            if row["answer"] not in candidates:
+                raise ValueError(f"answer {row['answer']!r:.40} is none of {len(candidates)} candidates")
             options = dict(zip(LETTERS, candidates, strict=False))
             shown = (f"({letter}) {option}" for letter, option in options.items())
             return Sample(

@@ -55,10 +55,8 @@ def missing_note(task: str, samples: Iterable[Sample], missing: list[str]) -> st
     absent = set(missing)
     questions = sum(str(video) in absent for video in videos)
     named = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
-    return (
-        f"{task}: {len(missing)} of {len(set(videos))} videos are missing; their {questions} questions count as wrong: "
-        f"{named}"
-    )
+    counts = f"{len(missing)} of {len(set(videos))} videos are missing, and {questions} questions count as wrong"
+    return f"{task}: {counts}: {named}"
 
 
 def _is_there(video: Path) -> bool:

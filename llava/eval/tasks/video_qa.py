@@ -28,7 +28,10 @@ FIRST = 1_000
 """Questions that FastV, SparseVLM and FasterVLM take of each set."""
 
 _ROOT = "GPT_Zero_Shot_QA"
-_RULES: Mapping[str, Callable[[str, str], bool]] = {"exact": video_qa.is_exact, "contains": video_qa.contains}
+_RULES: Mapping[str, Callable[[str, str], bool]] = {
+    "exact_match": video_qa.is_exact,
+    "contained_match": video_qa.contains,
+}
 
 
 class VideoQuestions(Task):
@@ -92,7 +95,7 @@ class VideoQuestions(Task):
 
 
 class JudgedVideoQa(JudgedTask, VideoQuestions):
-    """The judge's accuracy and mean score, counted as Video-LLaVA's script does; `exact` and `contains` beside them."""
+    """The judge's accuracy and mean score, counted as Video-LLaVA's script does; matches stand beside."""
 
     main_score = "accuracy"
     scale = SHARE
@@ -140,7 +143,7 @@ class JudgedVideoQa(JudgedTask, VideoQuestions):
 class ShortVideoQa(VideoQuestions):
     """Asked for a word or a phrase, so that exact and contained answers mean something; no judge."""
 
-    main_score = "exact"
+    main_score = "exact_match"
     max_new_tokens = 128
 
     def ask(self, question: str) -> str:
