@@ -389,7 +389,7 @@ def latency_fields(latency: Latency) -> Row:
 
 def question_of(sample: Sample) -> Question:
     """What is asked of a sample."""
-    return Question(sample.prompt, tuple(sample.images), sample.video, sample.frames)
+    return Question(sample.prompt, tuple(sample.images))
 
 
 def _weights_of(model: Any) -> str:

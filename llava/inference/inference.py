@@ -132,19 +132,8 @@ class Inference:
         inference.name = str(model_path)
         return inference
 
-    @property
-    def takes_video(self) -> bool:
-        """Whether the model can be asked about a clip."""
-        return bool(getattr(self.model, "takes_video", False))
-
     def prompt(self, question: Question) -> str:
-        """The whole prompt of a single-turn question, `<image>` in place of each image.
-
-        Raises:
-            ValueError: The text's placeholders do not match its images, or there is a clip and the model takes none.
-        """
-        if question.video is not None and not self.takes_video:
-            raise ValueError(f"{question.video}: {self.name} takes images only, no video")
+        """The whole prompt of a single-turn question, `<image>` in place of each image."""
         conv = conversation_template(self.conv_mode).copy()
         conv.append_message(conv.roles[0], place_images(question.text, len(question.images), self.model.config))
         conv.append_message(conv.roles[1], None)

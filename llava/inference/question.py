@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llava.constants import MOST_BEAMS
@@ -21,14 +20,10 @@ class Question:
         text: The user's words. Images stand in front of them unless the text says where: once `<image>` (or
             `<image-placeholder>`) for each image.
         images: Paths, URLs, encoded bytes or PIL images, in the order of the placeholders.
-        video: A clip, or None.
-        frames: How many frames of the clip are shown; None: as many as the model's family takes.
     """
 
     text: str
     images: tuple[ImageSource, ...] = ()
-    video: Path | None = None
-    frames: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses a single image in the place of a tuple: the letters of a path would be taken for images."""
