@@ -11,9 +11,10 @@ import torch
 
 from llava.eval.answer_sets import answers_of_row
 from llava.eval.answers_key import compression_name
+from llava.eval.asked import question_of
 from llava.eval.data_place import DataPlace
 from llava.eval.results import Row, read_results, write_results
-from llava.eval.task_run import RunSettings, latency_fields, question_of
+from llava.eval.task_run import RunSettings, latency_fields
 from llava.eval.tasks import Sample, Task
 from llava.inference import Inference
 from llava.inference.latency import compare_latency
@@ -89,7 +90,7 @@ def _question(
     for task in tasks:
         own = [row for row in rows if row["task"] == task.name]
         failed = {line.partition(": ")[0] for row in own for line in row["errors"]}
-        samples = [each for each in place.load(task).samples if each.images and each.sample_id not in failed]
+        samples = [each for each in place.load(task).samples if each.shows_images_only and each.sample_id not in failed]
         adaptive = _adaptive(settings, own)
         asked = [each for each in samples if all(each.sample_id in kept.tokens for kept in adaptive.values())]
         if asked:
