@@ -77,7 +77,10 @@ class TileLayout:
         return bool(self.pinpoints) or self.own_tiles > 1
 
     def grid_shape(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of the tiles that an image of (w, h) pixels is cut into."""
+        """(rows, columns) of the tiles that an image of (w, h) pixels is cut into, a view of the whole apart."""
+        if not self.pinpoints:
+            across = math.isqrt(self.own_tiles)
+            return across, across
         width, height = select_best_resolution(image_size, list(self.pinpoints))
         return height // self.tile_size, width // self.tile_size
 
@@ -246,7 +249,7 @@ class TileLayout:
 
     def _shown_of_own(self, image_size: tuple[int, int]) -> list[int]:
         """The same of a picture that was padded to a square before the model makes its tiles."""
-        side, across = self.patches_per_side, math.isqrt(self.own_tiles)
+        side, (across, _) = self.patches_per_side, self.grid_shape(image_size)
         extent = across * side
         rows, columns = unpadded_shape(extent, extent, image_size, self.rule)
         shown = (extent - rows) // 2, (extent - columns) // 2, rows, columns

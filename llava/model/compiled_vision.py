@@ -91,7 +91,8 @@ def check_compilable(model: Any) -> None:
     Raises:
         ValueError: The tower or the projector is offloaded or spread over devices.
     """
-    devices = {weight.device for part in model.vision_parts.values() for weight in part.parameters()}
+    parts = (*model.vision_parts.values(), model.multi_modal_projector)
+    devices = {weight.device for part in parts for weight in part.parameters()}
     if len(devices) > 1 or torch.device("meta") in devices:
         places = ", ".join(sorted(map(str, devices)))
         raise ValueError(

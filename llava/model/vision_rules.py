@@ -45,8 +45,8 @@ class VisionRules(QuestionSeam):
 
     @property
     def vision_parts(self) -> dict[str, nn.Module]:
-        """The modules that make embeddings of pixels, by what messages call them."""
-        return {"vision tower": self.vision_tower, "projector": self.multi_modal_projector}
+        """The modules that make the projector's input of pixels, by what messages call them."""
+        return {"vision tower": self.vision_tower}
 
     @property
     def picture(self) -> Picture:

@@ -136,6 +136,14 @@ class VisionSeam(VisionRules):
         """
         return extract_features(self.vision_tower, pixel_values, self.config.vision_feature_layer, needs, grid)
 
+    def seen_tiles(self, pixel_values: Tensor) -> Tensor:
+        """The tiles that the tower sees of pixels, (T, 3, h, w): others than it is given where a family makes them.
+
+        Args:
+            pixel_values: (B, 3, height, width), as for `encode`.
+        """
+        return pixel_values
+
     def compress_features(self, features: VisionFeatures, bound: BoundCompressor) -> CompressedTokens:
         """The compressor, and before it the projector where the compressor stands behind it or reads its rows.
 
@@ -247,7 +255,8 @@ class VisionSeam(VisionRules):
             counts: Tiles of each image; None if each is a single tile, and nothing is to follow it.
             image_sizes: (w, h) of each image, before padding; without, no patch counts as padding.
         """
-        learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_tower.parameters())
+        parts = self.vision_parts.values()
+        learns = pixel_values.requires_grad or any(p.requires_grad for part in parts for p in part.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             pixels, bound = like_weights(pixel_values, self.vision_tower, cast=True), self.bound_compressor
             counts = self.tile_counts(counts, len(pixels))

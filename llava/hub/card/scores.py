@@ -24,6 +24,7 @@ _TABLES = {
     "llava-hf/llava-v1.6-vicuna-7b-hf": "table2",
     "liuhaotian/llava-v1.6-vicuna-13b": "table13",
     "llava-hf/llava-v1.6-vicuna-13b-hf": "table13",
+    "YanweiLi/MGM-7B": "table14",
 }
 
 

@@ -127,8 +127,7 @@ class Compressor:
             ValueError: The model has no place for the method or lacks what it needs; the budget does not fit the tower
                 (with the allowed range); an option is unknown or out of range; or the method itself cannot have it.
         """
-        tile = tile.with_cls(budget.keep_cls)
-        place = self.place(tile)
+        place, tile = self.place(tile), tile.with_cls(budget.keep_cls)
         needs = self.needs_with(self.options_of(budget))
         if budget.keep_cls and not (self.keeps_cls and tile.saliency_has_cls):
             lacks = f"{self.name} keeps none" if tile.saliency_has_cls else "this tower has none"
@@ -202,8 +201,7 @@ class Compressor:
         """
         if tile is None:
             return BoundCompressor(self, budget, self.options_of(budget), self.places[0], None)
-        tile = tile.with_cls(budget.keep_cls)
-        place = self.place(tile)
+        place, tile = self.place(tile), tile.with_cls(budget.keep_cls)
         grid = self.grid(budget, tile) if place == "pixels" and self.grid is not None else None
         return BoundCompressor(self, self._filled(budget, tile), self.options_of(budget), place, grid, tile.keep_cls)
 

@@ -63,7 +63,7 @@ class MiniGeminiModel(LlavaModel):
 
     @property
     def vision_parts(self) -> dict[str, nn.Module]:
-        """Tower, second tower and projector."""
+        """The tower, and the second tower with what mines its map."""
         return {**super().vision_parts, "second tower": self.mining}
 
     @property
@@ -87,21 +87,24 @@ class MiniGeminiModel(LlavaModel):
         Raises:
             ValueError: The pictures are of another size.
         """
-        config, side = self.config, self.config.image_size_aux
+        side = self.config.image_size_aux
         if pixel_values.shape[-2:] != (side, side):
             height, width = pixel_values.shape[-2:]
             raise ValueError(
                 f"pixels are {height} x {width}, and the model's image_size_aux is {side}: give the larger picture; "
                 "the one that CLIP sees is made of it"
             )
-        whole = config.image_grid > 1 and config.image_global
-        views = clip_views(pixel_values, config.vision_config.image_size, config.image_grid, has_whole=whole)
-        features = super().read_features(views, needs, grid)
+        features = super().read_features(self.seen_tiles(pixel_values), needs, grid)
         larger = like_weights(pixel_values, self.mining, cast=True)
-        found = self.mining(like_weights(features.source, self.mining), larger, config.image_grid)
+        found = self.mining(like_weights(features.source, self.mining), larger, self.config.image_grid)
         patches = features.source + found.to(features.source)
         content = torch.cat([features.content[:, :1], patches], dim=1) if features.has_cls else patches
         return replace(features, content=content)
+
+    def seen_tiles(self, pixel_values: Tensor) -> Tensor:
+        """The views that CLIP is given of larger pictures, (B * V, 3, h, w)."""
+        grid, side = self.config.image_grid, self.config.vision_config.image_size
+        return clip_views(pixel_values, side, grid, has_whole=grid > 1 and self.config.image_global)
 
 
 class MiniGeminiForConditionalGeneration(LlavaForConditionalGeneration):
