@@ -58,6 +58,7 @@ class Family:
         transformers_tiles: transformers' Pillow class that cuts the tiles of its images; None for a family without.
         transformers_ratio: Pattern of the `image_aspect_ratio` that transformers' class lays tiles out by.
         known_to_llava: Whether haotian-liu/LLaVA runs it; else `export --to llava` refuses it.
+        code: Whose code reads its checkpoints of LLaVA's format, where haotian-liu/LLaVA does not.
         fits_llava: Whether a config.json of LLaVA's format is of this family; the one family without is all others'.
         part_of: `model_type` of a family whose configs this one's are some of; what fits both is then of this one.
         config_entries: Maps LLaVA's config.json and the tower's config to entries of transformers' config, in place of
@@ -92,6 +93,7 @@ class Family:
     transformers_tiles: str | None = None
     transformers_ratio: str = "anyres"
     known_to_llava: bool = False
+    code: str = "LLaVA-VL/LLaVA-NeXT"
     fits_llava: Callable[[Mapping[str, Any]], bool] | None = None
     part_of: str | None = None
     is_tiled: bool = False

@@ -160,7 +160,7 @@ def paper_row(facts: RunFacts, base: str | None, asked: str | None) -> tuple[Pap
         return None
     if compression.then is not None or compression.adaptive is not None:
         return None  # the paper's numbers of tokens are what every layer reads of every image
-    tokens = compression.num_tokens * (NEXT_TILES if facts.is_tiled else 1)
+    tokens = compression.num_tokens * (NEXT_TILES if facts.is_tiled else facts.own_tiles)
     rows = [row for row in tables[name].rows if (row.method.lower(), row.tokens) == (method.lower(), tokens)]
     return (tables[name], rows[0]) if rows else None
 

@@ -6,11 +6,20 @@ from typing import Any
 
 from llava.kinds.families import Picture
 
+_USUAL_SIDE = 768  # of any that a checkpoint says nothing of, which loading refuses
+
 
 def picture_of(config: Any) -> Picture:
-    """The larger picture, and the views that CLIP gets of it: the whole if there are parts, then these row by row."""
-    grid = int(config.image_grid or 1)
-    return Picture(int(config.image_size_aux), grid**2 + int(grid > 1 and bool(config.image_global)))
+    """The larger picture, and the views that CLIP gets of it: the whole if there are parts, then these row by row.
+
+    Args:
+        config: Of a Mini-Gemini, or any object with the entries of one.
+    """
+    grid, side = (
+        int(getattr(config, "image_grid", None) or 1),
+        int(getattr(config, "image_size_aux", None) or _USUAL_SIDE),
+    )
+    return Picture(side, grid**2 + int(grid > 1 and bool(getattr(config, "image_global", False))))
 
 
 def check_picture(side: int, grid: int, has_global: bool, vision_config: Any) -> None:
