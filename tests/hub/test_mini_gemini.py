@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,20 +108,6 @@ def test_a_picture_of_kept_tokens_shows_what_clip_saw(inference, hd):
 # ---- where its towers come from ----
 
 
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A local Hub with the two towers, which huggingface_hub takes for the Hub as it does with HF_ENDPOINT."""
-    with serving() as state:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", state.url)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_TOKEN", READER)
-        for name, path in ((CLIP, CLIP_PATH), (CONVNEXT, CONVNEXT_PATH)):
-            files = {file.name: file.read_bytes() for file in (RECORDS / path.removeprefix("model_zoo/")).iterdir()}
-            state.repositories[name] = Repository(private=False, branches={"main": files})
-        yield state
-
-
 def without_second_tower(folder: Path, place: Path) -> Path:
     """The checkpoint in one file, its ConvNeXt left out."""
     made = shutil.copytree(folder, place)
@@ -131,19 +119,36 @@ def without_second_tower(folder: Path, place: Path) -> Path:
     return made
 
 
-def test_its_authors_paths_mean_repositories_on_the_hub(folder, inference, hub, tmp_path, caplog):
+LOADED = """
+import sys
+from safetensors.torch import save_file
+from llava import AutoLlava
+model = AutoLlava.from_pretrained(sys.argv[1])
+save_file({name: value.contiguous() for name, value in model.state_dict().items()}, sys.argv[2])
+print(model.config.mm_vision_tower, model.config.mm_vision_tower_aux)
+"""
+
+
+def test_its_authors_paths_mean_repositories_on_the_hub(folder, inference, tmp_path):
+    """A local server stands for the Hub, with the two towers on it."""
     made = without_second_tower(folder, tmp_path / "model")
     edit_json(made / "config.json", mm_vision_tower=CLIP_PATH, mm_vision_tower_aux=f"./{CONVNEXT_PATH}")
-    with caplog.at_level(logging.WARNING):
-        loaded = AutoLlava.from_pretrained(made)
-    assert f"mm_vision_tower {CLIP_PATH} is a path of its authors; {CLIP} of the Hub is taken for it" in caplog.text
-    assert f"{CONVNEXT} of the Hub is taken for it" in caplog.text
-    assert loaded.config.mm_vision_tower_aux == CONVNEXT
-    own, found = inference.model.state_dict(), loaded.state_dict()
+    with serving() as hub:
+        for name, path in ((CLIP, CLIP_PATH), (CONVNEXT, CONVNEXT_PATH)):
+            files = {file.name: file.read_bytes() for file in (RECORDS / path.removeprefix("model_zoo/")).iterdir()}
+            hub.repositories[name] = Repository(private=False, branches={"main": files})
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": READER}
+        environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        asked = [sys.executable, "-c", LOADED, str(made), str(tmp_path / "state.safetensors")]
+        done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        fetched = hub.asked("GET", "resolve")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [CLIP, CONVNEXT]
+    assert f"mm_vision_tower {CLIP_PATH} is a path of its authors; {CLIP} of the Hub is taken for it" in done.stderr
+    assert f"{CONVNEXT} of the Hub is taken for it" in done.stderr
+    own, found = inference.model.state_dict(), load_file(tmp_path / "state.safetensors")
     assert own.keys() == found.keys() and all(torch.equal(own[name], found[name].float()) for name in own)
-    asked = hub.asked("GET", "resolve")
-    assert any("open_clip_pytorch_model.bin" in path for path in asked)
-    assert not any("clip-vit" in path and "safetensors" in path for path in asked)  # CLIP's weights are inside
+    assert any("open_clip_pytorch_model.bin" in path for path in fetched)
 
 
 def test_the_second_tower_is_read_from_its_own_folder(folder, inference, tmp_path):
