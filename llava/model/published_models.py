@@ -133,7 +133,9 @@ def _mini_gemini(size: str, text: Mapping[str, int], *, hd: bool = False) -> Pub
     """A Mini-Gemini on Vicuna; its ConvNeXt-L is its config's default."""
     name = f"MGM-{size.upper()}{'-HD' * hd}"
     more = {"image_size_aux": 1536, "image_grid": 2, "image_global": True} if hd else {"image_size_aux": 768}
-    return PublishedModel(name, "mgm", text, (f"YanweiLi/{name}",), more=more)
+    return PublishedModel(
+        name, "mgm", text, (f"YanweiLi/{name}", f"YanweiLi/{name.replace('MGM', 'Mini-Gemini')}"), more=more
+    )
 
 
 PUBLISHED_MODELS: Mapping[str, PublishedModel] = {

@@ -25,6 +25,7 @@ _TABLES = {
     "liuhaotian/llava-v1.6-vicuna-13b": "table13",
     "llava-hf/llava-v1.6-vicuna-13b-hf": "table13",
     "YanweiLi/MGM-7B": "table14",
+    "YanweiLi/Mini-Gemini-7B": "table14",
 }
 
 
