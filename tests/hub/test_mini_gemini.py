@@ -188,6 +188,10 @@ def test_what_it_is_exported_to_and_what_not(folder, tmp_path):
         export(folder, "hf", tmp_path / "hf", progress=False)
     with pytest.raises(CheckpointError, match=r"family 'Mini-Gemini'.*haotian-liu/LLaVA knows no such model"):
         export(folder, "llava", tmp_path / "llava", progress=False)
+    export(folder, "projector", tmp_path / "projector", progress=False)
+    own, again = AutoLlava.from_pretrained(folder), Inference.load(tmp_path / "projector", folder, device="cpu").model
+    assert torch.equal(own.model.mm_projector.linear_1.weight, again.model.mm_projector.linear_1.weight.to(own.dtype))
+    assert type(again).__name__ == "MiniGeminiForConditionalGeneration"
 
 
 @pytest.fixture(scope="module")

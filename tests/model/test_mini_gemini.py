@@ -230,6 +230,11 @@ def test_area_gives_tiles_tokens_by_what_they_show(model):
     assert ImageRules.from_config(config("parts")).layout.shown_patches(4, (60, 30)) == [8, 8, 8, 8]
 
 
+def test_the_mining_is_whole_on_one_device(models):
+    """However layers are dealt out to devices: they are dealt by these names."""
+    assert {"PatchInfoMining", "LlamaDecoderLayer"} <= set(models["plain"]._no_split_modules)
+
+
 # ---- the map's memory ----
 
 

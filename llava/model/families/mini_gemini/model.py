@@ -45,6 +45,7 @@ class MiniGeminiModel(LlavaModel):
     """Mini-Gemini without its language-modelling head."""
 
     config_class = MiniGeminiConfig
+    _no_split_modules: ClassVar[list[str]] = ["PatchInfoMining"]  # whole on one device; those of the towers come beside
 
     def __init__(self, config: MiniGeminiConfig) -> None:
         """Makes a LLaVA-1.5, and the second tower beside it."""
