@@ -69,7 +69,7 @@ def _config_entries(raw: Mapping[str, Any], vision_config: Any) -> dict[str, Any
         )
     check_picture(side, grid, bool(raw.get("image_global")), vision_config)
     patches = (vision_config.image_size // vision_config.patch_size) ** 2
-    names = {name: raw[name] for name in ("mm_vision_tower", "mm_vision_tower_aux")}
+    names = {name: raw[name] for name in ("mm_vision_tower", "mm_vision_tower_aux") if raw.get(name)}
     return {
         **{name: HUB_NAMES.get(str(value).removeprefix("./").rstrip("/"), value) for name, value in names.items()},
         "image_grid": grid,
