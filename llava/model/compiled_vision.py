@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor
@@ -51,7 +51,7 @@ class CompiledVision:
         self.graphs: dict[tuple[int, CompressionConfig | None], Graph] = {}
 
     def __call__(
-        self, model: nn.Module, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts | None = None
+        self, model: Any, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts | None = None
     ) -> Projected:
         """Encodes tiles.
 
@@ -72,7 +72,7 @@ class CompiledVision:
         positions = [where for _, where, _ in parts if where is not None]
         return torch.cat([part[0] for part in parts]), torch.cat(positions) if positions else None, parts[0][2]
 
-    def _run(self, model: nn.Module, tiles: Tensor, bound: BoundCompressor | None, facts: TileFacts) -> Projected:
+    def _run(self, model: Any, tiles: Tensor, bound: BoundCompressor | None, facts: TileFacts) -> Projected:
         own = model.picture.tiles  # that the model makes of each
         num_tiles, size = len(tiles) * own, bucket_for(len(tiles))
         padded = torch.cat([tiles, tiles.new_zeros(size - len(tiles), *tiles.shape[1:])])

@@ -376,5 +376,5 @@ class VisionSeam(VisionRules):
         pixels, bound = like_weights(pixel_values, self.vision_tower, cast=True), self.bound_compressor
         counts = self.tile_counts(counts, len(pixels))
         facts = self._facts(frozenset() if bound is None else bound.needs, pixels, counts, image_sizes)
-        embeds, positions, num_dominant = self.compiled_vision(cast(nn.Module, self), pixels, bound, facts)
+        embeds, positions, num_dominant = self.compiled_vision(self, pixels, bound, facts)
         return self._in_sequence(VisionTokens(embeds, counts, positions, num_dominant), image_sizes)
