@@ -247,7 +247,7 @@ def flags_for(folder: Path, place: Path, **more) -> list[str]:
     (place / "data.json").write_text(json.dumps(rows))
     flags = {"model_name_or_path": folder, "stage": "projector", "compression": BUDGET, "max_steps": 3}
     flags |= {"data_path": place / "data.json", "image_folder": RECORDS, "use_cpu": True, "report_to": "none"}
-    flags |= {"per_device_train_batch_size": 2, "learning_rate": "1e-2", "seed": 0}
+    flags |= {"per_device_train_batch_size": 2, "learning_rate": "1e-2", "seed": 0, "logging_steps": 1}
     flags |= {"output_dir": place / "run", "disable_tqdm": True, "save_strategy": "no", **more}
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
