@@ -145,7 +145,7 @@ def test_an_error_page_is_no_file_and_missing_images_are_told(
     server.put("textvqa/train_val_images.zip", empty.getvalue())
     assert prepare(server, tmp_path / "root", "textvqa") == 1
     said = capsys.readouterr()
-    assert "1 questions, 1 images are missing" in said.out and "ab.jpg" in said.err
+    assert "1 question, 1 image missing" in said.out and "ab.jpg" in said.err
 
 
 def test_lists_plans_and_wrong_names(capsys: pytest.CaptureFixture[str]) -> None:

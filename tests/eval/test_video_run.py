@@ -87,7 +87,7 @@ def test_answered_graded_and_reported(
     output, task = tmp_path / "out", get_task("msvd_qa")
     results = evaluate(inference, [task], [None, BUDGET], settings(output, data))
     missing = str(data / "GPT_Zero_Shot_QA" / "MSVD_Zero_Shot_QA" / "videos" / "c3.mp4")
-    note = f"msvd_qa: 1 of 4 videos are missing, and 1 questions count as wrong: {missing}"
+    note = f"msvd_qa: 1 of 4 videos missing; 1 question scored as wrong: {missing}"
     assert note in capsys.readouterr().out
     for result in results:
         row = result.row
@@ -198,7 +198,7 @@ def test_preparing_fetches_questions_and_says_where_videos_are_had(
     assert prepare(command) == 1
     said = capsys.readouterr()
     videos = root / "egoschema" / "videos"
-    assert "egoschema_subset: 2 questions, 2 of 2 videos are missing" in said.out
+    assert "egoschema_subset: 2 questions, 2 of 2 videos missing" in said.out
     assert f"{videos / 'u1.mp4'}" in said.err and f"{videos}: https://github.com/egoschema/EgoSchema" in said.err
     assert {path for _, path, _ in server.requests} == {"egoschema/questions.json", "egoschema/subset_answers.json"}
     layout.write_clip(videos / "u1.mp4")

@@ -98,7 +98,7 @@ def test_missing_videos_are_counted_and_named(tmp_path: Path) -> None:
     assert [Path(path).stem for path in missing] == ["c0", "c5", "c6", "c7"]
     note = missing_note("msrvtt_qa", samples, missing)
     assert note is not None and note.startswith(
-        f"msrvtt_qa: 4 of 5 videos are missing, and 7 questions count as wrong: {missing[0]}, "
+        f"msrvtt_qa: 4 of 5 videos missing; 7 questions scored as wrong: {missing[0]}, "
     )
     assert note.endswith(" and 1 more") and missing_note("msrvtt_qa", samples, []) is None
     shutil.rmtree(folder / "videos")

@@ -23,6 +23,7 @@ HARDWARE = {file.stem: file for file in sorted((CONFIGS / "hardware").glob("*.ya
 BUDGETS = {  # tokens: dominant + contextual of a tile (the paper's tables 8 and 9; NeXT counts five tiles)
     "v1.5": {"192": "162+30", "128": "108+20", "64": "54+10"},
     "v1.6": {"640": "108+20", "320": "54+10", "160": "27+5"},
+    "mgm": {"192": "162+30", "128": "108+20", "64": "54+10"},
 }
 
 
@@ -148,6 +149,7 @@ def test_there_is_a_recipe_for_each_setting_of_the_paper():
     wanted |= {"llava-v1.6-vicuna-7b-finetune-visionzip-640"}
     wanted |= {f"llava-v1.5-{size}-{stage}-task" for size in ("7b", "13b") for stage in ("finetune", "lora")}
     wanted |= {f"llava-{model}-projector-task" for model in tuned}
+    wanted |= {f"mgm-7b-visionzip-{tokens}" for tokens in BUDGETS["mgm"]}
     wanted |= {"llava-v1.5-7b-visionzip-range"}  # ours, not the paper's
     assert {file.stem for file in RECIPES} == wanted
 
@@ -157,17 +159,19 @@ def test_each_recipe_is_what_its_name_says(file):
     arguments = parse(file)
     model, data, training = arguments.model, arguments.data, arguments.training
     stages = "align|finetune|lora|qlora|projector|visionzip"
-    words = re.fullmatch(rf"llava-(v1\.[56])-(.+?)-({stages})(?:-visionzip|-task|-range)?(?:-(\d+))?", file.stem)
+    words = re.fullmatch(
+        rf"(?:llava-)?(v1\.[56]|mgm)-(.+?)-({stages})(?:-visionzip|-task|-range)?(?:-(\d+))?", file.stem
+    )
     assert words is not None
     generation, size, stage, tokens = words.groups()
     assert training.output_dir == f"checkpoints/{file.stem}"
     assert arguments.stage.name == {"visionzip": "projector"}.get(stage, stage)
     assert size.removeprefix("vicuna-").removeprefix("mistral-") in model.model_name_or_path.lower()
     is_stage_2 = stage != "align"
-    expected = {"v1.5": "pad", "v1.6": "anyres"}[generation] if is_stage_2 else "square"
+    expected = {"v1.5": "pad", "v1.6": "anyres", "mgm": "pad"}[generation] if is_stage_2 else "square"
     assert data.image_aspect_ratio == expected
     of_language_model = "mistral_instruct" if "mistral" in size else "v1"
-    if model.model_name_or_path.startswith("liuhaotian/"):  # a LLaVA has a template of its own
+    if model.model_name_or_path.startswith(("liuhaotian/", "YanweiLi/")):  # a LLaVA has a template of its own
         assert model.version is None
     else:
         assert model.version == (of_language_model if is_stage_2 else "plain") and get_template(model.version)
@@ -361,7 +365,7 @@ def test_deepspeed_configs_leave_to_the_flags_what_the_flags_say(name):
 def test_the_files_that_readme_and_llavas_scripts_name_are_those_of_the_package():
     """Links, as git keeps them; a copy without them would need these files with the same bytes."""
     copies = [*(ROOT / "configs").rglob("*.*"), *(ROOT / "scripts").glob("*.json")]
-    assert len([file for file in copies if file.is_file()]) == len(RECIPES) + 9 + len(HARDWARE) + 5 + 3 + 2 + 6
+    assert len([file for file in copies if file.is_file()]) == len(RECIPES) + 9 + len(HARDWARE) + 5 + 3 + 2 + 7
     for file in copies:
         kind = file.relative_to(ROOT / "configs") if "configs" in file.parts else Path("deepspeed") / file.name
         assert file.read_bytes() == (CONFIGS / kind).read_bytes(), file

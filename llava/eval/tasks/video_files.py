@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llava.eval.tasks.base import Sample
+from llava.results.words import counted
 
 ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 """In the order in which they are taken where a clip is there twice; Video-LLaVA looks for the first four."""
@@ -55,7 +56,7 @@ def missing_note(task: str, samples: Iterable[Sample], missing: list[str]) -> st
     absent = set(missing)
     questions = sum(str(video) in absent for video in videos)
     named = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
-    counts = f"{len(missing)} of {len(set(videos))} videos are missing, and {questions} questions count as wrong"
+    counts = f"{len(missing)} of {counted(len(set(videos)), 'video')} missing; {counted(questions, 'question')} scored as wrong"
     return f"{task}: {counts}: {named}"
 
 

@@ -57,14 +57,16 @@ def show_picture(inference: Inference, picture: Image.Image) -> ShownPicture:
     if inference.model.device.type == "cuda":
         torch.cuda.synchronize(inference.model.device)
     taken = time.perf_counter() - start
-    tiles = pixels[0] if pixels[0].ndim == 4 else pixels[:1]
+    tiles = inference.model.model.seen_tiles(pixels[0] if pixels[0].ndim == 4 else pixels[:1])
     layout = TileLayout.from_config(inference.model.config)
-    columns = layout.grid_shape(picture.size)[1] if len(tiles) > 1 else 1
+    rows, columns = layout.grid_shape(picture.size) if len(tiles) > 1 else (0, 1)
+    has_whole = len(tiles) > rows * columns
     side = layout.patches_per_side * inference.model.config.vision_config.patch_size  # what the tower looks at
     drawn = []
     for number, tile in enumerate(tiles):
-        row, column = divmod(number - 1, columns)
-        place = {"x": 0, "y": 0} if number == 0 else {"x": 1 + _GAP + column, "y": row}
+        row, column = divmod(number - has_whole, columns)
+        is_whole = has_whole and number == 0
+        place = {"x": 0, "y": 0} if is_whole else {"x": has_whole * (1 + _GAP) + column, "y": row}
         whole = _as_seen(tile, inference.image_processor).crop((0, 0, side, side))
         drawn.append({**place, "picture": _data_url(whole)})
     return ShownPicture(image, tuple(drawn), taken)
