@@ -56,8 +56,8 @@ def missing_note(task: str, samples: Iterable[Sample], missing: list[str]) -> st
     absent = set(missing)
     questions = sum(str(video) in absent for video in videos)
     named = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
-    counts = f"{len(missing)} of {counted(len(set(videos)), 'video')} missing; {counted(questions, 'question')} scored as wrong"
-    return f"{task}: {counts}: {named}"
+    absence = f"{len(missing)} of {counted(len(set(videos)), 'video')} missing"
+    return f"{task}: {absence}; {counted(questions, 'question')} scored as wrong: {named}"
 
 
 def _is_there(video: Path) -> bool:
