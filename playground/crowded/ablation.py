@@ -56,6 +56,7 @@ VARIANTS = {
     "coverage-distilled": Variant("coverage:20", DISTILLED),
     "coverage-drawn": Variant("coverage:20", DRAWN),
     "visionzip-distilled": Variant("visionzip:17+3", DISTILLED),
+    "divprune": Variant("divprune:20"),
 }
 
 
