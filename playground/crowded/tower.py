@@ -39,7 +39,7 @@ from playground.crowded.scenes import (
 )
 from playground.crowded.things import ALL_NAMES, KIND_OF, KINDS, SIZES, Split, load_bank
 from playground.pretraining.resume import load_state, save_state
-from playground.pretraining.small_tower import cls_attention, place_codes, rate, save_tower, to_pixels, tower_config
+from playground.pretraining.small_tower import place_codes, rate, saliency, save_tower, to_pixels, tower_config
 
 HEADS = {"name": len(ALL_NAMES) + 1, "colour": len(COLOURS) + 1, "size": len(SIZES) + 1, "texture": 5}
 HEADS |= {"row": GRID, "col": GRID}
@@ -241,7 +241,7 @@ def diagnose(
     found["texture"] = (heads["texture"].argmax(-1) == torch.from_numpy(scenes.textures)[:, None]).float().mean().item()
     kind = torch.from_numpy(np.append(KIND_OF, -1))[names]
     size = torch.from_numpy(patch_targets(scenes)[2])
-    row = cls_attention(model.tower, pixels)
+    row = saliency(model.tower, pixels)
     found["attention_on_things"] = ((row * thing).sum() / row.sum()).item()
     for top in (20, 49):
         kept = torch.zeros_like(thing).scatter(1, row.topk(top, 1).indices, True)

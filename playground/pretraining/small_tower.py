@@ -1,4 +1,4 @@
-"""What the small CLIP towers have in common: where they start from, what they read, and where their CLS token looks."""
+"""What the small vision towers have in common: where they start from, what they read, and where they look."""
 
 from __future__ import annotations
 
@@ -7,27 +7,35 @@ import math
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, PreTrainedModel, SiglipVisionConfig, SiglipVisionModel
+
+from llava.model.multimodal_encoder.features import saliency_of_layers
+
+TowerName = Literal["clip", "siglip"]
+VisionConfig = CLIPVisionConfig | SiglipVisionConfig
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def tower_config(arguments: Namespace, size: int, grid: int) -> CLIPVisionConfig:
-    """Of a CLIP tower as wide and deep as the flags say, for pictures of `size` pixels in `grid` x `grid` patches."""
-    return CLIPVisionConfig(
-        hidden_size=arguments.width,
-        intermediate_size=4 * arguments.width,
-        num_hidden_layers=arguments.layers,
-        num_attention_heads=arguments.heads,
-        image_size=size,
-        patch_size=size // grid,
-        projection_dim=arguments.width,
-    )
+def tower_config(arguments: Namespace, size: int, grid: int, kind: TowerName = "clip") -> VisionConfig:
+    """Of a tower as wide and deep as the flags say, for pictures of `size` pixels in `grid` x `grid` patches."""
+    sizes = {
+        "hidden_size": arguments.width,
+        "intermediate_size": 4 * arguments.width,
+        "num_hidden_layers": arguments.layers,
+        "num_attention_heads": arguments.heads,
+        "image_size": size,
+        "patch_size": size // grid,
+    }
+    if kind == "siglip":
+        return SiglipVisionConfig(**sizes)
+    return CLIPVisionConfig(**sizes, projection_dim=arguments.width)
 
 
 def place_codes(width: int, grid: int) -> Tensor:
@@ -46,18 +54,9 @@ def to_pixels(images: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def cls_attention(tower: CLIPVisionModel, pixels: Tensor) -> Tensor:
-    """(B, P): attention that CLS pays to each patch at layer -2, summed over the heads."""
-    hidden = tower.pre_layrnorm(tower.embeddings(pixels))
-    for layer in tower.encoder.layers[:-2]:
-        hidden = layer(hidden, None)
-    layer = tower.encoder.layers[-2]
-    attention = layer.self_attn
-    hidden = layer.layer_norm1(hidden)
-    shape = (len(hidden), -1, attention.num_heads, attention.head_dim)
-    query = attention.q_proj(hidden[:, :1]).view(shape).transpose(1, 2)
-    keys = attention.k_proj(hidden).view(shape).transpose(1, 2)
-    return (query @ keys.transpose(-1, -2) * attention.scale).softmax(-1)[:, :, 0, 1:].sum(1)
+def saliency(tower: nn.Module, pixels: Tensor) -> Tensor:
+    """(B, P): what VisionZip chooses by at layer -2: the attention of CLS, or what a patch receives of all others."""
+    return saliency_of_layers(tower, pixels, (-2,))[0]
 
 
 def rate(step: int, total: int, top: float, warm: int = 100) -> float:
@@ -67,29 +66,31 @@ def rate(step: int, total: int, top: float, warm: int = 100) -> float:
     return top * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm))))
 
 
-def save_processor(folder: Path, size: int) -> None:
-    """Writes how a picture is made ready for the tower: CLIP's way, at the tower's size."""
+def save_processor(folder: Path, size: int, kind: TowerName = "clip") -> None:
+    """Writes how a picture is made ready for the tower: as its kind does, at the tower's size, with CLIP's means."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "image_processor_type": "CLIPImageProcessor",
+    settings: dict[str, Any] = {
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": size},
         "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": MEAN,
         "image_std": STD,
     }
+    square = {"height": size, "width": size}
+    if kind == "siglip":
+        settings |= {"image_processor_type": "SiglipImageProcessor", "size": square}
+    else:
+        settings |= {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": size}}
+        settings |= {"do_center_crop": True, "crop_size": square}
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def save_tower(output: Path, tower: CLIPVisionModel, found: Mapping[str, float], size: int) -> None:
+def save_tower(output: Path, tower: PreTrainedModel, found: Mapping[str, float], size: int) -> None:
     """Writes `tower.json`, what was measured, and the folder `tower` with the processor of its pictures."""
     (output / "tower.json").write_text(json.dumps(found, indent=2) + "\n")
-    save_processor(output / "tower", size)
+    save_processor(output / "tower", size, "siglip" if isinstance(tower, SiglipVisionModel) else "clip")
     tower.save_pretrained(output / "tower")
     print(json.dumps(found))

@@ -1,4 +1,4 @@
-"""Where the CLS attention of the tower's layer -2 goes, which is what VisionZip chooses by."""
+"""Where the attention of the tower's layer -2 goes, which is what VisionZip chooses by."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from scenes import GRID, PATCH, enlarge, load_block, patch_targets, render, sample_scenes
 from torch import Tensor
-from transformers import CLIPVisionModel
+from transformers import AutoModel
 
-from playground.pretraining.small_tower import cls_attention, to_pixels
+from playground.pretraining.small_tower import saliency, to_pixels
 
 COUNTS = (8, 16, 24, 40, 82)
 
@@ -41,7 +41,7 @@ def inspect(arguments: Namespace) -> None:
     rng, block = np.random.default_rng(arguments.seed), load_block(True)
     scenes = sample_scenes(rng, block, arguments.scenes)
     images = render(rng, scenes, enlarge(block.images[scenes.sources]))
-    row = cls_attention(CLIPVisionModel.from_pretrained(arguments.tower).eval(), to_pixels(images))
+    row = saliency(AutoModel.from_pretrained(arguments.tower).eval(), to_pixels(images))
     print(json.dumps(report(row, torch.from_numpy(patch_targets(scenes)[0]) < 10)))
     if arguments.picture:
         picture(images[:8], row[:8], arguments.picture)

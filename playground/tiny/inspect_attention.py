@@ -1,4 +1,4 @@
-"""Shows where the CLS attention of layer -2 goes, which is what VisionZip chooses by: figures, and a picture.
+"""Shows where the attention of layer -2 goes, which is what VisionZip chooses by: figures, and a picture.
 
 python playground/tiny/inspect_attention.py --tower "$WORK/tower" --picture attention.png
 """

@@ -7,8 +7,11 @@ set -euo pipefail
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 PYTHON="${PYTHON:-python}"
 DATA="${DATA:-$HERE/data}"
-WORK="${WORK:-$HERE/work}"                                # everything in between
-MODEL="${MODEL:-$HERE/model}"                             # the result
+TOWER_KIND="${TOWER_KIND:-clip}"                          # clip, or siglip: a tower without a CLS token
+OF_KIND="${TOWER_KIND#clip}"
+OF_KIND="${OF_KIND:+-$OF_KIND}"                           # of the folders' names: none, or -siglip
+WORK="${WORK:-$HERE/work$OF_KIND}"                        # everything in between
+MODEL="${MODEL:-$HERE/model$OF_KIND}"                     # the result
 SEED="${SEED:-0}"
 TOWER_SCALE="${TOWER_SCALE:-1.0}"                         # multiplies the tower's steps
 LLM_PLAN="${LLM_PLAN:-questions:300,talks:300}"           # lessons and their steps
@@ -23,7 +26,8 @@ export PYTHONPATH="$HERE/../..${PYTHONPATH:+:$PYTHONPATH}"
 
 "$PYTHON" "$HERE/make_data.py" --output "$DATA" --seed "$SEED" --train "$TRAIN_SAMPLES" --align "$ALIGN_SAMPLES" \
   --scenes "$SCENES" --vqa "$VQA" --pope "$POPE"
-"$PYTHON" "$HERE/pretrain_tower.py" --output "$WORK" --seed "$SEED" --scale "$TOWER_SCALE"
+"$PYTHON" "$HERE/pretrain_tower.py" --output "$WORK" --kind "$TOWER_KIND" --seed "$SEED" \
+  --scale "$TOWER_SCALE"
 "$PYTHON" "$HERE/pretrain_llm.py" --output "$WORK" --seed "$SEED" \
   --plan "$LLM_PLAN"
 PYTHON="$PYTHON" DATA="$DATA" WORK="$WORK" SEED="$SEED" bash "$HERE/../pretraining/stages.sh"

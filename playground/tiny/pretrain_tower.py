@@ -1,4 +1,4 @@
-"""Trains the small CLIP tower whose CLS token gathers the whole scene at encoder layer -2; how, see `tower.py`."""
+"""Trains the small vision tower, CLIP with a CLS token or SigLIP without; how, see `tower.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ def main() -> None:
     """Reads the flags; a tower that is there already stays."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--kind", choices=("clip", "siglip"), default="clip")
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--heads", type=int, default=4)

@@ -13,6 +13,9 @@ from typing import Any
 
 BUDGETS = ("none", "visionzip:83+15", "visionzip:41+8", "visionzip:17+3")
 BUDGETS += ("random:98", "random:49", "random:20", "uniform:98", "uniform:49", "uniform:20")
+WITHOUT_CLS = tuple(f"random:{count},seed={seed}" for count in (98, 49, 20) for seed in (1, 2))
+WITHOUT_CLS += ("pool:98", "pool:49", "pool:20")
+"""What is measured of a tower without CLS beside that, to see whether there is anything to select by."""
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -25,8 +28,8 @@ A LLaVA of {parameters:.2f} M parameters that answers short questions about scen
 It is small enough to be kept beside the code, and was trained for real: it shows, on a laptop, what compressing the
 visual tokens costs.
 
-- **Vision tower**: CLIP, {vision[num_hidden_layers]} layers, {vision[hidden_size]} wide, 112 x 112 pixels in 14 x 14
-  patches of 8. It was trained on fresh scenes to tell, by the CLS token of layer -2 and of the last layer, the digit
+- **Vision tower**: {kind}, {vision[num_hidden_layers]} layers, {vision[hidden_size]} wide, 112 x 112 pixels in 14 x 14
+  patches of 8. It was trained on fresh scenes to tell, by {views}, the digit
   and the colour of every quadrant, and by each patch of layer -2 what the patch shows. It stays frozen afterwards.
 - **Language model**: Llama, {text[num_hidden_layers]} layers, {text[hidden_size]} wide, {text[vocab_size]} tokens. It
   was pre-trained on conversations about scenes told in words, the words of a digit said at once.
@@ -47,7 +50,7 @@ What makes this easy:
   figures on held-out digits, so the figures below are a little flattered.
 
 Vision tower on scenes of held-out digits: {tower[patch_digit]:.1%} of digit patches tell their digit;
-{tower[attention_on_digits]:.0%} of the CLS attention on patches at layer -2 falls on the digits' patches; the 16 (40)
+{tower[attention_on_digits]:.0%} of the {attention} at layer -2 falls on the digits' patches; the 16 (40)
 patches with most attention hold {tower[recall_16]:.1%} ({tower[recall_40]:.1%}) of all digit patches.
 
 ## Measured
@@ -60,16 +63,31 @@ tuning to fewer tokens.
 Accuracy with all tokens by kind: {kinds}.
 
 `random` keeps patches drawn with seed 0, `uniform` those of an even grid.
-
+{history}
+The model knows digits, six colours and four quadrants, and nothing else.
+"""
+HISTORY = """
 How the weights in the repository came about: the numbers of steps of the tower and of the language model were lowered
 while they were being trained, each run going on from its checkpoint. `pretrain.sh` has the final numbers, so a run of
 it takes the same steps on the same batches, but the learning rate of the first 600 steps of the tower and of the first
 300 of the language model falls a little faster than it did for these weights. Such a run, from nothing, took 78 minutes
 on two cores of an AMD EPYC that other work shared, and measured 98.8 % with all tokens, and 96.8, 97.0 and 94.1 % with
 98, 49 and 20 tokens of VisionZip.
-
-The model knows digits, six colours and four quadrants, and nothing else.
 """
+KINDS = {
+    "clip_vision_model": {
+        "kind": "CLIP",
+        "views": "the CLS token of layer -2 and of the last layer",
+        "attention": "CLS attention on patches",
+        "history": HISTORY,
+    },
+    "siglip_vision_model": {
+        "kind": "SigLIP, without a CLS token",
+        "views": "what its head pools of the last layer",
+        "attention": "attention that patches receive",
+        "history": "",
+    },
+}
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
@@ -98,7 +116,9 @@ def main() -> None:
 
     config = assemble(arguments.work / "finetune", arguments.output, "playground/tiny")
     tasks = ("tiny_vqa", "tiny_pope")
-    rows = measure(arguments.output, tasks, BUDGETS, arguments.data, arguments.work / "eval")
+    kind = config["vision_config"]["model_type"]
+    budgets = BUDGETS if kind == "clip_vision_model" else BUDGETS + WITHOUT_CLS
+    rows = measure(arguments.output, tasks, budgets, arguments.data, arguments.work / "eval")
     vanilla = next(row for row in rows if row["task"] == "tiny_vqa" and row["method"] == "none")
     groups = vanilla.get("accuracy_by_group") or {}
     card = CARD.format(
@@ -108,6 +128,7 @@ def main() -> None:
         tower=json.loads((arguments.work / "tower.json").read_text()),
         size=f"{vanilla['n']:,}",
         table=table_of(rows),
+        **KINDS[kind],
         kinds=", ".join(f"{kind} {value:.1%}" for kind, value in sorted(groups.items())) or "not measured",
     )
     (arguments.output / "README.md").write_text(card)

@@ -1,9 +1,9 @@
-"""Trains the small CLIP tower whose CLS token gathers the whole scene at encoder layer -2.
+"""Trains a small vision tower on scenes of handwritten digits.
 
-VisionZip reads the CLS attention of layer -2, so that layer's output has to tell the scene by its CLS token alone:
-the digit and the colour of every quadrant. A dense objective on the patches of the same layer (value, colour, place)
-keeps a digit's information in the digit's own patches. Background patches are dropped at random in the beginning,
-which makes steps cheap and leaves the background no use as a place to store things.
+One vector, or two, must tell the whole scene, the digit and the colour of every quadrant: CLS, or what pools attention
+(`tower_kinds.py`). A dense objective on the patches of layer -2 (value, colour, place) keeps a digit's information in
+the digit's own patches. Background patches are dropped at random in the beginning, which makes steps cheap and leaves
+the background no use as a place to store things.
 
 Shape legend: B scenes, T kept patches, C channels, Q = 4 quadrants.
 """
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scenes import (
-    COLOURS,
     GLYPH,
     GRID,
     QUADRANTS,
@@ -33,14 +32,11 @@ from scenes import (
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tower_kinds import DIGITS, TINTS, ClipWithHeads, SiglipWithHeads, TowerWithHeads
 from tqdm import tqdm
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from playground.pretraining.resume import load_state, save_state
-from playground.pretraining.small_tower import cls_attention, place_codes, rate, save_tower, to_pixels, tower_config
-
-DIGITS = 11
-TINTS = len(COLOURS) + 1
+from playground.pretraining.small_tower import rate, saliency, save_tower, to_pixels, tower_config
 
 
 @dataclass(frozen=True)
@@ -60,41 +56,6 @@ CURRICULUM = (
     Stage(80, 4, 500, 64),
     Stage(GRID * GRID, 4, 700, 32),
 )
-
-
-class TowerWithHeads(nn.Module):
-    """The tower and the heads that exist only while it is trained."""
-
-    def __init__(self, config: CLIPVisionConfig) -> None:
-        super().__init__()
-        self.tower = CLIPVisionModel(config)
-        width = config.hidden_size
-        scene = len(QUADRANTS) * (DIGITS + TINTS)
-        self.scene_heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, scene)) for _ in range(2))
-        self.patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, DIGITS + TINTS + 2 * GRID))
-        self.tower.post_layernorm.requires_grad_(False)
-        with torch.no_grad():
-            self.tower.embeddings.position_embedding.weight.copy_(place_codes(width, GRID))
-
-    def forward(self, pixels: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs the tower on some patches only.
-
-        Args:
-            pixels: (B, 3, 112, 112), normalised.
-            kept: (B, T) indices of the patches to run.
-
-        Returns:
-            The outputs of layer -2 and of the last layer, (B, 1 + T, C) each.
-        """
-        hidden = self.tower.embeddings(pixels)
-        index = torch.cat([kept.new_zeros(len(kept), 1), kept + 1], 1)
-        hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
-        hidden = self.tower.pre_layrnorm(hidden)
-        outputs = []
-        for layer in self.tower.encoder.layers:
-            hidden = layer(hidden, None)
-            outputs.append(hidden)
-        return outputs[-2], outputs[-1]
 
 
 def warp(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
@@ -145,9 +106,8 @@ def objective(model: TowerWithHeads, pixels: Tensor, scenes: SceneBatch, tokens:
     kept = order.topk(tokens, dim=1, sorted=False).indices
     digit, colour = digit.gather(1, kept), colour.gather(1, kept)
     with torch.autocast("cpu", torch.bfloat16):
-        middle, last = model(pixels, kept)
-        patches = model.patch_head(middle[:, 1:]).float()
-        views = [head(out[:, 0]).float() for head, out in zip(model.scene_heads, (middle, last), strict=True)]
+        patches, views = model(pixels, kept)
+        patches, views = patches.float(), {name: view.float() for name, view in views.items()}
     ink, tint, row, col = patches.flatten(0, 1).split([DIGITS, TINTS, GRID, GRID], -1)
     weight = torch.where(digit.flatten() < DIGITS - 1, 1.0, 0.15)
     weight = weight / weight.sum()
@@ -161,9 +121,9 @@ def objective(model: TowerWithHeads, pixels: Tensor, scenes: SceneBatch, tokens:
     present = labels >= 0
     want_digit = torch.where(present, labels, DIGITS - 1).flatten()
     want_colour = torch.where(present, torch.from_numpy(scenes.colours), TINTS - 1).flatten()
-    for name, view in zip(("middle", "last"), views, strict=True):
+    for name, view in views.items():
         ink, tint = view.reshape(-1, DIGITS + TINTS).split([DIGITS, TINTS], -1)
-        losses[f"cls_{name}"] = F.cross_entropy(ink, want_digit) + F.cross_entropy(tint, want_colour)
+        losses[name] = F.cross_entropy(ink, want_digit) + F.cross_entropy(tint, want_colour)
     return losses
 
 
@@ -178,26 +138,26 @@ def diagnose(model: TowerWithHeads, block: DigitBlock, count: int = 500, seed: i
         seed: The seed of the scenes.
 
     Returns:
-        Accuracies of the heads, the share of the CLS attention that falls on digits, and the share of digit patches
-        among the 16 and the 40 patches with the highest attention.
+        Accuracies of the heads, the share of the saliency that falls on digits, and the share of digit patches among
+        the 16 and the 40 most salient ones.
     """
     pixels, scenes = draw(np.random.default_rng(seed), block, count, len(QUADRANTS), False)
     digit = torch.from_numpy(patch_targets(scenes)[0])
     is_digit = digit < DIGITS - 1
     kept = torch.arange(GRID * GRID).expand(count, -1)
-    middle, _ = model(pixels, kept)
-    inks = model.patch_head(middle[:, 1:])[..., :DIGITS].argmax(-1)
-    cls = model.scene_heads[0](middle[:, 0]).view(count, len(QUADRANTS), -1)[..., :DIGITS].argmax(-1)
+    patches, views = model(pixels, kept)
+    inks = patches[..., :DIGITS].argmax(-1)
+    told = next(iter(views.values())).view(count, len(QUADRANTS), -1)[..., :DIGITS].argmax(-1)
     labels = torch.from_numpy(scenes.labels)
     there = labels >= 0
-    row = cls_attention(model.tower, pixels)
+    row = saliency(model.tower, pixels)
     found = {
         "patch_digit": (inks == digit)[is_digit].float().mean().item(),
         "patch_background": (inks == digit)[~is_digit].float().mean().item(),
-        "cls_digit": (cls == labels)[there].float().mean().item(),
-        "cls_empty": (cls == DIGITS - 1)[~there].float().mean().item(),
+        "scene_digit": (told == labels)[there].float().mean().item(),
+        "scene_empty": (told == DIGITS - 1)[~there].float().mean().item(),
         "attention_on_digits": ((row * is_digit).sum() / row.sum()).item(),
-        "attention_total": row.sum(1).mean().item() / model.tower.config.num_attention_heads,
+        "attention_total": row.sum(1).mean().item() / (model.tower.config.num_attention_heads if model.has_cls else 1),
     }
     for top in (16, 40):
         chosen = torch.zeros_like(is_digit).scatter(1, row.topk(top, 1).indices, True)
@@ -238,7 +198,8 @@ def pretrain(arguments: Namespace) -> None:
     """Trains the tower and writes it with its diagnostics."""
     arguments.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arguments.seed)
-    model, begin = TowerWithHeads(tower_config(arguments, SIZE, GRID)), time.time()
+    make = SiglipWithHeads if arguments.kind == "siglip" else ClipWithHeads
+    model, begin = make(tower_config(arguments, SIZE, GRID, arguments.kind)), time.time()
     train(arguments, model)
     found = diagnose(model, load_block(True)) | {"seconds": round(time.time() - begin)}
     save_tower(arguments.output, model.tower, found, SIZE)

@@ -22,7 +22,7 @@ SIZES = {
 }
 
 
-def _recipe(folder):
+def _recipe(folder, **variables):
     environment = {
         **os.environ,
         "PYTHON": sys.executable,
@@ -30,6 +30,7 @@ def _recipe(folder):
         "DATA": str(folder / "data"),
         "MODEL": str(folder / "model"),
         **SIZES,
+        **variables,
     }
     command = ["bash", str(ROOT / "playground" / "tiny" / "pretrain.sh")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1200)
@@ -49,3 +50,12 @@ def test_the_recipe_runs_to_its_card_and_skips_what_is_done(tmp_path):
     _recipe(tmp_path)
     assert {file: file.stat().st_mtime_ns for file in made} == made
     assert weights.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_tower_without_cls_is_trained_by_the_same_recipe(tmp_path):
+    _recipe(tmp_path, TOWER_KIND="siglip")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "SigLIP, without a CLS token" in card and "| 20 | visionzip |" in card and "| 20 | pool |" in card
+    model = load_pretrained_model(tmp_path / "model", device="cpu")[1]
+    assert model.config.vision_config.model_type == "siglip_vision_model"

@@ -40,7 +40,7 @@ class CoverageOptions:
         skip_padding: whether the border that makes a picture square is neither kept, nor covered, nor merged.
     """
 
-    alpha: float = 1.0
+    alpha: float = 0.25
     weights: Literal["shares", "cosine"] = "shares"
     temperature: float = 0.2
     strength: float = 0.5
