@@ -13,7 +13,7 @@ export NO_MKDOCS_2_WARNING := 1
 # Processes that share the tests, a file's tests in one of them.
 JOBS ?= 2
 
-.PHONY: setup lint format types test test-slow test-browser test-gpu parity quickstart demos docs docs-serve
+.PHONY: setup lint format types test test-slow test-browser test-gpu parity quickstart notebooks demos docs docs-serve
 
 setup:
 	@bash scripts/setup.sh
@@ -52,8 +52,13 @@ parity: setup
 quickstart:
 	bash scripts/quickstart.sh
 
+# Their output is looked at by nobody: a cell that fails ends it.
+notebooks:
+	EXTRAS=notebooks bash scripts/setup.sh
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/jupyter execute $(wildcard notebooks/*.ipynb)
+
 # What the slow tests run at a tenth of its size, whole.
-demos: quickstart
+demos: quickstart notebooks
 
 # The documentation as a site in site/; a link or an anchor that leads nowhere ends it.
 docs:

@@ -2,11 +2,13 @@
 
     python benchmarks/memory.py --json memory.json
     python benchmarks/memory.py --model onevision-7b
+    python benchmarks/memory.py --model mgm-7b
 
 Counted on any machine: the model has its real size and no memory (torch's meta device), and what its operators allocate
 is added up as long as it lives. On CUDA the allocator's own peaks stand beside. The reference's way runs all layers of
 the tower eagerly and keeps every attention map and hidden state; its selection of tokens, which would add to that, is
-left out. Prefill and decoding are the same on both sides.
+left out; of Mini-Gemini it holds the second tower's map of the whole batch. Prefill and decoding are the same on both
+sides.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 import torch
 from harness import measure
-from models import MODELS, NAMES, ONEVISION, model_config, random_model
+from models import MGM, MODELS, NAMES, ONEVISION, model_config, random_model
 from prompts import BUDGETS, family_of, make_prompt, prompt_tokens
 from report import Cell, Goal, Report
 from torch import Tensor
@@ -36,7 +38,7 @@ class Sides:
     """What runs, on one device.
 
     Attributes:
-        name: The model's name in `MODELS` or `ONEVISION`.
+        name: The model's name in `MODELS`, `ONEVISION` or `MGM`.
         model: With its compression set.
         eager: The tower as the reference runs it.
         budget: The compression.
@@ -62,8 +64,14 @@ class Sides:
         prompt = make_prompt(self.model, self.name, batch)
         if side == "ours":
             return lambda: self.model.encode_images(prompt.images, prompt.image_sizes)
-        pixels = torch.stack(prompt.images).flatten(0, -4)  # (all tiles, 3, side, side)
-        return lambda: self.eager(pixels, output_hidden_states=True, output_attentions=True)
+        pixels = self.model.model.seen_tiles(torch.stack(prompt.images).flatten(0, -4))  # (all tiles, 3, side, side)
+        larger, second = torch.stack(prompt.images), getattr(self.model.model, "mining", None)
+
+        def reference() -> object:
+            found = self.eager(pixels, output_hidden_states=True, output_attentions=True)
+            return found if second is None else (found, second.tower(larger))
+
+        return reference
 
     def answer(self, batch: int, new_tokens: int) -> Callable[[], object]:
         """Prefill, and a decoding step behind so many new tokens."""
@@ -126,7 +134,7 @@ def goals_of(rows: Sequence[dict[str, Cell]], large: int, small: int) -> tuple[d
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description="Memory above the weights, ours beside the reference's way.")
-    parser.add_argument("--model", choices=[*MODELS, *ONEVISION], default="next-7b")
+    parser.add_argument("--model", choices=[*MODELS, *ONEVISION, *MGM], default="next-7b")
     parser.add_argument("--tokens", help="a budget of benchmarks/prompts.py; default: the smallest")
     parser.add_argument("--batches", type=int, nargs=2, default=[4, 32], metavar=("REFERENCE", "OURS"))
     parser.add_argument("--device", type=torch.device, default=torch.accelerator.current_accelerator() or "cpu")

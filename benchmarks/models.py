@@ -15,8 +15,11 @@ Config = LlavaConfig | LlavaNextConfig
 
 MODELS = ("1.5-7b", "1.5-13b", "next-7b", "next-13b")
 ONEVISION = ("onevision-0.5b", "onevision-7b")  # at their real sizes only
+MGM = ("mgm-7b", "mgm-13b")  # Mini-Gemini; the same
 NAMES = dict(zip(MODELS, ("LLaVA-1.5-7B", "LLaVA-1.5-13B", "LLaVA-NeXT-7B", "LLaVA-NeXT-13B"), strict=True))
-NAMES |= {model: PUBLISHED_MODELS[f"llava-{model}"].name for model in ONEVISION}
+_PUBLISHED = {model: PUBLISHED_MODELS[f"llava-{model}"] for model in ONEVISION}
+_PUBLISHED |= {model: PUBLISHED_MODELS[model] for model in MGM}
+NAMES |= {model: published.name for model, published in _PUBLISHED.items()}
 _VICUNA = {"7b": VICUNA_7B, "13b": VICUNA_13B}
 
 # By how much widths and layers are divided, alike for all: towers and language models keep their shares of the work, 7B
@@ -25,14 +28,14 @@ SIZES = {"real": (1, 1), "small": (4, 8), "toy": (16, 12)}
 
 
 def model_config(model: str, size: str = "real") -> Any:
-    """The config of one of `MODELS` or, at the real size, `ONEVISION`.
+    """The config of one of `MODELS` or, at the real size, `ONEVISION` and `MGM`.
 
     Args:
-        model: A name in `MODELS`, or in `ONEVISION`.
+        model: A name in one of these.
         size: Of `SIZES`; heads keep their 64 or 128 channels, images their tokens, the vocabulary shrinks like both.
     """
-    if model in ONEVISION:
-        return PUBLISHED_MODELS[f"llava-{model}"].config()
+    if model in _PUBLISHED:
+        return _PUBLISHED[model].config()
     family, _, billions = model.partition("-")
     narrower, shallower = SIZES[size]
     text: dict[str, int] = {**_VICUNA[billions], "vocab_size": 32_000 // (narrower * shallower)}

@@ -24,14 +24,15 @@ BUDGETS = {
     "1.5": {"576": None, "192": "visionzip:162+30", "128": "visionzip:108+20", "64": "visionzip:54+10"},
     "next": {"2880": None, "640": "visionzip:108+20", "320": "visionzip:54+10", "160": "visionzip:27+5"},
     "onevision": {"3699": None, "810": "visionzip:137+25", "405": "visionzip:68+13", "200": "visionzip:34+6"},
+    "mgm": {"576": None, "192": "visionzip:162+30", "128": "visionzip:108+20", "64": "visionzip:54+10"},
 }
-# (w, h); two by two tiles and the base tile but in LLaVA-1.5
-IMAGE_SIZE = {"1.5": (336, 336), "next": (672, 672), "onevision": (768, 768)}
-TILES = {"1.5": 1, "next": 5, "onevision": 5}
+# (w, h); two by two tiles and the base tile but in LLaVA-1.5 and Mini-Gemini
+IMAGE_SIZE = {"1.5": (336, 336), "next": (672, 672), "onevision": (768, 768), "mgm": (336, 336)}
+TILES = {"1.5": 1, "next": 5, "onevision": 5, "mgm": 1}
 
 
 def family_of(model: str) -> str:
-    """`1.5`, `next` or `onevision`."""
+    """`1.5`, `next`, `onevision` or `mgm`."""
     return model.partition("-")[0]
 
 
@@ -65,7 +66,7 @@ def make_prompt(model: Any, name: str, batch: int) -> PromptBatch:
     length = TOKENS_BEFORE_IMAGE + 1 + TOKENS_AFTER_IMAGE
     ids = torch.randint(3, model.config.text_config.vocab_size, (batch, length), device=device)
     ids[:, TOKENS_BEFORE_IMAGE] = IMAGE_TOKEN_INDEX
-    side = model.config.vision_config.image_size
-    shape = (3, side, side) if family == "1.5" else (TILES[family], 3, side, side)
+    side = model.model.picture.side
+    shape = (3, side, side) if TILES[family] == 1 else (TILES[family], 3, side, side)
     images = [torch.randn(shape, device=device, dtype=model.dtype) for _ in range(batch)]
     return PromptBatch(ids, images, [IMAGE_SIZE[family]] * batch)

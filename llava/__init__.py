@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from llava.model.configuration import CompressionConfig
     from llava.model.families.llava_onevision.model import LlavaOnevisionForConditionalGeneration
     from llava.model.families.llava_onevision.processor import LlavaOnevisionProcessor
+    from llava.model.families.mini_gemini.model import MiniGeminiForConditionalGeneration
+    from llava.model.families.mini_gemini.processor import MiniGeminiProcessor
     from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
     from llava.model.processing import LlavaNextProcessor, LlavaProcessor
 
@@ -28,6 +30,8 @@ __all__ = [
     "LlavaOnevisionForConditionalGeneration",
     "LlavaOnevisionProcessor",
     "LlavaProcessor",
+    "MiniGeminiForConditionalGeneration",
+    "MiniGeminiProcessor",
     "__version__",
     "load_pretrained_model",
 ]
@@ -42,6 +46,8 @@ _HOME_OF = {
     "LlavaOnevisionForConditionalGeneration": "llava.model.families.llava_onevision.model",
     "LlavaOnevisionProcessor": "llava.model.families.llava_onevision.processor",
     "LlavaProcessor": "llava.model.processing",
+    "MiniGeminiForConditionalGeneration": "llava.model.families.mini_gemini.model",
+    "MiniGeminiProcessor": "llava.model.families.mini_gemini.processor",
     "load_pretrained_model": "llava.model.builder",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def budget_text(text: str) -> str:
 # The flags that more than one command takes: each has one name, one type and one meaning.
 SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--model-path": {"help": "checkpoint; or a folder with a tuned projector or adapters only"},
-    "--model-base": {"help": "what a projector or adapters go on; default: what they name"},
+    "--model-base": {"help": "base of a projector or adapters; default: what they name"},
     "--compression": {
         "type": budget_text,
         "metavar": "METHOD:D+C",
@@ -70,7 +71,7 @@ SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--temperature": {"type": float, "default": 0.2, "help": "0 is greedy (default 0.2)"},
     "--top-p": {"type": float, "help": "sample from the likeliest tokens that add up to this; default: all"},
     "--num-beams": {"type": int, "default": 1, "help": f"of beam search, {MOST_BEAMS} at most (default 1: none)"},
-    "--max-new-tokens": {"type": int, "default": 512, "help": "where an answer ends at the latest (default 512)"},
+    "--max-new-tokens": {"type": int, "default": 512, "help": "most tokens of an answer (default 512)"},
     "--plugin": {
         "action": "append",
         "default": argparse.SUPPRESS,
@@ -243,6 +244,14 @@ def whole_number(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def names(text: str) -> list[str]:
+    """A flag's type: names separated by commas, each once. One that is given and names nothing does not mean all."""
+    found = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; leave the flag out for all that is there")
+    return found
+
+
 def picture_formats(args: Any, known: Sequence[str]) -> list[str]:
     """The formats that `--formats` names, each once; none with `--no-picture`.
 
@@ -261,13 +270,21 @@ def picture_formats(args: Any, known: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(*, goes_on: bool = False) -> Iterator[None]:
     """Around the reading of what the user named (checkpoint, budget, images): its errors end the program in a line.
 
+    Args:
+        goes_on: Whether the work is kept when a user stops it; then Ctrl-C ends the program in a line too.
+
     Raises:
-        SystemExit: Status 1, with the error's message.
+        SystemExit: Status 1, with the error's message; status 130 where a user has stopped it.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if not goes_on:
+            raise
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"error: {error}") from error

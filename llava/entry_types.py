@@ -157,6 +157,12 @@ _CONFIG: Mapping[str, EntryRule] = {
     **dict.fromkeys(("attention_bias", "mlp_bias", "multimodal_projector_bias", "use_cache"), _FLAG | _NULL),
     **dict.fromkeys(("tokenizer_model_max_length", "max_sequence_length"), _LENGTH | _NULL),
     "image_grid_pinpoints": _PAIRS | _TEXT | _NULL,
+    "mm_vision_tower_aux": _ANY_TEXT | _NULL,
+    "mm_hidden_size_aux": _WIDTH | _NULL,
+    "image_size_aux": _PIXELS | _NULL,
+    "image_grid": _whole(1, 16) | _NULL,
+    "image_global": _FLAG | _NULL,
+    "aux_config": _ANY_OBJECT,
     "quantization_config": _ANY_OBJECT | _NULL,
     "architectures": _list(_TEXT) | _NULL,
     "layer_types": _list(_one_of("full_attention", "sliding_attention")) | _NULL,
@@ -234,9 +240,10 @@ _IMAGE_RULES: Mapping[str, EntryRule] = {
     "tile_size": _PIXELS,
     "patches_per_side": _PIXELS,
     "most_tiles": _whole(1, 9999) | _NULL,
+    "own_tiles": _whole(1, 257),
 }
 _INDEX: Mapping[str, EntryRule] = {"weight_map": _object(_FILE_NAME)}
-_NESTED = ("text_config", "vision_config", "image_processor", "layout")
+_NESTED = ("text_config", "vision_config", "aux_config", "image_processor", "layout")
 _TABLE_OF = {"quantization_config": _QUANTISATION, "image_rules": _IMAGE_RULES}
 
 _TABLES: Mapping[str, Mapping[str, EntryRule]] = {

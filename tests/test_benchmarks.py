@@ -294,11 +294,11 @@ def test_a_budget_without_memory_for_decoding_still_has_its_prefill(
 
 def test_budgets_are_called_by_the_tokens_that_they_leave(script: Any) -> None:
     """And a prompt of LLaVA-OneVision is encoded as it is counted, on torch's meta device."""
-    from models import MODELS, ONEVISION, model_config, random_model
+    from models import MGM, MODELS, ONEVISION, model_config, random_model
     from prompts import BUDGETS, family_of, make_prompt, visual_tokens
 
     newlines = {("next", "2880"): 48}  # the paper leaves them out
-    for name in (*MODELS, *ONEVISION):
+    for name in (*MODELS, *ONEVISION, *MGM):
         config, family = model_config(name), family_of(name)
         for tokens, budget in BUDGETS[family].items():
             assert visual_tokens(config, name, budget) == int(tokens) + newlines.get((family, tokens), 0), name

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
-    *("llava", "scripts", "playground", "configs", "docs", "tests", "benchmarks"),
+    *("llava", "scripts", "playground", "configs", "docs", "tests", "benchmarks", "notebooks"),
     *("pyproject.toml", "mkdocs.yml", "constraints.txt", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"),
     *("CONTRIBUTING.md", "CITATION.cff", "SECURITY.md"),
 }
@@ -117,11 +117,10 @@ def test_the_top_level_is_what_it_says() -> None:
     assert visible == TOP_LEVEL
 
 
-def test_the_map_of_the_readme_is_that_of_the_house() -> None:
+def test_the_house_has_every_room() -> None:
     rooms = {path.name for path in (ROOT / "llava").iterdir() if path.is_dir() and path.name[0] not in "_."}
     page = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
     lines = [line for line in page.splitlines() if line.startswith("    ")]
-    assert all(line in (ROOT / "README.md").read_text(encoding="utf-8") for line in lines)
     assert rooms - {"configs"} == {
         word.rstrip("/") for line in lines for word in line.split() if word.endswith("/")
     } - {
@@ -171,7 +170,7 @@ def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 def test_files_and_functions_stay_short() -> None:
     too_long = []
-    for file in (path for path in tracked_files() if path.suffix == ".py" and path.parts[0] in {"llava", "benchmarks"}):
+    for file in (path for path in tracked_files() if path.suffix == ".py"):
         source = (ROOT / file).read_text(encoding="utf-8")
         if source.count("\n") > 400:
             too_long.append(str(file))

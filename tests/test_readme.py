@@ -7,16 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-TENTH = "--questions 200 --pope 50"
-"""Of the quickstart's questions; `make demos` asks all."""
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+TENTH = "--questions 200 --pope 50 --fraction 0.01"
+"""Of the quickstart's questions and conversations; `make demos` takes all."""
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks(file: str) -> list[tuple[str, str]]:
-    """The fenced blocks of a document: language and text."""
-    return BLOCK.findall((ROOT / file).read_text(encoding="utf-8"))
+    """The fenced blocks of a document, those in lists too: language and text."""
+    found = BLOCK.findall((ROOT / file).read_text(encoding="utf-8"))
+    return [(language, re.sub(f"^{indent}", "", text, flags=re.M)) for indent, language, text in found]
 
 
 def run(language: str, text: str, cwd: Path = ROOT, **variables: str) -> str:
@@ -57,18 +59,25 @@ assert torch.equal(both.positions[1:], alone.positions)
 
 @pytest.mark.slow
 def test_every_block_of_the_readme() -> None:
-    commands = [(language, text) for language, text in blocks("README.md") if not text.startswith("make test")]
-    assert {language for language, _ in commands} == {"bash", "python"}
+    shown = [block for block in blocks("README.md") if block[0] != "bibtex"]
+    commands = [(language, text) for language, text in shown if not text.startswith("make test")]
+    assert len(shown) == len(commands) + 1 and {language for language, _ in commands} == {"bash", "python"}
     assert "quickstart.sh" in commands[0][1], "the quickstart comes first: it makes what the other blocks need"
     for language, text in commands:
         run(language, text.replace("quickstart.sh", f"quickstart.sh {TENTH}"), VENV=".venv")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/training.md", "docs/data.md"])
+def test_the_readme_is_one_screen_and_cites_what_the_citation_file_names() -> None:
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") <= 90
+    [entries] = [text for language, text in blocks("README.md") if language == "bibtex"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"]
+    assert len(cited) == entries.count("@") and all(f"{{{reference['title']}}}" in entries for reference in cited)
+
+
+@pytest.mark.parametrize("document", ["docs/training.md", "docs/data.md"])
 def test_training_is_shown_on_what_prepare_leaves(document: str) -> None:
     """OCR-VQA is never whole: prepare without --drop-missing exits with 1, and the whole JSON ends a run."""
-    commands = [line for line in (ROOT / document).read_text().splitlines() if line.startswith("    ")]
-    shown = "\n".join(commands)
-    prepares = [line for line in commands if "llava prepare llava-665k" in line]
+    shown = "".join(text for language, text in blocks(document) if language == "bash")
+    prepares = [line for line in shown.splitlines() if "llava prepare llava-665k" in line]
     assert prepares and all("--drop-missing" in line for line in prepares)
     assert "llava_v1_5_mix665k.reduced.json" in shown and "llava_v1_5_mix665k.json" not in shown

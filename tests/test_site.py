@@ -133,7 +133,46 @@ def test_the_first_screens_speed_is_the_performance_pages() -> None:
     measured = {row[1]: row[-2] for row in cells("performance.md", "LLaVA-1.5-7B, scaled down") if row[2] == "1"}
     assert [measured[number] for number in tokens] == shown
     first = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").partition("\n## ")[0]
-    assert f"takes {shown[-1]} ms in place of {shown[0]}" in " ".join(first.split())
+    assert f"takes {shown[-1]} ms instead of {shown[0]}" in " ".join(first.split())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = f"takes {shown[-1]} ms with {tokens[-1]} visual tokens instead of {shown[0]} ms with {tokens[0]}"
+    assert said in readme
+
+
+def test_the_readme_supports_what_the_first_page_supports() -> None:
+    def rows(file: str) -> list[str]:
+        section = (ROOT / file).read_text(encoding="utf-8").partition("## What is supported\n")[2].partition("\n## ")[0]
+        return [row.replace("(docs/", "(") for row in section.splitlines() if row.startswith("|")]
+
+    first = rows("docs/index.md")
+    assert [row for row in first if row in rows("README.md")] == rows("README.md") and len(rows("README.md")) >= 8
+
+
+def test_the_first_page_leads_to_every_page() -> None:
+    linked = {file for file, _ in LINK.findall((ROOT / "docs" / "index.md").read_text(encoding="utf-8"))}
+    assert {page.name for page in PAGES} - {"index.md"} <= linked
+
+
+def test_the_tour_shows_what_the_quickstart_has_measured() -> None:
+    rows = json.loads((ROOT / "docs" / "assets" / "quickstart.json").read_text(encoding="utf-8"))["rows"]
+    measured = {(row["method"], row["tokens"]): row for row in rows}
+    table = [row for row in cells("tour.md", "") if re.match(r"(196 \(all\)|98|49|20)$", row[0])]
+    assert len(table) == 4
+    for tokens, *accuracies, over_random, over_grid in table:
+        number = int(tokens.split()[0])
+        for method, cell in zip(("random", "uniform", "visionzip", "visionzip+tuned"), accuracies, strict=True):
+            row = measured.get((method if number < 196 else "none", number), {})
+            if cell:
+                assert float(cell.removesuffix(" %")) == pytest.approx(100 * row["accuracy"], abs=0.051)
+        for rival, cell in (("random", over_random), ("uniform", over_grid)):
+            if cell:
+                lead = measured["visionzip", number][f"lead_over_{rival}"]
+                low, high = cell.removesuffix(" points").split(" to ")
+                assert (float(low), float(high)) == pytest.approx((100 * lead["low"], 100 * lead["high"]), abs=0.051)
+    [kept] = [row for row in rows if row["method"] == "visionzip+tuned"]
+    lost = measured["none", 196]["accuracy"] - measured["visionzip", 20]["accuracy"]
+    page = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    assert f"recovers {kept['gain_by_tuning']['difference'] / lost:.0%}".replace("%", " %") in page
 
 
 def test_the_memory_of_the_install_page_is_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--query", type=unicode_text, default="Describe the image.", help="the question (default: %(default)s)"
     )
     parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=11, help="runs that a median stands on (default 11)")
+    parser.add_argument("--repeats", type=int, default=11, help="runs for each median (default 11)")
     return parser
 
 

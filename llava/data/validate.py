@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data-path", type=Path, required=True, help="LLaVA's JSON (or JSONL), or a table, as docs/data.md says")
     add("--data-cache", type=Path, help="folder for an Arrow copy of parquet files; default: they are read in place")
-    add("--image-folder", type=Path, help="where the paths of the images begin")
+    add("--image-folder", type=Path, help="folder that image paths are relative to")
     model = parser.add_mutually_exclusive_group()
     add_shared(model, "--model-path", help="LLaVA checkpoint: its tokenizer and token counts; no weights are loaded")
     model.add_argument("--tokenizer", help="tokenizer of a language model that becomes a LLaVA")

@@ -21,11 +21,13 @@ class AnswerSet:
         path: The file.
         key: The run key in its first line: what the answers were made with.
         texts: What the model said, by sample id.
+        tokens: Visual tokens of each question, by sample id; 0 where the file does not say them.
     """
 
     path: Path
     key: dict[str, Any]
     texts: dict[str, str]
+    tokens: dict[str, int | float]
 
     @property
     def task(self) -> str:
@@ -48,7 +50,9 @@ def read_answer_set(path: Path) -> AnswerSet:
     text = read_utf8(path)
     try:
         key, rows, _ = parse_answers(text)
-        answers = AnswerSet(path, key, {sample_id: row["text"] for sample_id, row in rows.items()})
+        texts = {sample_id: row["text"] for sample_id, row in rows.items()}
+        tokens = {sample_id: row.get("visual_tokens", 0) for sample_id, row in rows.items()}
+        answers = AnswerSet(path, key, texts, tokens)
         answers.task, answers.compression  # noqa: B018  # both must be there
     except KeyError as error:
         raise ValueError(f"{path} is not a file of answers of llava.eval: its run_key has no {error}") from None

@@ -78,13 +78,14 @@ def used_plugins(task: str, compression: CompressionConfig | None, conv_mode: st
 
 
 def prompts_fingerprint(samples: Sequence[Sample]) -> str:
-    """A hash of ids, prompts and image names, in order; the whole task's, whatever part of it is run.
+    """A hash of ids, prompts and names of images and clips, in order; the whole task's, whatever part of it is run.
 
     The names are without their endings: a missing image may come back with another.
     """
     digest = hashlib.sha256()
     for sample in samples:
-        names = [PurePath(image.name).stem for image in sample.images]
+        names: list[str | int | None] = [PurePath(image.name).stem for image in sample.images]
+        names += [] if sample.video is None else [sample.video.stem, sample.frames]
         digest.update(json.dumps([sample.sample_id, sample.prompt, names]).encode())
     return digest.hexdigest()[:16]
 

@@ -90,8 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(_lines(found)))
         if args.output is not None:
             from llava.eval.whole_files import write_whole
+            from llava.model.checkpoints.fingerprint import model_fingerprint
 
-            print(f"written: {write_whole(args.output, json.dumps(to_json(found), indent=2) + chr(10))}")
+            named = {"path": str(args.model_path), "base": args.model_base and str(args.model_base)}
+            model = {"model": named | {"fingerprint": model_fingerprint(args.model_path, args.model_base)}}
+            print(f"written: {write_whole(args.output, json.dumps(to_json(found) | model, indent=2) + chr(10))}")
     return 0
 
 
@@ -125,10 +128,12 @@ def _of_tasks(args: argparse.Namespace) -> Iterator[ImageSource]:
 
 def _lines(found: Calibration) -> Iterator[str]:
     """What is found, for people; the budget stands last."""
+    from llava.results.words import counted
+
     adaptive = found.budget.adaptive
     assert adaptive is not None
     tiles, images = _figures(found.per_tile), _figures(found.per_image)
-    yield f"{len(found.per_image)} images, {len(found.per_tile)} tiles; rule {adaptive.rule}"
+    yield f"{counted(len(found.per_image), 'image')}, {counted(len(found.per_tile), 'tile')}; rule {adaptive.rule}"
     yield f"threshold: {adaptive.threshold}"
     at_floor = sum(number == adaptive.floor for number in found.per_tile)
     at_most = sum(number == found.budget.num_tokens for number in found.per_tile)

@@ -34,8 +34,8 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         "--image-folder",
         type=Path,
         metavar="DIR",
-        help="where images may lie that are outside --data-root; '/': anywhere (default: nowhere). Those of a file of "
-        "your own begin there (default: in its folder)",
+        help="a further folder that images may be in; '/': all folders (default: only --data-root). Those of a file of "
+        "your own are relative to it (default: to its folder)",
     )
 
 

@@ -13,7 +13,7 @@ from llava.eval.question_files import make_parser
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = make_parser("model_vqa_loader", "Answer a question file with short answers.")
-    add_shared(parser, "--max-new-tokens", default=128, help="where an answer ends at the latest (default 128)")
+    add_shared(parser, "--max-new-tokens", default=128, help="most tokens of an answer (default 128)")
     args = parser.parse_args(arguments)
     with plain_errors():
         eval_model(args, args.max_new_tokens)

@@ -57,7 +57,7 @@ def _asked(row: dict[str, Any], args: argparse.Namespace) -> Asked:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = make_parser("model_vqa_science", "Answer LLaVA's ScienceQA file.", conv_mode="llava_v0")
-    parser.add_argument("--answer-prompter", action="store_true", help="taken and without effect, as in LLaVA")
+    parser.add_argument("--answer-prompter", action="store_true", help="accepted without effect, as in LLaVA")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
     args = parser.parse_args(arguments)
     with plain_errors():

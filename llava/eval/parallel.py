@@ -87,11 +87,11 @@ class Merge(Chunk):
 
 
 def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
-    """Parts of about the same size; questions about one image stay together, as it is encoded once.
+    """Parts of about the same size; questions about one image or clip stay together, as it is encoded once.
 
     Args:
         samples: The samples.
-        count: How many parts; some are empty if there are fewer images.
+        count: How many parts; some are empty if there are fewer images and clips.
 
     Returns:
         The parts, each in the order of the samples; the same for every process.
@@ -100,7 +100,8 @@ def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
         return [list(samples)]
     groups: dict[str, list[int]] = {}
     for number, sample in enumerate(samples):
-        key = source_key(sample.images[0]) if sample.images else f"text:{number}"
+        bare = f"text:{number}" if sample.video is None else str(sample.video)
+        key = source_key(sample.images[0]) if sample.images else bare
         groups.setdefault(key, []).append(number)
     parts: list[list[int]] = [[] for _ in range(count)]
     for group in groups.values():

@@ -58,7 +58,7 @@ def make_parser(name: str, description: str, *, conv_mode: str = "llava_v1") -> 
     parser.add_argument("--image-folder", default="", help="what the images' paths begin at")
     parser.add_argument("--question-file", type=Path, required=True)
     parser.add_argument("--answers-file", type=Path, default=Path("answer.jsonl"))
-    parser.add_argument("--num-chunks", type=int, default=1, help="in how many parts the questions are asked")
+    parser.add_argument("--num-chunks", type=int, default=1, help="parts that the questions are divided into")
     parser.add_argument("--chunk-idx", type=int, default=0, help="which of them this is")
     add_shared(parser, "--temperature", "--top-p", "--num-beams", "--compression")
     add_shared(parser, "--batch-size", type=int, default=1, help="questions a batch (default 1, as in LLaVA)")

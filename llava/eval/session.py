@@ -31,7 +31,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="one question at a time, nothing shared: in half precision a batch may answer otherwise; slow",
+        help="one question at a time, nothing shared: in half precision a batch may change answers; slow",
     )
     parser.add_argument("--limit", type=whole_number(1), help="only the first so many questions of each task")
     parser.add_argument(
@@ -56,7 +56,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     chunks.add_argument("--merge", action="store_true", help="ask nothing: merge the chunks' answers and score them")
 
     own = parser.add_argument_group("questions of your own", "--tasks my.json or my.jsonl")
-    own.add_argument("--metric", choices=_METRICS, help="how all are scored; default: as field or shape of each say")
+    own.add_argument("--metric", choices=_METRICS, help="how rows are scored; default: by the field or shape of each")
     own.add_argument(
         "--question-tail",
         default="",
@@ -212,6 +212,8 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
     own = inference.model.compression
     for compression in [*compressions, own]:
         inference.model.set_compression(compression)
+    if inference.model.model.ignores_clip([*compressions, own]) and int(os.environ.get("RANK", "0")) == 0:
+        print(f"--clip-text {args.clip_text} is not used: no budget reads questions by CLIP", file=sys.stderr)
     return inference
 
 

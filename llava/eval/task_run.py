@@ -32,13 +32,14 @@ from llava.eval.answers_key import (
     references_fingerprint,
     used_plugins,
 )
+from llava.eval.asked import question_of
 from llava.eval.in_flight import InFlight
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import LoadedTask, Sample, Scores, Task, TaskDataError
 from llava.eval.tasks.own_file import ROW_FIELD
-from llava.inference import Answer, GenerationOptions, Inference, Question
+from llava.inference import Answer, GenerationOptions, Inference
 from llava.inference.latency import Latency, measure_latency
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
@@ -351,7 +352,7 @@ class TaskRun:
             kept += [name for name in earlier if name not in row] if self.task.is_judged else []
             cost |= {name: earlier[name] for name in kept if name in earlier}
         failed = {line.partition(": ")[0] for line in row["errors"]}
-        sample = next((sample for sample in samples if sample.images and sample.sample_id not in failed), None)
+        sample = next((each for each in samples if each.shows_images_only and each.sample_id not in failed), None)
         if "vision_ms" in cost or not self.settings.latency_repeats or sample is None:
             return cost
         latency = measure_latency(self.inference, question_of(sample), repeats=self.settings.latency_repeats)
@@ -385,11 +386,6 @@ def latency_fields(latency: Latency) -> Row:
         "kv_bytes": latency.kv_bytes,
         "rows_read": round(latency.rows_read, 2),
     }
-
-
-def question_of(sample: Sample) -> Question:
-    """What is asked of a sample."""
-    return Question(sample.prompt, tuple(sample.images))
 
 
 def _weights_of(model: Any) -> str:

@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_shared(parser, "--output-dir,--output", required=True, help="folder to make")
     add_shared(parser, "--model-base")
     parser.add_argument("--legacy", action="store_true", help="projector: LLaVA's mm_projector.bin and config too")
-    parser.add_argument("--vision-tower", help="llava: what mm_vision_tower is to say")
+    parser.add_argument("--vision-tower", help="llava: what to write as mm_vision_tower")
     parser.add_argument("--max-shard-size", default="5GB", help="limit of a file of weights (default 5GB)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     arguments = parser.parse_args(argv)

@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--message", help="of the commit")
     add_shared(parser, "--model-base")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="FILE:LINE", help="a path there is harmless; never for secrets"
+        "--allow", action="append", default=[], metavar="FILE:LINE", help="a path there is harmless; not for secrets"
     )
     return parser
 

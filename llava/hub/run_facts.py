@@ -92,6 +92,14 @@ class RunFacts:
         return cuts_tiles(self.config.get("image_aspect_ratio") or family.aspect_ratio)
 
     @property
+    def own_tiles(self) -> int:
+        """Tiles that the model itself makes of an image that is cut into no grid."""
+        family = self.family
+        if family is None or family.picture_of is None:
+            return 1
+        return family.picture_of(SimpleNamespace(**self.config)).tiles
+
+    @property
     def is_known_to_llava(self) -> bool:
         """Whether haotian-liu/LLaVA has the family and the language model; True where the config names neither."""
         text = self.config.get("text_config")

@@ -113,6 +113,7 @@ class _Subject:
 
     def __init__(self, folder: Path, model_base: str | Path | None, device: str, dtype: str | None) -> None:
         from llava.hub.json_file import optional_json
+        from llava.kinds.families import FAMILIES
         from llava.model.checkpoints.config_adapter import is_transformers_format
         from llava.model.checkpoints.files import weight_files
 
@@ -121,7 +122,9 @@ class _Subject:
         self.asked_dtype = dtype
         self.config = optional_json(folder, "config.json")
         has_processor = any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json"))
-        self.is_plain = is_transformers_format(self.config) and bool(weight_files(folder)) and has_processor
+        is_ours = is_transformers_format(self.config)  # or a family's that transformers has no class of
+        is_known = is_ours and FAMILIES.get(self.config["model_type"]).transformers_model is not None
+        self.is_plain = is_known and bool(weight_files(folder)) and has_processor
 
     @property
     def dtype(self) -> str:

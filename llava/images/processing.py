@@ -55,6 +55,7 @@ __all__ = [
     "select_best_resolution",
     "to_rgb",
     "unpadded_shape",
+    "with_side",
 ]
 
 
@@ -267,6 +268,23 @@ def process_beside_others(
     padded = SimpleNamespace(image_aspect_ratio="pad")
     pixels = process_images(images, image_processor, padded, max_pixels)
     return pixels.unsqueeze(1)  # type: ignore[union-attr]
+
+
+def with_side(processor: Any, side: int) -> Any:
+    """The same image processor for square pictures of another side.
+
+    Args:
+        processor: A tower's.
+        side: In pixels.
+    """
+    entries = processor.to_dict()
+    sized = {name: dict.fromkeys(_given(entries[name]), side) for name in ("size", "crop_size") if entries.get(name)}
+    return type(processor).from_dict({**entries, **sized})
+
+
+def _given(size: Any) -> list[str]:
+    """The names of a processor's size that have a value."""
+    return [name for name, value in dict(size).items() if value is not None]
 
 
 def load_image_processor(path: str | os.PathLike[str]) -> BaseImageProcessor:

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from llava.kinds.registry import Registry
+
+
+@dataclass(frozen=True)
+class OwnParts:
+    """What checkpoints of a family hold in LLaVA's format beside the parts that all LLaVAs have.
+
+    Attributes:
+        entries: Of LLaVA's config.json and its folder to entries of transformers' config that only the weights tell.
+        module_name: The name of a tensor in LLaVA's files to that in the module; None for what all LLaVAs have.
+        tensors: Of LLaVA's config.json, its folder and the names that its files have, by the module, to the tensors
+            that lie elsewhere, by the module's names.
+    """
+
+    entries: Callable[[Mapping[str, Any], Path], dict[str, Any]]
+    module_name: Callable[[str], str | None]
+    tensors: Callable[[Mapping[str, Any], Path, Iterable[str]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a model takes an image as, where that is more than one tile of its tower's size.
+
+    Attributes:
+        side: In pixels; it is a square.
+        tiles: That the model itself makes of it.
+    """
+
+    side: int
+    tiles: int
 
 
 @dataclass(frozen=True)
@@ -28,6 +58,7 @@ class Family:
         transformers_tiles: transformers' Pillow class that cuts the tiles of its images; None for a family without.
         transformers_ratio: Pattern of the `image_aspect_ratio` that transformers' class lays tiles out by.
         known_to_llava: Whether haotian-liu/LLaVA runs it; else `export --to llava` refuses it.
+        code: Whose code reads its checkpoints of LLaVA's format, where haotian-liu/LLaVA does not.
         fits_llava: Whether a config.json of LLaVA's format is of this family; the one family without is all others'.
         part_of: `model_type` of a family whose configs this one's are some of; what fits both is then of this one.
         config_entries: Maps LLaVA's config.json and the tower's config to entries of transformers' config, in place of
@@ -41,6 +72,13 @@ class Family:
             place first.
         keeps_cls: Whether the tower's CLS token, where it has one, reaches the compressor as a row that can be kept.
         cls_counts: Whether a kept CLS token is one of the budget's tokens; else it comes on top.
+        language: Name of the language model's kind, whatever `model_type` a config of LLaVA's format says; None: that
+            decides.
+        refusal: Why a config of LLaVA's format that is of the family is not supported; None if it is.
+        hub_names: Paths that published configs name towers by -> what they mean on the Hub.
+        own_parts: An `OwnParts` of this package; None for a family whose files hold LLaVA's parts only.
+        picture_of: What an image is to a model of a config; None: one tile, or tiles of a grid.
+        more_flops: Operations of one image beside tower and projector, by the model's config.
     """
 
     name: str
@@ -55,6 +93,7 @@ class Family:
     transformers_tiles: str | None = None
     transformers_ratio: str = "anyres"
     known_to_llava: bool = False
+    code: str = "LLaVA-VL/LLaVA-NeXT"
     fits_llava: Callable[[Mapping[str, Any]], bool] | None = None
     part_of: str | None = None
     is_tiled: bool = False
@@ -65,6 +104,12 @@ class Family:
     places: tuple[str, ...] = ("tower", "pixels", "projected")
     keeps_cls: bool = True
     cls_counts: bool = True
+    language: str | None = None
+    refusal: Callable[[Mapping[str, Any]], str | None] = lambda raw: None
+    hub_names: Mapping[str, str] = field(default_factory=dict)
+    own_parts: str | None = None
+    picture_of: Callable[[Any], Picture] | None = None
+    more_flops: Callable[[Any], int] = lambda config: 0
 
     def config(self) -> Any:
         """The class of its configs."""
@@ -78,6 +123,14 @@ class Family:
         """The class of its processors."""
         return _imported(self.processor_class)
 
+    def parts(self) -> OwnParts | None:
+        """What its checkpoints hold beside LLaVA's parts."""
+        return None if self.own_parts is None else _imported(self.own_parts)
+
+    def picture(self, config: Any) -> Picture:
+        """What an image that is cut into no grid of tiles is to a model of a config."""
+        return Picture(int(config.vision_config.image_size), 1) if self.picture_of is None else self.picture_of(config)
+
 
 _ALL_OTHERS = "llava"  # LLaVA-1.5
 
@@ -87,6 +140,7 @@ FAMILIES: Registry[Family] = Registry(
         "llava.model.families.llava_1_5",
         "llava.model.families.llava_next",
         "llava.model.families.llava_onevision",
+        "llava.model.families.mini_gemini",
     ),
 )
 

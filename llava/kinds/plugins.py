@@ -71,7 +71,7 @@ class _PluginFiles:
         return None if file is None else importlib.util.spec_from_file_location(name, file)
 
 
-def load_plugins(named: Iterable[str]) -> list[Plugin]:
+def load_plugins(named: Iterable[str | Path]) -> list[Plugin]:
     """Imports plug-ins, each once.
 
     Args:
@@ -81,7 +81,7 @@ def load_plugins(named: Iterable[str]) -> list[Plugin]:
         PluginError: One does not exist, or fails while it is imported.
     """
     with _LOCK:
-        found = [_load(text.strip()) for text in named if text.strip()]
+        found = [_load(text) for text in (str(name).strip() for name in named) if text]
     return [plugin for plugin in found if plugin is not None]
 
 

@@ -18,7 +18,6 @@ from llava.model.multimodal_compressor import BoundCompressor, CompressedTokens,
 from llava.model.multimodal_compressor.following import following
 from llava.model.multimodal_compressor.registry import CLS_NEEDS, Need
 from llava.model.multimodal_compressor.types import gather_rows
-from llava.model.multimodal_encoder import extract_features
 from llava.model.offloading import like_weights
 from llava.model.stages import check_methods, inside_language_model
 from llava.model.tile_facts import tile_facts
@@ -68,8 +67,9 @@ def read_image(model: Any, images: Images, size: tuple[int, int]) -> ReadImage:
     core = model.model
     needs = _OF_THE_TOWER | (CLS_NEEDS if core.tile_shape.saliency_has_cls else frozenset())
     pixels = like_weights(tiles, core.vision_tower, cast=True)
-    found = extract_features(core.vision_tower, pixels, core.config.vision_feature_layer, needs)
-    facts = tile_facts(core.config, needs, len(pixels), counts, sizes, pixels.device)
+    counts = core.tile_counts(counts, len(pixels))
+    found = core.read_features(pixels, needs)
+    facts = tile_facts(core.config, needs, len(found.content), counts, sizes, pixels.device)
     features = VisionFeatures(**{**vars(found), **facts})
     whole = features.content if core.config.vision_feature_select_strategy == "full" else features.patches
     return ReadImage(size, VisionTokens(whole, counts, features=features), features)

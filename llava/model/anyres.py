@@ -39,6 +39,8 @@ class TileLayout:
         patches_per_side: h = w of a tile.
         most_tiles: With `spatial_unpad`, an unpadded canvas of clearly more patches than this many tiles have is shrunk
             to about as many; None for no bound. LLaVA-OneVision's `anyres_max_N`.
+        own_tiles: Tiles that the model itself makes of a picture, without pinpoints: n * n of a square grid, and a view
+            of the whole before them if it is one more.
     """
 
     merge_type: MergeType
@@ -47,6 +49,7 @@ class TileLayout:
     tile_size: int
     patches_per_side: int
     most_tiles: int | None = None
+    own_tiles: int = 1
 
     @classmethod
     def from_config(cls, config: Any) -> TileLayout:
@@ -65,17 +68,26 @@ class TileLayout:
         pinpoints = tuple(grid_pinpoints(config)) if family.is_tiled else ()
         vision = config.vision_config
         bound = most_tiles(aspect_ratio_of(config)) if pinpoints else None
-        return cls(merge_type, rule, pinpoints, vision.image_size, vision.image_size // vision.patch_size, bound)
+        own = 1 if pinpoints else family.picture(config).tiles
+        return cls(merge_type, rule, pinpoints, vision.image_size, vision.image_size // vision.patch_size, bound, own)
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether an image may be of several tiles."""
+        return bool(self.pinpoints) or self.own_tiles > 1
 
     def grid_shape(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of the tiles that an image of (w, h) pixels is cut into."""
+        """(rows, columns) of the tiles that an image of (w, h) pixels is cut into, a view of the whole apart."""
+        if not self.pinpoints:
+            across = math.isqrt(self.own_tiles)
+            return across, across
         width, height = select_best_resolution(image_size, list(self.pinpoints))
         return height // self.tile_size, width // self.tile_size
 
     def num_tiles(self, image_size: tuple[int, int]) -> int:
         """Tiles of an image of (w, h) pixels, the base tile included."""
         if not self.pinpoints:
-            return 1
+            return self.own_tiles
         rows, columns = self.grid_shape(image_size)
         return 1 + rows * columns
 
@@ -227,18 +239,22 @@ class TileLayout:
         if num_tiles == 1:
             return [whole]
         side = self.patches_per_side
+        if self.own_tiles > 1:
+            return self._shown_of_own(_known(image_size))
         rows, columns = self._canvas(image_size, num_tiles)
         shown_rows, shown_columns = unpadded_shape(rows, columns, _known(image_size), self.rule)
         top, left = (rows - shown_rows) // 2, (columns - shown_columns) // 2
 
-        def overlap(first: int, start: int, length: int) -> int:
-            return max(0, min(first + side, start + length) - max(first, start))
+        return [whole, *_overlaps((rows, columns), (top, left, shown_rows, shown_columns), side)]
 
-        return [whole] + [
-            overlap(row, top, shown_rows) * overlap(column, left, shown_columns)
-            for row in range(0, rows, side)
-            for column in range(0, columns, side)
-        ]
+    def _shown_of_own(self, image_size: tuple[int, int]) -> list[int]:
+        """The same of a picture that was padded to a square before the model makes its tiles."""
+        side, (across, _) = self.patches_per_side, self.grid_shape(image_size)
+        extent = across * side
+        rows, columns = unpadded_shape(extent, extent, image_size, self.rule)
+        shown = (extent - rows) // 2, (extent - columns) // 2, rows, columns
+        whole = math.prod(unpadded_shape(side, side, image_size, self.rule))
+        return [whole] * (self.own_tiles - across**2) + _overlaps((extent, extent), shown, side)
 
     def _end_single_tile(self, tile: Tensor, newline: Tensor | None) -> Tensor:
         """A lone tile is followed by one newline, if rows are."""
@@ -246,6 +262,26 @@ class TileLayout:
             assert newline is not None
             return torch.cat([tile, newline.to(tile).unsqueeze(0)])
         return tile
+
+
+def _overlaps(canvas: tuple[int, int], shown: tuple[int, int, int, int], side: int) -> list[int]:
+    """Patches that each tile of a canvas shares with a part of it.
+
+    Args:
+        canvas: Its rows and columns of patches.
+        shown: Top, left, rows and columns of the part.
+        side: Of a tile.
+    """
+    top, left, rows, columns = shown
+
+    def overlap(first: int, start: int, length: int) -> int:
+        return max(0, min(first + side, start + length) - max(first, start))
+
+    return [
+        overlap(row, top, rows) * overlap(column, left, columns)
+        for row in range(0, canvas[0], side)
+        for column in range(0, canvas[1], side)
+    ]
 
 
 def _known(image_size: tuple[int, int] | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor
@@ -51,7 +51,7 @@ class CompiledVision:
         self.graphs: dict[tuple[int, CompressionConfig | None], Graph] = {}
 
     def __call__(
-        self, model: nn.Module, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts | None = None
+        self, model: Any, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts | None = None
     ) -> Projected:
         """Encodes tiles.
 
@@ -61,25 +61,27 @@ class CompiledVision:
             bound: The compressor with its budget; None for all tokens.
             facts: Of the tiles, if the compressor needs any.
         """
+        most = min(BUCKETS[-1], model.most_pictures or BUCKETS[-1])
         if facts:  # tiles of one image must stay together
-            if len(pixel_values) > BUCKETS[-1]:
+            if len(pixel_values) > most:
                 return _encode(model, pixel_values, bound, facts)
             return self._run(model, pixel_values, bound, facts)
-        parts = [self._run(model, chunk, bound, {}) for chunk in pixel_values.split(BUCKETS[-1])]
+        parts = [self._run(model, chunk, bound, {}) for chunk in pixel_values.split(most)]
         if len(parts) == 1:
             return parts[0]
         positions = [where for _, where, _ in parts if where is not None]
         return torch.cat([part[0] for part in parts]), torch.cat(positions) if positions else None, parts[0][2]
 
-    def _run(self, model: nn.Module, tiles: Tensor, bound: BoundCompressor | None, facts: TileFacts) -> Projected:
-        num_tiles, size = len(tiles), bucket_for(len(tiles))
-        padded = torch.cat([tiles, tiles.new_zeros(size - num_tiles, *tiles.shape[1:])])
+    def _run(self, model: Any, tiles: Tensor, bound: BoundCompressor | None, facts: TileFacts) -> Projected:
+        own = model.picture.tiles  # that the model makes of each
+        num_tiles, size = len(tiles) * own, bucket_for(len(tiles))
+        padded = torch.cat([tiles, tiles.new_zeros(size - len(tiles), *tiles.shape[1:])])
         budget = None if bound is None else bound.budget
         graph = self.graphs.get((size, budget))
         if graph is None:
             graph = torch.compile(_own_code(_encode), fullgraph=True, dynamic=False, backend=self.backend)
             self.graphs[size, budget] = graph
-        embeds, positions, num_dominant = graph(model, padded, bound, pad_facts(facts, size))
+        embeds, positions, num_dominant = graph(model, padded, bound, pad_facts(facts, size * own))
         return embeds[:num_tiles], None if positions is None else positions[:num_tiles], num_dominant
 
 
@@ -89,8 +91,8 @@ def check_compilable(model: Any) -> None:
     Raises:
         ValueError: The tower or the projector is offloaded or spread over devices.
     """
-    parts = {"vision tower": model.vision_tower, "projector": model.multi_modal_projector}
-    devices = {weight.device for part in parts.values() for weight in part.parameters()}
+    parts = (*model.vision_parts.values(), model.multi_modal_projector)
+    devices = {weight.device for part in parts for weight in part.parameters()}
     if len(devices) > 1 or torch.device("meta") in devices:
         places = ", ".join(sorted(map(str, devices)))
         raise ValueError(

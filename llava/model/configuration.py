@@ -21,7 +21,7 @@ OptionValue: TypeAlias = bool | int | float | str | tuple[bool | int | float | s
 _MERGE_RULES = ("reference", "mean")
 _TILE_RULES = ("equal", "area", "gain")
 _POSITION_RULES = ("counted", "restore")
-_OWN_KEYS = ("merge", "seed", "tiles", "positions")
+_OWN_KEYS = ("merge", "seed", "tiles", "positions", "keep_cls")
 _ADAPTIVE_KEYS = ("adaptive", "threshold", "floor")
 
 SHARED_OPTIONS = _OWN_KEYS + _ADAPTIVE_KEYS
@@ -91,6 +91,7 @@ class CompressionConfig:
             `"restore"`, RESTORE's layer on top of a method that chooses: half of the tokens are the method's, the rest
             is merged into the other half, and the language model is told where and how much each token was.
         adaptive: How many tokens a tile keeps by its own picture, where the budget is the most; None for all of them.
+        keep_cls: Whether the tower's CLS token reaches a method that keeps it; None: as the model's family has it.
     """
 
     method: str = "visionzip"
@@ -104,6 +105,7 @@ class CompressionConfig:
     tiles: TileRule = "equal"
     positions: PositionRule = "counted"
     adaptive: AdaptiveK | None = None
+    keep_cls: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("dominant", "contextual", "seed"):
@@ -126,6 +128,8 @@ class CompressionConfig:
             )
         if not isinstance(self.method, str) or not self.method:
             raise ValueError(f"compression.method must be the name of a compressor, got {self.method!r}")
+        if self.keep_cls is not None and not isinstance(self.keep_cls, bool):
+            raise TypeError(f"compression.keep_cls must be true or false, got {self.keep_cls!r}")
         if self.then is not None and (not isinstance(self.then, CompressionConfig) or self.then.then is not None):
             raise ValueError(f"compression.then must be a budget without a further stage, got {self.then!r}")
         object.__setattr__(self, "options", FrozenOptions(_checked_options(self.options)))
@@ -136,7 +140,7 @@ class CompressionConfig:
 
     def __hash__(self) -> int:
         own = (self.method, self.dominant, self.contextual, self.merge, self.seed, self.tiles, self.positions)
-        return hash((*own, self.options, self.then))
+        return hash((*own, self.keep_cls, self.options, self.then))
 
     def _check_adaptive(self, adaptive: AdaptiveK) -> None:
         if not isinstance(adaptive, AdaptiveK):
@@ -184,9 +188,9 @@ class CompressionConfig:
     def parse(cls, text: str) -> CompressionConfig | None:
         """Reads the short form, `METHOD:D[+C][,key=value...]`, or `none`.
 
-        The keys are `merge`, `seed`, `tiles`, `positions`, the three of `AdaptiveK` and the method's own options; `/`
-        joins the values of a list (`layers=2/6`, and `layers=2/` for a list of one). `|` separates two stages. `str` of
-        a config gives its short form back.
+        The keys are `merge`, `seed`, `tiles`, `positions`, `keep_cls`, the three of `AdaptiveK` and the method's own
+        options; `/` joins the values of a list (`layers=2/6`, and `layers=2/` for a list of one). `|` separates two
+        stages. `str` of a config gives its short form back.
 
         Raises:
             ValueError: The text is not of this form.
@@ -273,7 +277,7 @@ class CompressionConfig:
         for name in ("options", "then", "plugin", "adaptive"):
             if not entries[name]:
                 del entries[name]
-        for name in ("tiles", "positions"):
+        for name in ("tiles", "positions", "keep_cls"):
             if entries[name] == getattr(CompressionConfig, name):
                 del entries[name]
         if self.options:

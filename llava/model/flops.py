@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from llava.kinds.families import family_of
 from llava.kinds.towers import tower_kind
 from llava.model.multimodal_encoder import selected_depth
 from llava.model.projector_types import projector_depth, projector_type
@@ -97,7 +98,7 @@ def step_flops(config: Any, work: Work, trained: Trained) -> Flops:
     matrices += work.targets * 2 * config.text_config.hidden_size * config.text_config.vocab_size
     attention = sum(causal_attention_flops(config.text_config, length) for length in work.lengths)
     adapters = sum(work.lengths) * 2 * trained.adapter_parameters
-    forward = sum(projector) + matrices + attention + adapters + work.tiles * tower_flops(config)
+    forward = sum(projector) + matrices + attention + adapters + towers_flops(config, work.tiles)
 
     backward = 0
     through_images = trained.projector and work.visual_tokens > 0
@@ -121,7 +122,20 @@ def vision_flops(config: Any, tiles: int, tokens: int, patches: int | None = Non
         tokens: That the projector sees, of all tiles.
         patches: That the tower sees of a tile, for methods that shrink the picture; by default the tower's own.
     """
-    return tiles * tower_flops(config, patches) + sum(_projector(config, tokens))
+    return towers_flops(config, tiles, patches) + sum(_projector(config, tokens))
+
+
+def towers_flops(config: Any, tiles: int, patches: int | None = None) -> int:
+    """All that is run of images before the projector: the tower, and what a family has beside it.
+
+    Args:
+        config: Of a LLaVA model.
+        tiles: Of all images.
+        patches: As for `vision_flops`.
+    """
+    family = family_of(config)
+    pictures = -(-tiles // family.picture(config).tiles)
+    return tiles * tower_flops(config, patches) + pictures * family.more_flops(config)
 
 
 def prefill_flops(config: Any, length: Lengths) -> int:

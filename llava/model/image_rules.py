@@ -110,7 +110,7 @@ class ImageRules:
         before = before_language_model(compression)
         kept = None if before is None else compressor_of(before).num_tokens(before, self.tile_shape)
         if not self.is_tiled:
-            return self.tokens_of_whole_tile if kept is None else kept
+            return self.layout.own_tiles * (self.tokens_of_whole_tile if kept is None else kept)
         return self.layout.num_tokens(self.num_tiles(image_size, beside_others=beside_others), image_size, kept)
 
     def num_tiles(self, image_size: tuple[int, int], *, beside_others: bool = False) -> int:
@@ -120,7 +120,9 @@ class ImageRules:
             image_size: (w, h), before padding.
             beside_others: Whether it stands in one prompt with other images.
         """
-        is_one_tile = not self.is_tiled or (beside_others and not FAMILIES.get(self.family).tiles_several)
+        if not self.is_tiled:
+            return self.layout.own_tiles
+        is_one_tile = beside_others and not FAMILIES.get(self.family).tiles_several
         return 1 if is_one_tile else self.layout.num_tiles(image_size)
 
     def most_rows(self, compression: CompressionConfig | None) -> int:
@@ -145,7 +147,7 @@ class ImageRules:
         if compression is not None:
             check_methods(compression)
             if compression.restores:
-                check_restore(compression, text_config, is_tiled=bool(self.layout.pinpoints))
+                check_restore(compression, text_config, is_tiled=self.layout.has_tiles)
         before, inside = before_language_model(compression), inside_language_model(compression)
         if before is not None:
             width = None if text_config is None else text_config.hidden_size

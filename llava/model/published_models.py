@@ -84,6 +84,7 @@ class PublishedModel:
         vision: Entries of its tower's config.
         vision_type: `model_type` of its tower.
         layer: Of the tower, whose output is used.
+        more: Further entries of its config that tell shapes.
     """
 
     name: str
@@ -94,6 +95,7 @@ class PublishedModel:
     vision: Mapping[str, int] = field(default_factory=lambda: CLIP_L_336)
     vision_type: str = "clip_vision_model"
     layer: int = -2
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self) -> Any:
         """A config of its shapes; what does not change a shape is left at its default."""
@@ -104,6 +106,7 @@ class PublishedModel:
             vision_config=CONFIG_MAPPING[self.vision_type](**self.vision),
             text_config=CONFIG_MAPPING[self.text_type](**{"max_position_embeddings": 4096, **self.text}),
             vision_feature_layer=self.layer,
+            **self.more,
         )
         config.image_aspect_ratio = family.aspect_ratio or "pad"
         return config
@@ -123,6 +126,15 @@ def _onevision(size: str, text: Mapping[str, int]) -> PublishedModel:
         vision=SIGLIP_SO400M_384,
         vision_type="siglip_vision_model",
         layer=-1,
+    )
+
+
+def _mini_gemini(size: str, text: Mapping[str, int], *, hd: bool = False) -> PublishedModel:
+    """A Mini-Gemini on Vicuna; its ConvNeXt-L is its config's default."""
+    name = f"MGM-{size.upper()}{'-HD' * hd}"
+    more = {"image_size_aux": 1536, "image_grid": 2, "image_global": True} if hd else {"image_size_aux": 768}
+    return PublishedModel(
+        name, "mgm", text, (f"YanweiLi/{name}", f"YanweiLi/{name.replace('MGM', 'Mini-Gemini')}"), more=more
     )
 
 
@@ -157,6 +169,10 @@ PUBLISHED_MODELS: Mapping[str, PublishedModel] = {
     "llava-onevision-0.5b": _onevision("0.5b", _QWEN2_0_5B),
     "llava-onevision-7b": _onevision("7b", _QWEN2_7B),
     "llava-onevision-72b": _onevision("72b", _QWEN2_72B),
+    "mgm-7b": _mini_gemini("7b", VICUNA_7B),
+    "mgm-13b": _mini_gemini("13b", VICUNA_13B),
+    "mgm-7b-hd": _mini_gemini("7b", VICUNA_7B, hd=True),
+    "mgm-13b-hd": _mini_gemini("13b", VICUNA_13B, hd=True),
 }
 """By the short name; a Mistral is counted as the Llama of its shapes, for the operations are the same."""
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-# Full paths: short names skip nothing.
-_KEPT = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+# Full paths: short names skip nothing. The mining is Mini-Gemini's.
+_KEPT = ["model.vision_tower", "model.mining", "model.multi_modal_projector", "lm_head"]
 
 
 class _AboutKernels(logging.Filter):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +48,10 @@ class QuestionSeam:
             return ""
         needs = self.text_needs(compressor_of(before).bind(before, self.tile_shape))
         return self.clip_text.fingerprint if "clip_joint" in needs else ""
+
+    def ignores_clip(self, budgets: Iterable[CompressionConfig | None]) -> bool:
+        """Whether there is a CLIP that no budget reads questions by."""
+        return self.clip_text is not None and not any(map(self.clip_fingerprint, budgets))
 
     def is_text_free(self, budget: CompressionConfig | None) -> bool:
         """Whether a budget's method would read questions by CLIP, and has none."""

@@ -43,7 +43,7 @@ def shared_bounds(
     if image_sizes is None:
         raise ValueError(f"compression {bound.budget}: tiles=area needs image_sizes, the (w, h) of each image")
     budget, bounds = bound.budget, []
-    has_cls_row = bound.compressor.keeps_cls and tile.keep_cls and bound.place == "tower"
+    has_cls_row = bound.compressor.keeps_cls and bound.keep_cls and bound.place == "tower"
     most = tile.num_patches + int(has_cls_row)
     for count, size in zip(counts, image_sizes, strict=True):
         shares = deal(budget.num_tokens * count, layout.shown_patches(count, size), most)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.images.processing import load_image_processor
+from llava.images.processing import load_image_processor, with_side
 from llava.images.rules import aspect_ratio_of
 from llava.kinds.families import FAMILIES, family_of
 from llava.kinds.towers import tower_kind
@@ -99,7 +99,10 @@ def load_tower(
         family = FAMILIES.get("llava")
     module = _filled(config, state, folder, dtype).to(device)
     shape = shape_of(family, tower_grid(config), tower_kind(config).has_cls)
-    return TowerAlone(module, config, load_image_processor(processor), layer, images, shape)
+    image_processor = load_image_processor(processor)
+    if family.picture_of is not None:  # a tower alone sees the picture in its own size
+        image_processor = with_side(image_processor, config.image_size)
+    return TowerAlone(module, config, image_processor, layer, images, shape)
 
 
 def _filled(config: Any, state: Mapping[str, StoredTensor], folder: Path, dtype: torch.dtype) -> nn.Module:

@@ -5,7 +5,7 @@ Shapes: T tiles, P patches a tile, K kept tokens a tile, C channels of the tower
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,44 +15,35 @@ from torch import Tensor, nn
 from llava.kinds.families import family_of
 from llava.model.anyres import TileLayout
 from llava.model.compiled_vision import CompiledVision, check_compilable
-from llava.model.configuration import CompressionConfig, CompressionLike, as_compression
+from llava.model.configuration import CompressionLike, as_compression
 from llava.model.image_rules import ImageRules
 from llava.model.language_pruning.fit import check_pruner
 from llava.model.multimodal_compressor import (
     BoundCompressor,
     CompressedTokens,
-    TileShape,
     VisionFeatures,
     compressor_of,
 )
 from llava.model.multimodal_compressor.adaptive import compress_adaptively
+from llava.model.multimodal_compressor.registry import Need
 from llava.model.multimodal_encoder import extract_features, selected_depth, tower_has_cls
 from llava.model.multimodal_encoder.tower import VisionTowerView
 from llava.model.offloading import like_weights, own_parameter
-from llava.model.question_seam import QuestionSeam
 from llava.model.restore.placed_tokens import placed_images
 from llava.model.restore.refusals import check_restore
 from llava.model.stages import before_language_model, check_methods, inside_language_model, pruner_of, with_plugin
 from llava.model.tile_facts import TileFacts, tile_facts
-from llava.model.tile_shapes import tile_shape
 from llava.model.tile_shares import compress_unevenly, shared_bounds
+from llava.model.vision_rules import VisionRules
 from llava.model.vision_tokens import VisionTokens
 
 
-class VisionSeam(QuestionSeam):
+class VisionSeam(VisionRules):
     """Mixed into transformers' `LlavaModel` and `LlavaNextModel`, the models without a language-modelling head."""
 
-    config: Any
-    vision_tower: nn.Module
-    multi_modal_projector: nn.Module
     language_model: Any
     image_newline: Tensor
     compiled_vision: CompiledVision | None = None
-
-    @property
-    def compression(self) -> CompressionConfig | None:
-        """The compression in `config.compression`, None without one."""
-        return as_compression(getattr(self.config, "compression", None))
 
     def set_compression(self, compression: CompressionLike) -> None:
         """Changes the compression, or switches it off with None. Nothing is reloaded.
@@ -68,28 +59,13 @@ class VisionSeam(QuestionSeam):
                 compressor_of(before).check(before, self.tile_shape)
             if budget.restores:
                 check_restore(
-                    budget, self.language_model.config, is_tiled=bool(TileLayout.from_config(self.config).pinpoints)
+                    budget, self.language_model.config, is_tiled=TileLayout.from_config(self.config).has_tiles
                 )
             if inside is not None:
                 rows = ImageRules.from_config(self.config).most_rows(budget)
                 check_pruner(pruner_of(inside), inside, self.config.text_config, rows)
             budget = with_plugin(budget)
         self.config.compression = None if budget is None else budget.to_dict()
-
-    @property
-    def bound_compressor(self) -> BoundCompressor | None:
-        """The compressor before the language model, with its budget; None without one."""
-        budget = before_language_model(self.compression)
-        return None if budget is None else compressor_of(budget).bind(budget, self.tile_shape)
-
-    @property
-    def _has_one_graph(self) -> bool:
-        """Whether shapes follow from the number of tiles alone, and embeddings and positions are all that is wanted."""
-        bound = self.bound_compressor
-        if bound is None:
-            return True
-        is_even = bound.budget.tiles == "equal" and not bound.is_uneven
-        return is_even and not (self.text_needs(bound) or bound.budget.restores)
 
     def compile_vision(self, backend: str = "inductor") -> None:
         """Encodes images by compiled graphs from now on, wherever no gradient is asked for.
@@ -102,25 +78,6 @@ class VisionSeam(QuestionSeam):
         """
         check_compilable(self)
         self.compiled_vision = CompiledVision(backend)
-
-    @property
-    def num_patches(self) -> int:
-        """Patches of a tile."""
-        return self.tile_shape.num_patches
-
-    @property
-    def tile_shape(self) -> TileShape:
-        """The shape of a tile, known before it is encoded."""
-        return tile_shape(self.config)
-
-    @property
-    def tokens_per_tile(self) -> int:
-        """Tokens that the tower, or the compressor behind it, gives for a tile."""
-        budget = before_language_model(self.compression)
-        if budget is not None:
-            return compressor_of(budget).num_tokens(budget, self.tile_shape)
-        is_full = self.config.vision_feature_select_strategy == "full"
-        return self.num_patches + int(is_full and tower_has_cls(self.config.vision_config))
 
     def check_vision_config(self) -> None:
         """Refuses a config that the seam would misread.
@@ -162,11 +119,30 @@ class VisionSeam(QuestionSeam):
             bound: The compressor with its budget; None for the plain rows.
             facts: Of the tiles; see `tile_facts`.
         """
-        layer = self.config.vision_feature_layer
         if bound is None:
-            return extract_features(self.vision_tower, pixel_values, layer)
-        features = extract_features(self.vision_tower, pixel_values, layer, bound.needs, bound.grid)
+            return self.read_features(pixel_values)
+        features = self.read_features(pixel_values, bound.needs, bound.grid)
         return features if facts is None else replace(features, **facts)
+
+    def read_features(
+        self, pixel_values: Tensor, needs: Set[Need] = frozenset(), grid: tuple[int, int] | None = None
+    ) -> VisionFeatures:
+        """The tower up to the selected layer, and what a family adds to its rows.
+
+        Args:
+            pixel_values: As for `read_tower`.
+            needs: As for `extract_features`.
+            grid: As for `extract_features`.
+        """
+        return extract_features(self.vision_tower, pixel_values, self.config.vision_feature_layer, needs, grid)
+
+    def seen_tiles(self, pixel_values: Tensor) -> Tensor:
+        """The tiles that the tower sees of pixels, (T, 3, h, w): others than it is given where a family makes them.
+
+        Args:
+            pixel_values: (B, 3, height, width), as for `encode`.
+        """
+        return pixel_values
 
     def compress_features(self, features: VisionFeatures, bound: BoundCompressor) -> CompressedTokens:
         """The compressor, and before it the projector where the compressor stands behind it or reads its rows.
@@ -178,13 +154,19 @@ class VisionSeam(QuestionSeam):
         Returns:
             K tokens a tile: (T, K, D) behind the projector, which is then done with, else (T, K, C).
         """
-        return bound(self._with_projected(features, bound))
+        return bound(self._as_compressed(features, bound))
 
-    def _with_projected(self, features: VisionFeatures, bound: BoundCompressor) -> VisionFeatures:
-        """The features as the compressor takes them: with the projector's rows where it reads or keeps these."""
+    def _as_compressed(self, features: VisionFeatures, bound: BoundCompressor) -> VisionFeatures:
+        """The features as the compressor takes them.
+
+        They have the projector's rows where it reads or keeps these, and the CLS token where the budget or the family
+        lets it have that.
+        """
+        if features.has_cls and not bound.keep_cls:
+            features = replace(features, content=features.patches, has_cls=False)
         if "projected" not in bound.needs and bound.place != "projected":
             return features
-        rows = self.multi_modal_projector(like_weights(features.source, self.multi_modal_projector).contiguous())
+        rows = self.multi_modal_projector(like_weights(features.patches, self.multi_modal_projector).contiguous())
         features = replace(features, projected=rows)
         return replace(features, content=rows, has_cls=False) if bound.place == "projected" else features
 
@@ -217,9 +199,20 @@ class VisionSeam(QuestionSeam):
         if bound is None:
             raise ValueError("the model has no compression; call set_compression('visionzip:54+10') or the like first")
         pixels = like_weights(pixel_values, self.vision_tower, cast=True)
-        facts = tile_facts(self.config, bound.needs, len(pixels), counts, image_sizes, pixels.device)
+        counts = self.tile_counts(counts, len(pixels))
+        facts = self._facts(bound.needs, pixels, counts, image_sizes)
         features = self.with_questions(self.read_tower(pixels, bound, facts), bound, counts, questions)
-        return bound, self._with_projected(features, bound)
+        return bound, self._as_compressed(features, bound)
+
+    def _facts(
+        self,
+        needs: Set[Need],
+        pixels: Tensor,
+        counts: Sequence[int] | None,
+        image_sizes: Sequence[tuple[int, int]] | None,
+    ) -> TileFacts:
+        num_tiles = len(pixels) * self.picture.tiles
+        return tile_facts(self.config, needs, num_tiles, counts, image_sizes, pixels.device)
 
     def embed_tiles(
         self, pixel_values: Tensor, bound: BoundCompressor | None, facts: TileFacts | None = None
@@ -262,12 +255,14 @@ class VisionSeam(QuestionSeam):
             counts: Tiles of each image; None if each is a single tile, and nothing is to follow it.
             image_sizes: (w, h) of each image, before padding; without, no patch counts as padding.
         """
-        learns = pixel_values.requires_grad or any(p.requires_grad for p in self.vision_tower.parameters())
+        parts = self.vision_parts.values()
+        learns = pixel_values.requires_grad or any(p.requires_grad for part in parts for p in part.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             pixels, bound = like_weights(pixel_values, self.vision_tower, cast=True), self.bound_compressor
+            counts = self.tile_counts(counts, len(pixels))
             if bound is None:
                 return VisionTokens(self._whole_tiles(self.read_tower(pixels, None)), counts)
-            facts = tile_facts(self.config, bound.needs, len(pixels), counts, image_sizes, pixels.device)
+            facts = self._facts(bound.needs, pixels, counts, image_sizes)
             features = self.read_tower(pixels, bound, facts)
             if bound.is_late:
                 return VisionTokens(features.patches, counts, features=features)
@@ -282,7 +277,7 @@ class VisionSeam(QuestionSeam):
     ) -> VisionTokens:
         """What is kept of tiles, each with its share of its image's total."""
         if bound.budget.adaptive is not None or (bound.is_uneven and counts is not None):
-            uneven = compress_adaptively(bound, self._with_projected(features, bound), counts)
+            uneven = compress_adaptively(bound, self._as_compressed(features, bound), counts)
         elif bound.budget.tiles == "equal" or counts is None:
             kept = self.compress_features(features, bound)
             sizes = kept.sizes if bound.budget.restores else None
@@ -379,7 +374,7 @@ class VisionSeam(QuestionSeam):
         if self.compiled_vision is None or torch.is_grad_enabled() or not self._has_one_graph:
             return self.project(self.encode(pixel_values, counts, image_sizes), image_sizes, questions)
         pixels, bound = like_weights(pixel_values, self.vision_tower, cast=True), self.bound_compressor
-        needs = frozenset() if bound is None else bound.needs
-        facts = tile_facts(self.config, needs, len(pixels), counts, image_sizes, pixels.device)
-        embeds, positions, num_dominant = self.compiled_vision(cast(nn.Module, self), pixels, bound, facts)
+        counts = self.tile_counts(counts, len(pixels))
+        facts = self._facts(frozenset() if bound is None else bound.needs, pixels, counts, image_sizes)
+        embeds, positions, num_dominant = self.compiled_vision(self, pixels, bound, facts)
         return self._in_sequence(VisionTokens(embeds, counts, positions, num_dominant), image_sizes)

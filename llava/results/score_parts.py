@@ -35,6 +35,16 @@ class ScoreParts:
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(self.score(self.values.sum(axis=0, keepdims=True))[0])
 
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """Groups on which something can be lost: whose own score is not 0, be it that it has none by itself.
+
+        With `fewest_groups` of `llava.results.bootstrap` this says how much can be told of what is kept.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = self.score(self.values)
+        return tuple(name for name, score in zip(self.groups, scores, strict=True) if score != 0)
+
     def only(self, groups: Container[str]) -> ScoreParts:
         """The same score over some of the groups; the others are left out."""
         kept = [number for number, name in enumerate(self.groups) if name in groups]

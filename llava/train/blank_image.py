@@ -27,7 +27,7 @@ def add_blank_image(batch: dict[str, Any], model: Any, *, as_tokens: bool = Fals
     Returns:
         A batch with T + 1 columns and one image, that of the first sample.
     """
-    side = model.config.vision_config.image_size
+    side = model.model.picture.side
     layout = TileLayout.from_config(model.config)
     is_tiled = bool(layout.pinpoints) and str(getattr(model.config, "image_aspect_ratio", "")).startswith("anyres")
     shape = (1, layout.num_tiles((side, side)), 3, side, side) if is_tiled else (1, 3, side, side)

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def use_feature_cache(trainer: Any, folder: str | Path) -> None:
 
 def _use(trainer: Any, folder: str | Path) -> None:
     model, accelerator = trainer.model.model, trainer.accelerator
-    if any(parameter.requires_grad for parameter in model.vision_tower.parameters()):
+    if any(parameter.requires_grad for part in model.vision_parts.values() for parameter in part.parameters()):
         raise CacheError("--feature_cache does not go with a stage that trains the vision tower; drop it")
     bound = model.bound_compressor
     if bound is not None and (bound.budget.tiles != "equal" or bound.is_uneven):
@@ -99,7 +99,7 @@ def _use(trainer: Any, folder: str | Path) -> None:
             f"--feature_cache keeps of an image what it is alone, and a {family_of(model.config).name} gives an image "
             "beside others in one sample other tokens; drop it, or the samples with several images"
         )
-    with _whole_tower(model.vision_tower, trainer.args.device), accelerator.autocast():
+    with _whole(model.vision_parts.values(), trainer.args.device), accelerator.autocast():
         layout = token_format(model)
         key = cache_key(model, datasets[0], layout)
         if accelerator.is_main_process:
@@ -121,7 +121,7 @@ def token_format(model: Any) -> TokenFormat:
     Args:
         model: `LlavaModel` or `LlavaNextModel`.
     """
-    side = model.config.vision_config.image_size
+    side, tiles = model.picture.side, TileLayout.from_config(model.config)
     with torch.no_grad():
         encoded = model.encode(torch.zeros(1, 3, side, side))
     dtype = next(model.vision_tower.parameters()).dtype
@@ -131,7 +131,7 @@ def token_format(model: Any) -> TokenFormat:
         channels=encoded.tokens.shape[2],
         dtype=str(dtype).removeprefix("torch."),
         num_dominant=encoded.num_dominant,
-        several_tiles=bool(TileLayout.from_config(model.config).pinpoints) and aspect_ratio.startswith("anyres"),
+        several_tiles=tiles.own_tiles > 1 or (bool(tiles.pinpoints) and aspect_ratio.startswith("anyres")),
     )
 
 
@@ -159,13 +159,14 @@ def cache_key(model: Any, dataset: LlavaDataset, layout: TokenFormat) -> dict[st
         "image_aspect_ratio": getattr(config, "image_aspect_ratio", None),
         "pinpoints": [list(pair) for pair in TileLayout.from_config(config).pinpoints],
         "max pixels": dataset.max_pixels,
+        **({"own tiles": model.picture.tiles} if model.picture.tiles > 1 else {}),
         **({"photos": "turned by EXIF"} if turns_photos(config) else {}),
         **({"plugins": plugins} if plugins else {}),
     }
 
 
 def _fingerprint(model: Any) -> str:
-    """A hash of the weights that are run; the layers behind the selected one are not."""
+    """A hash of the weights that are run; the tower's layers behind the selected one are not."""
     tower = model.vision_tower
     depth = selected_depth(model.config.vision_feature_layer, model.config.vision_config.num_hidden_layers)
     digest = hashlib.sha256()
@@ -175,20 +176,26 @@ def _fingerprint(model: Any) -> str:
             continue
         digest.update(f"{name.removeprefix('vision_model.')} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for part in model.vision_parts.values():  # what a family has beside the tower
+        for name, weight in sorted(part.named_parameters()) if part is not tower else ():
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 @contextmanager
-def _whole_tower(tower: torch.nn.Module, device: torch.device) -> Iterator[None]:
-    """The tower on the device, gathered where ZeRO-3 has split it."""
-    parameters = list(tower.parameters())
+def _whole(parts: Iterable[torch.nn.Module], device: torch.device) -> Iterator[None]:
+    """Modules on the device, gathered where ZeRO-3 has split them."""
+    parts = list(parts)
+    parameters = [parameter for part in parts for parameter in part.parameters()]
     gathered: AbstractContextManager[Any] = nullcontext()
     if any(hasattr(parameter, "ds_id") for parameter in parameters):
         import deepspeed
 
         gathered = deepspeed.zero.GatheredParameters(parameters)
     else:
-        tower.to(device)
+        for part in parts:
+            part.to(device)
     with gathered:
         yield
 
@@ -314,8 +321,8 @@ def _check_disk(cache: FeatureCache, dataset: LlavaDataset, num_images: int) -> 
         CacheError: The disk has less.
     """
     layout = TileLayout.from_config(dataset.image_config)
-    tiles = 1
-    if cache.layout.several_tiles:
+    tiles = layout.own_tiles
+    if layout.pinpoints and cache.layout.several_tiles:
         tiles += max((w // layout.tile_size) * (h // layout.tile_size) for w, h in layout.pinpoints)
     needed = num_images * tiles * cache.layout.bytes_per_tile
     free = shutil.disk_usage(cache.folder).free
@@ -379,6 +386,7 @@ def _add(writer: FeatureWriter, batch: Sequence[_Opened], done: set[str], model:
         tiles = [image if image.dim() == 4 else image.unsqueeze(0) for image in images]
         counts = [len(image) for image in tiles]
         tokens = model.encode(torch.cat(tiles))
+        counts = list(tokens.counts or counts)  # of pictures that the model makes several tiles of
         split = tokens.tokens.split(counts)
         where = [None] * len(counts) if tokens.positions is None else tokens.positions.split(counts)
         seen = {

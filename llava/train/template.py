@@ -10,8 +10,9 @@ from typing import Any
 from llava.conversation import conv_templates, conversation_template
 from llava.data.model_rules import tokenizer_folder
 from llava.data.templates import get_template
-from llava.kinds.families import FAMILIES
-from llava.model.checkpoints.config_adapter import is_transformers_format
+from llava.kinds.families import FAMILIES, family_of_llava
+from llava.kinds.languages import LANGUAGES
+from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
 from llava.model.checkpoints.files import TRAINED_FILE, projector_file, read_json, resolve_checkpoint
 from llava.model.checkpoints.lora import is_adapter
 from llava.prompts.own_template import OWN, conv_mode_for, reads_tokenizer
@@ -72,4 +73,6 @@ def first_name(version: str) -> str:
 def _as_config(entries: dict[str, Any]) -> Any:
     if is_transformers_format(entries):  # whose files leave out what is transformers' default
         return FAMILIES.get(entries["model_type"]).config().from_dict(entries)
-    return SimpleNamespace(**entries)
+    language = family_of_llava(entries).language if is_llava_format(entries) else None
+    named = {} if language is None else {"model_type": LANGUAGES.get(language).model_type}
+    return SimpleNamespace(**(entries | named))

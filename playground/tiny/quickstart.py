@@ -31,8 +31,8 @@ REPOSITORY = HERE.parents[1]
 FRACTIONS = (0.50, 0.25, 0.10)
 TUNED_FRACTIONS = (0.10,)
 RANDOM_SEEDS = (0, 1, 2)
-# A tenth of the conversations, as for a 7B model; a model of 128 channels wants larger steps, and more of them.
-TUNING = {"FRACTION": "0.1", "EPOCHS": "3", "LR": "1e-3", "GLOBAL_BATCH": "32", "BATCH": "32", "WARMUP": "0.03"}
+# A model of 128 channels wants larger steps than a 7B model, and more of them.
+TUNING = {"EPOCHS": "3", "LR": "1e-3", "GLOBAL_BATCH": "32", "BATCH": "32", "WARMUP": "0.03"}
 TUNING |= {"SEED": "42", "VERSION": "v1", "ASPECT": "pad", "MAX_LENGTH": "512", "BF16": "False", "CPU": "True"}
 TUNING |= {"CHECKPOINTING": "False", "WORKERS": "0", "SCHEDULER": "cosine", "WEIGHT_DECAY": "0."}
 TUNING |= {"SAVE_STEPS": "250", "SAVE_LIMIT": "1", "LOG_STEPS": "10", "REPORT_TO": "none"}
@@ -54,6 +54,7 @@ class Settings:
         out: Where everything goes.
         questions: Held-out questions a row of the table.
         pope: Held-out yes/no questions.
+        fraction: Share of the conversations that the projector is tuned on.
         batch_size: Questions a batch.
     """
 
@@ -62,6 +63,7 @@ class Settings:
     out: Path
     questions: int
     pope: int
+    fraction: float
     batch_size: int
 
 
@@ -86,11 +88,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "out")
     parser.add_argument("--questions", type=int, default=2000, help="held-out questions a row (default 2000)")
     parser.add_argument("--pope", type=int, default=500, help="held-out yes/no questions a row (default 500)")
+    parser.add_argument("--fraction", type=float, default=0.1, help="share of the conversations tuned on (default 0.1)")
     parser.add_argument("--batch-size", type=int, default=50)
     given = vars(parser.parse_args())
     for name in ("questions", "pope", "batch_size"):
         if given[name] < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {given[name]}")
+    if not 0 < given["fraction"] <= 1:
+        parser.error(f"--fraction must be above 0 and at most 1, got {given['fraction']}")
     if not (given["model"] / "config.json").is_file():
         parser.error(f"--model {given['model']}: there is no config.json in it; name a LLaVA checkpoint's folder")
     settings = Settings(
@@ -306,6 +311,7 @@ def tuning_environment(settings: Settings, compression: CompressionConfig, folde
         "IMAGES": str(settings.data / "images"),
         "OUTPUT": str(folder),
         "COMPRESSION": str(compression),
+        "FRACTION": str(settings.fraction),
     } | TUNING
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import posixpath
 import re
@@ -43,7 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             if target.startswith("docs/") or files.get_file_from_path(place) or not (ROOT / target).exists():
                 continue  # mkdocs itself names a link that leads nowhere
             files.append(File.generated(config, place, content=_page_of(target)))
-            if target.endswith(".md"):
+            if target.endswith((".md", ".ipynb")):
                 waiting.append(target)
     return files
 
@@ -110,7 +111,16 @@ def _page_of(target: str) -> str:
         names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
         return f"# {target}\n\n" + "\n".join(f"- `{name}`" for name in names if "__pycache__" not in name)
     text = path.read_text(encoding="utf-8")
+    if target.endswith(".ipynb"):
+        return "\n\n".join(_cell(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"])
     return text if target.endswith(".md") else f"# {target}\n\n````{path.suffix[1:]}\n{text}\n````\n"
+
+
+def _cell(kind: str, source: str) -> str:
+    """A cell of a notebook as Markdown."""
+    if kind == "markdown":
+        return source
+    return f"```{'bash' if source.startswith('%%bash') else 'python'}\n{source}\n```"
 
 
 def _flags() -> Iterator[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from llava.analysis.redundancy.command import main
 from llava.analysis.redundancy.measure import budget_ladder, depths_of, measure
 from llava.analysis.redundancy.spread import spread_of
 from llava.images.folders import image_files
+from llava.images.source import open_image
+from llava.locks import open_alone
 from llava.model.tower_alone import load_tower
 from tests.kinds.folders import CROP, SIDE, save_tower
 from tests.model.tiny import hf_llava_next, sharpen, vision_config
@@ -195,3 +199,59 @@ def test_a_folder_without_images_says_so(towers, tmp_path):
     (tmp_path / "empty" / "a.png").write_bytes(b"no picture")
     with pytest.raises(SystemExit, match=r"no image could be read: cannot read image .*a\.png"):
         main([*words, "--images", str(tmp_path / "empty"), "--no-picture"])
+
+
+def test_a_stopped_run_goes_on_with_what_it_lacks(towers, tmp_path, monkeypatch, capsys):
+    opened = []
+
+    def opening(file, rules):
+        opened.append(file.name)
+        if file.name == stops_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return open_image(file, rules)
+
+    monkeypatch.setattr("llava.analysis.redundancy.measure.open_image", opening)
+    stops_at, out = "", tmp_path / "out"
+    words = ["--vision-tower", str(towers[0]), "--images", str(towers[2]), "--batch-size", "2", "--show", "1"]
+    words += ["--layers=all", "--no-picture", "--device", "cpu", "--output-dir"]
+    assert main([*words, str(tmp_path / "once")]) == 0
+    assert opened == [f"{number}.png" for number in range(9)] + ["0.png"]  # the last to show it
+
+    opened.clear()
+    stops_at = "5.png"
+    with pytest.raises(SystemExit) as end:
+        main([*words, str(out)])
+    assert end.value.code == 130
+    assert capsys.readouterr().err.endswith("stopped; the same command goes on from here\n")
+    assert sorted(file.name for file in out.iterdir()) == ["unfinished"]
+    _, second = sorted((out / "unfinished").glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+    second.write_bytes(second.read_bytes()[:-9])  # as a disk that was full leaves it
+    os.utime(towers[2] / "8.png")
+
+    opened.clear()
+    stops_at = ""
+    assert main([*words, str(out)]) == 0
+    assert opened == [f"{number}.png" for number in range(2, 9)] + ["0.png"]
+    assert [file.name for file in out.iterdir()] == ["redundancy.json"]
+    assert (out / "redundancy.json").read_bytes() == (tmp_path / "once" / "redundancy.json").read_bytes()
+
+
+def test_what_is_measured_otherwise_is_measured_again(towers, tmp_path):
+    clip, siglip, pictures = towers
+    files = list(image_files([pictures]))[:2]
+    for path, layers, methods in ((clip, [], ["random"]), (clip, [1], ["random"]), (clip, [], []), (siglip, [], [])):
+        tower = load_tower(path)
+        budgets = budget_ladder(tower, methods, [6]) if methods else []
+        before = len(list(tmp_path.glob("*.safetensors")))
+        measure(tower, files, depths_of(tower, layers), budgets, batch_size=2, show=0, folder=tmp_path)
+        assert len(list(tmp_path.glob("*.safetensors"))) == before + 1
+
+
+def test_a_second_process_is_kept_out(towers, tmp_path):
+    words = ["--vision-tower", str(towers[0]), "--images", str(towers[2]), "--output-dir", str(tmp_path)]
+    with (
+        open_alone(tmp_path / "unfinished" / "lock"),
+        pytest.raises(SystemExit, match="another process measures"),
+    ):
+        main([*words, "--no-picture"])
+    assert main([*words, "--no-picture"]) == 0

@@ -290,7 +290,7 @@ def test_a_stopped_run_is_gone_on_with(by, prepare, mirror):
         prepare()
     process.send_signal(by)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == (-by if by == signal.SIGKILL else 1)
+    assert process.returncode == (-by if by == signal.SIGKILL else 128 + by)
     assert by == signal.SIGKILL or "stopped; the same command goes on from here" in errors
     kept = part.stat().st_size
     assert 300_000 <= kept < 1_200_000 and not (prepare.root / "coco/train2017.zip").exists()

@@ -17,7 +17,7 @@ import pytest
 from llava.command_line import budget_text
 from llava.eval.budget.advice import Wish, advise
 from llava.eval.budget.command import main
-from llava.eval.budget.halves import Ladder, Rung, climb, split_pictures, telling
+from llava.eval.budget.halves import Ladder, Rung, climb, split_pictures
 from llava.eval.compare.grid import Grid
 from llava.eval.compare.intervals import add_intervals
 from llava.eval.compare.methods import Marks
@@ -26,7 +26,7 @@ from llava.eval.data_place import DataPlace
 from llava.eval.report.table import Line
 from llava.model.configuration import CompressionConfig
 from llava.results.score_parts import ScoreParts, mean_of_sums
-from tests.eval.test_compare import GRID, write_run
+from tests.eval.compare.conftest import GRID, write_run
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "playground" / "tiny" / "model"
@@ -87,7 +87,7 @@ def test_too_few_pictures_show_nothing() -> None:
     [line] = advise(Ladder(LADDER, (400, 400), (80, 50)), Wish(0.97)).lines
     assert "something right on 80 and 50 of them" in line and "Ask about 1600 pictures" in line
     parts = ScoreParts.collect(["a", "b", "a", "c"], [(1, 1), (0, 1), (0, 1), (0.3, 1)], mean_of_sums)
-    assert telling(parts) == ["a", "c"]
+    assert parts.telling == ("a", "c")
     untimed = [replace(each, entry=replace(each.entry, costs=Costs())) for each in LADDER]
     [line] = advise(Ladder(untimed, MANY, MANY), Wish(None, 10)).lines
     assert line == "nothing was measured, for no question has a picture"
@@ -116,7 +116,7 @@ def test_a_part_of_the_groups_keeps_their_sums() -> None:
 
 def test_intervals_of_all_pictures_are_those_of_a_comparison(tmp_path: Path) -> None:
     from tests.eval import layout
-    from tests.eval.test_compare import gqa_rows
+    from tests.eval.compare.conftest import gqa_rows
 
     layout.write_gqa(tmp_path, gqa_rows(4))
     labels = ("yes", "yes", "no", "no")

@@ -19,6 +19,7 @@ from llava.eval.results import format_table, read_results, tokens_of
 from llava.inference import Inference, Question
 from llava.inference.calibration import threshold_for
 from llava.model.adaptive_budget import ADAPTIVE_RULES, AdaptiveK
+from llava.model.checkpoints.fingerprint import model_fingerprint
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor.adaptive import count_kept
 from llava.results.rows import token_counts
@@ -78,6 +79,9 @@ def test_the_mean_is_hit_and_the_budget_is_taken(checkpoint, oracle_dir, tmp_pat
     assert run(checkpoint, *flags, "--batch-size", 2) == 0
     said, written = capsys.readouterr().out, json.loads(output.read_text(encoding="utf-8"))
     budget = CompressionConfig.parse(written["compression"])
+    assert written["model"]["path"] == str(checkpoint) and written["model"]["fingerprint"] == model_fingerprint(
+        checkpoint
+    )
     assert abs(written["tokens_a_tile"]["mean"] - 30) <= 1 and f"\n{budget}\n" in said
     assert (budget.num_tokens, budget.adaptive.floor, budget.adaptive.rule) == (60, 7, rule)
     files = sorted((oracle_dir / "images").glob("*.png"))

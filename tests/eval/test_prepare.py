@@ -12,6 +12,7 @@ import pytest
 
 from llava.eval.prepare import main
 from llava.eval.sources.published import PUBLISHED
+from llava.eval.sources.video_sets import VIDEO_SETS
 from llava.eval.tasks import get_task
 from tests.data.http_server import Server, serving
 from tests.eval.hub_tables import BUILDERS
@@ -144,13 +145,13 @@ def test_an_error_page_is_no_file_and_missing_images_are_told(
     server.put("textvqa/train_val_images.zip", empty.getvalue())
     assert prepare(server, tmp_path / "root", "textvqa") == 1
     said = capsys.readouterr()
-    assert "1 questions, 1 images are missing" in said.out and "ab.jpg" in said.err
+    assert "1 question, 1 image missing" in said.out and "ab.jpg" in said.err
 
 
 def test_lists_plans_and_wrong_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
-    listed = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    assert set(listed) == set(BUILDERS) and (listed["gqa"], listed["mme"]) == ("publisher", "Hub")
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert set(listed) == {*BUILDERS, *VIDEO_SETS} and (listed["gqa"], listed["mme"]) == ("publisher", "Hub")
     assert main(["--dry-run", "pope", "mme"]) == 0
     said = capsys.readouterr().out
     assert "images.cocodataset.org/zips/val2014.zip" in said and "lmms-lab/MME or lmms-lab-encoder/MME" in said

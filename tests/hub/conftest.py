@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from llava.hub.card.make_card import make_card
+from llava.hub.card.metadata import Publication
+from llava.hub.push import main
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "playground" / "tiny" / "model"
 
@@ -73,3 +77,23 @@ def row(task: str, compression: str, value: float, score: str = "accuracy", **mo
 def write_results(file: Path, fingerprint: str, *rows: dict) -> Path:
     file.write_text(json.dumps({"run": {"model": fingerprint, "commit": "abc123"}, "rows": rows}))
     return file
+
+
+COMPLETE = Publication(repo="me/tiny", license="apache-2.0", base_models=["me/digits"], data_note="Digits.")
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("release") / "release"
+    shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("README.md"))
+    make_card(folder, publication=COMPLETE)
+    return folder
+
+
+@pytest.fixture
+def release(made_once, tmp_path) -> Path:
+    return Path(shutil.copytree(made_once, tmp_path / "release"))
+
+
+def push(folder: Path, *flags: str) -> int:
+    return main([str(folder), "--repo", "me/tiny", *flags])

@@ -33,6 +33,7 @@ from llava.serve.chat import Chat
 from llava.train.budgets import MostVisualTokens
 from llava.train.train import train
 from tests.hub.checkpoints import edit_json
+from tests.model.folders import copy_recorded_onevision
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RECORDS = FIXTURES / "oracle_models" / "onevision"
@@ -42,15 +43,7 @@ BUDGET = "visionzip:54+10"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The recorded checkpoint with a tokenizer of as many words, and without its stop token."""
-    root = tmp_path_factory.mktemp("onevision")
-    for name in ("tiny-llava-onevision-qwen2", "siglip-so400m-patch14-384"):
-        shutil.copytree(RECORDS / name, root / name)
-    made = root / "tiny-llava-onevision-qwen2"
-    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
-        shutil.copy(FIXTURES / "oracle" / "tiny-llava-v1.5" / name, made)
-    edit_json(made / "config.json", mm_vision_tower=str(root / "siglip-so400m-patch14-384"), eos_token_id=699)
-    return made
+    return copy_recorded_onevision(tmp_path_factory.mktemp("onevision"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -41,6 +43,20 @@ def chat(question: str = QUESTIONS[0], *pictures: Image.Image) -> list[dict]:
     """A question about images, as `apply_chat_template` and pipelines take it."""
     parts = [{"type": "image", "image": picture} for picture in pictures]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+
+
+def copy_recorded_onevision(root: Path) -> Path:
+    """The recorded LLaVA-OneVision with a tokenizer of as many words, and without its stop token."""
+    recorded = ROOT / "tests" / "fixtures" / "oracle_models" / "onevision"
+    for name in ("tiny-llava-onevision-qwen2", "siglip-so400m-patch14-384"):
+        shutil.copytree(recorded / name, root / name)
+    made = root / "tiny-llava-onevision-qwen2"
+    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(IMAGES.parent / "tiny-llava-v1.5" / name, made)
+    config = json.loads((made / "config.json").read_text(encoding="utf-8"))
+    config |= {"mm_vision_tower": str(root / "siglip-so400m-patch14-384"), "eos_token_id": 699}
+    (made / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return made
 
 
 def save_transformers_folder(kind: str, folder: Path) -> Path:

@@ -262,8 +262,8 @@ BROKEN_CONFIGS = {
     "not a llava": ({"mm_vision_tower": None, "mm_projector_type": None}, "is not a LLaVA"),
     "projector": ({"mm_projector_type": "mlp2x_relu"}, "mm_projector_type 'mlp2x_relu' is not supported"),
     "Mini-Gemini": (
-        {"mm_vision_tower_aux": "openclip"},
-        "this is a Mini-Gemini, which is not supported",
+        {"mm_vision_tower_aux": "openclip", "vocab_size": 64_000},
+        "this is a Mini-Gemini with Yi",
     ),
     "Video-LLaVA": (
         {"mm_vision_tower": None, "mm_video_tower": "x"},

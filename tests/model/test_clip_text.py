@@ -119,3 +119,12 @@ def test_a_program_asks_outside_of_inference_mode(oracle_dir, clip_folder, name)
         together = {answer.index: answer.token_ids for answer in inference.ask(questions, options=options)}
         alone = [inference.ask_one(each.text, *each.images, options=options).token_ids for each in questions]
         assert [together[0], together[1]] == alone
+
+
+@pytest.mark.parametrize(("budget", "is_used"), [("visionzip:54+10", False), (None, False), ("cdpruner:64", True)])
+def test_a_clip_that_no_budget_reads_is_told(budget, is_used, clip_folder, oracle_dir, caplog):
+    folder = oracle_dir / "tiny-llava-v1.5"
+    model = Inference.load(folder, device="cpu", compression=budget, clip_text=clip_folder).model
+    assert ("is not used: " in caplog.text) is not is_used
+    assert model.model.ignores_clip([None, CompressionConfig.parse("visionzip:54+10")])
+    assert not model.model.ignores_clip([None, CompressionConfig.parse("cdpruner:64")])

@@ -111,7 +111,7 @@ class Weights:
     """How many weights a model has, exactly.
 
     Attributes:
-        tower: The vision tower.
+        tower: The vision tower, and what a family has beside it.
         projector: The projector, and what ends rows of patches.
         language_model: The rest.
     """
@@ -141,7 +141,7 @@ def count_weights(config: Any) -> Weights:
         for extent in shape:
             size *= extent
         is_projector = name.startswith(("model.multi_modal_projector.", "model.image_newline"))
-        part = "tower" if name.startswith("model.vision_tower.") else "language_model"
+        part = "language_model" if name.startswith(("model.language_model.", "lm_head.")) else "tower"
         sums["projector" if is_projector else part] += size
     return Weights(**sums)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from llava.analysis.cost.prompt_cost import PromptCost, Weights, Workload
 from llava.model.device_peaks import DevicePeak
+from llava.results.words import tokens_text
 
 TERA, GIGA, MIB, GIB = 1e12, 1e9, 2**20, 2**30
 LOWER_BOUND = (
@@ -107,7 +108,7 @@ def _counted(model: ModelCost) -> list[list[str]]:
         *(
             [
                 cost.budget,
-                f"{cost.visual_tokens:g}",
+                tokens_text(cost.visual_tokens),
                 str(cost.prompt_tokens),
                 f"{cost.vision_flops / TERA:.3g}",
                 f"{cost.prefill_flops / TERA:.3g}",

@@ -76,7 +76,7 @@ def find_kept_tokens(
         kept = choose(bound if bound.is_uneven else following(bound), features)
     finally:
         model.set_compression(before)
-    tile = pixels[0][0] if pixels[0].ndim == 4 else pixels[0]
+    tile = model.model.seen_tiles(pixels[0] if pixels[0].ndim == 4 else pixels[:1])[0]
     side = round(model.num_patches**0.5)
     positions, sizes = kept.positions[0].tolist(), kept.sizes[0].tolist()
     # Besides VisionZip's contextual tokens, whatever took others in.

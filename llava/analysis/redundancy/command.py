@@ -48,16 +48,16 @@ def make_parser() -> argparse.ArgumentParser:
         "--images", type=Path, nargs="+", required=True, metavar="PATH", help="images, and folders of them"
     )
     parser.add_argument(
-        "--limit", type=whole_number(1), default=200, help="so many images, drawn by seed (default 200)"
+        "--limit", type=whole_number(1), default=200, help="number of images, drawn by the seed (default 200)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of that draw (default 0)")
     parser.add_argument(
         "--layers", type=_layers, default=[], metavar="L,L...",
-        help="further layers: 1 is the first, -1 the last, 'all' for all; what LLaVA takes (-2) is always there",
+        help="further layers: 1 is the first, -1 the last, 'all' for all; LLaVA's own (-2) is always included",
     )  # fmt: skip
     parser.add_argument(
         "--methods", nargs="+", default=list(_METHODS), metavar="METHOD",
-        help=f"whose kept patches are weighed, options behind a comma (default: {' '.join(_METHODS)})",
+        help=f"methods whose kept patches are measured, options behind a comma (default: {' '.join(_METHODS)})",
     )  # fmt: skip
     parser.add_argument(
         "--budgets", type=whole_number(1), nargs="+", default=[], metavar="K",
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("name a LLaVA with --model-path, or a tower with --vision-tower")
     if args.name and len(args.name) != len(sources):
         parser.error(f"--name: {len(args.name)} names for {len(sources)} towers; those of --model-path come first")
-    with plain_errors():
+    with plain_errors(goes_on=True):
         from llava.analysis.paper_figure import FORMATS, paper_style
 
         formats = picture_formats(args, FORMATS)
@@ -93,18 +93,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if formats:
             with paper_style():  # a missing matplotlib is told before the work
                 pass
-        results = [_measure(source, args, images) for source in sources]
-        results = _named(results, args.name)
-        for result in results:
-            print("\n".join(_lines(result)))
-        for path in _write(results, args, images, formats):
-            print(f"written: {path}")
+        from llava.analysis.redundancy.parts import unfinished
+
+        with unfinished(args.output_dir) as parts:
+            results = _named([_measure(source, args, images, parts) for source in sources], args.name)
+            for result in results:
+                print("\n".join(_lines(result)))
+            for path in _write(results, args, images, formats):
+                print(f"written: {path}")
     return 0
 
 
-def _measure(source: str, args: argparse.Namespace, images: Sequence[Path]) -> TowerResult:
+def _measure(source: str, args: argparse.Namespace, images: Sequence[Path], parts: Path) -> TowerResult:
     import torch
-    from tqdm import tqdm
 
     from llava.analysis.redundancy.figures import TowerResult
     from llava.analysis.redundancy.measure import budget_ladder, depths_of, measure
@@ -116,8 +117,8 @@ def _measure(source: str, args: argparse.Namespace, images: Sequence[Path]) -> T
     asked = range(1, tower.num_layers + 1) if args.layers == "all" else args.layers
     layers, budgets = depths_of(tower, list(asked)), budget_ladder(tower, args.methods, args.budgets)
     name = get_model_name_from_path(str(source))
-    shown = tqdm(images, desc=name, unit="image")
-    measured = measure(tower, shown, layers, budgets, batch_size=args.batch_size, show=args.show)
+    sizes = {"batch_size": args.batch_size, "show": args.show}
+    measured = measure(tower, images, layers, budgets, **sizes, folder=parts, name=name)
     for problem in measured.unreadable:
         print(f"left out: {problem}", file=sys.stderr)
     return TowerResult(name, tower.tile_shape.grid, tower.tile_shape.saliency_has_cls, tower.num_layers, measured)
@@ -151,10 +152,12 @@ def _named(results: Sequence[TowerResult], names: Sequence[str]) -> list[TowerRe
 
 def _lines(result: TowerResult) -> list[str]:
     """What is found of a tower, for people."""
+    from llava.results.words import counted
+
     measured = result.measured
     whose = "the CLS token's attention" if result.has_cls else "attention received from all patches"
     count = len(measured.shares[measured.selected])
-    lines = [f"{result.name}: {whose}, {result.grid[0]} x {result.grid[1]} patches, {count} images"]
+    lines = [f"{result.name}: {whose}, {result.grid[0]} x {result.grid[1]} patches, {counted(count, 'image')}"]
     for layer, spread in result.spreads().items():
         lines.append(
             f"  layer {layer} of {result.num_layers}: half of it on {spread.for_half.mean:.1f} patches, 90 % on "

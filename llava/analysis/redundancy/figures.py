@@ -14,6 +14,7 @@ from llava.analysis.redundancy.measure import Measured
 from llava.analysis.redundancy.spread import Distribution, Spread, spread_of
 from llava.model.configuration import CompressionConfig
 from llava.model.stages import methods_of
+from llava.results.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +135,7 @@ def spread_figure(results: Sequence[TowerResult]) -> Figure:
 def _legend(result: TowerResult) -> str:
     kind = "CLS" if result.has_cls else "received"
     count = len(result.measured.shares[result.measured.selected])
-    return f"{result.name}, layer {result.measured.selected} ({kind}; {count} images)"
+    return f"{result.name}, layer {result.measured.selected} ({kind}; {counted(count, 'image')})"
 
 
 def _histogram(axes: Axes, spreads: Sequence[Spread]) -> None:

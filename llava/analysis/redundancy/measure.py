@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
+from llava.analysis.redundancy.parts import Part, Parts, key_of
 from llava.analysis.redundancy.spread import Distribution, Shares
 from llava.images.processing import process_images
 from llava.images.source import UnreadableImageError, open_image
@@ -111,17 +113,18 @@ def _check(tower: TowerAlone, budget: CompressionConfig) -> BoundCompressor:
     return bound
 
 
-@torch.inference_mode()
 def measure(
     tower: TowerAlone,
-    images: Iterable[Path],
+    images: Sequence[Path],
     layers: Sequence[int],
     budgets: Sequence[CompressionConfig],
     *,
     batch_size: int,
     show: int,
+    folder: Path | None = None,
+    name: str = "",
 ) -> Measured:
-    """Reads the attention of a tower over images.
+    """Reads the attention of a tower over images; shows its progress.
 
     Args:
         tower: Of `load_tower`.
@@ -130,53 +133,84 @@ def measure(
         budgets: Of `budget_ladder`.
         batch_size: Images at a time.
         show: How many pictures are kept for a figure.
+        folder: Of `unfinished`: what it has is not measured again, and each batch is put there. None: nowhere.
+        name: What the bar is called.
 
     Raises:
         ValueError: No image can be read.
     """
-    measured = Measured(tuple(layers), selected_depth(tower.layer, tower.num_layers))
     bound = {budget: _check(tower, budget) for budget in budgets}
-    shares: dict[int, list[Shares]] = {layer: [] for layer in layers}
-    kept: dict[CompressionConfig, list[NDArray[np.float64]]] = {budget: [] for budget in budgets}
-    others = [layer for layer in layers if layer != measured.selected]
-    for pixels, sizes in _batches(tower, images, batch_size, measured.unreadable):
-        features = _features(tower, pixels, sizes, bound)
-        attention = features.attention_shares.double().cpu()
-        shares[measured.selected].append(attention.float().numpy())
-        for layer, found in _shares(tower, pixels, others).items():
-            shares[layer].append(found)
-        for budget, each in bound.items():
-            mask = _as_they_are(each(features), attention.shape[1])
-            kept[budget].append((attention * mask).sum(dim=1).numpy())
-        measured.pictures += [
-            shown_pixels(tile, tower.image_processor) for tile in pixels[: max(0, show - len(measured.pictures))]
-        ]
-    if not shares[measured.selected]:
-        raise ValueError(f"no image could be read: {'; '.join(measured.unreadable[:3]) or 'there is none'}")
-    measured.shares = {layer: np.concatenate(parts) for layer, parts in shares.items()}
-    measured.kept = {budget: np.concatenate(parts) for budget, parts in kept.items()}
-    return measured
+    parts = None if folder is None else Parts(folder, key_of(tower, layers, budgets))
+    found = []
+    with tqdm(total=len(images), desc=name, unit="image", disable=not name) as bar:
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            part = None if parts is None else parts.read(batch)
+            if part is None:
+                part = _measure(tower, batch, layers, bound)
+                if parts is not None:
+                    parts.write(batch, part)
+            found.append(part)
+            bar.update(len(batch))
+    unreadable = [problem for part in found for problem in part.unreadable]
+    if len(unreadable) == len(images):
+        raise ValueError(f"no image could be read: {'; '.join(unreadable[:3]) or 'there is none'}")
+    shares = np.concatenate([part.shares for part in found], axis=1)
+    kept = np.concatenate([part.kept for part in found], axis=1)
+    return Measured(
+        tuple(layers),
+        selected_depth(tower.layer, tower.num_layers),
+        dict(zip(layers, shares, strict=True)),
+        dict(zip(budgets, kept, strict=True)),
+        _pictures(tower, images, show),
+        unreadable,
+    )
 
 
-def _batches(
-    tower: TowerAlone, images: Iterable[Path], batch_size: int, unreadable: list[str]
-) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:
-    """(B, 3, H, W) pixels and the images' sizes, on the tower's device."""
+@torch.inference_mode()
+def _measure(
+    tower: TowerAlone, images: Sequence[Path], layers: Sequence[int], bound: Mapping[CompressionConfig, BoundCompressor]
+) -> Part:
+    """What is found of a batch."""
+    unreadable: list[str] = []
+    opened = list(_opened(tower, images, unreadable))
+    if not opened:
+        patches = tower.tile_shape.num_patches
+        return Part(np.zeros((len(layers), 0, patches), np.float32), np.zeros((len(bound), 0)), unreadable)
     weight = next(tower.module.parameters())
-    remaining = iter(images)
-    while batch := list(islice(remaining, batch_size)):
-        tiles, sizes = [], []
-        for file in batch:
-            try:
-                image = open_image(file, tower.images)
-            except UnreadableImageError as error:
-                unreadable.append(str(error))
-                continue
-            pixels: Any = process_images([image], tower.image_processor, tower.images)[0]
-            tiles.append(pixels[0] if pixels.ndim == 4 else pixels)
-            sizes.append(image.size)
-        if tiles:
-            yield torch.stack(tiles).to(weight), sizes
+    pixels = torch.stack([tile for tile, _ in opened]).to(weight)
+    features = _features(tower, pixels, [size for _, size in opened], bound)
+    attention = features.attention_shares.double().cpu()
+    selected = selected_depth(tower.layer, tower.num_layers)
+    shares = {selected: attention.float().numpy()}
+    shares |= _shares(tower, pixels, [layer for layer in layers if layer != selected])
+    masks = (_as_they_are(each(features), attention.shape[1]) for each in bound.values())
+    kept = [(attention * mask).sum(dim=1).numpy() for mask in masks]
+    return Part(
+        np.stack([shares[layer] for layer in layers]),
+        np.stack(kept) if kept else np.zeros((0, len(opened))),
+        unreadable,
+    )
+
+
+def _opened(
+    tower: TowerAlone, images: Iterable[Path], unreadable: list[str]
+) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+    """(3, H, W) pixels and the image's size; what cannot be read goes into `unreadable`."""
+    for file in images:
+        try:
+            image = open_image(file, tower.images)
+        except UnreadableImageError as error:
+            unreadable.append(str(error))
+            continue
+        pixels: Any = process_images([image], tower.image_processor, tower.images)[0]
+        yield pixels[0] if pixels.ndim == 4 else pixels, image.size
+
+
+def _pictures(tower: TowerAlone, images: Sequence[Path], show: int) -> list[NDArray[np.float32]]:
+    """The first few that can be read, as the tower is given them."""
+    tiles = islice(_opened(tower, images, []), show)
+    return [shown_pixels(tile, tower.image_processor) for tile, _ in tiles]
 
 
 def _shares(tower: TowerAlone, pixels: Tensor, layers: Sequence[int]) -> dict[int, Shares]:

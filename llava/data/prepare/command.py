@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.list or arguments.dataset is None:
         print("\n".join(f"{name:16}{make().summary}" for name, make in DATASETS.items()))
         return 0 if arguments.list else 2
-    with plain_errors():
+    with plain_errors(goes_on=True):
         files = _files(arguments)
         preparation = Preparation(
             files,
@@ -52,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _prepare(preparation, drop_missing=arguments.drop_missing)
         except DownloadError as error:
             raise SystemExit(f"error: {error.url}: {error}") from error
-        except KeyboardInterrupt:
-            raise SystemExit("stopped; the same command goes on from here") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from llava.eval.budget.halves import Ladder, Rung
 from llava.eval.compare.table import Figure
 from llava.results.bootstrap import fewest_groups
+from llava.results.words import tokens_text
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def _smallest(fast: Sequence[Rung], ladder: Ladder, wish: Wish, keep: float) -> 
     confirmed = _holds(chosen.confirmed_on, wanted)
     verdict = "confirmed" if confirmed else "NOT confirmed"
     lines = [
-        f"{chosen.name} ({chosen.tokens:g} tokens) is the smallest{within} whose lower bound holds {wanted:g} %: "
-        f"{shown(chosen.chosen_on)} on the half of the pictures that it was chosen on",
+        f"{chosen.name} ({tokens_text(chosen.tokens)} tokens) is the smallest{within} whose lower bound holds "
+        f"{wanted:g} %: {shown(chosen.chosen_on)} on the half of the pictures that it was chosen on",
         f"{verdict} on the other half: {shown(chosen.confirmed_on)}",
     ]
     if not confirmed:

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.command_line import CommandParser, add_model_flags, add_shared, plain_errors, whole_number
-from llava.eval.data_place import DataPlace
-from llava.eval.session import add_run_flags, check_flags, check_output, tasks_of
+from llava.eval.session import add_run_flags, check_flags
 
 if TYPE_CHECKING:
     from llava.eval.budget.advice import Wish
-    from llava.eval.compare.grid import Grid
+    from llava.eval.compare.beginning import Begun, Offer
     from llava.eval.tasks import Task
 
 _KEEP = 0.97
@@ -36,10 +34,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--keep",
         type=share,
         metavar="SHARE",
-        help=f"of the score with all tokens: the smallest budget that surely keeps it (default {_KEEP} without --ms)",
+        help=f"of the score with all tokens, which the smallest budget must surely keep (default {_KEEP} without --ms)",
     )
     parser.add_argument(
-        "--ms", type=milliseconds, metavar="MS", help="to the first token, at most, on this machine, measured now"
+        "--ms", type=milliseconds, metavar="MS", help="at most, to the first token; measured now on this machine"
     )
     parser.add_argument(
         "--methods",
@@ -62,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_run_flags(parser)
     parser.add_argument("--resamples", type=whole_number(100), default=2_000, help="of the bootstrap (default 2000)")
     parser.add_argument("--dry-run", action="store_true", help="print the ladder, and end")
-    parser.add_argument("--tables-only", action="store_true", help="ask nothing: advice from what is answered")
+    parser.add_argument("--tables-only", action="store_true", help="ask nothing: advise from existing answers")
     return parser
 
 
@@ -97,59 +95,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from llava.eval.budget.advice import Wish
     from llava.eval.compare.asking import ask_grid
+    from llava.eval.compare.beginning import begin
 
-    try:
-        tasks = tasks_of(args)
-        for task in tasks:
-            if task.is_judged or not task.has_answers:
-                raise ValueError(f"--tasks: {task.name} has no score of its own to choose by")
-        place = DataPlace.of(args)
-    except ValueError as error:
-        parser.error(str(error))
-    check_output(parser, args.output_dir)
-    with plain_errors():
-        grid = _grid(parser, args)
-    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
-        print("\n".join(grid.lines()))
-    if len(grid.configs) == 1:
-        parser.error("no method takes any of these budgets, for the reasons above")
+    begun = begin(parser, args, lambda config: _offer(args, config), _has_a_score)
     if args.dry_run:
         return 0
     if not args.tables_only:
-        status = ask_grid(parser, args, place, tasks, grid, {}, time_again=args.ms is not None)
+        status = ask_grid(parser, args, begun.place, begun.tasks, begun.grid, {}, time_again=args.ms is not None)
         if status is not None:
             return status
     wish = Wish(_KEEP if args.keep is None and args.ms is None else args.keep, args.ms)
     with plain_errors():
-        for path in _write(args, place, tasks, grid, wish):
+        for path in _write(args, begun, wish):
             print(f"written: {path}")
     return 0
 
 
-def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
-    """The ladder, told from the model's config alone."""
-    from llava.eval.compare.grid import add_calibrated, budgets_of, make_grid
+def _has_a_score(task: Task) -> None:
+    if task.is_judged or not task.has_answers:
+        raise ValueError(f"--tasks: {task.name} has no score of its own to choose by")
+
+
+def _offer(args: argparse.Namespace, config: Any) -> Offer:
+    """The ladder that the flags ask for."""
+    from llava.eval.compare.beginning import Offer
+    from llava.eval.compare.grid import budgets_of
     from llava.eval.compare.methods import parse_methods
-    from llava.eval.model_origin import config_of
     from llava.model.image_rules import ImageRules
 
-    config = config_of(args.model_path, args.model_base)
-    try:
-        if args.budgets is None and args.total is None:
-            patches = ImageRules.from_config(config).num_patches
-            budgets = [max(1, round(patches * part)) for part in _LADDER]
-        else:
-            budgets = budgets_of(args.budgets, args.total, config)
-        has_clip = args.clip_text is not None
-        methods = parse_methods(args.methods)
-        grid = make_grid(methods, budgets, config, seeds=1, has_clip=has_clip, compiled=args.compile, alone=True)
-        add_calibrated(grid, args.calibrated, config)
-        return grid
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    if args.budgets is None and args.total is None:
+        patches = ImageRules.from_config(config).num_patches
+        budgets = [max(1, round(patches * part)) for part in _LADDER]
+    else:
+        budgets = budgets_of(args.budgets, args.total, config)
+    return Offer(parse_methods(args.methods), budgets, seeds=1, alone=True)
 
 
-def _write(args: argparse.Namespace, place: DataPlace, tasks: Sequence[Task], grid: Grid, wish: Wish) -> list[Path]:
+def _write(args: argparse.Namespace, begun: Begun, wish: Wish) -> list[Path]:
     from llava.eval.budget.advice import advise
     from llava.eval.budget.files import to_json, to_markdown
     from llava.eval.budget.halves import climb
@@ -158,8 +140,8 @@ def _write(args: argparse.Namespace, place: DataPlace, tasks: Sequence[Task], gr
     from llava.eval.results import write_json
     from llava.eval.whole_files import write_whole
 
-    comparison = build_comparison([args.output_dir], grid, tasks={task.name for task in tasks})
-    ladder = climb(comparison, place, args.resamples)
+    comparison = build_comparison([args.output_dir], begun.grid, tasks={task.name for task in begun.tasks})
+    ladder = climb(comparison, begun.place, args.resamples)
     advice = advise(ladder, wish)
     markdown = to_markdown(comparison, ladder, wish, advice)
     print(markdown)

@@ -6,10 +6,11 @@ from typing import Any
 
 from llava.eval.budget.advice import Advice, Wish, shown
 from llava.eval.budget.halves import Ladder, Rung
-from llava.eval.compare.files import NOTHING
+from llava.eval.compare.files import NOTHING, adaptive_costs
 from llava.eval.compare.table import Comparison, Figure
 from llava.eval.report.settings import settings_lines
 from llava.eval.whole_files import markdown_table
+from llava.results.words import counted, tokens_text
 
 
 def to_markdown(comparison: Comparison, ladder: Ladder, wish: Wish, advice: Advice) -> str:
@@ -21,7 +22,7 @@ def to_markdown(comparison: Comparison, ladder: Ladder, wish: Wish, advice: Advi
     rows = [_row(rung, wish) for rung in _ordered(ladder)]
     tasks = [column.heading for column in table.columns]
     about = (
-        f"Retention: percent of the score with all tokens, the mean over {len(tasks)} task{'s' * (len(tasks) != 1)} "
+        f"Retention: percent of the score with all tokens, the mean over {counted(len(tasks), 'task')} "
         f"({', '.join(tasks)}); in brackets 95 % intervals of a paired bootstrap over pictures. The halves have "
         f"{ladder.pictures[0]} and {ladder.pictures[1]} pictures; all tokens get something right on "
         f"{ladder.telling[0]} and {ladder.telling[1]} of them."
@@ -72,7 +73,7 @@ def _row(rung: Rung, wish: Wish) -> list[str]:
     if wish.milliseconds is not None and rung.milliseconds is not None and rung.milliseconds > wish.milliseconds:
         time += " (too slow)"
     figures = [rung.whole, rung.chosen_on, rung.confirmed_on]
-    cells = [rung.name, f"{rung.tokens:g}", time, *map(shown, figures)]
+    cells = [rung.name, tokens_text(rung.tokens), time, *map(shown, figures)]
     if wish.keep is not None:
         lows = [figure.low for figure in figures[1:]]
         cells.append("yes" if all(low is not None and low >= 100 * wish.keep for low in lows) else "no")
@@ -85,7 +86,7 @@ def _timing(comparison: Comparison) -> str:
         return "Milliseconds were not measured in one run."
     return (
         f"Milliseconds: medians of {timing['repeats']} turns, the budgets in turn, on one question of {timing['task']} "
-        f"at batch 1, on {timing['device']}, {timing['dtype']}."
+        f"at batch 1, on {timing['device']}, {timing['dtype']}.{adaptive_costs(timing)}"
     )
 
 

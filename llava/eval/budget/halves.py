@@ -90,7 +90,7 @@ def climb(comparison: Comparison, data: DataPlace, resamples: int) -> Ladder:
     found = [_figures(_only(parts, half), len(comparison.entries), resamples) for half in (everything, *halves)]
     rungs = [Rung(entry, *(figures[place] for figures in found)) for place, entry in enumerate(comparison.entries)]
     pictures = [own[0].groups for own in parts.values()]
-    return Ladder(rungs, _fewest(halves, pictures), _fewest(halves, [telling(own[0]) for own in parts.values()]))
+    return Ladder(rungs, _fewest(halves, pictures), _fewest(halves, [own[0].telling for own in parts.values()]))
 
 
 def split_pictures(pictures: Mapping[str, Collection[str]]) -> tuple[frozenset[str], frozenset[str]]:
@@ -113,13 +113,6 @@ def split_pictures(pictures: Mapping[str, Collection[str]]) -> tuple[frozenset[s
 
     ordered = sorted(tasks, key=drawn)
     return frozenset(ordered[::2]), frozenset(ordered[1::2])
-
-
-def telling(parts: ScoreParts) -> list[str]:
-    """Pictures on which something can be lost: whose own score is not 0, be it that it has none by itself."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scores = parts.score(parts.values)
-    return [name for name, score in zip(parts.groups, scores, strict=True) if score != 0]
 
 
 def _fewest(halves: Sequence[frozenset[str]], pictures: Sequence[Collection[str]]) -> tuple[int, int]:

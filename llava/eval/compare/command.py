@@ -8,21 +8,16 @@ Example:
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llava.command_line import CommandParser, add_model_flags, add_shared, plain_errors, whole_number
 from llava.eval.data_place import DataPlace
-from llava.eval.session import (
-    add_run_flags,
-    check_flags,
-    check_output,
-    tasks_of,
-)
+from llava.eval.session import add_run_flags, check_flags
 
 if TYPE_CHECKING:
+    from llava.eval.compare.beginning import Offer
     from llava.eval.compare.grid import Grid
 
 
@@ -36,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="all|NAME[,option=value]...",
         help="names separated by commas, options behind each; the default is all. VisionZip and baselines always count",
     )
-    parser.add_argument("--baselines", action="store_true", help="nothing but all tokens, the baselines and VisionZip")
+    parser.add_argument("--baselines", action="store_true", help="only all tokens, the baselines and VisionZip")
     parser.add_argument("--list-methods", action="store_true", help="print the methods and their options")
     parser.add_argument("--budgets", metavar="K,K...", help="tokens a tile, as in 192,128,64")
     parser.add_argument("--total", metavar="K,K...", help="tokens of an image of five tiles, as in 640,320,160")
@@ -59,14 +54,14 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="DIR",
-        help="another output folder whose rows stand in the tables too: a tuned model's; repeatable",
+        help="another output folder whose rows the tables show too, such as a tuned model's; repeatable",
     )
-    table.add_argument("--paper", help="quote a table of the paper, apart: table1 (7B), table2 (NeXT)...")
+    table.add_argument("--paper", help="quote a table of the paper separately: table1 (7B), table2 (NeXT)...")
     table.add_argument(
         "--resamples", type=whole_number(0), default=2_000, help="of the bootstrap; 0: no intervals (default 2000)"
     )
     table.add_argument("--dry-run", action="store_true", help="print the grid, with what is left out and why, and end")
-    table.add_argument("--tables-only", action="store_true", help="ask nothing: tables of what is answered")
+    table.add_argument("--tables-only", action="store_true", help="ask nothing: tables of existing answers")
     return parser
 
 
@@ -89,53 +84,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from llava.eval.compare.asking import ask_grid
+    from llava.eval.compare.beginning import begin
+    from llava.results.paper import paper_tables
 
-    try:
-        tasks = tasks_of(args)
-        place = DataPlace.of(args)
-    except ValueError as error:
-        parser.error(str(error))
-    check_output(parser, args.output_dir)
-    with plain_errors():
-        grid = _grid(parser, args)
-    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
-        print("\n".join(grid.lines()))
-    if len(grid.configs) == 1:
-        parser.error("no method takes any of these budgets, for the reasons above; there is nothing to compare")
+    if args.paper is not None and args.paper not in paper_tables():
+        parser.error(f"--paper: no table {args.paper!r}; there are: {', '.join(paper_tables())}")
+    begun = begin(parser, args, lambda config: _offer(args, config))
     if args.dry_run:
         return 0
     left_out: dict[str, str] = {}
     if not args.tables_only:
-        status = ask_grid(parser, args, place, tasks, grid, left_out)
+        status = ask_grid(parser, args, begun.place, begun.tasks, begun.grid, left_out)
         if status is not None:
             return status
     with plain_errors():
         for line in (f"not run: {task}: {reason}" for task, reason in left_out.items()):
             print(line)
-        for path in _write_tables(args, place, grid):
+        for path in _write_tables(args, begun.place, begun.grid):
             print(f"written: {path}")
     return 0
 
 
-def _grid(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Grid:
-    """What is to be compared, told from the model's config alone."""
-    from llava.eval.compare.grid import add_calibrated, budgets_of, make_grid
+def _offer(args: argparse.Namespace, config: Any) -> Offer:
+    """What the flags ask to compare."""
+    from llava.eval.compare.beginning import Offer
+    from llava.eval.compare.grid import budgets_of
     from llava.eval.compare.methods import parse_methods
-    from llava.eval.model_origin import config_of
-    from llava.results.paper import paper_tables
 
-    if args.paper is not None and args.paper not in paper_tables():
-        raise ValueError(f"--paper: no table {args.paper!r}; there are: {', '.join(paper_tables())}")
-    config = config_of(args.model_path, args.model_base)
-    try:
-        methods = [] if args.baselines else parse_methods("all" if args.methods is None else args.methods)
-        budgets = budgets_of(args.budgets, args.total, config)
-        has_clip = args.clip_text is not None
-        grid = make_grid(methods, budgets, config, seeds=args.seeds, has_clip=has_clip, compiled=args.compile)
-        add_calibrated(grid, args.calibrated, config)
-        return grid
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    methods = [] if args.baselines else parse_methods("all" if args.methods is None else args.methods)
+    return Offer(methods, budgets_of(args.budgets, args.total, config), args.seeds)
 
 
 def _write_tables(args: argparse.Namespace, place: DataPlace, grid: Grid) -> list[Path]:

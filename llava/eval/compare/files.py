@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from llava.eval.compare.table import Comparison, Entry, Figure
 from llava.eval.report.files import defused
@@ -12,6 +13,7 @@ from llava.eval.report.settings import asked_lines, settings_lines
 from llava.eval.report.table import Column
 from llava.eval.whole_files import markdown_table
 from llava.results.paper import PaperTable
+from llava.results.words import counted, tokens_text
 
 NOTHING = "-"
 _MIB = 2**20
@@ -73,7 +75,7 @@ def _has_intervals(comparison: Comparison) -> bool:
 
 def _about_means(comparison: Comparison, tasks: str, confidence: int) -> str:
     count = len(comparison.table.tasks)
-    over = f"Mean over {count} task{'s' * (count != 1)} ({tasks})."
+    over = f"Mean over {counted(count, 'task')} ({tasks})."
     if not _has_intervals(comparison):
         return over
     return f"{over} In brackets: {confidence} % intervals of a paired bootstrap over images."
@@ -92,7 +94,9 @@ def _matrix(comparison: Comparison, figure: Callable[[Entry], Figure | None], *,
 def _by_task(comparison: Comparison, cell: Callable[[Entry, Column], str]) -> str:
     columns = comparison.table.columns
     head = ["method", "tokens", *(column.heading for column in columns)]
-    lines = [[e.label, f"{e.line.tokens:g}", *(cell(e, column) for column in columns)] for e in comparison.entries]
+    lines = [
+        [e.label, tokens_text(e.line.tokens), *(cell(e, column) for column in columns)] for e in comparison.entries
+    ]
     return markdown_table([head, *lines])
 
 
@@ -110,7 +114,7 @@ def _kept(entry: Entry, column: Column) -> str:
 
 def _costs(comparison: Comparison) -> str:
     head = ["method", "tokens", "rows a layer reads", "own ms", "vision ms", "prefill ms", "KV MiB"]
-    lines = [[entry.label, f"{entry.line.tokens:g}", *cost_cells(entry)] for entry in comparison.entries]
+    lines = [[entry.label, tokens_text(entry.line.tokens), *cost_cells(entry)] for entry in comparison.entries]
     return markdown_table([head, *lines])
 
 
@@ -132,8 +136,17 @@ def _timing_line(comparison: Comparison) -> str:
         return f"{about} Not measured in one run."
     return (
         f"{about} Medians of {timing['repeats']} turns, the budgets in turn, on one question of {timing['task']} at "
-        f"batch 1: {timing['device']}, {timing['dtype']}."
+        f"batch 1: {timing['device']}, {timing['dtype']}.{adaptive_costs(timing)}"
     )
+
+
+def adaptive_costs(timing: Mapping[str, Any]) -> str:
+    """How many tokens budgets that follow the picture keep where they are timed, in sentences; "" without one."""
+    said = (
+        f"`{name}` keeps {tokens_text(kept['tokens'])} tokens there, {tokens_text(kept['mean'])} on average"
+        for name, kept in timing.get("adaptive", {}).items()
+    )
+    return "".join(f" {line}." for line in said)
 
 
 def _yes(comparison: Comparison) -> str:

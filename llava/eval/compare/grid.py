@@ -83,7 +83,7 @@ def make_grid(
         ValueError: An option of a method is malformed.
     """
     rules = ImageRules.from_config(config)
-    tiles = NEXT_TILES if rules.is_tiled else 1
+    tiles = NEXT_TILES if rules.is_tiled else rules.layout.own_tiles
     every = list(dict.fromkeys(methods if alone else [Method(VISIONZIP), *baselines(), *methods]))
     grid = Grid(tuple(budgets))
     for tokens in budgets:

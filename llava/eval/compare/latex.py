@@ -5,6 +5,7 @@ from __future__ import annotations
 from llava.eval.compare.files import NOTHING, cost_cells, tenths, yes_or_no
 from llava.eval.compare.table import Comparison, Entry, Figure
 from llava.eval.report.latex import escaped
+from llava.results.words import tokens_text
 
 _NONE = "--"
 
@@ -44,7 +45,7 @@ def _row(entry: Entry, comparison: Comparison) -> list[str]:
     marks = [yes_or_no(entry.marks.multi_turn), yes_or_no(entry.marks.servable)]
     figures = [_figure(entry.mean), _figure(entry.mean_against, signed=True)]
     waits = _NONE if first is None else f"{first:.1f}"
-    return [escaped(entry.label), f"{entry.line.tokens:g}", *scores, *figures, own, waits, size, *marks]
+    return [escaped(entry.label), tokens_text(entry.line.tokens), *scores, *figures, own, waits, size, *marks]
 
 
 def _tabular(form: str, head: list[list[str]], groups: list[list[list[str]]]) -> list[str]:

@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 
 from llava.eval.compare.methods import VISIONZIP, baselines, name_without_budget
 from llava.eval.compare.table import Comparison, Entry
+from llava.results.words import counted
 
 _WIDTH, _LEFT, _TOP, _BOTTOM, _PLOT = 420, 40, 34, 40, 190
 _LINE = 14  # pixels between two labels; letters are 11 high
@@ -67,7 +68,7 @@ def to_svg(comparison: Comparison, wanted: float | None = None) -> str:
         drawn.append(f'<g transform="translate(0 {top:g})">\n{body}\n</g>')
         top += height
     count = len(comparison.table.tasks)
-    mean = f"Mean of {count} task{'s' * (count != 1)}, % of all tokens"
+    mean = f"Mean of {counted(count, 'task')}, % of all tokens"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top:g}" viewBox="0 0 {_WIDTH} {top:g}" '
         'font-family="Helvetica, Arial, sans-serif" font-size="11">\n'

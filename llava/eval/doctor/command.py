@@ -19,6 +19,7 @@ from llava.command_line import (
     add_model_flags,
     add_shared,
     loading_options,
+    names,
     plain_errors,
     whole_number,
 )
@@ -37,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = CommandParser("llava.eval.doctor", "What a budget breaks, told from the answers of a run.")
     parser.add_argument("run", type=Path, help="output folder of llava eval or compare, with answers of all tokens too")
     add_shared(parser, "--compression", **{**SEVERAL_BUDGETS, "help": "examine only this budget; repeatable"})
-    parser.add_argument("--tasks", default="", help="examine only these, separated by commas")
+    parser.add_argument("--tasks", type=names, default=[], help="examine only these, separated by commas")
     add_shared(parser, "--output-dir,--output", type=Path, help="folder of doctor.html and doctor.json; default: RUN")
     add_data_flags(parser)
     parser.add_argument(
@@ -54,11 +55,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     gate = parser.add_argument_group("for CI")
     gate.add_argument(
-        "--fail-under", type=_share, metavar="SHARE", help="end with status 1 if less is kept, as in 0.97"
+        "--fail-under", type=_share, metavar="SHARE", help="end with status 1 if less is kept, such as 0.97"
     )
     gate.add_argument("--fail-on", choices=("task", "mean"), help="each task (default), or each budget's mean of them")
     gate.add_argument(
-        "--fail-lower-bound", action="store_true", help="the lower end of the 95 %% interval must hold it too"
+        "--fail-lower-bound", action="store_true", help="the lower end of the 95 %% interval must reach it too"
     )
     add_model_flags(parser, required=False)
     parser.epilog = "With --model-path, the model of the run, the patches that were kept stand beside what flipped."
@@ -117,7 +118,7 @@ def _wanted(args: argparse.Namespace) -> Wanted:
         folder=args.run,
         data=DataPlace.of(args),
         budgets=list(dict.fromkeys(compression_name(CompressionConfig.parse(text)) for text in args.compression or [])),
-        tasks=list(dict.fromkeys(name.strip() for name in args.tasks.split(",") if name.strip())),
+        tasks=args.tasks,
         resamples=args.resamples,
         sizes=ObjectSizes(args.coco_instances),
         model=args.model_path or "MODEL",

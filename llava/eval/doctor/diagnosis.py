@@ -120,6 +120,7 @@ class Case:
         slices: Of questions that have something in common.
         only: How many questions only all tokens and only the budget have answered.
         limit: The number of questions, where they are not all of the task; None if they are.
+        telling: On how many pictures all tokens earn something: on the others nothing can be lost.
         in_shares: Whether answers earn between 0 and 1.
         shifts: Of "yes", for tasks that ask yes or no.
         down_sampling: Beside down-sampling to as many tokens; None without.
@@ -135,6 +136,7 @@ class Case:
     slices: list[Slice]
     only: tuple[int, int]
     limit: int | None
+    telling: int
     in_shares: bool
     shifts: list[Shift] = field(default_factory=list)
     down_sampling: DownSampling | None = None

@@ -97,7 +97,8 @@ def examine(wanted: Wanted) -> Diagnosis:
         if parts and wanted.resamples:
             draws[column.task] = retention_draws(parts, wanted.resamples, seed=number)
         for place, (line, budget) in enumerate(zip(table.lines[1:], diagnosis.budgets, strict=True), start=1):
-            _examine_line(wanted, asked, line, budget, rows, draws.get(column.task, {}).get(place))
+            drawn = draws.get(column.task, {}).get(place)
+            _examine_line(wanted, asked, line, budget, rows, drawn, telling=len(parts[0].telling) if parts else 0)
     _add_means(diagnosis, table, draws)
     diagnosis.notes = list(dict.fromkeys(table.notes))
     if wanted.sizes.instances is not None and not sizes_found:
@@ -183,7 +184,14 @@ def _changed(task: Task, column: Column, samples: Sequence[Sample], row: Row, an
 
 
 def _examine_line(
-    wanted: Wanted, asked: _Asked, line: Line, budget: Budget, rows: Sequence[Row], drawn: Draws | None
+    wanted: Wanted,
+    asked: _Asked,
+    line: Line,
+    budget: Budget,
+    rows: Sequence[Row],
+    drawn: Draws | None,
+    *,
+    telling: int,
 ) -> None:
     """Adds what a budget does to a task, or why that is not known."""
     name = asked.column.task
@@ -199,7 +207,7 @@ def _examine_line(
     elif changed := _changed(asked.task, asked.column, asked.samples, cell.row, answers):
         budget.missing[name] = changed
     else:
-        case = _case(wanted, asked, cell, answers, rows, drawn)
+        case = _case(wanted, asked, cell, answers, rows, drawn, telling=telling)
         if case is None:
             budget.missing[name] = "no question has an answer under both, graded where a judge does that"
         else:
@@ -207,7 +215,14 @@ def _examine_line(
 
 
 def _case(
-    wanted: Wanted, asked: _Asked, cell: Cell, answers: AnswerSet, rows: Sequence[Row], drawn: Draws | None
+    wanted: Wanted,
+    asked: _Asked,
+    cell: Cell,
+    answers: AnswerSet,
+    rows: Sequence[Row],
+    drawn: Draws | None,
+    *,
+    telling: int,
 ) -> Case | None:
     """A task under a budget; None if not one question can be compared."""
     task, samples, resamples = asked.task, asked.samples, wanted.resamples
@@ -231,6 +246,7 @@ def _case(
         slices=all_slices(task, both, flips, earned, resamples, asked.sizes),
         only=(len(sides[0] - sides[1]), len(sides[1] - sides[0])),
         limit=asked.limit,
+        telling=telling,
         in_shares=all(value is None or 0 <= value <= 1 for side in earned for value in side.values()),
         flips=flips,
     )

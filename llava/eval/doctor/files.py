@@ -53,6 +53,7 @@ def _case(case: Case) -> dict[str, Any]:
         "before": case.before,
         "after": case.after,
         "retention": _figure(case.retention),
+        "right_with_all_tokens": case.telling,
         "questions": _slice(case.whole),
         "only_all_tokens": case.only[0],
         "only_budget": case.only[1],

@@ -8,6 +8,7 @@ from llava.eval.compare.table import Figure
 from llava.eval.doctor.diagnosis import Budget, Diagnosis
 from llava.eval.doctor.words import kept, percent
 from llava.results.bootstrap import fewest_groups
+from llava.results.words import counted
 
 TASK = "task"
 MEAN = "mean"
@@ -28,20 +29,20 @@ def failures(diagnosis: Diagnosis, least: float, *, of: str = TASK, lower_bound:
 def _fallen(budget: Budget, least: float, of: str, lower_bound: bool) -> Iterator[str]:
     under = f"under {budget.compression}"
     if of == MEAN:
-        pictures = sum(case.whole.pictures for case in budget.cases.values())
-        figures = [(f"the mean over tasks {under}", budget.mean, pictures)]
+        telling = min((case.telling for case in budget.cases.values()), default=0)
+        figures = [(f"the mean over tasks {under}", budget.mean, telling)]
     else:
         cases = budget.cases.values()
-        figures = [(f"{case.task} {under}", case.retention, case.whole.pictures) for case in cases]
-    for where, retention, pictures in figures:
-        reason = "is not known" if retention is None else _why(retention, least, pictures, lower_bound)
+        figures = [(f"{case.task} {under}", case.retention, case.telling) for case in cases]
+    for where, retention, telling in figures:
+        reason = "is not known" if retention is None else _why(retention, least, telling, lower_bound)
         if reason:
             yield f"{where} {reason}"
     if of == TASK or budget.mean is None:
         yield from (f"{task} {under} is not known: {reason}" for task, reason in budget.missing.items())
 
 
-def _why(retention: Figure, least: float, pictures: int, lower_bound: bool) -> str:
+def _why(retention: Figure, least: float, telling: int, lower_bound: bool) -> str:
     """Why a retention is not enough, "" if it is."""
     said = f"keeps {kept(retention)} of all tokens"
     if retention.value < least:
@@ -55,4 +56,7 @@ def _why(retention: Figure, least: float, pictures: int, lower_bound: bool) -> s
     if least == 1:
         return f"{said}; no number of pictures is enough to tell that nothing is lost"
     needed = fewest_groups(least)
-    return f"{said}, on {pictures} pictures; {needed} are needed to tell {percent(least)}" if pictures < needed else ""
+    if telling >= needed:
+        return ""
+    few = f"only {counted(telling, 'picture')} had something to lose, and {needed} are needed to tell {percent(least)}"
+    return f"{said}, but {few}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from llava.eval.compare.table import Figure
 from llava.eval.doctor.diagnosis import Budget, Case, Diagnosis, Shift, Slice
 from llava.eval.whole_files import markdown_table
+from llava.results.words import counted, tokens_text
 
 _FINDINGS = 6  # of a budget
 _WHAT = {"precision": "precision of yes", "recall": "recall of yes", "f1": "F1 of yes", "yes said": "share of yes"}
@@ -64,8 +65,8 @@ def findings(budget: Budget) -> list[str]:
         if case.down_sampling is not None and case.down_sampling.hard.share is not None:
             hard = case.down_sampling.hard
             lines.append(
-                f"{case.task}: of {hard.n} questions that all tokens get right and plain down-sampling gets wrong, "
-                f"{hard.right} are right here ({percent(hard.right / hard.n)})"
+                f"{case.task}: of {counted(hard.n, 'question')} that all tokens get right and plain "
+                f"down-sampling gets wrong, {hard.right} are right here ({percent(hard.right / hard.n)})"
             )
     return lines or ["nothing changed by more than chance explains"]
 
@@ -98,7 +99,7 @@ def summary(diagnosis: Diagnosis) -> str:
     for budget, case in diagnosis.cases():
         counts = (case.whole.lost, case.whole.gained, case.whole.reworded, case.whole.same)
         name = diagnosis.columns[case.task].heading
-        rows.append([budget.compression, f"{budget.tokens:g}", name, kept(case.retention), *map(str, counts)])
+        rows.append([budget.compression, tokens_text(budget.tokens), name, kept(case.retention), *map(str, counts)])
     blocks = [markdown_table(rows)]
     for budget in diagnosis.budgets:
         lines = findings(budget) if budget.cases else []

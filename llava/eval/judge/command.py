@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.command_line import CommandParser, plain_errors, whole_number
+from llava.command_line import CommandParser, names, plain_errors, whole_number
 from llava.eval.data_place import DataPlace, add_data_flags
 
 _LONGEST_TIMEOUT = 86_400
@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         "llava.eval.judge", "Let a judge grade answers of llava.eval. Its key: LLAVA_JUDGE_KEY or OPENAI_API_KEY."
     )
     parser.add_argument("output_dir", type=Path, help="the --output-dir of llava.eval")
-    parser.add_argument("--tasks", help="names separated by commas; default: those that have answers there")
+    parser.add_argument("--tasks", type=names, help="names separated by commas; default: those that have answers there")
     parser.add_argument("--judge-url", required=True, help="base of an OpenAI-compatible API, as http://host:8000/v1")
     parser.add_argument("--judge-model", required=True, help="the judge, as the endpoint calls it")
     parser.add_argument("--judge-runs", type=whole_number(1), default=1, help="gradings of each answer (default 1)")
@@ -42,9 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help='more fields of each request; null takes one out: \'{"max_tokens": null, "max_completion_tokens": 900}\'',
     )
-    parser.add_argument(
-        "--judge-again", action="store_true", help="ask again where an earlier run's reply holds no grade"
-    )
+    parser.add_argument("--judge-again", action="store_true", help="ask again if an earlier run's reply holds no grade")
     add_data_flags(parser)
     return parser
 
@@ -75,15 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.eval.judge.run import Judge, UngradedError, answered_tasks, judge_task
     from llava.eval.tasks import JudgedTask, TaskDataError, get_task
 
-    with plain_errors():
+    with plain_errors(goes_on=True):
         data = DataPlace.of(args)
-        if args.tasks is None:
-            names = answered_tasks(args.output_dir)
-        else:
-            names = [name.strip() for name in args.tasks.split(",") if name.strip()]
-            if not names:
-                parser.error("--tasks names no task; left out, all that have answers are graded")
-        tasks = [get_task(name) for name in names]
+        tasks = [get_task(name) for name in args.tasks or answered_tasks(args.output_dir)]
         judged = [task for task in tasks if isinstance(task, JudgedTask)]
         for task in tasks:
             if task not in judged:

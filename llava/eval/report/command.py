@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_shared(
         parser, "--output-dir,--output", type=Path, help="folder of the report; default: the first folder, or that of B"
     )
-    parser.add_argument("--paper", help="put a table of the paper beside: table1 (7B), table10 (13B), table2 (NeXT)...")
+    parser.add_argument("--paper", help="show a table of the paper too: table1 (7B), table2 (NeXT), table14 (MGM)...")
     add_data_flags(parser)
     parser.add_argument(
         "--resamples", type=whole_number(0), default=2_000, help="of the bootstrap; 0: no intervals (default 2000)"

@@ -12,6 +12,7 @@ from llava.eval.report.embedded import THUMBNAIL, thumbnail
 from llava.eval.report.flips import Flip, answered_by_both, earned_by, find_flips
 from llava.eval.results import Row, read_results
 from llava.eval.tasks.own_file import task_of_row
+from llava.results.words import counted
 
 _TEMPLATE = "diff.html.jinja"
 _KINDS = {"lost": "better in A", "gained": "better in B", "reworded": "the same score, other words"}
@@ -46,7 +47,7 @@ class Comparison:
     def summary(self) -> str:
         """The counts, in lines."""
         lines = [
-            f"{self.task}: {self.questions} questions that both answer",
+            f"{self.task}: {counted(self.questions, 'question')} that both answer",
             f"A: {self.paths[0]}",
             f"B: {self.paths[1]}",
         ]

@@ -11,6 +11,7 @@ from llava.eval.report.settings import asked_lines, paper_lines, settings_lines
 from llava.eval.report.table import Cell, Column, Line, Table
 from llava.eval.tasks import TASKS
 from llava.eval.whole_files import markdown_table
+from llava.results.words import tokens_text
 
 _PAPER = "paper: "
 _PART = "*"
@@ -82,7 +83,7 @@ def _scores(table: Table) -> str:
     lines = []
     for line in table.lines:
         cells = (_score(column, line.cells.get(column.task)) for column in table.columns)
-        lines.append([line.name, f"{line.tokens:g}", *cells])
+        lines.append([line.name, tokens_text(line.tokens), *cells])
     if table.paper is not None:
         for row in table.paper.rows:
             figures = (row.scores.get(column.heading) for column in table.columns)
@@ -97,7 +98,7 @@ def _retention(table: Table) -> str:
     for line in table.lines:
         means = [_percent(line.mean(table.tasks)), _percent(line.mean(table.high_image_tasks))]
         cells = (_kept(column, line.cells.get(column.task)) for column in table.columns)
-        lines.append([line.name, f"{line.tokens:g}", *means, *cells])
+        lines.append([line.name, tokens_text(line.tokens), *means, *cells])
     if table.paper is not None and table.paper.vanilla is not None:
         averaged = table.headings(table.tasks), table.headings(table.high_image_tasks)
         for row in table.paper.rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llava.eval.report.table import Cell, Column, Table
+from llava.results.words import tokens_text
 
 _NONE = "--"
 _STAR = "$^{*}$"
@@ -32,7 +33,7 @@ def to_latex(table: Table) -> str:
         notes |= dict.fromkeys(note for column, cell in found if (note := column.size_note(cell.row)))
         scores = [_score(column, cell) for column, cell in zip(table.columns, cells, strict=True)]
         kept = [_NONE if cell is None or cell.retention is None else rf"{cell.retention:.1f}\%" for cell in cells]
-        lines += _latex_rows(line.name, f"{line.tokens:g}", scores, kept, line.mean(table.tasks))
+        lines += _latex_rows(line.name, tokens_text(line.tokens), scores, kept, line.mean(table.tasks))
     if table.paper is not None:
         for row in table.paper.rows:
             own = table.paper.retention(row) if table.paper.vanilla is not None else {}

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llava.eval.report.table import Cell, Line, Table
+from llava.results.words import tokens_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,7 +160,7 @@ def _curves(table: Table) -> dict[str, list[Line]]:
 
 
 def _budget(name: str, line: Line) -> str:
-    return f"{name}, {line.tokens:g} tokens"
+    return f"{name}, {tokens_text(line.tokens)} tokens"
 
 
 def _points(lines: Iterable[Line], table: Table, panel: str) -> list[Point]:

@@ -20,7 +20,11 @@ _WAYS = {
     False: "in batches that share work; in half precision single answers may differ from those of --exact",
     None: "in a way that the results do not name",
 }
-_CIRCUMSTANCES = (("errors", "questions had no answer"), ("bad_rows", "rows of the data were left out"))
+_CIRCUMSTANCES = (
+    ("errors", "questions had no answer"),
+    ("bad_rows", "rows of the data were left out"),
+    ("missing_videos", "videos were missing"),
+)
 _PAPER_DTYPE = "torch.float16"
 
 

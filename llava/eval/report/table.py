@@ -296,8 +296,9 @@ def _why_not_in_means(
     paper: PaperTable | None,
 ) -> str | None:
     """Why a benchmark of the columns does not count in the means beside those that do; None if it does."""
-    if not column.facts.in_means and any(other.facts.in_means for other in columns):
-        return "it is none of the paper's benchmarks"
+    beside = paper is not None and column.heading in paper.average_over
+    if not (column.facts.in_means or beside) and any(other.facts.in_means for other in columns):
+        return f"it is none of the paper's benchmarks{' of images' if column.facts.paper_column else ''}"
     if lacking := _lacking(column, lines):
         return f"{', '.join(lacking)} cannot be compared there"
     if paper is not None and column.heading not in paper.average_over:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
             print(f"{name:8} {recipe.paper.caption}; {recipe.model}")
         print("\nVariables:\n" + "\n".join(f"  {name:12} {meaning}" for name, meaning in VARIABLES.items()))
         return 0 if args.list else 2
-    with plain_errors():
+    with plain_errors(goes_on=True):
         plan = make_plan(args.table, variables)
         is_dry = args.dry_run or variables.get("DRY_RUN", "0") not in ("", "0")
         sound = _preflight(plan, will_install=args.preflight or is_dry)
@@ -64,11 +64,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
             return 1
         if is_dry or args.preflight:
             return 0
-        try:
-            _run(plan)
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
-            return 130
+        _run(plan)
     return 0
 
 

@@ -20,8 +20,8 @@ Grades: TypeAlias = Mapping[str, Sequence[Any | None]]
 """A judge's grades by sample id, one a run of the judge; None is missing."""
 
 _MODULES = (
-    "chartqa crowded gqa llava_bench mmbench mme mmmu mmstar mmvet ocrbench pope refcoco scienceqa seed_bench textvqa "
-    "tiny_pope tiny_vqa vizwiz vqav2"
+    "chartqa crowded egoschema gqa llava_bench mmbench mme mmmu mmstar mmvet mvbench ocrbench pope refcoco scienceqa "
+    "seed_bench textvqa tiny_pope tiny_vqa video_qa videomme vizwiz vqav2"
 )
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 _ALL = "all"  # of `--tasks all`
@@ -58,6 +58,8 @@ class Sample:
         answer: The reference answer; "" where the split's answers are not public.
         group: What the score is broken down by (a kind of question, a category), or "".
         details: What else the task's score needs (options, the annotators' answers), as plain JSON values.
+        video: The clip that it is about, or None.
+        frames: How many frames of the clip are shown; None: as many as the model's family takes.
     """
 
     sample_id: str
@@ -66,11 +68,19 @@ class Sample:
     answer: str
     group: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    video: Path | None = None
+    frames: int | None = None
+
+    @property
+    def shows_images_only(self) -> bool:
+        """Whether it is about images, and about no clip: the latency of those is measured."""
+        return bool(self.images) and self.video is None
 
     @property
     def image_names(self) -> str:
-        """What its images are called: equal for questions about the same images. One without images stands alone."""
+        """What its images and clip are called: equal for questions about the same. One without any stands alone."""
         names = [image.name if isinstance(image, EmbeddedImage) else str(image) for image in self.images]
+        names += [] if self.video is None else [str(self.video)]
         return "\n".join(names) or f"question {self.sample_id}"
 
 
@@ -95,6 +105,7 @@ class Task(ABC):
         scale: `SHARE`, a main score between 0 and 1 that is shown in percent; or `POINTS`, shown as it is.
         has_answers: Whether the split's answers are public; if not, answers are only written for the server.
         needs_image: Whether it cannot be answered without its images; the high-image mean is over such tasks.
+        video_frames: Frames that its questions show of a clip; None of a benchmark of images.
         in_means: Whether it counts in means. Benchmarks beyond the paper's count only where there are no others.
         benchmark: What its variants share: only one of them counts in means. "" is the task's own name.
         sources: Where its data are published.
@@ -119,6 +130,7 @@ class Task(ABC):
     scale: ClassVar[str] = SHARE
     has_answers: ClassVar[bool] = True
     needs_image: ClassVar[bool] = False
+    video_frames: ClassVar[int | None] = None
     in_means: ClassVar[bool] = True
     benchmark: ClassVar[str] = ""
     sources: ClassVar[tuple[str, ...]] = ()

@@ -52,9 +52,9 @@ def load_task(task: Task, data_root: Path, image_root: Path | None = None) -> Lo
 def _cannot_be_asked(sample: Sample, roots: Sequence[Path]) -> str | None:
     """Why a sample cannot be asked or written, None if it can: placeholders without images, files of others..."""
     try:
-        for image in sample.images:
-            if isinstance(image, Path):
-                _check_inside(image, roots)
+        for file in (*sample.images, sample.video):
+            if isinstance(file, Path):
+                _check_inside(file, roots, "video" if file is sample.video else "image")
         texts = (sample.sample_id, sample.answer, sample.group, sample.image_names)
         for text in (*texts, json.dumps(dict(sample.details), ensure_ascii=False, default=repr)):
             check_text(text)
@@ -64,9 +64,9 @@ def _cannot_be_asked(sample: Sample, roots: Sequence[Path]) -> str | None:
     return None
 
 
-def _check_inside(image: Path, roots: Sequence[Path]) -> None:
+def _check_inside(file: Path, roots: Sequence[Path], what: str) -> None:
     """Raises ValueError for a path that is in none of the roots, as it is written."""
-    written = os.path.normpath(image.absolute())
+    written = os.path.normpath(file.absolute())
     if any(written.startswith(f"{root.absolute()}{os.sep}") for root in roots):
         return
     for root in reversed(roots):  # so that the first one is named
@@ -75,7 +75,7 @@ def _check_inside(image: Path, roots: Sequence[Path]) -> None:
             return
         except ValueError as error:
             reason = error
-    raise ValueError(f"image {reason}; --image-root names a folder of images outside of --data-root")
+    raise ValueError(f"{what} {reason}; --image-root names a folder of {what}s outside of --data-root")
 
 
 def _problem(sample: Any) -> str | None:
@@ -89,4 +89,7 @@ def _problem(sample: Any) -> str | None:
     images: Any = sample.images
     if not isinstance(images, tuple | list) or not all(isinstance(image, Path | EmbeddedImage) for image in images):
         return f"(id {sample.sample_id!r}): images is {images!r:.80}; it must be a tuple of Path or EmbeddedImage"
+    video: Any = sample.video
+    if video is not None and not isinstance(video, Path):
+        return f"(id {sample.sample_id!r}): video is {video!r:.80}; it must be a Path"
     return None

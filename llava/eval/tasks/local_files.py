@@ -43,8 +43,9 @@ def read_text(path: Path) -> str:
     Raises:
         TaskDataError: It is no file, or cannot be read as UTF-8.
     """
+    found = existing([path])
     try:
-        return read_utf8(existing([path]))
+        return read_utf8(found)
     except (OSError, ValueError) as error:
         raise TaskDataError(f"{path} cannot be read ({error}); {_WHERE}") from None
 

@@ -22,6 +22,7 @@ from llava.eval.tasks.own_rows import MAX_ANSWER_TOKENS, earned_by, is_annotated
 from llava.images.paths import path_inside
 from llava.json_text import parse_json
 from llava.plain_files import read_utf8
+from llava.results.words import counted
 
 ROW_FIELD = "own_file"
 """What a row of results.json has beside its task's name, to make the task again."""
@@ -49,15 +50,17 @@ class OwnFile(Task):
     notes: ClassVar[Sequence[str]]
 
     def load(self, data_root: Path) -> LoadedTask:
-        """Puts the images into a folder: that of the file, or that of `--image-root`."""
+        """Puts images and clips into a folder: that of the file, or that of `--image-root`."""
         samples, bad = [], list(self.bad_lines)
         for sample in self.samples:
             try:
                 images = tuple(path_inside(data_root, str(image)) for image in sample.images)
+                video = None if sample.video is None else path_inside(data_root, str(sample.video))
             except ValueError as error:
-                bad.append(f"{self.path} question {sample.sample_id!r}: image {error}; --image-root names a folder")
+                what = "image" if sample.video is None else "image or video"
+                bad.append(f"{self.path} question {sample.sample_id!r}: {what} {error}; --image-root names a folder")
                 continue
-            samples.append(replace(sample, images=images))
+            samples.append(replace(sample, images=images, video=video))
         if not samples:
             raise TaskDataError(f"{self.path}: not one question can be asked; {bad[0]}")
         return LoadedTask(samples, bad)
@@ -73,9 +76,12 @@ class OwnFile(Task):
     def lines(self) -> Iterator[str]:
         """What the file is taken for, for people."""
         pictures = len({name for sample in self.samples for name in map(str, sample.images)})
-        bare = sum(not sample.images for sample in self.samples)
-        without = f", {bare} without a picture" if bare else ""
-        yield f"{self.path}: {len(self.samples)} questions about {pictures} pictures{without}; the task {self.name}"
+        videos = len({sample.video for sample in self.samples} - {None})
+        bare = sum(not sample.images and sample.video is None for sample in self.samples)
+        kinds = {"picture": pictures, "video": videos} if videos else {"picture": pictures}
+        about = " and ".join(counted(count, kind) for kind, count in kinds.items() if count or not videos)
+        without = f", {bare} without a picture{' or video' if videos else ''}" if bare else ""
+        yield f"{self.path}: {counted(len(self.samples), 'question')} about {about}{without}; the task {self.name}"
         counts = Counter(sample.details["metric"] for sample in self.samples)
         for metric, count in counts.items():
             yield f"  metric {metric}, {count} of {len(self.samples)}: {METRICS[metric]}"

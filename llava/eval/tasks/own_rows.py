@@ -23,6 +23,7 @@ MAX_ANSWER_TOKENS = 128
 
 _MOST_OPTIONS = 25  # the scorer's `Z` is no option
 _LIST = (list, tuple)
+_VIDEO = "<video>"  # in entries of training data; a clip stands in front of the question
 
 
 def sample_of_row(
@@ -54,6 +55,9 @@ def sample_of_row(
         raise ValueError(f"{row!r:.80} is no object with `question` and `answer`")
     question, given = _exchange(row)
     placed = tuple(images) if images is not None else tuple(map(Path, _image_names(row)))
+    video = row.get("video")
+    if video is not None and (not isinstance(video, str) or not video):
+        raise ValueError(f"video is {video!r:.80}, which is no file name")
     options = _options(row)
     answers = _answers(given)
     metric = metric or row.get("metric") or _metric_of(given, answers, options, annotated)
@@ -79,6 +83,7 @@ def sample_of_row(
         answer=Counter(answers).most_common(1)[0][0] if metric == "vqa" else answers[0],
         group=str(_first(row, "type", "category", default="")),
         details={"metric": metric, "answers": answers, "options": options},
+        video=None if video is None else Path(video),
     )
 
 
@@ -121,12 +126,14 @@ def _exchange(row: Mapping[str, Any]) -> tuple[str, Any]:
         question, answer = (turn.get("value") for turn in turns[:2])
     else:
         question, answer = _first(row, "question", "text"), _first(row, "answer", "answers")
-    if not isinstance(question, str) or not (question.strip() or row.get("image")):
+    if not isinstance(question, str) or not (question.strip() or row.get("image") or row.get("video")):
         fields = ", ".join(map(str, row)) or "nothing"
         raise ValueError(f"question is {question!r:.80}, which is no text; the row has {fields}")
     if answer is None:
         raise ValueError(f"there is no answer; the row has {', '.join(map(str, row))}")
-    image = row.get("image")
+    image, video = row.get("image"), row.get("video")
+    if video is not None:
+        question = question.replace(_VIDEO, "").strip()
     if isinstance(image, list) and len(image) > 1:
         return question, answer  # the text says where each of them stands
     return question.replace(DEFAULT_IMAGE_TOKEN, "").strip() if image is not None else question, answer

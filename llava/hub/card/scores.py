@@ -24,6 +24,8 @@ _TABLES = {
     "llava-hf/llava-v1.6-vicuna-7b-hf": "table2",
     "liuhaotian/llava-v1.6-vicuna-13b": "table13",
     "llava-hf/llava-v1.6-vicuna-13b-hf": "table13",
+    "YanweiLi/MGM-7B": "table14",
+    "YanweiLi/Mini-Gemini-7B": "table14",
 }
 
 
@@ -159,7 +161,7 @@ def paper_row(facts: RunFacts, base: str | None, asked: str | None) -> tuple[Pap
         return None
     if compression.then is not None or compression.adaptive is not None:
         return None  # the paper's numbers of tokens are what every layer reads of every image
-    tokens = compression.num_tokens * (NEXT_TILES if facts.is_tiled else 1)
+    tokens = compression.num_tokens * (NEXT_TILES if facts.is_tiled else facts.own_tiles)
     rows = [row for row in tables[name].rows if (row.method.lower(), row.tokens) == (method.lower(), tokens)]
     return (tables[name], rows[0]) if rows else None
 

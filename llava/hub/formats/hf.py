@@ -147,8 +147,11 @@ def config_entries(source: ExportSource, notes: list[str]) -> dict[str, Any]:
     config = source.config
     entries = json.loads(config.to_json_string(use_diff=True))
     family = family_of(config)
-    entries["architectures"] = [family.transformers_model]
-    entries["model_type"] = getattr(transformers, str(family.transformers_model)).config_class.model_type
+    if family.transformers_model is None:  # of a projector, whose model this package alone has
+        entries["architectures"] = [family.model().__name__]
+    else:
+        entries["architectures"] = [family.transformers_model]
+        entries["model_type"] = getattr(transformers, family.transformers_model).config_class.model_type
     entries["dtype"] = main_dtype(source.tensors)
     if hasattr(config, "vision_aspect_ratio"):
         entries["vision_aspect_ratio"] = config.image_aspect_ratio

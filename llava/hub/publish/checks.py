@@ -13,6 +13,7 @@ from llava.hub.publish.leaks import Leak, find_leaks, masked_name
 from llava.hub.publish.release_files import ReleaseFile, forbidden_content, names_code
 from llava.hub.run_facts import is_repository_name, read_facts
 from llava.model.builder import load_pretrained_model
+from llava.model.checkpoints.config_adapter import hub_name
 
 _COMMANDS = (  # that the cards of llava.hub.card show
     r"\bload_pretrained_model\(\"([^\"]+)\"",
@@ -114,7 +115,7 @@ def _parts_of_this_machine(folder: Path) -> list[str]:
 
 def _tower_of_this_machine(folder: Path, config: Mapping[str, Any]) -> list[str]:
     """LLaVA's format takes the vision tower's settings from the place it names, even where the weights hold it."""
-    named = str(config.get("mm_vision_tower") or config.get("vision_tower") or "")
+    named = str(hub_name(config, config.get("mm_vision_tower") or config.get("vision_tower") or ""))
     inside = (folder / named).resolve()
     if inside.is_dir() and folder.resolve() in inside.parents:
         return []

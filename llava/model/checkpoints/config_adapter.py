@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PretrainedConfig
 
-from llava.kinds.families import FAMILIES, family_of_llava
-from llava.kinds.languages import language_of_llava
+from llava.kinds.families import FAMILIES, Family, family_of_llava
+from llava.kinds.languages import LANGUAGES, language_of_llava
 from llava.kinds.towers import entries_of_next
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint
 from llava.model.checkpoints.refusals import refuse_other_families, unknown_language
 from llava.model.multimodal_encoder import tower_grid, tower_has_cls
 from llava.model.projector_types import projector_depth
+from llava.plain_files import expanded
 from llava.plain_loading import config_from, config_of, reason
 
 if TYPE_CHECKING:
     from llava.model.llava_config import LlavaConfig, LlavaNextConfig
+
+logger = logging.getLogger(__name__)
 
 _SELECT_STRATEGY = {"patch": "default", "cls_patch": "full"}
 
@@ -85,11 +90,45 @@ def tower_folder(raw: Mapping[str, Any], beside: Path, *, weights: bool) -> Path
     named = raw.get("mm_vision_tower") or raw.get("vision_tower")
     if not named:
         raise CheckpointError(f"{beside}: config.json: mm_vision_tower is missing")
+    return folder_named_by(raw, "mm_vision_tower", named, beside, weights=weights)
+
+
+def folder_named_by(raw: Mapping[str, Any], entry: str, named: Any, beside: Path, *, weights: bool) -> Path:
+    """The folder that an entry names: a path (also relative to the checkpoint), a repository, or a path for one.
+
+    Args:
+        raw: LLaVA's config.json.
+        entry: For messages.
+        named: Its value.
+        beside: As for `tower_folder`.
+        weights: As for `tower_folder`.
+
+    Raises:
+        CheckpointError: What it names cannot be had.
+    """
     relative = beside / str(named)
+    if relative.is_dir():
+        return relative
+    meant = hub_name(raw, named)
+    if meant != named and not expanded(named).is_dir():
+        _say_what_is_meant(entry, str(named), meant)
+        named = meant
     try:
-        return relative if relative.is_dir() else resolve_checkpoint(named, weights=weights)
+        return resolve_checkpoint(named, weights=weights)
     except CheckpointError as error:
-        raise CheckpointError(f"{beside}: config.json: mm_vision_tower: {error}") from error
+        raise CheckpointError(f"{beside}: config.json: {entry}: {error}") from error
+
+
+def hub_name(raw: Mapping[str, Any], named: Any) -> Any:
+    """What a path of its authors in a config.json means on the Hub; the same where that is not known."""
+    fitting = (family for family in FAMILIES if family.fits_llava is not None and family.fits_llava(raw))
+    path = str(named).removeprefix("./").rstrip("/")
+    return next((family.hub_names[path] for family in fitting if path in family.hub_names), named)
+
+
+@cache
+def _say_what_is_meant(entry: str, named: str, meant: str) -> None:
+    logger.warning("config.json: %s %s is a path of its authors; %s of the Hub is taken for it", entry, named, meant)
 
 
 def read_config(folder: Path) -> tuple[LlavaConfig | LlavaNextConfig, Path]:
@@ -127,7 +166,8 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
         CheckpointError: An entry has a value that is not supported.
     """
     model_type = raw.get("model_type")
-    language = language_of_llava(raw)
+    family = _family_of(raw, where)
+    language = language_of_llava(raw) if family.language is None else LANGUAGES.get(family.language)
     if language is None:
         raise unknown_language(model_type, where)
     projector_type = raw.get("mm_projector_type") or "linear"
@@ -161,10 +201,20 @@ def adapt_config(raw: Mapping[str, Any], vision_config: PretrainedConfig, where:
     if language.next_class in (raw.get("architectures") or ()):  # also of LLaVA-NeXT's models that cut no tiles
         entries |= entries_of_next(vision_config)
     try:
-        family = family_of_llava(raw)
-        return family.config()(**(entries | family.config_entries(raw, vision_config)))
+        parts = family.parts()
+        entries |= family.config_entries(raw, vision_config)
+        return family.config()(**(entries | (parts.entries(raw, where) if parts is not None else {})))
+    except CheckpointError:
+        raise
     except Exception as error:  # of transformers' own checks, which are of any type
         raise CheckpointError(f"{where}: config.json: {reason(error)}") from error
+
+
+def _family_of(raw: Mapping[str, Any], where: Path) -> Family:
+    try:
+        return family_of_llava(raw)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: config.json: {error}") from error
 
 
 def _is_whole_model(name: str) -> bool:

@@ -210,6 +210,9 @@ def _read_bin(file: Path, name: str, place: Tensor) -> tuple[Tensor]:
     return (tensor if tensor.nbytes == len(content) else tensor.clone(),)
 
 
+_NAMES_OF_FOLDERS = ("mm_vision_tower", "mm_vision_tower_aux", "vision_tower", "base_model_name_or_path")
+
+
 def folders_read(*named: str | Path | None) -> list[Path]:
     """The folders of this machine that are read with a checkpoint: its own, its bases', their vision towers'.
 
@@ -220,7 +223,7 @@ def folders_read(*named: str | Path | None) -> list[Path]:
     folders = [folder for folder in given if folder.is_dir()]
     for folder in folders:  # which grows
         entries = optional_json(folder, "config.json")
-        names = [entries.get(name) for name in ("mm_vision_tower", "vision_tower", "base_model_name_or_path")]
+        names = [entries.get(name) for name in _NAMES_OF_FOLDERS]
         names.append(optional_json(folder, "adapter_config.json").get("base_model_name_or_path"))
         for name in [name for name in names if isinstance(name, str) and name]:
             places = (folder / name, expanded(name))

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.entry_types import GENERATION_ENTRIES, shown
-from llava.kinds.families import family_of
+from llava.kinds.families import OwnParts, family_of
 from llava.kinds.languages import LANGUAGES, language_named
 from llava.kinds.towers import tower_kind
 from llava.model.checkpoints.config_adapter import (
@@ -178,11 +178,10 @@ def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     """A whole model of either format."""
     config, processor_folder = read_config(folder)
     root, is_llava = module_root(config, folder), is_llava_format(raw)
-    state = (
-        to_module_names(_weights(files), LLAVA_NAMES, root)
-        if is_llava
-        else from_transformers_names(_weights(files), root)
-    )
+    if is_llava:
+        state = _from_llava_names(_weights(files), family_of(config).parts(), root, raw, folder)
+    else:
+        state = from_transformers_names(_weights(files), root)
     has_tower = not is_llava or any(name.startswith("model.vision_tower.") for name in state)
     if not has_tower:
         state.update(tower_state(tower_folder(raw, folder, weights=True), config, root))
@@ -190,6 +189,18 @@ def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
     if is_llava and not family_of(config).has_newline and _NEWLINE in state:
         unused[_NEWLINE] = state.pop(_NEWLINE)  # LLaVA saves it with every model that has ever been trained as NeXT
     return ModelParts(folder, config, state, folder, processor_folder, is_llava, has_tower=has_tower, unused=unused)
+
+
+def _from_llava_names(
+    stored: Mapping[str, StoredTensor], own: OwnParts | None, root: str, raw: Mapping[str, Any], folder: Path
+) -> dict[str, StoredTensor]:
+    """The tensors of LLaVA's files by the module's names, and those of a family's own parts that lie elsewhere."""
+    if own is None:
+        return to_module_names(stored, LLAVA_NAMES, root)
+    named = {name: own.module_name(name) for name in stored}
+    state = to_module_names({name: stored[name] for name in stored if named[name] is None}, LLAVA_NAMES, root)
+    state.update({new: stored[name] for name, new in named.items() if new is not None})
+    return state | own.tensors(raw, folder, state)
 
 
 def _tuned_parts(

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llava.kinds.families import FAMILIES
+from llava.kinds.families import FAMILIES, family_of_llava
 from llava.kinds.languages import LANGUAGES
 from llava.small_files import CheckpointError
 
 # Entries of LLaVA's format, and `model_type` of transformers', that only another family has.
 _BY_ENTRY = {
-    "mm_vision_tower_aux": "Mini-Gemini",
     "mm_video_tower": "Video-LLaVA",
     "mm_image_tower": "Video-LLaVA",
 }
@@ -39,6 +38,7 @@ def refuse_other_families(raw: Mapping[str, Any], folder: Path) -> None:
     if found is None and isinstance(model_type, str) and model_type in _BY_MODEL_TYPE:
         found = f"model_type {model_type!r}", _BY_MODEL_TYPE[model_type]
     if found is None or _is_taken(raw):
+        _refuse_of_family(raw, folder)
         return
     entry, name = found
     raise CheckpointError(
@@ -46,6 +46,18 @@ def refuse_other_families(raw: Mapping[str, Any], folder: Path) -> None:
         f"{', '.join(sorted(family.name for family in FAMILIES))}; one of your own is a file named with --plugin: "
         "docs/add_a_family.md"
     )
+
+
+def _refuse_of_family(raw: Mapping[str, Any], folder: Path) -> None:
+    """Refuses what the family of a config of LLaVA's format does not support, and what two families take."""
+    if "vision_config" in raw:
+        return
+    try:
+        reason = family_of_llava(raw).refusal(raw)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    if reason is not None:
+        raise CheckpointError(f"{folder}: config.json: {reason}")
 
 
 def unknown_language(model_type: Any, where: Path) -> CheckpointError:

@@ -41,12 +41,14 @@ def expected_shapes(
     with _named(where), without_zero3(), torch.device("meta"):
         model = model_class(shallow)
     shapes: dict[str, tuple[int, ...]] = {}
+    shortened = {  # other parts, a family's own, are made whole
+        "model.vision_tower.": (tower_kind(config.vision_config).layers, config.vision_config.num_hidden_layers),
+        "model.language_model.": ("layers", config.text_config.num_hidden_layers),
+    }
     for name, value in model.state_dict().items():
-        is_tower = name.startswith("model.vision_tower.")
-        part = config.vision_config if is_tower else config.text_config
-        layers = tower_kind(config.vision_config).layers if is_tower else "layers"
+        layers, count = next((part for root, part in shortened.items() if name.startswith(root)), ("", 0))
         before, layer, after = name.partition(f".{layers}.0.")
-        names = [f"{before}.{layers}.{index}.{after}" for index in range(part.num_hidden_layers)] if layer else [name]
+        names = [f"{before}.{layers}.{index}.{after}" for index in range(count)] if layer and count else [name]
         shapes |= dict.fromkeys(names, tuple(value.shape))
     return shapes
 

@@ -117,7 +117,7 @@ class Compressor:
 
     def _filled(self, budget: CompressionConfig, tile: TileShape) -> CompressionConfig:
         """The budget with a CLS token that does not count."""
-        on_top = self.keeps_cls and tile.keep_cls and not tile.cls_counts
+        on_top = self.keeps_cls and tile.with_cls(budget.keep_cls).keep_cls and not tile.cls_counts
         return replace(budget, dominant=budget.dominant + 1) if on_top else budget
 
     def check(self, budget: CompressionConfig, tile: TileShape) -> None:
@@ -127,8 +127,11 @@ class Compressor:
             ValueError: The model has no place for the method or lacks what it needs; the budget does not fit the tower
                 (with the allowed range); an option is unknown or out of range; or the method itself cannot have it.
         """
-        place = self.place(tile)
+        place, tile = self.place(tile), tile.with_cls(budget.keep_cls)
         needs = self.needs_with(self.options_of(budget))
+        if budget.keep_cls and not (self.keeps_cls and tile.saliency_has_cls):
+            lacks = f"{self.name} keeps none" if tile.saliency_has_cls else "this tower has none"
+            raise ValueError(f"compression {budget}: keep_cls=true asks for a CLS token, and {lacks}")
         if not tile.saliency_has_cls and not needs.isdisjoint(CLS_NEEDS):
             raise ValueError(
                 f"compression {budget}: {self.name} reads the attention of a CLS token, and this tower has none"
@@ -198,9 +201,9 @@ class Compressor:
         """
         if tile is None:
             return BoundCompressor(self, budget, self.options_of(budget), self.places[0], None)
-        place = self.place(tile)
+        place, tile = self.place(tile), tile.with_cls(budget.keep_cls)
         grid = self.grid(budget, tile) if place == "pixels" and self.grid is not None else None
-        return BoundCompressor(self, self._filled(budget, tile), self.options_of(budget), place, grid)
+        return BoundCompressor(self, self._filled(budget, tile), self.options_of(budget), place, grid, tile.keep_cls)
 
     def __call__(self, features: VisionFeatures, budget: CompressionConfig) -> CompressedTokens:
         """Compresses B tiles; see `BoundCompressor`."""
@@ -217,6 +220,7 @@ class BoundCompressor:
         options: Typed; None if the method has none.
         place: Where it stands.
         grid: (h, w) of the patches that the picture is shrunk to; None elsewhere than at `pixels`.
+        keep_cls: Whether it is given the CLS token, where the tower has one.
     """
 
     compressor: Compressor
@@ -224,6 +228,7 @@ class BoundCompressor:
     options: Any
     place: Place
     grid: tuple[int, int] | None
+    keep_cls: bool = True
 
     @property
     def is_late(self) -> bool:

@@ -5,7 +5,7 @@ Shapes: B tiles, P patches, N = P + 1 with a CLS token (else N = P), C channels,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -41,6 +41,10 @@ class TileShape:
     def num_patches(self) -> int:
         """P = h * w."""
         return self.grid[0] * self.grid[1]
+
+    def with_cls(self, keep_cls: bool | None) -> TileShape:
+        """The same where a budget says otherwise whether the rows begin with the CLS token; None says nothing."""
+        return self if keep_cls is None else replace(self, keep_cls=keep_cls and self.saliency_has_cls)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class VisionFeatures:
         cls_attention: (B, H, P), the CLS token's attention in the selected layer, a head each, fp32.
         last_layer_qk: Queries and keys of the tower's last layer, (B, P or P + 1, C') each: heads not split, queries
             not scaled.
-        projected: (B, P, D), `source` after the projector.
+        projected: (B, P, D), the tower's patches as the model projects them, after the projector.
         image_index: (B,), int64, in 0..B-1: tiles of one image have the same, those of others another.
         padding: (B, P), bool, whether a patch lies wholly in the border that makes the picture square.
         question_embeds: The words of the question.

@@ -64,7 +64,7 @@ def check_restore(budget: CompressionConfig, text_config: Any, *, is_tiled: bool
     if budget.then is not None:
         reason = f"{budget.then.method} drops rows between its layers; leave one of the two out"
     elif is_tiled:
-        reason = "it says where tokens of one tile stand, and LLaVA-NeXT's have newlines between; use LLaVA-1.5"
+        reason = "it says where tokens of one tile stand, and this model's images have several; use LLaVA-1.5"
     elif text_config is not None:
         reason = _unfit(text_config)
     if reason is not None:

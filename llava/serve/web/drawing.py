@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,14 +57,18 @@ def show_picture(inference: Inference, picture: Image.Image) -> ShownPicture:
     if inference.model.device.type == "cuda":
         torch.cuda.synchronize(inference.model.device)
     taken = time.perf_counter() - start
-    tiles = pixels[0] if pixels[0].ndim == 4 else pixels[:1]
+    tiles = inference.model.model.seen_tiles(pixels[0] if pixels[0].ndim == 4 else pixels[:1])
     layout = TileLayout.from_config(inference.model.config)
-    columns = layout.grid_shape(picture.size)[1] if len(tiles) > 1 else 1
+    rows, columns = layout.grid_shape(picture.size) if len(tiles) > 1 else (0, 1)
+    has_whole = len(tiles) > rows * columns
+    side = layout.patches_per_side * inference.model.config.vision_config.patch_size  # what the tower looks at
     drawn = []
     for number, tile in enumerate(tiles):
-        row, column = divmod(number - 1, columns)
-        place = {"x": 0, "y": 0} if number == 0 else {"x": 1 + _GAP + column, "y": row}
-        drawn.append({**place, "picture": _data_url(_as_seen(tile, inference.image_processor))})
+        row, column = divmod(number - has_whole, columns)
+        is_whole = has_whole and number == 0
+        place = {"x": 0, "y": 0} if is_whole else {"x": has_whole * (1 + _GAP) + column, "y": row}
+        whole = _as_seen(tile, inference.image_processor).crop((0, 0, side, side))
+        drawn.append({**place, "picture": _data_url(whole)})
     return ShownPicture(image, tuple(drawn), taken)
 
 
@@ -101,13 +105,27 @@ def draw(inference: Inference, shown: ShownPicture, choice: Choice, view: str, q
         return drawing
     bound = bind(model, choice.budget)
     if bound is None:
-        drawing["note"] = f"Every patch is kept. {drawing['note']}"
+        drawing["note"] = f"{_everything(inference, shown)} {drawing['note']}"
     elif reads_questions(model, bound) and not question.strip():
         drawing["note"] = f"{choice.method} chooses by the question: ask one, and what it keeps is shown."
     else:
         kept = kept_under(model, shown.image, bound, question)
         drawing["kept"] = [_tokens_of(kept, tile) for tile in range(shown.image.num_tiles)]
     return drawing
+
+
+def _everything(inference: Inference, shown: ShownPicture) -> str:
+    """What the language model gets of a picture without compression, in words."""
+    layout, tiles, size = TileLayout.from_config(inference.model.config), shown.image.num_tiles, shown.image.size
+    if tiles == 1 or layout.merge_type != "spatial_unpad":
+        return "Every patch is kept."
+    total = layout.num_tokens(tiles, size, None)
+    is_shrunk = total != replace(layout, most_tiles=None).num_tokens(tiles, size, None)
+    shrunk = f", and it is shrunk to about {layout.most_tiles} tiles" if is_shrunk else ""
+    return (
+        f"{total} tokens of {tiles * layout.patches_per_side**2} patches: of the grid the border is left out{shrunk}; "
+        "each of its rows ends with one more token."
+    )
 
 
 def start_of_picks(inference: Inference, shown: ShownPicture, choice: Choice, question: str) -> list[list[int]]:

@@ -116,7 +116,7 @@ def test_an_image_with_fewer_rows_than_the_budget_keeps_them():
         ("fastv:306,schedule=paper,layer=3", "schedule=paper is layer=2,ratio=0.5; leave layer and ratio out"),
         (
             "fastv:64,rank=3",
-            "fastv has no option rank; it has: merge, seed, tiles, positions, adaptive, ",
+            "fastv has no option rank; it has: merge, seed, tiles, positions, keep_cls, adaptive, ",
         ),
         ("pyramiddrop:270,layers=8/4", "layers=8/4: numbers of layers that have run must rise"),
         ("pyramiddrop:270,layers=8/16,ratios=0.5/", "ratios has 1 numbers, and layers has 2"),

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from llava.inference import GenerationOptions, Inference
+from tests.model.folders import copy_recorded_onevision
 from tests.serve.browser.conftest import SCENE, Visit
 
 Begin = Callable[..., Visit]
@@ -240,25 +241,40 @@ def test_a_bad_file_is_told_and_the_page_goes_on(visit: Begin, demo: tuple[Any, 
     assert visitor.wrong == []
 
 
-def test_tiles_of_llava_next_stand_in_place(visit: Begin, serve: Any, oracle_dir: Path) -> None:
-    next_model = Inference.load(oracle_dir / "tiny-llava-v1.6-next", device="cpu")
-    visitor = visit(serve(next_model)[1])
+@pytest.mark.parametrize("family", ["next", "onevision"])
+def test_tiles_stand_in_place(visit: Begin, serve: Any, oracle_dir: Path, tmp_path: Path, family: str) -> None:
+    """LLaVA-OneVision's tower has no CLS token, and a picture's grid is followed by a newline."""
+    is_next = family == "next"
+    folder = oracle_dir / "tiny-llava-v1.6-next" if is_next else copy_recorded_onevision(tmp_path)
+    inference = Inference.load(folder, device="cpu")
+    visitor = visit(serve(inference)[1])
     visitor.show(oracle_dir / "images" / "landscape.png")
-    tiles = visitor.count("#stage-A image")
-    layout = next_model.model.num_visual_tokens([Image.open(oracle_dir / "images" / "landscape.png").size])[0]
-    assert tiles >= 3 and layout > 576
+    tiles, side = visitor.count("#stage-A image"), round(inference.model.num_patches**0.5)
+    [everything] = inference.model.num_visual_tokens([Image.open(oracle_dir / "images" / "landscape.png").size])
+    assert tiles >= 3 and everything > side**2
     places = visitor.page.eval_on_selector_all("#stage-A svg > g", "all => all.map(g => g.getAttribute('transform'))")
     assert len(set(places)) == tiles and places[0] == "translate(0 0)"
-    visitor.page.hover('#stage-A rect.patch[data-tile="2"] >> nth=300')
+    patch = side * 12 + 12
+    visitor.page.hover(f'#stage-A rect.patch[data-tile="2"] >> nth={patch}')
     assert visitor.page.inner_text("#stage-A .told").startswith("Tile 2, row 13, column 13: ")
-    assert visitor.count("#stage-A .chip.on") == tiles
+    assert visitor.count("#stage-A .chip.on") == (tiles if is_next else 0)
     visitor.ask("What is this?")
-    assert f"visual tokens {64 * tiles}" in visitor.costs("A")[0] and visitor.wrong == []
+    kept = tiles * round(side**2 / 9)
+    assert f"visual tokens {kept} ({100 * kept / everything:.0f}% of {everything})" in visitor.costs("A")[0]
+    photograph(visitor, family)
+    visitor.method("A", "all tokens")
+    visitor.page.wait_for_selector(f"#stage-A .legend:has-text('{everything} tokens of {tiles * side**2} patches')")
+    assert visitor.wrong == []
+
+
+def photograph(visitor: Visit, name: str) -> None:
+    """Screenshots go to the folder SCREENSHOTS, where that is set."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        visitor.page.screenshot(path=Path(folder) / f"demo-{name}.png", full_page=True)
 
 
 @pytest.mark.parametrize("width", [1400, 400])
 def test_the_page_fits_and_is_photographed(visit: Begin, demo: tuple[Any, str], width: int) -> None:
-    """Screenshots go to the folder SCREENSHOTS, where that is set."""
     visitor = visit(demo[1], width=width, height=1000)
     visitor.page.click(".examples button")
     visitor.page.wait_for_selector("#stage-A svg")
@@ -272,5 +288,4 @@ def test_the_page_fits_and_is_photographed(visit: Begin, demo: tuple[Any, str], 
     for selector in ("#picker", "#question", "#ask", "#stage-A svg", "#stage-B svg", "#talk-B"):
         box = visitor.page.locator(selector).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["width"] > 40, selector
-    if folder := os.environ.get("SCREENSHOTS"):
-        visitor.page.screenshot(path=Path(folder) / f"demo-{width}.png", full_page=True)
+    photograph(visitor, str(width))
