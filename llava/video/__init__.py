@@ -2,9 +2,10 @@
 
 from llava.video.clip import Clip, UnreadableVideoError
 from llava.video.limits import DEFAULT_LIMITS, Limits
-from llava.video.reader import read_clip
+from llava.video.reader import check_video, read_clip
 from llava.video.sampling import FRAME_RULES, FrameRule, choose_frames
-from llava.video.source import Video, VideoSource
+from llava.video.source import VideoSource
+from llava.video.video import Video
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -15,6 +16,7 @@ __all__ = [
     "UnreadableVideoError",
     "Video",
     "VideoSource",
+    "check_video",
     "choose_frames",
     "read_clip",
 ]

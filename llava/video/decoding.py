@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llava.utils import shown
 from llava.video.clip import Clip, UnreadableVideoError
 from llava.video.limits import Limits
-from llava.video.sampling import FrameRule, choose_frames
+from llava.video.sampling import choose_frames
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"
 _ADVICE = "give mp4, avi, mov, mkv, webm or GIF"
 
 
-def decode_clip(source: Path | bytes, name: str, frames: int, rule: FrameRule, limits: Limits) -> Clip:
+def decode_clip(source: Path | bytes, name: str, frames: int, rule: str, limits: Limits) -> Clip:
     """The chosen frames of a file; arguments and errors as for `read_clip`.
 
     One pass suffices where the file says its number of frames rightly; else a first pass counts them.
@@ -38,6 +38,12 @@ def decode_clip(source: Path | bytes, name: str, frames: int, rule: FrameRule, l
     import numpy as np
 
     return Clip(np.stack([kept[index] for index in indices]), indices, count, name)
+
+
+def check_container(source: Path | bytes, name: str) -> None:
+    """Looks whether a file has a video; errors as for `read_clip`."""
+    with _opened(source, name):
+        pass
 
 
 def _pass(
@@ -123,4 +129,4 @@ def _pyav(name: str) -> Any:
     return av
 
 
-__all__ = ["decode_clip"]
+__all__ = ["check_container", "decode_clip"]

@@ -6,29 +6,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.images.decoding import ImageDecodeError, check_size, load_image, to_rgb
+from llava.images.download import download, is_url
 from llava.images.folders import IMAGE_TYPES
 from llava.plain_files import NotAFileError, check_is_file, expanded
 from llava.video.clip import Clip, UnreadableVideoError
-from llava.video.decoding import decode_clip
+from llava.video.decoding import check_container, decode_clip
 from llava.video.limits import DEFAULT_LIMITS, Limits
-from llava.video.sampling import FrameRule, choose_frames
+from llava.video.sampling import choose_frames
 from llava.video.source import VideoSource, video_name
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def read_clip(
-    source: VideoSource, frames: int = 8, rule: FrameRule = "linspace", limits: Limits = DEFAULT_LIMITS
-) -> Clip:
+def read_clip(source: VideoSource, frames: int = 8, rule: str = "linspace", limits: Limits = DEFAULT_LIMITS) -> Clip:
     """Reads the frames of a video that a model sees.
 
     Frames are counted by decoding, for what a file says of their number may be wrong or missing. A variable rate
     changes nothing: frames count, not seconds. Frames are turned upright as the file says.
 
     Args:
-        source: A video file (mp4, avi, mov, mkv, webm, GIF) or its bytes; a folder of frames, read in the order of the
-            numbers in their names; a uint8 array (T, H, W, 3); or a list of PIL images.
+        source: A video file (mp4, avi, mov, mkv, webm, GIF), its bytes or its URL; a folder of frames, read in the
+            order of the numbers in their names; a uint8 array (T, H, W, 3); or a list of PIL images.
         frames: How many; a video that has fewer repeats some.
         rule: Which ones; see `FrameRule`.
         limits: Bounds.
@@ -40,6 +39,8 @@ def read_clip(
         UnreadableVideoError: It cannot be read, has no frame, or is beyond a bound; the message names it.
     """
     name = video_name(source)
+    if is_url(source):
+        source = download(source)
     if isinstance(source, str | Path):
         path = expanded(source)
         if path.is_dir():
@@ -51,6 +52,29 @@ def read_clip(
     if isinstance(source, list | tuple):
         return _from_pictures(source, name, frames, rule, limits)
     return _from_array(source, name, frames, rule, limits)
+
+
+def check_video(source: VideoSource) -> None:
+    """Looks whether there is a video, without decoding it; a URL is not asked.
+
+    Args:
+        source: As for `read_clip`.
+
+    Raises:
+        UnreadableVideoError: There is none; the message names it.
+    """
+    name = video_name(source)
+    if is_url(source):
+        return
+    if isinstance(source, str | Path):
+        path = expanded(source)
+        if path.is_dir():
+            _frame_files(path, name)
+            return
+        _check_file(path, name)
+        source = path
+    if isinstance(source, Path | bytes):
+        check_container(source, name)
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -71,13 +95,8 @@ def _check_count(count: int, name: str, limits: Limits) -> None:
         )
 
 
-def _from_folder(folder: Path, name: str, frames: int, rule: FrameRule, limits: Limits) -> Clip:
-    """The pictures of a folder in the order of the numbers in their names, 2 before 10."""
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_TYPES), key=_by_number)
-    if not files:
-        raise UnreadableVideoError(
-            f"cannot read video {name}: the folder has no frames ({', '.join(sorted(IMAGE_TYPES))})"
-        )
+def _from_folder(folder: Path, name: str, frames: int, rule: str, limits: Limits) -> Clip:
+    files = _frame_files(folder, name)
     _check_count(len(files), name, limits)
     indices = choose_frames(len(files), frames, rule)
     try:
@@ -85,6 +104,16 @@ def _from_folder(folder: Path, name: str, frames: int, rule: FrameRule, limits: 
     except (OSError, ImageDecodeError) as error:
         raise UnreadableVideoError(f"cannot read video {name}: {error}") from error
     return _stacked(opened, indices, len(files), name)
+
+
+def _frame_files(folder: Path, name: str) -> list[Path]:
+    """The pictures of a folder in the order of the numbers in their names, 2 before 10."""
+    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_TYPES), key=_by_number)
+    if not files:
+        raise UnreadableVideoError(
+            f"cannot read video {name}: the folder has no frames ({', '.join(sorted(IMAGE_TYPES))})"
+        )
+    return files
 
 
 def _by_number(file: Path) -> list[tuple[int, str]]:
@@ -101,7 +130,7 @@ def _by_number(file: Path) -> list[tuple[int, str]]:
     return pieces
 
 
-def _from_pictures(pictures: Any, name: str, frames: int, rule: FrameRule, limits: Limits) -> Clip:
+def _from_pictures(pictures: Any, name: str, frames: int, rule: str, limits: Limits) -> Clip:
     from PIL.Image import Image
 
     for number, picture in enumerate(pictures):
@@ -136,7 +165,7 @@ def _stacked(opened: dict[int, Any], indices: tuple[int, ...], count: int, name:
     return Clip(np.stack([np.asarray(opened[index]) for index in indices]), indices, count, name)
 
 
-def _from_array(array: Any, name: str, frames: int, rule: FrameRule, limits: Limits) -> Clip:
+def _from_array(array: Any, name: str, frames: int, rule: str, limits: Limits) -> Clip:
     import numpy as np
 
     try:

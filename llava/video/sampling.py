@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 FrameRule = Literal["linspace", "arange"]
-"""`linspace`: evenly from the first frame to the last, as Video-LLaVA and LLaVA-NeXT do; `arange`: a step before the end,
-as the users of Video-LLaVA's -hf format do."""
+"""`linspace`: evenly from the first frame to the last, as Video-LLaVA and LLaVA-NeXT do. `arange`: evenly from the
+first to a step before the end, as transformers' examples for Video-LLaVA do."""
 
 FRAME_RULES: tuple[FrameRule, ...] = get_args(FrameRule)
 
 
-def choose_frames(available: int, wanted: int, rule: FrameRule = "linspace") -> tuple[int, ...]:
+def choose_frames(available: int, wanted: int, rule: str = "linspace") -> tuple[int, ...]:
     """The numbers of the frames to look at, ascending; a video of fewer frames than wanted repeats some.
 
     Args:
