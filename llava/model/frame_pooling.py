@@ -48,7 +48,6 @@ def pool_features(features: VisionFeatures, pool: Pool, projected: Tensor | None
     grid, cls = features.grid, int(features.saliency_has_cls)
     source = pool_rows(features.source, grid, pool)
     content = source if projected is None else pool_rows(projected, grid, pool)
-    found = {name: _pooled(getattr(features, name), grid, pool) for name in ("saliency", "cls_attention")}
     qk = features.last_layer_qk
     shape = pool(torch.empty(1, 1, *grid, device="meta")).shape
     return replace(
@@ -61,7 +60,8 @@ def pool_features(features: VisionFeatures, pool: Pool, projected: Tensor | None
         last_layer_qk=None if qk is None else (pool_rows(qk[0], grid, pool, cls), pool_rows(qk[1], grid, pool, cls)),
         projected=None if projected is None else content,
         padding=None if features.padding is None else source.new_zeros(source.shape[:2], dtype=torch.bool),
-        **found,
+        saliency=_pooled(features.saliency, grid, pool),
+        cls_attention=_pooled(features.cls_attention, grid, pool),
     )
 
 

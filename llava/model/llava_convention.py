@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.kinds.families import clip_rules
 from llava.model.anyres import size_pairs
 from llava.model.clips import count_placeholders, with_modalities
 from llava.model.image_encoding import ImageEncoding, Images, ImageSizes
@@ -180,9 +179,6 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             ValueError: Placeholders and images differ in number.
         """
         images = with_modalities(images, modalities)
-        if pixel_values_videos is not None:
-            clip_rules(self.config)  # refuses a model that sees none
-            kwargs["pixel_values_videos"] = pixel_values_videos
         if is_decoding_step(input_ids, images is not None or image_features is not None):
             images = image_features = None  # LLaVA's own loops pass the images along
         if labels is not None or packing:
@@ -197,7 +193,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
-            kwargs |= _given(image_rows=image_rows, batch_num_images=batch_num_images)
+            more = {"batch_num_images": batch_num_images, "pixel_values_videos": pixel_values_videos}
+            kwargs |= _given(image_rows=image_rows, **more)
             if labels is not None and pixel_values is not None and input_ids is not None and self.model.restores:
                 kwargs |= self.model.embed_with_pixels(input_ids, pixel_values, image_sizes, attention_mask, labels)
                 kwargs |= {"input_ids": None, "pixel_values": None}
@@ -210,16 +207,22 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             kwargs |= self.model.pruning_inputs(sequence)
             kwargs |= self._embedded_inputs(embeds, sequence, position_ids, packing)
         if loss_only or target_logits:
-            hidden = self.model(**kwargs).last_hidden_state
-            if target_logits:
-                return TargetOutput(logits=logits_at_targets(hidden, self.lm_head, labels, sources))
-            if teaching is not None:
-                return distilled_loss(hidden, self.lm_head, labels, sources, teaching, num_items_in_batch)
-            return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items_in_batch))
+            return self._at_targets(kwargs, labels, sources, teaching, num_items_in_batch, target_logits)
         kwargs |= _given(num_items_in_batch=num_items_in_batch)
         return super().forward(  # type: ignore[misc]
             past_key_values=past_key_values, labels=labels, logits_to_keep=logits_to_keep, **kwargs
         )
+
+    def _at_targets(
+        self, inputs: Any, labels: Any, sources: Any, teaching: Teaching | None, num_items: Any, logits: bool
+    ) -> Any:
+        """What `forward` returns of the rows with targets alone: their logits, or the loss."""
+        hidden = self.model(**inputs).last_hidden_state
+        if logits:
+            return TargetOutput(logits=logits_at_targets(hidden, self.lm_head, labels, sources))
+        if teaching is not None:
+            return distilled_loss(hidden, self.lm_head, labels, sources, teaching, num_items)
+        return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items))
 
     def _embedded_inputs(
         self, embeds: Tensor, sequence: ExpandedSequence, position_ids: Tensor | None, packing: bool

@@ -40,7 +40,7 @@ def open_small_files(path_or_repo: Any, options: dict[str, Any]) -> Path:
     return resolve_checkpoint(path_or_repo, weights=False, **hub) / subfolder
 
 
-def image_processor_of(config: Any, folder: Path) -> Any:
+def processor_of(config: Any, folder: Path) -> Any:
     """The image processor of a model: its family's own, or that of a folder.
 
     Raises:

@@ -218,6 +218,8 @@ def test_other_families_say_that_they_see_no_videos(tmp_path):
     with pytest.raises(ValueError, match=r"a LLaVA-1.5 sees images and no videos; these do: .*Video-LLaVA"):
         plain.encode_images([ClipPixels(clip())])
     assert clips_among([random_pixels(2, 3, 28, 28)], plain.config) == {}
+    with pytest.raises(ValueError, match="sees images and no videos"):
+        plain(input_ids=torch.tensor([[3, 4]]), pixel_values_videos=clip()[None])
 
 
 def test_saved_and_loaded_again(model, tmp_path):

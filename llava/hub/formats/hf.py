@@ -68,10 +68,9 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
     config = source.config
     family = family_of(config)
     if family.transformers_model is None:
-        reason = family.no_transformers or "it has no class for it"
         raise CheckpointError(
-            f"{source.folder}: config.json: model_type {config.model_type!r}: plain transformers cannot run a "
-            f"{family.name}: {reason}"
+            f"{source.folder}: config.json: model_type {config.model_type!r}: plain transformers has no class for a "
+            f"{family.name}{family.no_transformers and ': '}{family.no_transformers}"
         )
     _refuse_other_merges(source)
     if projector_type(config) != USUAL:

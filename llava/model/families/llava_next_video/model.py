@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch.nn.functional import avg_pool2d, max_pool2d
 from transformers import LlavaNextVideoConfig as HFLlavaNextVideoConfig
@@ -15,14 +15,14 @@ from llava.model.llava_arch import LlavaNextForConditionalGeneration, LlavaNextM
 from llava.model.llava_config import LanguageModelEntries
 from llava.model.multimodal_compressor import TileShape, VisionFeatures
 
-_POOLS = {"average": avg_pool2d, "max": max_pool2d}
+_POOLS: dict[str, Any] = {"average": avg_pool2d, "max": max_pool2d}
 
 
 class LlavaNextVideoConfig(LanguageModelEntries, HFLlavaNextVideoConfig):
     """A LLaVA-NeXT-Video; `model_type` and file format are transformers'."""
 
 
-class LlavaNextVideoModel(ClipForward, LlavaNextModel):
+class LlavaNextVideoModel(ClipForward, LlavaNextModel):  # type: ignore[misc]
     """LLaVA-NeXT-Video without its language-modelling head."""
 
     config_class = LlavaNextVideoConfig

@@ -50,7 +50,7 @@ class VideoLlavaHFConfig(VideoLlavaConfig):
     video_token_index: int = 32001
 
 
-class VideoLlavaModel(ClipForward, LlavaModel):
+class VideoLlavaModel(ClipForward, LlavaModel):  # type: ignore[misc]
     """Video-LLaVA without its language-modelling head."""
 
     config_class = VideoLlavaConfig
