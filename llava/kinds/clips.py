@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +16,21 @@ class ClipRules:
         rule: Which frames, as `llava.video.FrameRule` names it.
         is_fixed: Whether it sees no other number of frames.
         marks_frames: Whether each frame has an `<image>` of its own in the prompt; else one stands for the whole video.
+        keeps_cls: Whether the tower's CLS token, where it has one, is a row of a frame.
+        places: Where a method of compression may stand for frames, the usual place first.
+        pooled_side: Of a model's config and the rows of patches of a tile to the rows of a frame, which has as many
+            columns; None: a frame is not pooled.
+        rows_behind: Rows that follow the frames of a video.
     """
 
     frames: int
     rule: str = "linspace"
     is_fixed: bool = False
     marks_frames: bool = False
+    keeps_cls: bool = False
+    places: tuple[str, ...] = ("tower", "projected")
+    pooled_side: Callable[[Any, int], int] | None = None
+    rows_behind: int = 0
 
     def of_config(self, config: Any) -> ClipRules:
         """The rules of one model, whose video tower may have another number of frames."""

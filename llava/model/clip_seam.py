@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from llava.kinds.clips import ClipRules
 from llava.kinds.families import clip_rules
+from llava.model.clip_counts import FrameCounts
 from llava.model.configuration import CompressionConfig
-from llava.model.multimodal_compressor import BoundCompressor, TileShape, VisionFeatures, compressor_of
+from llava.model.multimodal_compressor import BoundCompressor, VisionFeatures, compressor_of
 from llava.model.multimodal_compressor.adaptive import compress_adaptively
 from llava.model.multimodal_encoder import extract_features
 from llava.model.offloading import like_weights
@@ -27,14 +28,13 @@ from llava.model.vision_tokens import VisionTokens
 class ClipSeam:
     """Mixed into the base models of families that see videos, before `MultimodalForward`.
 
-    A family overrides `clip_tower`, `clip_shape`, `arrange_frames` and `in_clips`.
+    A family overrides `clip_tower`, `check_videos`, `arrange_frames` and `in_clips`.
     """
 
     config: Any
     vision_tower: nn.Module
     multi_modal_projector: nn.Module
     compression: CompressionConfig | None
-    tile_shape: TileShape
     text_needs: Any
     with_questions: Any
 
@@ -49,57 +49,30 @@ class ClipSeam:
         return self.vision_tower
 
     @property
-    def clip_shape(self) -> TileShape:
-        """What a compressor is told of a frame; by default what it is told of a tile."""
-        return self.tile_shape
+    def frame_counts(self) -> FrameCounts:
+        """What is known of frames before one is encoded."""
+        return FrameCounts.from_config(self.config)
 
-    @property
-    def tokens_per_frame(self) -> int:
-        """Rows of a frame that the language model is given, all that follow the frames apart."""
-        budget = before_language_model(self.compression)
-        if budget is None:
-            return self.clip_shape.num_patches + int(self.clip_shape.keep_cls)
-        self.check_for_clips(budget)
-        return compressor_of(budget).num_tokens(budget, self.clip_shape)
-
-    def clip_lengths(self, num_frames: int) -> list[int]:
-        """Rows behind each placeholder of a video of so many frames; with an adaptive budget the most.
+    def check_videos(self) -> None:
+        """Refuses a config whose videos would be misread; a family may override it.
 
         Raises:
-            ValueError: The model sees another number, or the budget does not fit a frame.
+            ValueError: The message names the entry.
         """
-        frames, rules = self.clip_rules.num_frames(num_frames), self.clip_rules
-        each = self.tokens_per_frame
-        return [each] * frames if rules.marks_frames else [each * frames + self.rows_behind_clip]
 
-    @property
-    def rows_behind_clip(self) -> int:
-        """Rows that follow the frames of a video."""
-        return 0
-
-    def check_for_clips(self, budget: CompressionConfig) -> None:
-        """Refuses a budget that frames cannot have.
-
-        Raises:
-            ValueError: The message says why.
-        """
-        if budget.restores:
-            raise ValueError(f"compression {budget}: positions=restore is for images; leave it out for videos")
-        if budget.tiles == "area":
-            raise ValueError(f"compression {budget}: tiles=area goes by the tiles of an image, and a frame is whole")
-        try:
-            compressor_of(budget).check(budget, self.clip_shape)
-        except ValueError as error:
-            raise ValueError(f"of a video's frame: {error}") from error
+    def clip_lengths(self, num_frames: int | None) -> list[int]:
+        """Rows behind each placeholder of a video; see `FrameCounts.lengths`."""
+        self.check_videos()
+        return self.frame_counts.lengths(self.compression, num_frames)
 
     @property
     def bound_for_clips(self) -> BoundCompressor | None:
         """The compressor of frames, with its budget; None without one."""
-        budget = before_language_model(self.compression)
+        budget, counts = before_language_model(self.compression), self.frame_counts
         if budget is None:
             return None
-        self.check_for_clips(budget)
-        return compressor_of(budget).bind(budget, self.clip_shape)
+        counts.check(budget)
+        return compressor_of(budget).bind(budget, counts.shape)
 
     def arrange_frames(self, features: VisionFeatures) -> VisionFeatures:
         """What the tower says of frames, as a compressor takes it: here a family pools.
@@ -133,6 +106,7 @@ class ClipSeam:
         """
         learns = frames.requires_grad or any(p.requires_grad for p in self.clip_tower.parameters())
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            self.check_videos()
             bound = self.bound_for_clips
             features = self._read_frames(like_weights(frames, self.clip_tower, cast=True), bound, counts)
             if bound is None:
@@ -194,7 +168,7 @@ class ClipSeam:
         """(F, N, D): all rows of frames without compression, projected."""
         if features.projected is not None:
             return features.projected
-        rows = features.content if self.clip_shape.keep_cls else features.patches
+        rows = features.content if self.frame_counts.shape.keep_cls else features.patches
         return self.multi_modal_projector(like_weights(rows, self.multi_modal_projector).contiguous())
 
     def _compress_frames(self, features: VisionFeatures, bound: BoundCompressor, counts: Sequence[int]) -> VisionTokens:

@@ -14,11 +14,6 @@ Pool = Callable[[Tensor], Tensor]
 """(B, C, h, w) to (B, C, h', w')."""
 
 
-def pooled_side(side: int, pool: Pool) -> int:
-    """Rows, and columns, that are left of a square grid."""
-    return int(pool(torch.zeros(1, 1, side, side)).shape[-1])
-
-
 def pool_rows(rows: Tensor, grid: tuple[int, int], pool: Pool, num_cls: int = 0) -> Tensor:
     """Pools patches on their grid; rows before them stay.
 
@@ -74,4 +69,4 @@ def _pooled(values: Tensor | None, grid: tuple[int, int], pool: Pool) -> Tensor 
     return pool_rows(values.transpose(1, 2), grid, pool).transpose(1, 2)
 
 
-__all__ = ["Pool", "pool_features", "pool_rows", "pooled_side"]
+__all__ = ["Pool", "pool_features", "pool_rows"]

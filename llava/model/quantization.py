@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 # Full paths: short names skip nothing.
-_KEPT = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+_KEPT = ["model.vision_tower", "model.video_tower", "model.multi_modal_projector", "lm_head"]
 
 
 class _AboutKernels(logging.Filter):

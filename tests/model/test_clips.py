@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+from itertools import groupby
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from PIL import Image
+from transformers import AutoTokenizer, LlamaConfig, LlavaNextImageProcessorPil
 from transformers import LlavaNextVideoConfig as HFLlavaNextVideoConfig
 from transformers import LlavaNextVideoForConditionalGeneration as HFLlavaNextVideo
 
-from llava.model.builder import instantiate
+from llava.inference import Inference, Question
+from llava.model.builder import instantiate, load_pretrained_model
 from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.clips import ClipPixels
 from llava.model.configuration import CompressionConfig
+from llava.model.families.llava_next_video.processor import LlavaNextVideoProcessor
 from llava.model.multimodal_compressor.registry import CLS_NEEDS, available_compressors, get_compressor
 from llava.model.question_reader import QuestionReader
+from llava.video import UnreadableVideoError, Video
+from tests.model.folders import TINY
 from tests.model.meta_clean import MetaClean
 from tests.model.tiny import (
     IMAGE_TOKEN,
@@ -212,3 +218,66 @@ def test_llava_video_is_refused_for_videos_alone(tmp_path):
     model.encode_images([tiles()], [SIZE])
     with pytest.raises(ValueError, match="mm_newline_position 'grid': videos of such a model"):
         model.encode_images([clip()])
+
+
+@pytest.fixture(scope="module")
+def with_processor(tmp_path_factory):
+    """A LLaVA-NeXT-Video with a tokenizer that knows `<video>`, and its processor."""
+    folder = tmp_path_factory.mktemp("processor")
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<video>"]})
+    image_token, video_token = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
+    text = {**TEXT, "vocab_size": len(tokenizer)}
+    torch.manual_seed(4)
+    config = HFLlavaNextVideoConfig(
+        vision_config=vision_config(),
+        text_config=LlamaConfig(**text),
+        image_token_index=image_token,
+        video_token_index=video_token,
+        image_grid_pinpoints=PINPOINTS,
+    )
+    sharpen(HFLlavaNextVideo(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    view = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    LlavaNextImageProcessorPil(**view, image_grid_pinpoints=PINPOINTS).save_pretrained(folder)
+    tokenizer, model, image_processor, _ = load_pretrained_model(folder, device="cpu")
+    return folder, Inference(tokenizer, model, image_processor)
+
+
+@pytest.mark.parametrize("compression", [None, "visionzip:2+1"])
+def test_the_processor_prepares_videos_as_inference_does(compression, with_processor):
+    folder, inference = with_processor
+    model = inference.model
+    model.set_compression(compression)
+    processor = LlavaNextVideoProcessor.for_model(model, inference.tokenizer)
+    frames = (random_pixels(9, 20, 30, 3) * 99).byte().numpy()
+    picture, video = Image.fromarray(frames[0]), Video(frames, 4)
+    question = Question("What is <image> in <video>?", (picture, video))
+    prompt = inference.prompt(question).replace("<image>", "<video>").replace("<video>", "<image>", 1)
+    inputs = processor(images=picture, text=[prompt], videos=[video], return_tensors="pt")
+    assert inputs["pixel_values_videos"].shape == (1, 4, 3, 28, 28)
+    visual = {model.config.image_token_id, model.config.video_token_id}
+    row = inputs["input_ids"][0].tolist()
+    counts = [len(list(run)) for token, run in groupby(row) if token in visual]
+    assert counts == [*model.num_visual_tokens([picture.size]), *model.num_clip_tokens(4)]
+    short = [each for token, run in groupby(row) for each in ([-200] if token in visual else list(run))]
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        expected = model(torch.tensor([short]), image_features=inference.encode([picture, video])).logits
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+    apart = LlavaNextVideoProcessor.from_pretrained(folder, compression=compression)
+    again = apart(images=picture, text=prompt, videos=video, return_tensors="pt")
+    assert torch.equal(again["input_ids"], inputs["input_ids"])
+
+
+def test_what_a_processor_refuses_of_videos(with_processor):
+    _, inference = with_processor
+    inference.model.set_compression(None)
+    processor = LlavaNextVideoProcessor.for_model(inference.model, inference.tokenizer)
+    frames = random_pixels(2, 4, 4, 3).byte().numpy()
+    with pytest.raises(ValueError, match="the texts hold 2 <video>, but 1 videos were given"):
+        processor(text="<video> <video>", videos=frames)
+    with pytest.raises(ValueError, match=r"have one number of frames, got \[2, 3\]"):
+        processor(text="<video> <video>", videos=[Video(frames, 2), Video(frames, 3)])
+    with pytest.raises(UnreadableVideoError, match=r"nowhere\.mp4"):
+        processor(text="<video>", videos="nowhere.mp4")

@@ -15,6 +15,11 @@ def _config_entries(raw: Mapping[str, Any], vision_config: Any) -> dict[str, Any
     return {}
 
 
+def _pooled_side(config: Any, side: int) -> int:
+    """Whole squares of the stride."""
+    return side // int(config.spatial_pool_stride)
+
+
 LLAVA_NEXT_VIDEO = register_family(
     Family(
         name="LLaVA-NeXT-Video",
@@ -26,7 +31,7 @@ LLAVA_NEXT_VIDEO = register_family(
         transformers_tiles="LlavaNextImageProcessorPil",
         config_entries=_config_entries,
         fits_llava=lambda raw: False,
-        clips=ClipRules(8),
+        clips=ClipRules(8, pooled_side=_pooled_side),
         is_tiled=True,
         has_newline=True,
         merge_type="spatial_unpad",

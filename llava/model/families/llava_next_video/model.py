@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,10 +9,10 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from transformers import LlavaNextVideoConfig as HFLlavaNextVideoConfig
 
 from llava.model.clip_forward import ClipForward
-from llava.model.frame_pooling import Pool, pool_features, pooled_side
+from llava.model.frame_pooling import Pool, pool_features
 from llava.model.llava_arch import LlavaNextForConditionalGeneration, LlavaNextModel
 from llava.model.llava_config import LanguageModelEntries
-from llava.model.multimodal_compressor import TileShape, VisionFeatures
+from llava.model.multimodal_compressor import VisionFeatures
 
 _POOLS: dict[str, Any] = {"average": avg_pool2d, "max": max_pool2d}
 
@@ -45,12 +44,6 @@ class LlavaNextVideoModel(ClipForward, LlavaNextModel):  # type: ignore[misc]
         stride = self.config.spatial_pool_stride
         pool: Pool = partial(_POOLS[self.config.spatial_pool_mode], kernel_size=stride, stride=stride)
         return pool
-
-    @property
-    def clip_shape(self) -> TileShape:
-        """Of a pooled frame, whose CLS token is dropped."""
-        side = pooled_side(self.tile_shape.grid[0], self._pool)
-        return replace(self.tile_shape, grid=(side, side), keep_cls=False, places=("tower", "projected"))
 
     def arrange_frames(self, features: VisionFeatures) -> VisionFeatures:
         """Features, keys and saliency, pooled alike."""

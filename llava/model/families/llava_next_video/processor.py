@@ -1,14 +1,14 @@
-"""LLaVA-NeXT-Video's processor for transformers' calling convention: images, as LLaVA-NeXT's."""
+"""LLaVA-NeXT-Video's processor for transformers' calling convention."""
 
 from __future__ import annotations
 
 from transformers import LlavaNextProcessor as HFLlavaNextProcessor
 
-from llava.model.processing import CompressedProcessor
+from llava.model.clip_processing import ClipProcessor
 
 
-class LlavaNextVideoProcessor(CompressedProcessor, HFLlavaNextProcessor):
-    """Text and images become inputs as for LLaVA-NeXT."""
+class LlavaNextVideoProcessor(ClipProcessor, HFLlavaNextProcessor):
+    """Text and images become inputs as for LLaVA-NeXT, and videos beside them."""
 
     model_type = "llava_next_video"
 

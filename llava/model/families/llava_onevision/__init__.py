@@ -28,6 +28,11 @@ def _config_entries(raw: Mapping[str, Any], vision_config: Any) -> dict[str, Any
     }
 
 
+def _pooled_side(config: Any, side: int) -> int:
+    """Half as many rows, rounded up."""
+    return -(-side // 2)
+
+
 LLAVA_ONEVISION = register_family(
     Family(
         name="LLaVA-OneVision",
@@ -45,7 +50,7 @@ LLAVA_ONEVISION = register_family(
         part_of="llava_next",
         is_tiled=True,
         tiles_several=False,
-        clips=ClipRules(32),
+        clips=ClipRules(32, places=("pooled", "projected"), pooled_side=_pooled_side, rows_behind=1),
         has_newline=True,
         merge_type="spatial_unpad",
         aspect_ratio="anyres_max_9",

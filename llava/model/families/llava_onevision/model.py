@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,12 +15,11 @@ from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOn
 
 from llava.model.checkpoints.strict_checkpoints import StrictCheckpoints
 from llava.model.clip_forward import ClipForward
-from llava.model.configuration import CompressionConfig
-from llava.model.frame_pooling import pool_features, pooled_side
+from llava.model.frame_pooling import pool_features
 from llava.model.llava_arch import LlavaNames
 from llava.model.llava_config import LanguageModelEntries
 from llava.model.llava_convention import LlavaMetaForCausalLM
-from llava.model.multimodal_compressor import TileShape, VisionFeatures
+from llava.model.multimodal_compressor import VisionFeatures
 from llava.model.multimodal_forward import MultimodalForward
 from llava.model.offloading import like_weights, own_parameter
 
@@ -73,25 +71,8 @@ class LlavaOnevisionModel(LlavaNames, ClipForward, MultimodalForward, HFLlavaOne
             )
         return LlavaOnevisionModelOutputWithPast(**super().forward(*args, **kwargs))
 
-    @property
-    def clip_shape(self) -> TileShape:
-        """Of a frame, pooled behind the projector: half as many rows and columns."""
-        side = pooled_side(self.tile_shape.grid[0], _halved)
-        return replace(self.tile_shape, grid=(side, side), keep_cls=False, places=("pooled", "projected"))
-
-    @property
-    def rows_behind_clip(self) -> int:
-        """The newline that ends a video."""
-        return 1
-
-    def check_for_clips(self, budget: CompressionConfig) -> None:
-        """As every family's; and the config must be one whose videos are read in this way."""
-        self._check_videos()
-        super().check_for_clips(budget)
-
     def arrange_frames(self, features: VisionFeatures) -> VisionFeatures:
         """The projector, then rows, keys and saliency pooled alike (as HoliTom has it for VisionZip)."""
-        self._check_videos()
         rows = like_weights(features.patches, self.multi_modal_projector).contiguous()
         return pool_features(features, _halved, self.multi_modal_projector(rows))
 
@@ -101,7 +82,12 @@ class LlavaOnevisionModel(LlavaNames, ClipForward, MultimodalForward, HFLlavaOne
         assert newline is not None
         return [torch.cat([clip, newline.to(clip).unsqueeze(0)]) for clip in super().in_clips(rows, counts)]
 
-    def _check_videos(self) -> None:
+    def check_videos(self) -> None:
+        """Refuses a LLaVA-Video, whose frames end otherwise.
+
+        Raises:
+            ValueError: The message names the entry.
+        """
         for entry, known in _VIDEO_ENTRIES.items():
             value = getattr(self.config, entry, None)
             if value not in (None, known):

@@ -10,6 +10,7 @@ from llava.kinds.families import Family, register_family
 
 _ROOM = "llava.model.families.video_llava"
 _FRAMES = 8
+_PLACES = ("tower", "pixels", "projected")
 _NO_TRAINING = (
     "a Video-LLaVA is not trained here: its recipe (which data, whether patches are dropped) is not known well enough "
     "to be met; it answers and is evaluated"
@@ -33,7 +34,7 @@ VIDEO_LLAVA = register_family(
         processor_class=f"{_ROOM}.processor:VideoLlavaProcessor",
         config_entries=_config_entries,
         fits_llava=_fits_llava,
-        clips=ClipRules(_FRAMES, is_fixed=True, marks_frames=True),
+        clips=ClipRules(_FRAMES, is_fixed=True, marks_frames=True, keeps_cls=True, places=_PLACES),
         read_llava=f"{_ROOM}.files:read_config",
         image_processor=f"{_ROOM}.pixels:processor_of",
         no_training=_NO_TRAINING,
@@ -51,7 +52,7 @@ VIDEO_LLAVA_HF = register_family(
         image_processors={"VideoLlavaImageProcessor": "CLIPImageProcessorPil"},
         config_entries=_config_entries,
         fits_llava=lambda raw: False,
-        clips=ClipRules(_FRAMES, rule="arange", is_fixed=True, marks_frames=True),
+        clips=ClipRules(_FRAMES, "arange", is_fixed=True, marks_frames=True, keeps_cls=True, places=_PLACES),
         tower_in_files="image_tower",
         warning=(
             "the -hf format of Video-LLaVA is not the model that was published: its video tower lacks the attention "
