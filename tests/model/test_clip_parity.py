@@ -79,7 +79,7 @@ def test_onevision_pixels_features_and_pooling(onevision):
     assert model.num_clip_tokens(len(pixels)) == [len(rows)] and len(rows) % len(pixels) == 1
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["original", pytest.param("transformers", marks=pytest.mark.slow)])
 def test_onevision_answers_about_a_video(name, onevision):
     model, recorded = onevision[name], ORIGINAL if name == "original" else record("onevision", "transformers.npz")
     model.set_compression(None)

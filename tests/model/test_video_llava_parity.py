@@ -27,6 +27,7 @@ ORIGINAL = record("video-llava", "original.npz")
 HF = FOLDER / "tiny-video-llava-7b-hf"
 BUDGET = tuple(ORIGINAL["budget"].tolist())
 CASES = ("video", "video_spaced", "image", "image_video", "video_image")
+LONGER = ("video_spaced", "image_video")  # without compression; its like is quick: `video`, `video_image`
 HF_CASES = ("video", "image", "image_video")
 
 
@@ -129,7 +130,9 @@ def test_tower_features(original, visuals):
         same(frame[: len(expected)], expected, 1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in LONGER else ()) for case in CASES]
+)
 def test_answers(case, original, visuals):
     _, model, _ = original
     model.set_compression(None)

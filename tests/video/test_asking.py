@@ -69,6 +69,7 @@ def test_videos_and_images_in_any_order_in_batches_as_one_by_one(inference, tmp_
     assert together[3].frames == ()
 
 
+@pytest.mark.slow  # starts processes
 def test_workers_decode_ahead(loaded, tmp_path):
     tokenizer, model, image_processor = loaded
     model.set_compression("visionzip:14+3")
