@@ -23,7 +23,7 @@ class Command:
 COMMANDS: dict[str, tuple[Command, ...]] = {
     "ask a model": (
         Command("ask", "llava.eval.run_llava", "one question about one or more images"),
-        Command("chat", "llava.serve.cli", "a conversation about images in the terminal"),
+        Command("chat", "llava.serve.cli", "a conversation about images and videos in the terminal"),
         Command("demo", "llava.serve.demo", "see in the browser which tokens are kept, pick them, compare answers"),
     ),
     "measure": (

@@ -166,8 +166,10 @@ _CONFIG: Mapping[str, EntryRule] = {
     "quantization_config": _ANY_OBJECT | _NULL,
     "architectures": _list(_TEXT) | _NULL,
     "layer_types": _list(_one_of("full_attention", "sliding_attention")) | _NULL,
-    "text_config": _ANY_OBJECT,
-    "vision_config": _ANY_OBJECT,
+    **dict.fromkeys(("text_config", "vision_config", "video_config"), _ANY_OBJECT),
+    "vision_config_dict": _ANY_OBJECT | _NULL,
+    "num_frames": _whole(1, 4096),
+    **dict.fromkeys(("spatial_pool_stride", "mm_spatial_pool_stride"), _whole(1, 4096) | _NULL),
     "auto_map": _ANY_OBJECT | _NULL,
     "compression_range": _object(_ANY_OBJECT) | _NULL,
 }
@@ -243,7 +245,15 @@ _IMAGE_RULES: Mapping[str, EntryRule] = {
     "own_tiles": _whole(1, 257),
 }
 _INDEX: Mapping[str, EntryRule] = {"weight_map": _object(_FILE_NAME)}
-_NESTED = ("text_config", "vision_config", "aux_config", "image_processor", "layout")
+_NESTED = (
+    "text_config",
+    "vision_config",
+    "aux_config",
+    "video_config",
+    "vision_config_dict",
+    "image_processor",
+    "layout",
+)
 _TABLE_OF = {"quantization_config": _QUANTISATION, "image_rules": _IMAGE_RULES}
 
 _TABLES: Mapping[str, Mapping[str, EntryRule]] = {

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from llava.kinds.clips import ClipRules
 from llava.kinds.registry import Registry
 
 
@@ -79,6 +80,14 @@ class Family:
         own_parts: An `OwnParts` of this package; None for a family whose files hold LLaVA's parts only.
         picture_of: What an image is to a model of a config; None: one tile, or tiles of a grid.
         more_flops: Operations of one image beside tower and projector, by the model's config.
+        clips: How it sees videos; None if it sees none.
+        read_llava: `module:function` that makes a config of LLaVA's config.json and its folder, for a family whose
+            towers are not named by `mm_vision_tower`.
+        image_processor: `module:function` that makes the image processor of a config; by default it is read of files.
+        tower_in_files: What the image tower is called in files of transformers' format.
+        warning: What is said when a checkpoint of it is loaded.
+        no_training: Why it is not trained here; empty if it is.
+        no_transformers: Why plain transformers cannot run it, where `transformers_model` is None.
     """
 
     name: str
@@ -110,6 +119,13 @@ class Family:
     own_parts: str | None = None
     picture_of: Callable[[Any], Picture] | None = None
     more_flops: Callable[[Any], int] = lambda config: 0
+    clips: ClipRules | None = None
+    read_llava: str | None = None
+    image_processor: str | None = None
+    tower_in_files: str = "vision_tower"
+    warning: str = ""
+    no_training: str = ""
+    no_transformers: str = ""
 
     def config(self) -> Any:
         """The class of its configs."""
@@ -131,6 +147,14 @@ class Family:
         """What an image that is cut into no grid of tiles is to a model of a config."""
         return Picture(int(config.vision_config.image_size), 1) if self.picture_of is None else self.picture_of(config)
 
+    def llava_reader(self) -> Callable[[Mapping[str, Any], Path], Any] | None:
+        """What makes configs of LLaVA's format; None for what all families share."""
+        return None if self.read_llava is None else _imported(self.read_llava)
+
+    def own_image_processor(self, config: Any) -> Any:
+        """The image processor of a config; None where files say what it is."""
+        return None if self.image_processor is None else _imported(self.image_processor)(config)
+
 
 _ALL_OTHERS = "llava"  # LLaVA-1.5
 
@@ -141,6 +165,8 @@ FAMILIES: Registry[Family] = Registry(
         "llava.model.families.llava_next",
         "llava.model.families.llava_onevision",
         "llava.model.families.mini_gemini",
+        "llava.model.families.llava_next_video",
+        "llava.model.families.video_llava",
     ),
 )
 
@@ -170,6 +196,21 @@ def find_family(config: Any) -> Family | None:
     """The family of any object with a config's entries; None for LLaVA's own configs and others without one."""
     model_type = getattr(config, "model_type", None)
     return FAMILIES.find(model_type) if isinstance(model_type, str) else None
+
+
+def clip_rules(config: Any) -> ClipRules:
+    """How the model of a config sees videos.
+
+    Raises:
+        ValueError: Its family sees none; the message names those that do.
+    """
+    family = find_family(config)
+    if family is None or family.clips is None:
+        seeing = ", ".join(each.name for each in FAMILIES if each.clips is not None)
+        raise ValueError(
+            f"a {'LLaVA' if family is None else family.name} sees images and no videos; these do: {seeing}"
+        )
+    return family.clips.of_config(config)
 
 
 def family_of_llava(raw: Mapping[str, Any]) -> Family:

@@ -26,7 +26,7 @@ from llava.model.checkpoints.quantised import refuse_quantising_again
 from llava.model.checkpoints.strictness import check_tensors, choose_compression
 from llava.model.configuration import STORED, CompressionLike, Stored
 from llava.model.llava_arch import Llava
-from llava.model.processor_files import sized_processor
+from llava.model.processor_files import processor_of
 from llava.model.quantization import bitsandbytes_config, import_bitsandbytes
 from llava.model.vocabulary import add_image_tokens, fit_vocabulary
 from llava.prompts.tokenization import load_tokenizer
@@ -254,7 +254,7 @@ def _small_parts(parts: ModelParts) -> tuple[PreTrainedTokenizerBase, Any]:
     tokenizer = load_tokenizer(parts.tokenizer_folder)
     if parts.is_llava_format:
         add_image_tokens(tokenizer, parts.config)
-    return tokenizer, sized_processor(parts.config, parts.processor_folder)
+    return tokenizer, processor_of(parts.config, parts.processor_folder)
 
 
 # ----- Device, dtype, settings -------------------------------------------------

@@ -230,24 +230,31 @@ class CompressionConfig:
         return budget
 
     @classmethod
-    def from_total(cls, total: int, tiles: int = 1, method: str = "visionzip") -> CompressionConfig:
+    def from_total(
+        cls, total: int, tiles: int = 1, method: str = "visionzip", *, frames: int | None = None
+    ) -> CompressionConfig:
         """The budget whose `tiles` tiles add up to `total`, split between dominant and contextual as in the paper.
 
         The paper counts LLaVA-NeXT's tokens over five tiles (a base tile and a 2 x 2 grid): `from_total(640, tiles=5)`
-        is 108 + 20 a tile. An image whose grid is 1 x 2 has three tiles, and so fewer tokens at the same budget.
+        is 108 + 20 a tile. An image whose grid is 1 x 2 has three tiles, and so fewer tokens at the same budget. The
+        paper's 136 of a video are those of eight frames: `from_total(136, frames=8)` is 14 + 3 a frame.
 
         Args:
-            total: Visual tokens of the whole image.
+            total: Visual tokens of the whole image or video.
             tiles: Tiles that share them, the base tile included.
             method: Name of a registered compressor.
+            frames: Of a video, in place of `tiles`.
 
         Raises:
-            ValueError: `total` is not a positive multiple of `tiles`.
+            ValueError: `total` is not a positive multiple of `tiles`, or `tiles` and `frames` are both given.
         """
+        if frames is not None and tiles != 1:
+            raise ValueError(f"from_total: tiles={tiles} and frames={frames}; a total is of an image or of a video")
+        named, tiles = ("tile", tiles) if frames is None else ("frame", frames)
         if tiles < 1 or total < tiles or total % tiles:
             raise ValueError(
-                f"a total of {total} tokens does not divide evenly over {tiles} tiles; "
-                "every tile gets the same budget, so the total must be a positive multiple of the tiles"
+                f"a total of {total} tokens does not divide evenly over {tiles} {named}s; "
+                f"every {named} gets the same budget, so the total must be a positive multiple of the {named}s"
             )
         per_tile = total // tiles
         contextual = round(per_tile * _CONTEXTUAL_SHARE)

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.anyres import size_pairs
+from llava.model.clips import count_placeholders, with_modalities
 from llava.model.image_encoding import ImageEncoding, Images, ImageSizes
 from llava.model.language_pruning import ImageRows
 from llava.model.language_pruning.refusals import check_generation
@@ -85,9 +86,9 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             Embeddings (B, L, D), and the sequence that they are of.
         """
         if image_features is None:
-            count = 0 if images is None else len(images)
+            count = count_placeholders(images, self.config)
             used = match_images_to_placeholders(input_ids, attention_mask, count)
-            if used is not None and images is not None:
+            if used is not None and images is not None and count == len(images):
                 images = images[used] if isinstance(images, Tensor) else [images[index] for index in used]
                 image_sizes = None if image_sizes is None else [image_sizes[index] for index in used]
             image_features = (
@@ -139,6 +140,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         teaching: Teaching | None = None,
         target_logits: bool = False,
         batch_num_images: Sequence[int] | Tensor | None = None,
+        modalities: Sequence[str] | None = None,
+        pixel_values_videos: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Runs the model in LLaVA's convention, or in transformers' when `pixel_values` are given.
@@ -164,6 +167,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             teaching: With `loss_only`, what a teacher predicts for the targets; the loss is then that of both.
             target_logits: Return nothing but the logits at targets, in the order of the ids: a `TargetOutput`.
             batch_num_images: With `pixel_values`, the images of each prompt that has any; see `get_image_features`.
+            modalities: With `images`, `image` or `video` for each, as LLaVA-NeXT has it.
+            pixel_values_videos: transformers' way to give videos, (videos, T, 3, H, W); see `ClipForward`.
             **kwargs: For transformers' forward.
 
         Returns:
@@ -173,6 +178,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         Raises:
             ValueError: Placeholders and images differ in number.
         """
+        images = with_modalities(images, modalities)
         if is_decoding_step(input_ids, images is not None or image_features is not None):
             images = image_features = None  # LLaVA's own loops pass the images along
         if labels is not None or packing:
@@ -187,7 +193,8 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         if images is None and image_features is None and not packing and not has_placeholders(input_ids):
             kwargs |= {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_mask": attention_mask}
             kwargs |= {"pixel_values": pixel_values, "image_sizes": image_sizes, "position_ids": position_ids}
-            kwargs |= _given(image_rows=image_rows, batch_num_images=batch_num_images)
+            more = {"batch_num_images": batch_num_images, "pixel_values_videos": pixel_values_videos}
+            kwargs |= _given(image_rows=image_rows, **more)
             if labels is not None and pixel_values is not None and input_ids is not None and self.model.restores:
                 kwargs |= self.model.embed_with_pixels(input_ids, pixel_values, image_sizes, attention_mask, labels)
                 kwargs |= {"input_ids": None, "pixel_values": None}
@@ -200,16 +207,22 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             kwargs |= self.model.pruning_inputs(sequence)
             kwargs |= self._embedded_inputs(embeds, sequence, position_ids, packing)
         if loss_only or target_logits:
-            hidden = self.model(**kwargs).last_hidden_state
-            if target_logits:
-                return TargetOutput(logits=logits_at_targets(hidden, self.lm_head, labels, sources))
-            if teaching is not None:
-                return distilled_loss(hidden, self.lm_head, labels, sources, teaching, num_items_in_batch)
-            return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items_in_batch))
+            return self._at_targets(kwargs, labels, sources, teaching, num_items_in_batch, target_logits)
         kwargs |= _given(num_items_in_batch=num_items_in_batch)
         return super().forward(  # type: ignore[misc]
             past_key_values=past_key_values, labels=labels, logits_to_keep=logits_to_keep, **kwargs
         )
+
+    def _at_targets(
+        self, inputs: Any, labels: Any, sources: Any, teaching: Teaching | None, num_items: Any, logits: bool
+    ) -> Any:
+        """What `forward` returns of the rows with targets alone: their logits, or the loss."""
+        hidden = self.model(**inputs).last_hidden_state
+        if logits:
+            return TargetOutput(logits=logits_at_targets(hidden, self.lm_head, labels, sources))
+        if teaching is not None:
+            return distilled_loss(hidden, self.lm_head, labels, sources, teaching, num_items)
+        return CausalLMOutputWithPast(loss=loss_at_targets(hidden, self.lm_head, labels, num_items))
 
     def _embedded_inputs(
         self, embeds: Tensor, sequence: ExpandedSequence, position_ids: Tensor | None, packing: bool
@@ -272,6 +285,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         image_sizes: ImageSizes | None = None,
         image_features: Sequence[Tensor] | None = None,
         questions: Sequence[str] | None = None,
+        modalities: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Generates in LLaVA's convention with `images=`, or in transformers' without.
@@ -283,6 +297,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             image_features: Output of `encode_images`, in place of `images`. With `past_key_values` from an earlier
                 turn and the ids of the whole conversation, only what is new is computed.
             questions: With `images`, what is asked about each; needed for methods that choose by it.
+            modalities: With `images`, `image` or `video` for each, as LLaVA-NeXT has it.
             **kwargs: For transformers' `generate`, `attention_mask` and `pixel_values` among them.
 
         Returns:
@@ -315,7 +330,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             logger.warning("the prompt has no <image>, so the images given with it are not looked at")
         embeds, sequence = self.embed_prompts(
             input_ids,
-            None if isinstance(images, _NotGiven) else images,
+            None if isinstance(images, _NotGiven) else with_modalities(images, modalities),
             image_sizes,
             image_features,
             kwargs.pop("attention_mask", None),

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 
-from llava.kinds.families import family_of
+from llava.kinds.families import clip_rules, family_of
 from llava.model.anyres import TileLayout, size_pairs
 from llava.model.language_pruning import BoundPruner, ImageRows, PrunedCache
 from llava.model.language_pruning.pruned_model import read_answer, read_prompts
@@ -316,6 +316,8 @@ class MultimodalForward(VisionSeam):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        if kwargs.pop("pixel_values_videos", None) is not None:
+            clip_rules(self.config)  # says which families see videos
         features: Sequence[Tensor] | None = None
         if mm_encoder_outputs and mm_encoder_outputs.get("image") is not None:
             features = mm_encoder_outputs["image"].pooler_output

@@ -40,8 +40,8 @@ def open_small_files(path_or_repo: Any, options: dict[str, Any]) -> Path:
     return resolve_checkpoint(path_or_repo, weights=False, **hub) / subfolder
 
 
-def sized_processor(config: Any, folder: Any) -> Any:
-    """The image processor of a model: its tower's, for pictures of the size that the model takes.
+def processor_of(config: Any, folder: Any) -> Any:
+    """The image processor of a model: its family's own, or that of a folder, for pictures of the size the model takes.
 
     Args:
         config: Of the model.
@@ -50,7 +50,11 @@ def sized_processor(config: Any, folder: Any) -> Any:
     Raises:
         CheckpointError: See `load_image_processor`.
     """
-    processor, family = load_image_processor(folder), family_of(config)
+    family = family_of(config)
+    own = family.own_image_processor(config)
+    if own is not None:
+        return own
+    processor = load_image_processor(folder)
     return processor if family.picture_of is None else with_side(processor, family.picture(config).side)
 
 

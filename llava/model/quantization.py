@@ -11,7 +11,13 @@ import torch
 from torch import nn
 
 # Full paths: short names skip nothing. The mining is Mini-Gemini's.
-_KEPT = ["model.vision_tower", "model.mining", "model.multi_modal_projector", "lm_head"]
+_KEPT = [
+    "model.vision_tower",
+    "model.video_tower",
+    "model.mining",
+    "model.multi_modal_projector",
+    "lm_head",
+]
 
 
 class _AboutKernels(logging.Filter):

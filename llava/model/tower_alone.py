@@ -99,7 +99,7 @@ def load_tower(
         family = FAMILIES.get("llava")
     module = _filled(config, state, folder, dtype).to(device)
     shape = shape_of(family, tower_grid(config), tower_kind(config).has_cls)
-    image_processor = load_image_processor(processor)
+    image_processor = family.own_image_processor(images) or load_image_processor(processor)
     if family.picture_of is not None:  # a tower alone sees the picture in its own size
         image_processor = with_side(image_processor, config.image_size)
     return TowerAlone(module, config, image_processor, layer, images, shape)

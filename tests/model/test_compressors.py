@@ -211,6 +211,15 @@ def test_totals_that_do_not_divide_are_refused(total, tiles):
         CompressionConfig.from_total(total, tiles=tiles)
 
 
+def test_a_total_of_a_video_is_shared_by_its_frames():
+    assert str(CompressionConfig.from_total(136, frames=8)) == "visionzip:14+3"
+    assert str(CompressionConfig.from_total(80, method="random", frames=8)) == "random:8+2"
+    with pytest.raises(ValueError, match="a total of 135 tokens does not divide evenly over 8 frames"):
+        CompressionConfig.from_total(135, frames=8)
+    with pytest.raises(ValueError, match="of an image or of a video"):
+        CompressionConfig.from_total(640, tiles=5, frames=8)
+
+
 def test_the_registry_names_what_it_has():
     assert {"random", "uniform", "visionzip"} <= set(available_compressors())
     with pytest.raises(ValueError, match="unknown compression method 'zip'; there are: "):

@@ -10,15 +10,9 @@ from llava.kinds.families import FAMILIES, family_of_llava
 from llava.kinds.languages import LANGUAGES
 from llava.small_files import CheckpointError
 
-# Entries of LLaVA's format, and `model_type` of transformers', that only another family has.
-_BY_ENTRY = {
-    "mm_video_tower": "Video-LLaVA",
-    "mm_image_tower": "Video-LLaVA",
-}
+# `model_type` of transformers' format that only another family has.
 _BY_MODEL_TYPE = {
-    "video_llava": "Video-LLaVA",
     "vipllava": "ViP-LLaVA",
-    "llava_next_video": "LLaVA-NeXT-Video",
     "llava_onevision1_5": "LLaVA-OneVision-1.5",
 }
 
@@ -33,16 +27,13 @@ def refuse_other_families(raw: Mapping[str, Any], folder: Path) -> None:
     Raises:
         CheckpointError: It is of one.
     """
-    found = next(((entry, name) for entry, name in _BY_ENTRY.items() if raw.get(entry)), None)
     model_type = raw.get("model_type")
-    if found is None and isinstance(model_type, str) and model_type in _BY_MODEL_TYPE:
-        found = f"model_type {model_type!r}", _BY_MODEL_TYPE[model_type]
-    if found is None or _is_taken(raw):
+    name = _BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
+    if name is None or _is_taken(raw):
         _refuse_of_family(raw, folder)
         return
-    entry, name = found
     raise CheckpointError(
-        f"{folder}: config.json: {entry}: this is a {name}, which is not supported; there are "
+        f"{folder}: config.json: model_type {model_type!r}: this is a {name}, which is not supported; there are "
         f"{', '.join(sorted(family.name for family in FAMILIES))}; one of your own is a file named with --plugin: "
         "docs/add_a_family.md"
     )

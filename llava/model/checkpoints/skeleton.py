@@ -18,6 +18,9 @@ from llava.model.zero3 import without_zero3
 from llava.plain_loading import auto_model_of, reason
 from llava.small_files import CheckpointError
 
+# Where towers are in the module -> their entry of the config.
+_TOWERS = {"model.vision_tower.": "vision_config", "model.video_tower.": "video_config"}
+
 
 def expected_shapes(
     config: LlavaConfig | LlavaNextConfig, model_class: type[Any], where: Path
@@ -37,14 +40,17 @@ def expected_shapes(
         selected_depth(config.vision_feature_layer, config.vision_config.num_hidden_layers)
     shallow.vision_feature_layer = -1
     shallow.compression = None  # it has no weights, and one inside the language model needs its layers
-    shallow.vision_config.num_hidden_layers = shallow.text_config.num_hidden_layers = 1
+    towers = {prefix: entry for prefix, entry in _TOWERS.items() if getattr(config, entry, None) is not None}
+    for part in (*towers.values(), "text_config"):
+        getattr(shallow, part).num_hidden_layers = 1
     with _named(where), without_zero3(), torch.device("meta"):
         model = model_class(shallow)
     shapes: dict[str, tuple[int, ...]] = {}
     shortened = {  # other parts, a family's own, are made whole
-        "model.vision_tower.": (tower_kind(config.vision_config).layers, config.vision_config.num_hidden_layers),
-        "model.language_model.": ("layers", config.text_config.num_hidden_layers),
+        prefix: (tower_kind(getattr(config, entry)).layers, getattr(config, entry).num_hidden_layers)
+        for prefix, entry in towers.items()
     }
+    shortened["model.language_model."] = ("layers", config.text_config.num_hidden_layers)
     for name, value in model.state_dict().items():
         layers, count = next((part for root, part in shortened.items() if name.startswith(root)), ("", 0))
         before, layer, after = name.partition(f".{layers}.0.")

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision (Li et al., 2024), images: SigLIP, and tiles whose canvas shrinks to a bound, `anyres_max_N`."""
+"""LLaVA-OneVision (Li et al., 2024): SigLIP, and tiles whose canvas shrinks to a bound, `anyres_max_N`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava.images.rules import most_tiles, parse_pinpoints
+from llava.kinds.clips import ClipRules
 from llava.kinds.families import Family, register_family
 from llava.kinds.towers import entries_of_next
 
@@ -27,6 +28,11 @@ def _config_entries(raw: Mapping[str, Any], vision_config: Any) -> dict[str, Any
     }
 
 
+def _pooled_side(config: Any, side: int) -> int:
+    """Half as many rows, rounded up."""
+    return -(-side // 2)
+
+
 LLAVA_ONEVISION = register_family(
     Family(
         name="LLaVA-OneVision",
@@ -44,6 +50,7 @@ LLAVA_ONEVISION = register_family(
         part_of="llava_next",
         is_tiled=True,
         tiles_several=False,
+        clips=ClipRules(32, places=("pooled", "projected"), pooled_side=_pooled_side, rows_behind=1),
         has_newline=True,
         merge_type="spatial_unpad",
         aspect_ratio="anyres_max_9",

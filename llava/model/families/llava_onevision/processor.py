@@ -6,12 +6,12 @@ from typing import Any
 
 from transformers import LlavaOnevisionProcessor as HFLlavaOnevisionProcessor
 
+from llava.model.clip_processing import ClipProcessor
 from llava.model.image_rules import ImageRules
-from llava.model.processing import CompressedProcessor
 
 
-class LlavaOnevisionProcessor(CompressedProcessor, HFLlavaOnevisionProcessor):
-    """The processor of LLaVA-OneVision, for images; what it saves has no video processor."""
+class LlavaOnevisionProcessor(ClipProcessor, HFLlavaOnevisionProcessor):
+    """The processor of LLaVA-OneVision; what it saves has no video processor."""
 
     model_type = "llava_onevision"
 
