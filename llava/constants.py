@@ -17,6 +17,9 @@ IMAGE_TOKEN_INDEX = -200
 DEFAULT_IMAGE_TOKEN = "<image>"
 """What stands for one image in a prompt."""
 
+DEFAULT_VIDEO_TOKEN = "<video>"
+"""What stands for one video in a question; the prompt has as many `<image>` as the model's family gives a video."""
+
 DEFAULT_IMAGE_PATCH_TOKEN = "<im_patch>"
 DEFAULT_IM_START_TOKEN = "<im_start>"
 DEFAULT_IM_END_TOKEN = "<im_end>"

@@ -44,7 +44,15 @@ LAYOUTS = (
             "tests/prompts/test_tokenization.py",
         ),
     ),
-    Layout("onevision/original.npz", "ORACLE_MODELS", ("tests/model/test_onevision_parity.py",)),
+    Layout(
+        "onevision/original.npz",
+        "ORACLE_MODELS",
+        (
+            "tests/model/test_onevision_parity.py",
+            "tests/model/test_video_llava_parity.py",
+            "tests/video/test_reader.py",
+        ),
+    ),
     Layout("inputs_*.npz", "ORACLE_METHODS", ("tests/model/methods", "tests/model/language_pruning")),
 )
 

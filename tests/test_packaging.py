@@ -21,7 +21,7 @@ TOP_LEVEL = {
 }
 # Modules that are of an extra as a whole; what imports them does so inside a function.
 OF_AN_EXTRA = {f"llava.serve.web.{name}": {"gradio", "starlette"} for name in ("page", "handlers", "server")}
-EXTRAS = ("deepspeed", "wandb", "flash_attn", "bitsandbytes", "sklearn", "matplotlib", "gradio", "starlette")
+EXTRAS = ("deepspeed", "wandb", "flash_attn", "bitsandbytes", "sklearn", "matplotlib", "gradio", "starlette", "av")
 
 # Makes packages absent, as they are on a machine that never installed them: they are not found, rather than broken.
 WITHOUT = """

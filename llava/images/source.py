@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +25,9 @@ from llava.images.download import Download, download, is_url, shown_url
 
 __all__ = [
     "Download",
+    "FrameSource",
     "ImageSource",
+    "PreparedFrames",
     "UnreadableImageError",
     "download",
     "fetch_image",
@@ -34,7 +38,58 @@ __all__ = [
     "source_key",
 ]
 
-ImageSource: TypeAlias = str | Path | bytes | Image
+
+@dataclass(frozen=True)
+class PreparedFrames:
+    """Several pictures that are one thing to a model, ready for the vision tower.
+
+    Attributes:
+        size: (w, h) of a picture, in pixels.
+        pixels: (T, 3, H, W).
+        indices: Which pictures of the source these are, T numbers from 0.
+    """
+
+    size: tuple[int, int]
+    pixels: Any
+    indices: tuple[int, ...]
+
+
+class FrameSource(ABC):
+    """Stands among images for several pictures that are one thing to a model, a video above all."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """A name by which the same one of a call is recognised."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Looks, without decoding all of it, whether it can be read; raises UnreadableImageError."""
+
+    @abstractmethod
+    def num_frames(self, config: Any) -> int:
+        """How many pictures of it a model sees; raises ValueError if it sees none of the kind.
+
+        Args:
+            config: Of the model.
+        """
+
+    @abstractmethod
+    def prepare(self, image_processor: Any, config: Any) -> PreparedFrames:
+        """Reads and normalises what the model sees; raises UnreadableImageError, and ValueError as `num_frames`.
+
+        Args:
+            image_processor: Of the model.
+            config: Of the model.
+        """
+
+
+ImageSource: TypeAlias = str | Path | bytes | Image | FrameSource
 
 
 def open_image(source: ImageSource, config: Any = None) -> Image:
@@ -49,6 +104,8 @@ def open_image(source: ImageSource, config: Any = None) -> Image:
         UnreadableImageError: It cannot be read, or is or becomes too large; the message names it.
     """
     source = download(str(source)) if is_url(source) else source
+    if isinstance(source, FrameSource):
+        raise UnreadableImageError(f"{source.name} is a video, and an image is wanted")
     with _named(source):
         if isinstance(source, Image):
             check_size(source.size, name_of(source), config=config)
@@ -63,6 +120,8 @@ def image_size(source: ImageSource, config: Any = None) -> tuple[int, int]:
         UnreadableImageError: It cannot be read, or is or becomes too large; the message names it.
     """
     source = download(str(source)) if is_url(source) else source
+    if isinstance(source, FrameSource):
+        raise UnreadableImageError(f"{source.name} is a video, and an image is wanted")
     with _named(source):
         if isinstance(source, Image):
             check_size(source.size, name_of(source), config=config)
@@ -76,6 +135,9 @@ def fetch_image(source: ImageSource) -> ImageSource:
     Raises:
         UnreadableImageError: It cannot be read; the message names it.
     """
+    if isinstance(source, FrameSource):
+        source.check()
+        return source
     source = download(str(source)) if is_url(source) else source
     image_size(source)
     return source
@@ -83,6 +145,8 @@ def fetch_image(source: ImageSource) -> ImageSource:
 
 def name_of(source: ImageSource) -> str:
     """What an image is called in messages; a URL without user and password."""
+    if isinstance(source, FrameSource):
+        return source.name
     if isinstance(source, Image):
         return "(a PIL image)"
     return shown_url(source_name(source))
@@ -90,6 +154,8 @@ def name_of(source: ImageSource) -> str:
 
 def source_key(source: ImageSource) -> str:
     """A name by which the same image of one call is recognised."""
+    if isinstance(source, FrameSource):
+        return source.key
     if isinstance(source, bytes):
         return f"bytes:{hashlib.sha256(source).hexdigest()}"
     if isinstance(source, str | Path):

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llava.images.rules import one_tile_beside_others
-from llava.images.source import ImageSource, UnreadableImageError, download, image_size, is_url, open_image, source_key
+from llava.images.source import (
+    FrameSource,
+    ImageSource,
+    UnreadableImageError,
+    download,
+    image_size,
+    is_url,
+    open_image,
+    source_key,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,8 +34,9 @@ def image_keys(images: Sequence[ImageSource], config: Any) -> list[str]:
         images: All of the prompt.
         config: The model's.
     """
-    mark = "beside others:" if len(images) > 1 and one_tile_beside_others(config) else ""
-    return [mark + source_key(image) for image in images]
+    pictures = sum(not isinstance(image, FrameSource) for image in images)
+    mark = "beside others:" if pictures > 1 and one_tile_beside_others(config) else ""
+    return [source_key(image) if isinstance(image, FrameSource) else mark + source_key(image) for image in images]
 
 
 @dataclass

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from llava.images.decoding import ImageTooLargeError, check_size
 from llava.images.processing import aspect_ratio_of, grid_pinpoints, process_beside_others, process_images
 from llava.images.rules import cuts_tiles
-from llava.images.source import ImageSource, UnreadableImageError, name_of, open_image
+from llava.images.source import FrameSource, ImageSource, UnreadableImageError, name_of, open_image
 
 _MOST_WORKERS = 8
 _IMAGES_A_WORKER = 4  # fewer are not worth starting one
@@ -37,14 +37,16 @@ class ImagePixels(NamedTuple):
         key: The image's name in its call.
         size: (w, h) in pixels, before padding.
         pixels: What `process_images` gives for it alone, (1, 3, H, W) or (1, tiles, 3, H, W), or what
-            `process_beside_others` does; None after an error.
+            `process_beside_others` does; of a video (T, 3, H, W); None after an error.
         error: Why it cannot be read; empty if it can.
+        indices: Of a video, which of its frames these are; empty for an image.
     """
 
     key: str
     size: tuple[int, int]
     pixels: Tensor | None
     error: str = ""
+    indices: tuple[int, ...] = ()
 
 
 def number_of_workers(asked: int | None, device: torch.device, cores: int | None = None) -> int:
@@ -91,7 +93,7 @@ def share_out(workers: int, ahead: int, fits: int | None) -> tuple[int, int]:
 
 def join_pixels(parts: Sequence[Tensor]) -> Tensor | list[Tensor]:
     """What `process_images` gives for several images, from what it gave for each."""
-    same = len({part.shape for part in parts}) == 1
+    same = len({part.shape for part in parts}) == 1 if parts else False
     return torch.cat(list(parts)) if same else [part[0] for part in parts]
 
 
@@ -128,7 +130,8 @@ class ImageFeed:
         self._waiting: dict[str, ImagePixels] = {}
         workers = min(workers, len(sources) // _IMAGES_A_WORKER)
         if workers:
-            workers, each = share_out(workers, ahead, _fitting(image_processor, config))
+            fits, pictures = _fitting(image_processor, config), _most_pictures(sources.values(), config)
+            workers, each = share_out(workers, ahead, None if fits is None else fits // pictures)
         is_cuda = device.type == "cuda"
         self._copies = torch.cuda.Stream(device) if workers and is_cuda else None
         self._thread = ThreadPoolExecutor(1)
@@ -270,9 +273,13 @@ class _Images(Dataset[ImagePixels]):
 
     def prepare(self, key: str) -> ImagePixels:
         """Decodes, resizes and normalises."""
+        source = self.sources[key]
         try:
-            image = open_image(self.sources[key], self.config)
-            check_size(image.size, name_of(self.sources[key]), config=self.config, processor=self.image_processor)
+            if isinstance(source, FrameSource):
+                frames = source.prepare(self.image_processor, self.config)
+                return ImagePixels(key, frames.size, frames.pixels, indices=frames.indices)
+            image = open_image(source, self.config)
+            check_size(image.size, name_of(source), config=self.config, processor=self.image_processor)
             process = process_beside_others if key in self.beside_others else process_images
             pixels = process([image], self.image_processor, self.config)
         except UnreadableImageError as error:
@@ -282,7 +289,7 @@ class _Images(Dataset[ImagePixels]):
         except MemoryError:
             raise  # the batch was too large
         except Exception as error:  # one bad image must not end thousands
-            return ImagePixels(key, (0, 0), None, f"cannot prepare image {name_of(self.sources[key])}: {error!r}")
+            return ImagePixels(key, (0, 0), None, f"cannot prepare image {name_of(source)}: {error!r}")
         return ImagePixels(key, image.size, pixels)  # type: ignore[arg-type]
 
 
@@ -305,6 +312,11 @@ def _fitting(image_processor: Any, config: Any) -> int | None:
     memory = os.statvfs(_SHARED_MEMORY)
     free = _SHARE_OF_FREE * memory.f_bavail * memory.f_frsize / _processes()
     return int(free // pixels.nbytes)  # type: ignore[union-attr]
+
+
+def _most_pictures(sources: Iterable[ImageSource], config: Any) -> int:
+    """Of how many pictures the largest of some images is."""
+    return max(each.num_frames(config) if isinstance(each, FrameSource) else 1 for each in sources)
 
 
 def _forget_locals(error: BaseException | None) -> None:

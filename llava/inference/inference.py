@@ -19,15 +19,16 @@ from torch import Tensor
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conversation_template
 from llava.images.processing import process_beside_others, process_images
-from llava.images.source import ImageSource, open_image
+from llava.images.source import FrameSource, ImageSource, open_image
 from llava.images.store import ImageStore, image_keys
-from llava.images.workers import ImagePixels, join_pixels, number_of_workers
+from llava.images.workers import ImagePixels, number_of_workers
 from llava.inference.batch_size import BatchSize
 from llava.inference.generation import Generator
 from llava.inference.order import Prepared, by_length, same_images_together, with_prefixes
 from llava.inference.prefix import supports_prefixes
 from llava.inference.question import Answer, GenerationOptions, Question, Usage
 from llava.inference.seen_images import SeenImage, features_for, see_images
+from llava.inference.visuals import are_several, joined_pixels, video_places
 from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
 from llava.model.vocabulary import check_ids
@@ -133,9 +134,10 @@ class Inference:
         return inference
 
     def prompt(self, question: Question) -> str:
-        """The whole prompt of a single-turn question, `<image>` in place of each image."""
-        conv = conversation_template(self.conv_mode).copy()
-        conv.append_message(conv.roles[0], place_images(question.text, len(question.images), self.model.config))
+        """The whole prompt of a single-turn question, `<image>` in place of each image, several for a video."""
+        conv, config = conversation_template(self.conv_mode).copy(), self.model.config
+        videos = video_places(question.images, config)
+        conv.append_message(conv.roles[0], place_images(question.text, len(question.images), config, videos))
         conv.append_message(conv.roles[1], None)
         return conv.get_prompt()
 
@@ -211,9 +213,23 @@ class Inference:
         """
         return next(self.ask([Question(text, images)], batch_size=1, options=options, allow_cut=False))
 
-    def open(self, images: Sequence[ImageSource]) -> list[Image]:
-        """Opens images as this checkpoint reads them, photos turned or not; raises UnreadableImageError."""
-        return [open_image(image, self.model.config) for image in images]
+    def open(self, images: Sequence[ImageSource]) -> list[Image | FrameSource]:
+        """Opens images as this checkpoint reads them, photos turned or not; raises UnreadableImageError.
+
+        Videos stay what they are, once they are known to be some.
+
+        Raises:
+            ValueError: There is a video, and the model sees none.
+        """
+        video_places(images, self.model.config)
+        opened: list[Image | FrameSource] = []
+        for image in images:
+            if isinstance(image, FrameSource):
+                image.check()
+                opened.append(image)
+            else:
+                opened.append(open_image(image, self.model.config))
+        return opened
 
     def arranged(self, prepared: list[Prepared], size: BatchSize) -> list[Prepared]:
         """Questions in the order in which they are asked, and with what they share."""
@@ -229,31 +245,52 @@ class Inference:
     @torch.inference_mode()
     def encode_pixels(self, images: Sequence[ImagePixels]) -> dict[str, SeenImage]:
         """Prepared images, encoded as far as no question is needed, by key; the device is done with them."""
-        pixels = self._on_device(join_pixels([image.pixels for image in images if image.pixels is not None]))
-        seen = see_images(self.model, pixels, [image.size for image in images])
+        pixels = self._on_device(joined_pixels(images))
+        frames = [image.indices for image in images]
+        seen = see_images(self.model, pixels, [image.size for image in images], frames)
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
         return {image.key: each for image, each in zip(images, seen, strict=True)}
 
     @torch.inference_mode()
     def see(self, images: Sequence[Any], *, beside_others: bool = False) -> list[SeenImage]:
-        """Preprocesses PIL images and encodes them as far as no question is needed; arguments as for `preprocess`."""
-        pixels = self.preprocess(images, beside_others=beside_others)
-        return see_images(self.model, pixels, [image.size for image in images])
+        """Preprocesses PIL images and videos and encodes them as far as no question is needed.
+
+        Args:
+            images: As `open` gives them.
+            beside_others: As for `preprocess`.
+
+        Raises:
+            UnreadableImageError: A video cannot be read.
+        """
+        if not any(isinstance(image, FrameSource) for image in images):
+            pixels = self.preprocess(images, beside_others=beside_others)
+            return see_images(self.model, pixels, [image.size for image in images])
+        prepared = []
+        for image in images:
+            if isinstance(image, FrameSource):
+                frames = image.prepare(self.image_processor, self.model.config)
+                prepared.append(ImagePixels("", frames.size, frames.pixels, indices=frames.indices))
+            else:
+                tiles = self.preprocess([image], beside_others=beside_others)
+                prepared.append(ImagePixels("", image.size, tiles if isinstance(tiles, Tensor) else tiles[0][None]))
+        sizes, numbers = [each.size for each in prepared], [each.indices for each in prepared]
+        return see_images(self.model, self._on_device(joined_pixels(prepared)), sizes, numbers)
 
     @torch.inference_mode()
     def features_for(self, seen: Sequence[SeenImage], text: str) -> list[Tensor]:
-        """One (K_i, D) tensor an image, D the language model's width.
+        """One (K_i, D) tensor for each `<image>` of a prompt, D the language model's width.
 
         Args:
             seen: Of `see`.
             text: What is asked about them; it decides what is kept where the compression says so.
         """
-        return features_for(self.model, seen, [without_images(text)] * len(seen))
+        asked = without_images(text, videos=any(image.frames for image in seen))
+        return features_for(self.model, seen, [asked] * len(seen))
 
     def encode(self, images: Sequence[Any], text: str = "") -> list[Tensor]:
         """Preprocesses, encodes, compresses and projects the images of one prompt: `see`, then `features_for`."""
-        return self.features_for(self.see(images, beside_others=len(images) > 1), text)
+        return self.features_for(self.see(images, beside_others=are_several(images)), text)
 
     def preprocess(self, images: Sequence[Any], *, beside_others: bool = False) -> Tensor | list[Tensor]:
         """Pixels of PIL images, as the vision tower wants them: (B, 3, H, W), or tiles of each image.
@@ -265,7 +302,7 @@ class Inference:
         process = process_beside_others if beside_others else process_images
         return self._on_device(process(list(images), self.image_processor, self.model.config))
 
-    def _on_device(self, pixels: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    def _on_device(self, pixels: Any) -> Any:
         device, dtype = self.model.device, self.model.dtype
         if isinstance(pixels, list):
             return [tiles.to(device, dtype) for tiles in pixels]

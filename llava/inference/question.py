@@ -19,7 +19,8 @@ class Question:
     Attributes:
         text: The user's words. Images stand in front of them unless the text says where: once `<image>` (or
             `<image-placeholder>`) for each image.
-        images: Paths, URLs, encoded bytes or PIL images, in the order of the placeholders.
+        images: Paths, URLs, encoded bytes or PIL images, in the order of the placeholders; `llava.video.Video` for a
+            video, which the text may place by `<video>`.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Answer:
         lost_tokens: Tokens at the prompt's end that the model has not seen, for it was longer than the model's
             `tokenizer_model_max_length`.
         error: Why there is no answer (an unreadable image, named; a question that cannot be asked), or None.
+        frames: Of each video of the question, the numbers of the frames that the model has seen.
     """
 
     index: int
@@ -53,6 +55,7 @@ class Answer:
     visual_tokens: float = 0
     lost_tokens: int = 0
     error: str | None = None
+    frames: tuple[tuple[int, ...], ...] = ()
 
     @property
     def truncated(self) -> bool:

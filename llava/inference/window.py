@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from llava.images.source import UnreadableImageError
+from llava.images.source import FrameSource, UnreadableImageError
 from llava.images.store import ImageStore, image_keys
 from llava.images.workers import ImageFeed
 from llava.inference.batch_size import BatchSize, release_memory
@@ -24,6 +24,7 @@ from llava.inference.order import Prepared
 from llava.inference.prefix import PrefixStore
 from llava.inference.question import Answer, GenerationOptions, Question
 from llava.inference.seen_images import features_for
+from llava.inference.visuals import are_several, count_visual_tokens
 from llava.prompts.around import check_fits, count_tokens, longest_prompt, without_images
 
 _BATCHES = 16
@@ -114,11 +115,12 @@ class Window:
 
     def _prepared(self, index: int, question: Question, keys: list[str]) -> Prepared:
         inference = self.call.inference
-        sizes = [self.call.store.size(*each) for each in zip(keys, question.images, strict=True)]
+        given, store = list(zip(keys, question.images, strict=True)), self.call.store
+        sizes = [store.size(key, image) for key, image in given if not isinstance(image, FrameSource)]
         ids = inference.tokenize(inference.prompt(question))
-        image_tokens = inference.model.num_visual_tokens(sizes, of_one_prompt=True) if sizes else []
+        image_tokens = count_visual_tokens(inference.model, question.images, sizes)
         reads = bool(question.images) and inference.model.model.reads_questions
-        asked = without_images(question.text) if reads else ""
+        asked = without_images(question.text, videos=len(sizes) < len(given)) if reads else ""
         item = Prepared(index, ids, keys, list(question.images), image_tokens, asked)
         if not self.call.allow_cut:
             advice = "ask less, about fewer images, or with a smaller budget"
@@ -154,6 +156,7 @@ class Window:
         failures = self._encode_missing(batch)
         readable = [item for item in batch if not any(key in failures for key in item.keys)]
         generated = self._generate(readable) if readable else []
+        seen = {key: store.features[key].frames for item in readable for key in item.keys}
         is_all_that_was_asked = not inference.usage.questions and all(ids is None for ids in generated)
         if None in generated and (is_all_that_was_asked or not self.call.skip_errors):
             raise NotFiniteError(inference.name, inference.model.dtype)
@@ -177,7 +180,8 @@ class Window:
             usage.visual_tokens += visual
             usage.new_tokens += len(ids)
             text = inference.decode(ids)
-            answers.append(Answer(item.index, text, tuple(ids), prompt, visual, item.length - prompt))
+            lost, frames = item.length - prompt, tuple(seen[key] for key in item.keys if seen.get(key))
+            answers.append(Answer(item.index, text, tuple(ids), prompt, visual, lost, frames=frames))
         return answers
 
     def _encode_missing(self, batch: list[Prepared]) -> dict[str, str]:
@@ -211,7 +215,7 @@ class Window:
                 [item.question for item in items for _ in item.keys],
             )
         )
-        prompts = [Prompt(item.input_ids, [next(chosen) for _ in item.keys], item.prefix) for item in items]
+        prompts = [Prompt(item.input_ids, [next(chosen) for _ in item.image_tokens], item.prefix) for item in items]
         for item, prompt in zip(items, prompts, strict=True):  # what was known of an adaptive budget is the most
             item.image_tokens = [len(features) for features in prompt.image_features]
         limit = longest_prompt(inference.model.config)
@@ -239,5 +243,5 @@ class Window:
         sources = {key: store.downloads.pop(key, source) for key, source in sources.items()}
         device, config = inference.model.device, inference.model.config
         workers, ahead = inference.image_workers, self.call.size.largest
-        beside = {key for item in self.waiting if len(item.keys) > 1 for key in item.keys}
+        beside = {key for item in self.waiting if are_several(item.sources) for key in item.keys}
         return ImageFeed(sources, inference.image_processor, config, device, workers, ahead, beside)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from llava.kinds.clips import ClipRules
 from llava.kinds.registry import Registry
 
 
@@ -41,6 +43,14 @@ class Family:
             place first.
         keeps_cls: Whether the tower's CLS token, where it has one, reaches the compressor as a row that can be kept.
         cls_counts: Whether a kept CLS token is one of the budget's tokens; else it comes on top.
+        clips: How it sees videos; None if it sees none.
+        read_llava: `module:function` that makes a config of LLaVA's config.json and its folder, for a family whose
+            towers are not named by `mm_vision_tower`.
+        image_processor: `module:function` that makes the image processor of a config; by default it is read of files.
+        tower_in_files: What the image tower is called in files of transformers' format.
+        warning: What is said when a checkpoint of it is loaded.
+        no_training: Why it is not trained here; empty if it is.
+        no_transformers: Why plain transformers cannot run it, where `transformers_model` is None.
     """
 
     name: str
@@ -65,6 +75,13 @@ class Family:
     places: tuple[str, ...] = ("tower", "pixels", "projected")
     keeps_cls: bool = True
     cls_counts: bool = True
+    clips: ClipRules | None = None
+    read_llava: str | None = None
+    image_processor: str | None = None
+    tower_in_files: str = "vision_tower"
+    warning: str = ""
+    no_training: str = ""
+    no_transformers: str = ""
 
     def config(self) -> Any:
         """The class of its configs."""
@@ -78,6 +95,14 @@ class Family:
         """The class of its processors."""
         return _imported(self.processor_class)
 
+    def llava_reader(self) -> Callable[[Mapping[str, Any], Path], Any] | None:
+        """What makes configs of LLaVA's format; None for what all families share."""
+        return None if self.read_llava is None else _imported(self.read_llava)
+
+    def own_image_processor(self, config: Any) -> Any:
+        """The image processor of a config; None where files say what it is."""
+        return None if self.image_processor is None else _imported(self.image_processor)(config)
+
 
 _ALL_OTHERS = "llava"  # LLaVA-1.5
 
@@ -87,6 +112,7 @@ FAMILIES: Registry[Family] = Registry(
         "llava.model.families.llava_1_5",
         "llava.model.families.llava_next",
         "llava.model.families.llava_onevision",
+        "llava.model.families.video_llava",
     ),
 )
 
@@ -116,6 +142,21 @@ def find_family(config: Any) -> Family | None:
     """The family of any object with a config's entries; None for LLaVA's own configs and others without one."""
     model_type = getattr(config, "model_type", None)
     return FAMILIES.find(model_type) if isinstance(model_type, str) else None
+
+
+def clip_rules(config: Any) -> ClipRules:
+    """How the model of a config sees videos.
+
+    Raises:
+        ValueError: Its family sees none; the message names those that do.
+    """
+    family = find_family(config)
+    if family is None or family.clips is None:
+        seeing = ", ".join(each.name for each in FAMILIES if each.clips is not None)
+        raise ValueError(
+            f"a {'LLaVA' if family is None else family.name} sees images and no videos; these do: {seeing}"
+        )
+    return family.clips.of_config(config)
 
 
 def family_of_llava(raw: Mapping[str, Any]) -> Family:

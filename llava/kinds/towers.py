@@ -23,6 +23,7 @@ class TowerKind:
         has_cls: Whether it puts a CLS token first.
         layers: The list of encoder layers.
         embedding_norm: What follows the embeddings, None for nothing.
+        layer_input: In a layer, the method that its input goes through before all else; None for nothing.
         attention_norm: In a layer, what the attention's input goes through.
         attention: In a layer, the module with `q_proj`, `k_proj` and `head_dim`.
         attention_scale: In that module, what products are multiplied by.
@@ -40,6 +41,7 @@ class TowerKind:
     has_cls: bool
     layers: str = "encoder.layers"
     embedding_norm: str | None = None
+    layer_input: str | None = None
     attention_norm: str = "layer_norm1"
     attention: str = "self_attn"
     attention_scale: str = "scale"
@@ -71,6 +73,7 @@ TOWERS: Registry[TowerKind] = Registry(
         "llava.model.multimodal_encoder.clip",
         "llava.model.multimodal_encoder.siglip",
         "llava.model.multimodal_encoder.dinov2",
+        "llava.model.multimodal_encoder.languagebind",
     ),
 )
 

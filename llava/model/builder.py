@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.images.processing import load_image_processor
 from llava.kinds.families import family_of
 from llava.model.attention import default_attention
 from llava.model.checkpoints.files import resolve_checkpoint
@@ -27,6 +26,7 @@ from llava.model.checkpoints.quantised import refuse_quantising_again
 from llava.model.checkpoints.strictness import check_tensors, choose_compression
 from llava.model.configuration import STORED, CompressionLike, Stored
 from llava.model.llava_arch import Llava
+from llava.model.processor_files import image_processor_of
 from llava.model.quantization import bitsandbytes_config, import_bitsandbytes
 from llava.model.vocabulary import add_image_tokens, fit_vocabulary
 from llava.prompts.tokenization import load_tokenizer
@@ -250,7 +250,7 @@ def _small_parts(parts: ModelParts) -> tuple[PreTrainedTokenizerBase, Any]:
     tokenizer = load_tokenizer(parts.tokenizer_folder)
     if parts.is_llava_format:
         add_image_tokens(tokenizer, parts.config)
-    return tokenizer, load_image_processor(parts.processor_folder)
+    return tokenizer, image_processor_of(parts.config, parts.processor_folder)
 
 
 # ----- Device, dtype, settings -------------------------------------------------

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llava.kinds.families import clip_rules
 from llava.model.anyres import size_pairs
 from llava.model.clip_text import ClipText
+from llava.model.clips import Visual, clips_among
 from llava.model.configuration import CompressionConfig, CompressionLike
 from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor import BoundCompressor, CompressedTokens, VisionFeatures
@@ -19,7 +21,7 @@ from llava.model.question_reader import QuestionReader
 from llava.model.vision_tokens import VisionTokens
 from llava.prompts.tokenization import load_tokenizer
 
-Images = Tensor | Sequence[Tensor]
+Images = Tensor | Sequence[Visual]
 ImageSizes = Sequence[Any] | Tensor
 
 
@@ -103,18 +105,53 @@ class ImageEncoding:
         """Encodes images, which may differ in their tokens.
 
         Args:
-            images: (B, 3, H, W), (B, T, 3, H, W), or a list of (3, H, W) or (T, 3, H, W); a list may mix sizes of T.
+            images: (B, 3, H, W), (B, T, 3, H, W), or a list of (3, H, W) or (T, 3, H, W); a list may mix sizes of T,
+                and hold `ClipPixels`, which are videos.
             image_sizes: (w, h) of each image; needed for tiles of LLaVA-NeXT.
             questions: What is asked about each image; needed for methods that choose by it.
 
         Returns:
-            For each image (its tokens, D), compressed, projected and in order.
+            For each image (its tokens, D), compressed, projected and in order; of a video one for each placeholder.
         """
+        clips = clips_among(images, self.config)
+        if clips:
+            return self._encode_with_clips(images, clips, image_sizes, questions)
         tiles, counts, sizes = tiles_of(images, image_sizes)
         if tiles is None:
             return []
         self._read_questions()
         return self.model.encode_tiles(tiles, counts, sizes, questions)
+
+    def _encode_with_clips(
+        self,
+        images: Images,
+        clips: Mapping[int, Tensor],
+        image_sizes: ImageSizes | None,
+        questions: Sequence[str] | None,
+    ) -> list[Tensor]:
+        """`encode_each` of images and videos: videos together, images together, then in their order."""
+        self._read_questions()
+        asked = None if questions is None else [questions[place] for place in clips]
+        found = dict(zip(clips, self.model.clip_features(list(clips.values()), asked), strict=True))
+        others = [place for place in range(len(images)) if place not in clips]
+        if others:
+            sizes = None if image_sizes is None else [image_sizes[place] for place in others]
+            asked = None if questions is None else [questions[place] for place in others]
+            rows = self.encode_each([images[place] for place in others], sizes, asked)
+            found |= {place: [row] for place, row in zip(others, rows, strict=True)}
+        return [row for place in range(len(images)) for row in found[place]]
+
+    def num_clip_tokens(self, num_frames: int | None = None) -> list[int]:
+        """How many rows a video will take behind each of its placeholders, before it is read.
+
+        Args:
+            num_frames: That the model sees of it; None for as many as its family does.
+
+        Raises:
+            ValueError: The model sees no videos, or another number of frames, or the budget does not fit a frame.
+        """
+        lengths: list[int] = self.model.clip_lengths(clip_rules(self.config).num_frames(num_frames))
+        return lengths
 
     def encode_towers(self, images: Images, image_sizes: ImageSizes | None = None) -> VisionTokens:
         """All of images that does not depend on a question, for `project_each`.

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.anyres import size_pairs
+from llava.model.clips import count_placeholders, with_modalities
 from llava.model.image_encoding import ImageEncoding, Images, ImageSizes
 from llava.model.language_pruning import ImageRows
 from llava.model.language_pruning.refusals import check_generation
@@ -85,9 +86,9 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             Embeddings (B, L, D), and the sequence that they are of.
         """
         if image_features is None:
-            count = 0 if images is None else len(images)
+            count = count_placeholders(images, self.config)
             used = match_images_to_placeholders(input_ids, attention_mask, count)
-            if used is not None and images is not None:
+            if used is not None and images is not None and count == len(images):
                 images = images[used] if isinstance(images, Tensor) else [images[index] for index in used]
                 image_sizes = None if image_sizes is None else [image_sizes[index] for index in used]
             image_features = (
@@ -139,6 +140,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         teaching: Teaching | None = None,
         target_logits: bool = False,
         batch_num_images: Sequence[int] | Tensor | None = None,
+        modalities: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Runs the model in LLaVA's convention, or in transformers' when `pixel_values` are given.
@@ -164,6 +166,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             teaching: With `loss_only`, what a teacher predicts for the targets; the loss is then that of both.
             target_logits: Return nothing but the logits at targets, in the order of the ids: a `TargetOutput`.
             batch_num_images: With `pixel_values`, the images of each prompt that has any; see `get_image_features`.
+            modalities: With `images`, `image` or `video` for each, as LLaVA-NeXT has it.
             **kwargs: For transformers' forward.
 
         Returns:
@@ -173,6 +176,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         Raises:
             ValueError: Placeholders and images differ in number.
         """
+        images = with_modalities(images, modalities)
         if is_decoding_step(input_ids, images is not None or image_features is not None):
             images = image_features = None  # LLaVA's own loops pass the images along
         if labels is not None or packing:
@@ -272,6 +276,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         image_sizes: ImageSizes | None = None,
         image_features: Sequence[Tensor] | None = None,
         questions: Sequence[str] | None = None,
+        modalities: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Generates in LLaVA's convention with `images=`, or in transformers' without.
@@ -283,6 +288,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             image_features: Output of `encode_images`, in place of `images`. With `past_key_values` from an earlier
                 turn and the ids of the whole conversation, only what is new is computed.
             questions: With `images`, what is asked about each; needed for methods that choose by it.
+            modalities: With `images`, `image` or `video` for each, as LLaVA-NeXT has it.
             **kwargs: For transformers' `generate`, `attention_mask` and `pixel_values` among them.
 
         Returns:
@@ -315,7 +321,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             logger.warning("the prompt has no <image>, so the images given with it are not looked at")
         embeds, sequence = self.embed_prompts(
             input_ids,
-            None if isinstance(images, _NotGiven) else images,
+            None if isinstance(images, _NotGiven) else with_modalities(images, modalities),
             image_sizes,
             image_features,
             kwargs.pop("attention_mask", None),

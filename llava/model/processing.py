@@ -27,7 +27,13 @@ from llava.model.checkpoints.config_adapter import read_config
 from llava.model.checkpoints.files import CheckpointError, read_json
 from llava.model.configuration import STORED, CompressionConfig, CompressionLike, Stored, as_compression
 from llava.model.image_rules import ImageRules
-from llava.model.processor_files import PROCESSOR_FILE, open_small_files, saved_template, template_of
+from llava.model.processor_files import (
+    PROCESSOR_FILE,
+    image_processor_of,
+    open_small_files,
+    saved_template,
+    template_of,
+)
 from llava.model.stages import with_plugin
 from llava.plain_loading import reason
 from llava.prompts.ids import PromptIds
@@ -117,7 +123,7 @@ class CompressedProcessor:
         if tokenizer is None and model.tokenizer_folder is not None:
             tokenizer = load_tokenizer(model.tokenizer_folder)
         if image_processor is None and model.processor_folder is not None:
-            image_processor = load_image_processor(model.processor_folder)
+            image_processor = image_processor_of(model.config, model.processor_folder)
         if tokenizer is None or image_processor is None:
             raise ValueError(
                 "the model's tokenizer or image processor is not known: it was not loaded from a checkpoint, or its "
@@ -155,7 +161,7 @@ class CompressedProcessor:
         if (folder / "config.json").is_file():
             config, processor_folder = read_config(folder)
             try:
-                tokenizer, image_processor = load_tokenizer(folder), load_image_processor(processor_folder)
+                tokenizer, image_processor = load_tokenizer(folder), image_processor_of(config, processor_folder)
             except (OSError, ValueError) as error:
                 raise CheckpointError(
                     f"{folder}: has no whole processor: {error}. Of a projector or an adapter load the model, and say "

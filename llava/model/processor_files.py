@@ -7,7 +7,9 @@ from typing import Any
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.entry_types import shown
+from llava.images.processing import load_image_processor
 from llava.kinds import PluginError
+from llava.kinds.families import family_of
 from llava.model.checkpoints.files import CheckpointError, read_json, resolve_checkpoint, take_hub_options
 from llava.prompts.chat_template import chat_template
 from llava.prompts.own_template import conv_mode_for
@@ -36,6 +38,16 @@ def open_small_files(path_or_repo: Any, options: dict[str, Any]) -> Path:
             "was trained; there are compression=, subfolder= and the Hub's options (revision, cache_dir, token, ...)"
         )
     return resolve_checkpoint(path_or_repo, weights=False, **hub) / subfolder
+
+
+def image_processor_of(config: Any, folder: Path) -> Any:
+    """The image processor of a model: its family's own, or that of a folder.
+
+    Raises:
+        CheckpointError: See `load_image_processor`.
+    """
+    own = family_of(config).own_image_processor(config)
+    return load_image_processor(folder) if own is None else own
 
 
 def saved_template(folder: Path) -> str | None:

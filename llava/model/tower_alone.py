@@ -99,7 +99,8 @@ def load_tower(
         family = FAMILIES.get("llava")
     module = _filled(config, state, folder, dtype).to(device)
     shape = shape_of(family, tower_grid(config), tower_kind(config).has_cls)
-    return TowerAlone(module, config, load_image_processor(processor), layer, images, shape)
+    own = family.own_image_processor(images)
+    return TowerAlone(module, config, own or load_image_processor(processor), layer, images, shape)
 
 
 def _filled(config: Any, state: Mapping[str, StoredTensor], folder: Path, dtype: torch.dtype) -> nn.Module:

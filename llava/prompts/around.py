@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from llava.constants import (
     DEFAULT_IM_END_TOKEN,
     DEFAULT_IM_START_TOKEN,
     DEFAULT_IMAGE_TOKEN,
+    DEFAULT_VIDEO_TOKEN,
     IMAGE_PLACEHOLDER,
     IMAGE_TOKEN_INDEX,
 )
@@ -20,33 +22,60 @@ from llava.conversation import SeparatorStyle, conversation_template
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_PLACES = re.compile(f"{DEFAULT_IMAGE_TOKEN}|{DEFAULT_VIDEO_TOKEN}")
 
-def place_images(text: str, num_images: int, config: Any) -> str:
+
+def place_images(text: str, num_images: int, config: Any, videos: Mapping[int, int] | None = None) -> str:
     """Puts one `<image>` an image into the user's text: where the text says, else in front, each on a line.
 
     Args:
-        text: The user's words, perhaps with `<image>` or `<image-placeholder>`.
-        num_images: How many images there are.
+        text: The user's words, perhaps with `<image>` or `<image-placeholder>`, and `<video>` for a video.
+        num_images: How many images there are, videos counted.
         config: The model's config; `mm_use_im_start_end` puts the start and end tokens around each image.
+        videos: Which of the images are videos, and how many `<image>` each takes.
 
     Raises:
         ValueError: The text names another number of images, or is none that can be written (`check_text`).
     """
     check_text(text)
     text = text.replace(IMAGE_PLACEHOLDER, DEFAULT_IMAGE_TOKEN)
+    if videos:
+        return _place_videos(text, num_images, config, videos)
     named = text.count(DEFAULT_IMAGE_TOKEN)
     if not named:
         text = f"{DEFAULT_IMAGE_TOKEN}\n" * num_images + text
     elif named != num_images:
         raise ValueError(f"the text has {named} {DEFAULT_IMAGE_TOKEN} but {num_images} images are given: {text[:80]!r}")
+    return _marked(text, config)
+
+
+def _marked(text: str, config: Any) -> str:
     if getattr(config, "mm_use_im_start_end", False):
         marked = DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
         text = text.replace(DEFAULT_IMAGE_TOKEN, marked)
     return text
 
 
-def without_images(text: str) -> str:
-    """The user's words alone, without the places of images."""
+def _place_videos(text: str, num_images: int, config: Any, videos: Mapping[int, int]) -> str:
+    """`place_images` with videos: the text names each by `<video>`, or by the `<image>`s that stand for it."""
+    tokens = [DEFAULT_VIDEO_TOKEN if place in videos else DEFAULT_IMAGE_TOKEN for place in range(num_images)]
+    named = _PLACES.findall(text)
+    if not named:
+        text = "".join(f"{token}\n" for token in tokens) + text
+    elif named != tokens:
+        written_out = sum(videos.get(place, 1) for place in range(num_images))
+        if named != [DEFAULT_IMAGE_TOKEN] * written_out:
+            raise ValueError(
+                f"the text names {' '.join(named)}, but {' '.join(tokens)} are given, in this order: {text[:80]!r}"
+            )
+    for _, count in sorted(videos.items()):
+        text = text.replace(DEFAULT_VIDEO_TOKEN, DEFAULT_IMAGE_TOKEN * count, 1)
+    return _marked(text, config)
+
+
+def without_images(text: str, *, videos: bool = False) -> str:
+    """The user's words alone, without the places of images, and of videos where there are any."""
+    text = text.replace(DEFAULT_VIDEO_TOKEN, "") if videos else text
     return text.replace(IMAGE_PLACEHOLDER, "").replace(DEFAULT_IMAGE_TOKEN, "").strip()
 
 

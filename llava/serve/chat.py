@@ -16,6 +16,7 @@ from llava.inference import GenerationOptions, Inference
 from llava.inference.first_logits import FirstLogits, NotFiniteError
 from llava.inference.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
 from llava.inference.seen_images import SeenImage
+from llava.inference.visuals import are_several, video_places
 from llava.prompts.around import check_fits, check_text, count_tokens, end_token_ids, place_images, stop_string
 
 # Stands for the model's last answer where only the template's text around it is wanted; in no template.
@@ -55,7 +56,7 @@ class EncodedOnce:
         """
         if self._seen is None:
             opened = self._inference.open(self._images)
-            self._seen = self._inference.see(opened, beside_others=len(opened) > 1) if opened else []
+            self._seen = self._inference.see(opened, beside_others=are_several(opened)) if opened else []
         return self._inference.features_for(self._seen, text)
 
 
@@ -190,7 +191,9 @@ class Chat:
         """The ids that this turn adds before the answer: for a later turn also the end of the answer before it."""
         conv = self._conversation.copy()
         if not self.messages:
-            conv.append_message(conv.roles[0], place_images(text, len(self.images), self.inference.model.config))
+            config = self.inference.model.config
+            videos = video_places(self.images, config)
+            conv.append_message(conv.roles[0], place_images(text, len(self.images), config, videos))
             conv.append_message(conv.roles[1], None)
             return self.inference.tokenize(conv.get_prompt())
         if DEFAULT_IMAGE_TOKEN in text:

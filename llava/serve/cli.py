@@ -1,4 +1,4 @@
-"""`python -m llava.serve.cli`: chat about an image in the terminal.
+"""`python -m llava.serve.cli`: chat about images and videos in the terminal.
 
 An empty line or end of input ends it; `/new` begins anew about the same image, which is not encoded again.
 """
@@ -21,7 +21,8 @@ from llava.command_line import (
 
 _NEW = "/new"
 _DESCRIPTION = (
-    f"Chat with a LLaVA about images. {_NEW} begins a new conversation about the same images; an empty line ends."
+    f"Chat with a LLaVA about images and videos. {_NEW} begins a new conversation about the same ones; an empty line "
+    "ends."
 )
 
 
@@ -30,6 +31,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = CommandParser("llava.serve.cli", _DESCRIPTION)
     add_model_flags(parser)
     parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
+    parser.add_argument("--video-file", nargs="+", default=[], help="videos or folders of frames, behind the images")
+    parser.add_argument("--num-frames", type=int, help="frames of a video that the model sees; by default its family's")
     add_shared(parser, "--compression", "--temperature", "--top-p", "--max-new-tokens")
     parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
     return parser
@@ -41,10 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from llava.images.source import UnreadableImageError, fetch_image
     from llava.inference import GenerationOptions, Inference
     from llava.serve.chat import Chat
+    from llava.video import Video
 
     with plain_errors():
         options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
-        images = [fetch_image(source) for source in args.image_file]
+        videos = [Video(source, args.num_frames) for source in args.video_file]
+        images = [fetch_image(source) for source in (*args.image_file, *videos)]
         inference = Inference.load(
             args.model_path,
             args.model_base,

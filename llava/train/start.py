@@ -9,6 +9,7 @@ import torch
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from llava.conversation import TEMPLATES, SeparatorStyle, conversation_template
+from llava.kinds.families import family_of
 from llava.kinds.languages import find_language
 from llava.model.builder import build_from_parts, load_pretrained_model
 from llava.model.checkpoints.config_adapter import is_llava_format, is_transformers_format
@@ -110,6 +111,9 @@ def _from_checkpoint(arguments: Arguments, attention: str | None) -> tuple[Any, 
     tokenizer, model, image_processor, _ = load_pretrained_model(
         given.model_name_or_path, attn_implementation=attention, **_placement(arguments)
     )
+    refusal = family_of(model.config).no_training
+    if refusal:
+        raise ValueError(f"--model_name_or_path {given.model_name_or_path}: {refusal}")
     merge_type = getattr(model.config, "mm_patch_merge_type", None) or "flat"
     if given.mm_patch_merge_type not in (None, merge_type):
         raise ValueError(

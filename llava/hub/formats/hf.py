@@ -66,10 +66,12 @@ def write_hf(source: ExportSource, folder: Path) -> Layout:
         CheckpointError: Plain transformers cannot run the model as it was trained; the message names the entry.
     """
     config = source.config
-    if family_of(config).transformers_model is None:
+    family = family_of(config)
+    if family.transformers_model is None:
+        reason = family.no_transformers or "it has no class for it"
         raise CheckpointError(
-            f"{source.folder}: config.json: model_type {config.model_type!r}: plain transformers has no class for a "
-            f"{family_of(config).name}"
+            f"{source.folder}: config.json: model_type {config.model_type!r}: plain transformers cannot run a "
+            f"{family.name}: {reason}"
         )
     _refuse_other_merges(source)
     if projector_type(config) != USUAL:

@@ -101,6 +101,9 @@ def read_config(folder: Path) -> tuple[LlavaConfig | LlavaNextConfig, Path]:
     raw = read_json(folder / "config.json")
     refuse_other_families(raw, folder)
     if is_llava_format(raw):
+        reader = family_of_llava(raw).llava_reader()
+        if reader is not None:
+            return reader(raw, folder), folder
         tower = tower_folder(raw, folder, weights=False)
         return adapt_config(raw, vision_config_from(tower), folder), tower
     if not is_transformers_format(raw):

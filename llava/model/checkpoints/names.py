@@ -9,7 +9,8 @@ from typing import TypeVar
 Value = TypeVar("Value")
 Table = tuple[tuple[str, str], ...]
 
-# (prefix in the file, prefix in the module), the longest match first. `{tower}` is the tower's root in the module.
+# (prefix in the file, prefix in the module), the longest match first. `{tower}` is the tower's root in the module,
+# `{video}` that of a tower for videos.
 PROJECTOR_NAMES: Table = (  # an activation stands between two layers; a lone layer, of type `linear`, has no number
     *((f"model.mm_projector.{2 * n}.", f"model.multi_modal_projector.linear_{n + 1}.") for n in range(9)),
     ("model.mm_projector.", "model.multi_modal_projector."),
@@ -17,6 +18,8 @@ PROJECTOR_NAMES: Table = (  # an activation stands between two layers; a lone la
 LLAVA_NAMES: Table = (
     *PROJECTOR_NAMES,
     ("model.vision_tower.vision_tower.vision_model.", "{tower}"),
+    ("model.image_tower.image_tower.", "{tower}"),  # Video-LLaVA's two
+    ("model.video_tower.video_tower.", "{video}"),
     ("model.image_newline", "model.image_newline"),
     ("model.", "model.language_model."),
     ("lm_head.", "lm_head."),
@@ -27,6 +30,7 @@ _PUBLISHED_NAMES: Table = (
     ("language_model.lm_head.", "lm_head."),
     ("language_model.model.", "model.language_model."),
     ("vision_tower.vision_model.", "{tower}"),
+    ("video_tower.vision_model.", "{video}"),
     ("multi_modal_projector.", "model.multi_modal_projector."),
     ("image_newline", "model.image_newline"),
 )
@@ -34,6 +38,10 @@ _PUBLISHED_NAMES: Table = (
 # Other spellings that transformers has written over time; read, never written.
 _TRANSFORMERS_SPELLINGS: Table = (
     *_PUBLISHED_NAMES,
+    ("image_tower.vision_model.", "{tower}"),
+    ("model.image_tower.", "{tower}"),
+    ("image_tower.", "{tower}"),
+    ("video_tower.", "{video}"),
     ("model.vision_tower.vision_model.", "{tower}"),
     ("vision_tower.", "{tower}"),
     ("model.vision_tower.", "{tower}"),
@@ -51,15 +59,16 @@ _WRAPPERS = re.compile(r"^(?:module\.|base_model\.model\.)*(?:model\.(?=model\.)
 _NOT_OF_THE_TOWER = re.compile(r"(^|\.)(text_model|text_projection|visual_projection|logit_scale|logit_bias)(\.|$)")
 
 
-def transformers_names(file_prefix: str) -> Table:
+def transformers_names(file_prefix: str, tower_name: str = "vision_tower") -> Table:
     """The names that `save_pretrained` writes.
 
     Args:
         file_prefix: Of the tower, see `TowerKind`.
+        tower_name: What the tower is called in files, see `Family`.
     """
     tower = ("vision_tower.vision_model.", "{tower}")
     return tuple(
-        (f"vision_tower.{file_prefix}", new) if (old, new) == tower else (old, new) for old, new in _PUBLISHED_NAMES
+        (f"{tower_name}.{file_prefix}", new) if (old, new) == tower else (old, new) for old, new in _PUBLISHED_NAMES
     )
 
 
@@ -118,7 +127,7 @@ def from_transformers_names(state: Mapping[str, Value], tower: str) -> dict[str,
 
 def to_file_names(state: Mapping[str, Value], table: Table, tower: str) -> dict[str, Value]:
     """Renames the module's tensors to a file's names: the inverse of `to_module_names`."""
-    inverse = tuple((module.format(tower=tower), file) for file, module in table)
+    inverse = tuple((_in_module(module, tower), file) for file, module in table)
     longest_first = tuple(sorted(inverse, key=lambda pair: -len(pair[0])))
     return {_rename(name, longest_first, tower): value for name, value in state.items()}
 
@@ -126,5 +135,9 @@ def to_file_names(state: Mapping[str, Value], table: Table, tower: str) -> dict[
 def _rename(name: str, table: Table, tower: str) -> str:
     for old, new in table:
         if name.startswith(old):
-            return new.format(tower=tower) + name[len(old) :]
+            return _in_module(new, tower) + name[len(old) :]
     return name
+
+
+def _in_module(prefix: str, tower: str) -> str:
+    return prefix.format(tower=tower, video=tower.replace("vision_tower", "video_tower"))

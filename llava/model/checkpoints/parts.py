@@ -184,7 +184,7 @@ def _whole_parts(folder: Path, raw: Mapping[str, Any], files: list[Path]) -> Mod
         else from_transformers_names(_weights(files), root)
     )
     has_tower = not is_llava or any(name.startswith("model.vision_tower.") for name in state)
-    if not has_tower:
+    if not has_tower and family_of(config).read_llava is None:
         state.update(tower_state(tower_folder(raw, folder, weights=True), config, root))
     unused = {}
     if is_llava and not family_of(config).has_newline and _NEWLINE in state:
@@ -313,6 +313,9 @@ def finish_model(model: Any, parts: ModelParts, name: str | Path) -> None:
         parts: What it was made of.
         name: What was asked for: a folder or a repository.
     """
+    warning = family_of(parts.config).warning
+    if warning:
+        logger.warning("%s: %s", parts.source, warning)
     model.name_or_path = model.config.name_or_path = str(name)
     model.tokenizer_folder, model.processor_folder = parts.tokenizer_folder, parts.processor_folder
     set_generation_config(model, parts)

@@ -13,11 +13,8 @@ from llava.small_files import CheckpointError
 # Entries of LLaVA's format, and `model_type` of transformers', that only another family has.
 _BY_ENTRY = {
     "mm_vision_tower_aux": "Mini-Gemini",
-    "mm_video_tower": "Video-LLaVA",
-    "mm_image_tower": "Video-LLaVA",
 }
 _BY_MODEL_TYPE = {
-    "video_llava": "Video-LLaVA",
     "vipllava": "ViP-LLaVA",
     "llava_next_video": "LLaVA-NeXT-Video",
     "llava_onevision1_5": "LLaVA-OneVision-1.5",

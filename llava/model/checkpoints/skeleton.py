@@ -18,6 +18,9 @@ from llava.model.zero3 import without_zero3
 from llava.plain_loading import auto_model_of, reason
 from llava.small_files import CheckpointError
 
+# Where towers are in the module -> their entry of the config.
+_TOWERS = {"model.vision_tower.": "vision_config", "model.video_tower.": "video_config"}
+
 
 def expected_shapes(
     config: LlavaConfig | LlavaNextConfig, model_class: type[Any], where: Path
@@ -37,14 +40,16 @@ def expected_shapes(
         selected_depth(config.vision_feature_layer, config.vision_config.num_hidden_layers)
     shallow.vision_feature_layer = -1
     shallow.compression = None  # it has no weights, and one inside the language model needs its layers
-    shallow.vision_config.num_hidden_layers = shallow.text_config.num_hidden_layers = 1
+    towers = {prefix: entry for prefix, entry in _TOWERS.items() if getattr(config, entry, None) is not None}
+    for part in (*towers.values(), "text_config"):
+        getattr(shallow, part).num_hidden_layers = 1
     with _named(where), without_zero3(), torch.device("meta"):
         model = model_class(shallow)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, value in model.state_dict().items():
-        is_tower = name.startswith("model.vision_tower.")
-        part = config.vision_config if is_tower else config.text_config
-        layers = tower_kind(config.vision_config).layers if is_tower else "layers"
+        tower = next((getattr(config, entry) for prefix, entry in towers.items() if name.startswith(prefix)), None)
+        part = config.text_config if tower is None else tower
+        layers = "layers" if tower is None else tower_kind(tower).layers
         before, layer, after = name.partition(f".{layers}.0.")
         names = [f"{before}.{layers}.{index}.{after}" for index in range(part.num_hidden_layers)] if layer else [name]
         shapes |= dict.fromkeys(names, tuple(value.shape))

@@ -152,7 +152,8 @@ class StrictCheckpoints:
             return
         own = self.state_dict() if state_dict is None else state_dict  # type: ignore[attr-defined]
         prefix = tower_kind(self.config.vision_config).file_prefix  # type: ignore[attr-defined]
-        renamed = to_file_names(own, transformers_names(prefix), tower_root(own))
+        names = transformers_names(prefix, family_of(self.config).tower_in_files)  # type: ignore[attr-defined]
+        renamed = to_file_names(own, names, tower_root(own))
         super().save_pretrained(  # type: ignore[misc]
             save_directory, *args, state_dict=renamed, save_original_format=False, **kwargs
         )

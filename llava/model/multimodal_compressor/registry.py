@@ -242,7 +242,7 @@ class BoundCompressor:
     @property
     def gives_projected(self) -> bool:
         """Whether what is kept are rows of the projector, which is then done with."""
-        return self.place == "projected" or self.budget.restores
+        return self.place in ("projected", "pooled") or self.budget.restores
 
     @property
     def is_uneven(self) -> bool:

@@ -176,7 +176,7 @@ def _read_attention(kind: TowerKind, layer: Any, hidden: Tensor, needs: Set[Need
     """What methods read of a layer, all fp32: keys, mean over heads (B, N, d); attention received (B, P); CLS's row."""
     attention = attrgetter(kind.attention)(layer)
     scale = getattr(attention, kind.attention_scale)
-    normed = attrgetter(kind.attention_norm)(layer)(hidden)
+    normed = _attention_input(kind, layer, hidden)
     shape = (*normed.shape[:2], -1, attention.head_dim)
     keys = attention.k_proj(normed).view(shape)  # (B, N, H, d)
     found = {}
@@ -203,8 +203,15 @@ def _last_layer_qk(kind: TowerKind, layers: Any, hidden: Tensor) -> tuple[Tensor
     for layer in layers[:-1]:
         hidden = layer(hidden, attention_mask=None)
     attention = attrgetter(kind.attention)(layers[-1])
-    normed = attrgetter(kind.attention_norm)(layers[-1])(hidden)
+    normed = _attention_input(kind, layers[-1], hidden)
     return attention.q_proj(normed), attention.k_proj(normed)
+
+
+def _attention_input(kind: TowerKind, layer: Any, hidden: Tensor) -> Tensor:
+    """(B, N, C): what queries and keys are made of, of what the layer is given."""
+    if kind.layer_input is not None:
+        hidden = attrgetter(kind.layer_input)(layer)(hidden)
+    return attrgetter(kind.attention_norm)(layer)(hidden)  # type: ignore[no-any-return]
 
 
 def _attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:

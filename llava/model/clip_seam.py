@@ -1,0 +1,217 @@
+"""The seam for videos: frames stand in the tower's batch axis, and each is compressed by itself.
+
+Shapes: F frames of all clips, P patches a frame, K kept tokens a frame, D channels of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llava.kinds.clips import ClipRules
+from llava.kinds.families import clip_rules
+from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor import BoundCompressor, TileShape, VisionFeatures, compressor_of
+from llava.model.multimodal_compressor.adaptive import compress_adaptively
+from llava.model.multimodal_encoder import extract_features
+from llava.model.offloading import like_weights
+from llava.model.stages import before_language_model
+from llava.model.vision_tokens import VisionTokens
+
+
+class ClipSeam:
+    """Mixed into the base models of families that see videos, before `MultimodalForward`.
+
+    A family overrides `clip_tower`, `clip_shape`, `arrange_frames` and `in_clips`.
+    """
+
+    config: Any
+    vision_tower: nn.Module
+    multi_modal_projector: nn.Module
+    compression: CompressionConfig | None
+    tile_shape: TileShape
+    text_needs: Any
+    with_questions: Any
+
+    @property
+    def clip_rules(self) -> ClipRules:
+        """How many frames it sees, and which."""
+        return clip_rules(self.config)
+
+    @property
+    def clip_tower(self) -> nn.Module:
+        """The tower that sees frames; by default that of images."""
+        return self.vision_tower
+
+    @property
+    def clip_shape(self) -> TileShape:
+        """What a compressor is told of a frame; by default what it is told of a tile."""
+        return self.tile_shape
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Rows of a frame that the language model is given, all that follow the frames apart."""
+        budget = before_language_model(self.compression)
+        if budget is None:
+            return self.clip_shape.num_patches + int(self.clip_shape.keep_cls)
+        self.check_for_clips(budget)
+        return compressor_of(budget).num_tokens(budget, self.clip_shape)
+
+    def clip_lengths(self, num_frames: int) -> list[int]:
+        """Rows behind each placeholder of a video of so many frames; with an adaptive budget the most.
+
+        Raises:
+            ValueError: The model sees another number, or the budget does not fit a frame.
+        """
+        frames, rules = self.clip_rules.num_frames(num_frames), self.clip_rules
+        each = self.tokens_per_frame
+        return [each] * frames if rules.marks_frames else [each * frames + self.rows_behind_clip]
+
+    @property
+    def rows_behind_clip(self) -> int:
+        """Rows that follow the frames of a video."""
+        return 0
+
+    def check_for_clips(self, budget: CompressionConfig) -> None:
+        """Refuses a budget that frames cannot have.
+
+        Raises:
+            ValueError: The message says why.
+        """
+        if budget.restores:
+            raise ValueError(f"compression {budget}: positions=restore is for images; leave it out for videos")
+        if budget.tiles == "area":
+            raise ValueError(f"compression {budget}: tiles=area goes by the tiles of an image, and a frame is whole")
+        try:
+            compressor_of(budget).check(budget, self.clip_shape)
+        except ValueError as error:
+            raise ValueError(f"of a video's frame: {error}") from error
+
+    @property
+    def bound_for_clips(self) -> BoundCompressor | None:
+        """The compressor of frames, with its budget; None without one."""
+        budget = before_language_model(self.compression)
+        if budget is None:
+            return None
+        self.check_for_clips(budget)
+        return compressor_of(budget).bind(budget, self.clip_shape)
+
+    def arrange_frames(self, features: VisionFeatures) -> VisionFeatures:
+        """What the tower says of frames, as a compressor takes it: here a family pools.
+
+        Args:
+            features: Of F frames.
+        """
+        return features
+
+    def in_clips(self, rows: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+        """The projected rows of all frames behind their placeholders; by default frame by frame as one sequence.
+
+        Args:
+            rows: (K, D) of each of the F frames.
+            counts: Frames of each clip.
+
+        Returns:
+            (rows, D) of each placeholder of each clip.
+        """
+        if self.clip_rules.marks_frames:
+            return list(rows)
+        frames = iter(rows)
+        return [torch.cat([next(frames) for _ in range(count)]) for count in counts]
+
+    def encode_clips(self, frames: Tensor, counts: Sequence[int]) -> VisionTokens:
+        """All of videos that no question decides: tower and compressor (if any).
+
+        Args:
+            frames: (F, 3, H, W), the frames of all clips, any float dtype.
+            counts: Frames of each clip.
+        """
+        learns = frames.requires_grad or any(p.requires_grad for p in self.clip_tower.parameters())
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            bound = self.bound_for_clips
+            features = self._read_frames(like_weights(frames, self.clip_tower, cast=True), bound, counts)
+            if bound is None:
+                return VisionTokens(self._projected_rows(features), counts)
+            if bound.is_late:
+                return VisionTokens(features.patches, counts, features=features)
+            return self._compress_frames(features, bound, counts)
+
+    def project_clips(self, encoded: VisionTokens, questions: Sequence[str] | None = None) -> list[Tensor]:
+        """What the language model is given of videos.
+
+        Args:
+            encoded: Of `encode_clips`.
+            questions: What is asked about each clip; needed where the compressor chooses by it.
+
+        Returns:
+            (rows, D) of each placeholder, clip after clip.
+        """
+        counts = list(encoded.counts or ())
+        if encoded.features is not None:
+            bound = self.bound_for_clips
+            assert bound is not None
+            features = self.with_questions(encoded.features, bound, counts, questions)
+            encoded = self._compress_frames(features, bound, counts)
+        rows: Sequence[Tensor] = list(encoded.tokens)
+        if encoded.splits is not None:
+            rows = [row[: sum(split)] for row, split in zip(rows, encoded.splits, strict=True)]
+        return self.in_clips(rows, counts)
+
+    def clip_features(self, clips: Sequence[Tensor], questions: Sequence[str] | None = None) -> list[list[Tensor]]:
+        """From pixels to what the language model is given, both steps.
+
+        Args:
+            clips: (T, 3, H, W) each.
+            questions: As for `project_clips`.
+
+        Returns:
+            For each clip (rows, D) of each of its placeholders.
+        """
+        counts = [len(pixels) for pixels in clips]
+        found = iter(self.project_clips(self.encode_clips(torch.cat(list(clips)), counts), questions))
+        return [[next(found) for _ in range(self.clip_rules.placeholders(count))] for count in counts]
+
+    def _read_frames(self, frames: Tensor, bound: BoundCompressor | None, counts: Sequence[int]) -> VisionFeatures:
+        """The tower, what a compressor needs of it, and the family's arrangement."""
+        layer = self.config.vision_feature_layer
+        if bound is None:
+            return self.arrange_frames(extract_features(self.clip_tower, frames, layer))
+        features = extract_features(self.clip_tower, frames, layer, bound.needs, bound.grid)
+        facts: dict[str, Tensor] = {}
+        if "image_index" in bound.needs:
+            clip = [index for index, count in enumerate(counts) for _ in range(count)]
+            facts["image_index"] = torch.tensor(clip, device=frames.device)
+        if "padding" in bound.needs:
+            facts["padding"] = frames.new_zeros(features.source.shape[:2], dtype=torch.bool)
+        return self.arrange_frames(replace(features, **facts))
+
+    def _projected_rows(self, features: VisionFeatures) -> Tensor:
+        """(F, N, D): all rows of frames without compression, projected."""
+        if features.projected is not None:
+            return features.projected
+        rows = features.content if self.clip_shape.keep_cls else features.patches
+        return self.multi_modal_projector(like_weights(rows, self.multi_modal_projector).contiguous())
+
+    def _compress_frames(self, features: VisionFeatures, bound: BoundCompressor, counts: Sequence[int]) -> VisionTokens:
+        """(F, K, D), projected: what is kept of each frame."""
+        if features.projected is None and ("projected" in bound.needs or bound.place == "projected"):
+            rows = self.multi_modal_projector(like_weights(features.source, self.multi_modal_projector).contiguous())
+            features = replace(features, projected=rows)
+            if bound.place == "projected":
+                features = replace(features, content=rows, has_cls=False)
+        splits = None
+        if bound.is_uneven:  # with tiles=gain the frames of a clip share its total
+            uneven = compress_adaptively(bound, features, counts)
+            tokens, splits = uneven.tokens, uneven.splits
+        else:
+            tokens = bound(features).tokens
+        if not bound.gives_projected:
+            tokens = self.multi_modal_projector(like_weights(tokens, self.multi_modal_projector).contiguous())
+        return VisionTokens(tokens, counts, splits=splits)
+
+
+__all__ = ["ClipSeam"]
