@@ -64,8 +64,8 @@ def _first_question(tasks: Sequence[Task], settings: RunSettings, rows: Sequence
     place = DataPlace(settings.data_root, settings.source, settings.image_root)
     for task in tasks:
         failed = {line.partition(": ")[0] for row in rows if row["task"] == task.name for line in row["errors"]}
-        samples = (sample for sample in place.load(task).samples if sample.images and sample.sample_id not in failed)
-        sample = next(samples, None)
+        samples = place.load(task).samples
+        sample = next((each for each in samples if each.shows_images_only and each.sample_id not in failed), None)
         if sample is not None:
             return task, sample
     return None

@@ -72,6 +72,11 @@ class Sample:
     frames: int | None = None
 
     @property
+    def shows_images_only(self) -> bool:
+        """Whether it is about images, and about no clip: the latency of those is measured."""
+        return bool(self.images) and self.video is None
+
+    @property
     def image_names(self) -> str:
         """What its images and clip are called: equal for questions about the same. One without any stands alone."""
         names = [image.name if isinstance(image, EmbeddedImage) else str(image) for image in self.images]
