@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tqdm import tqdm
 
+from llava.eval.asked import sees_video
 from llava.eval.data_place import DataPlace
 from llava.eval.results import identity, read_results, write_results
 from llava.eval.task_run import RunSettings, TaskResult, TaskRun
 from llava.eval.tasks import Sample, Task, TaskDataError
 from llava.eval.tasks.video_files import missing_note, missing_videos
 from llava.inference import Inference
-from llava.kinds.families import find_family
 from llava.locks import only_one
 from llava.model.configuration import CompressionConfig
 
@@ -85,11 +84,6 @@ def _run_task(
     return results
 
 
-def takes_video(config: Any) -> bool:
-    """Whether the model of a config can be asked about videos: whether its family says how it sees them."""
-    return getattr(find_family(config), "clips", None) is not None
-
-
 def _missing_videos(inference: Inference, task: Task, samples: Sequence[Sample], says_it: bool) -> list[str]:
     """The videos that are not there, after a line that names them.
 
@@ -97,7 +91,7 @@ def _missing_videos(inference: Inference, task: Task, samples: Sequence[Sample],
         TaskDataError: The model takes no video, or none is there.
     """
     videos = {str(sample.video) for sample in samples if sample.video is not None}
-    if videos and not takes_video(inference.model.config):
+    if videos and not sees_video(inference.model.config):
         raise TaskDataError(f"{task.name}: it asks about videos, and {inference.name} takes images only")
     missing = missing_videos(samples)
     if videos and len(videos) == len(missing):

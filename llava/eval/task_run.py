@@ -32,13 +32,14 @@ from llava.eval.answers_key import (
     references_fingerprint,
     used_plugins,
 )
+from llava.eval.asked import question_of
 from llava.eval.in_flight import InFlight
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import LoadedTask, Sample, Scores, Task, TaskDataError
 from llava.eval.tasks.own_file import ROW_FIELD
-from llava.inference import Answer, GenerationOptions, Inference, Question
+from llava.inference import Answer, GenerationOptions, Inference
 from llava.inference.latency import Latency, measure_latency
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
@@ -385,11 +386,6 @@ def latency_fields(latency: Latency) -> Row:
         "kv_bytes": latency.kv_bytes,
         "rows_read": round(latency.rows_read, 2),
     }
-
-
-def question_of(sample: Sample) -> Question:
-    """What is asked of a sample."""
-    return Question(sample.prompt, tuple(sample.images))
 
 
 def _weights_of(model: Any) -> str:

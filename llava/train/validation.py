@@ -14,7 +14,7 @@ from tqdm import tqdm
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, TrainingSample
 from llava.data.records import Record, StoredImage, images_of
-from llava.eval.task_run import question_of
+from llava.eval.asked import question_of
 from llava.eval.tasks import EmbeddedImage, Sample
 from llava.eval.tasks.own_rows import MAX_ANSWER_TOKENS, earned_by, sample_of_row
 from llava.inference import Inference

@@ -50,7 +50,7 @@ def inference(oracle_dir: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> 
     clips = data / "GPT_Zero_Shot_QA" / "MSVD_Zero_Shot_QA" / "videos"
     frames = {question: clips / f"c{number}.mp4" / "0.png" for number, (question, _) in enumerate(PAIRS)}
     monkeypatch.setattr(FirstFrames, "frames", frames)
-    monkeypatch.setattr("llava.eval.runner.takes_video", lambda config: True)
+    monkeypatch.setattr("llava.eval.runner.sees_video", lambda config: True)
     return FirstFrames.load(oracle_dir / "tiny-llava-v1.5", device="cpu")
 
 
