@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from llava.eval.asked import sees_video
+from llava.eval.asked import as_seen, clip_rules
 from llava.eval.data_place import DataPlace
 from llava.eval.results import identity, read_results, write_results
 from llava.eval.task_run import RunSettings, TaskResult, TaskRun
@@ -71,6 +71,7 @@ def _run_task(
 ) -> list[TaskResult]:
     loaded, root, data = DataPlace(settings.data_root, settings.source, settings.image_root).locate(task)
     missing = _missing_videos(inference, task, loaded.samples[: settings.limit], settings.workers.is_first)
+    loaded = as_seen(loaded, inference.model.config)
     results = []
     for compression in compressions:
         inference.model.set_compression(compression)
@@ -91,7 +92,7 @@ def _missing_videos(inference: Inference, task: Task, samples: Sequence[Sample],
         TaskDataError: The model takes no video, or none is there.
     """
     videos = {str(sample.video) for sample in samples if sample.video is not None}
-    if videos and not sees_video(inference.model.config):
+    if videos and clip_rules(inference.model.config) is None:
         raise TaskDataError(f"{task.name}: it asks about videos, and {inference.name} takes images only")
     missing = missing_videos(samples)
     if videos and len(videos) == len(missing):
