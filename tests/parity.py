@@ -49,6 +49,7 @@ LAYOUTS = (
         "ORACLE_MODELS",
         (
             "tests/model/test_onevision_parity.py",
+            "tests/model/test_clip_parity.py",
             "tests/model/test_video_llava_parity.py",
             "tests/video/test_reader.py",
         ),

@@ -38,7 +38,6 @@ from llava.prompts.tokens import tokenizer_image_token
 from llava.utils import shown
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Answer", "GenerationOptions", "Inference", "Question", "Usage"]
@@ -213,16 +212,17 @@ class Inference:
         """
         return next(self.ask([Question(text, images)], batch_size=1, options=options, allow_cut=False))
 
-    def open(self, images: Sequence[ImageSource]) -> list[Image | FrameSource]:
-        """Opens images as this checkpoint reads them, photos turned or not; raises UnreadableImageError.
+    def open(self, images: Sequence[ImageSource]) -> list[Any]:
+        """Opens images as this checkpoint reads them, photos turned or not: PIL images.
 
         Videos stay what they are, once they are known to be some.
 
         Raises:
+            UnreadableImageError: One cannot be read.
             ValueError: There is a video, and the model sees none.
         """
         video_places(images, self.model.config)
-        opened: list[Image | FrameSource] = []
+        opened: list[Any] = []
         for image in images:
             if isinstance(image, FrameSource):
                 image.check()

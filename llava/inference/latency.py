@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llava.images.source import FrameSource
 from llava.inference import Inference, Question
 from llava.model.configuration import CompressionLike
 from llava.model.multimodal_compressor.adaptive import compress_adaptively
@@ -166,6 +167,8 @@ def compare_latency(
     """
     if not question.images:
         raise ValueError("latency is measured on a question with an image, and this one has none")
+    if any(isinstance(image, FrameSource) for image in question.images):
+        raise ValueError("latency is measured on images, and this question has a video")
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats must be at least 1 and warmup at least 0, got {repeats} and {warmup}")
     model = inference.model

@@ -89,6 +89,7 @@ def _see_clips(model: Any, clips: Sequence[Tensor]) -> Iterator[tuple[tuple[Tens
 def _apart(seen: VisionTokens) -> list[VisionTokens]:
     """The tokens of several images, each by itself."""
     counts = seen.counts or [1] * len(seen.tokens)
+    assert seen.features is not None  # a method that reads the question is late
     parts = split_features(seen.features, counts)
     rows = seen.tokens.split(list(counts))
     return [

@@ -112,6 +112,7 @@ FAMILIES: Registry[Family] = Registry(
         "llava.model.families.llava_1_5",
         "llava.model.families.llava_next",
         "llava.model.families.llava_onevision",
+        "llava.model.families.llava_next_video",
         "llava.model.families.video_llava",
     ),
 )

@@ -20,6 +20,7 @@ from llava.model.multimodal_compressor.adaptive import compress_adaptively
 from llava.model.multimodal_encoder import extract_features
 from llava.model.offloading import like_weights
 from llava.model.stages import before_language_model
+from llava.model.tile_facts import TileFacts
 from llava.model.vision_tokens import VisionTokens
 
 
@@ -181,7 +182,7 @@ class ClipSeam:
         if bound is None:
             return self.arrange_frames(extract_features(self.clip_tower, frames, layer))
         features = extract_features(self.clip_tower, frames, layer, bound.needs, bound.grid)
-        facts: dict[str, Tensor] = {}
+        facts: TileFacts = {}
         if "image_index" in bound.needs:
             clip = [index for index, count in enumerate(counts) for _ in range(count)]
             facts["image_index"] = torch.tensor(clip, device=frames.device)

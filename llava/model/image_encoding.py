@@ -251,5 +251,6 @@ def tiles_of(
     sizes = size_pairs(image_sizes, height_first=False)
     if isinstance(images, Tensor) and images.dim() == 4:
         return images, None, sizes if sizes is not None and len(sizes) == len(images) else None
-    tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in images]
+    given = [image for image in images if isinstance(image, Tensor)]  # what sees no videos has refused them
+    tiles = [image.unsqueeze(0) if image.dim() == 3 else image for image in given]
     return (torch.cat(tiles), [len(image) for image in tiles], sizes) if tiles else (None, [], sizes)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.kinds.families import clip_rules
 from llava.model.anyres import size_pairs
 from llava.model.clips import count_placeholders, with_modalities
 from llava.model.image_encoding import ImageEncoding, Images, ImageSizes
@@ -141,6 +142,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
         target_logits: bool = False,
         batch_num_images: Sequence[int] | Tensor | None = None,
         modalities: Sequence[str] | None = None,
+        pixel_values_videos: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Runs the model in LLaVA's convention, or in transformers' when `pixel_values` are given.
@@ -167,6 +169,7 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             target_logits: Return nothing but the logits at targets, in the order of the ids: a `TargetOutput`.
             batch_num_images: With `pixel_values`, the images of each prompt that has any; see `get_image_features`.
             modalities: With `images`, `image` or `video` for each, as LLaVA-NeXT has it.
+            pixel_values_videos: transformers' way to give videos, (videos, T, 3, H, W); see `ClipForward`.
             **kwargs: For transformers' forward.
 
         Returns:
@@ -177,6 +180,9 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             ValueError: Placeholders and images differ in number.
         """
         images = with_modalities(images, modalities)
+        if pixel_values_videos is not None:
+            clip_rules(self.config)  # refuses a model that sees none
+            kwargs["pixel_values_videos"] = pixel_values_videos
         if is_decoding_step(input_ids, images is not None or image_features is not None):
             images = image_features = None  # LLaVA's own loops pass the images along
         if labels is not None or packing:

@@ -267,7 +267,7 @@ BROKEN_CONFIGS = {
     ),
     "Video-LLaVA": (
         {"mm_vision_tower": None, "mm_video_tower": "x"},
-        r"a Video-LLaVA, .*docs/add_a_family\.md",
+        "mm_image_tower is None, and must name a tower of LanguageBind",
     ),
     "language": ({"model_type": "llava_gemma"}, r"'llava_gemma' is not supported.*docs/add_a_language_model\.md"),
     "feature": ({"mm_vision_select_feature": "cls"}, "mm_vision_select_feature 'cls'"),

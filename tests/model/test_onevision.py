@@ -167,9 +167,7 @@ def test_llava_interleave_is_a_llava_with_siglip(tmp_path):
     assert [len(features) for features in ours.encode_images(pixels)] == [7, 7]
 
 
-def test_videos_and_another_bound_are_refused(both):
-    with pytest.raises(ValueError, match="videos are not supported"):
-        both.ours(input_ids=prompt(4), pixel_values_videos=random_pixels(1, 2, 3, 28, 28))
+def test_another_bound_is_refused(both):
     with pytest.raises(ValueError, match="differs from the config's"):
         both.ours.model(input_ids=prompt(4), vision_aspect_ratio="anyres_max_7")
 

@@ -165,7 +165,8 @@ def test_the_command_line_takes_videos(folder, monkeypatch, capsys, inference):
         "0",
     )
     said = run_cli(monkeypatch, capsys, f"{TEXT}\nAnd then?\n\n", *flags)
-    answer = inference.ask_one(f"<image>\n<video>\n{TEXT}", IMAGE, Video(FOLDER / "clip.mp4"), options=SHORT)
+    asked = f"<image>\n<video>\n{TEXT}"
+    answer = inference.ask_one(asked, IMAGE, Video(FOLDER / "clip.mp4"), options=SHORT)
     assert answer.text in said and said.count("ASSISTANT") == 2
 
 

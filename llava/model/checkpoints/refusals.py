@@ -16,7 +16,6 @@ _BY_ENTRY = {
 }
 _BY_MODEL_TYPE = {
     "vipllava": "ViP-LLaVA",
-    "llava_next_video": "LLaVA-NeXT-Video",
     "llava_onevision1_5": "LLaVA-OneVision-1.5",
 }
 

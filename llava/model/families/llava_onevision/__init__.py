@@ -1,4 +1,4 @@
-"""LLaVA-OneVision (Li et al., 2024), images: SigLIP, and tiles whose canvas shrinks to a bound, `anyres_max_N`."""
+"""LLaVA-OneVision (Li et al., 2024): SigLIP, and tiles whose canvas shrinks to a bound, `anyres_max_N`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava.images.rules import most_tiles, parse_pinpoints
+from llava.kinds.clips import ClipRules
 from llava.kinds.families import Family, register_family
 from llava.kinds.towers import entries_of_next
 
@@ -44,6 +45,7 @@ LLAVA_ONEVISION = register_family(
         part_of="llava_next",
         is_tiled=True,
         tiles_several=False,
+        clips=ClipRules(32),
         has_newline=True,
         merge_type="spatial_unpad",
         aspect_ratio="anyres_max_9",

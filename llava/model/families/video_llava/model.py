@@ -10,7 +10,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers import LlavaConfig as HFLlavaConfig
 
-from llava.model.clip_seam import ClipSeam
+from llava.model.clip_forward import ClipForward
 from llava.model.families.video_llava.tower import LanguageBindVideoConfig, LanguageBindVideoModel
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaModel
 from llava.model.llava_config import LlavaConfig
@@ -28,7 +28,7 @@ class VideoLlavaConfig(LlavaConfig):
         **HFLlavaConfig.sub_configs_defaults,
         "video_config": CLIPVisionConfig,
     }
-    video_config: dict | CLIPVisionConfig | None = None  # type: ignore[type-arg]
+    video_config: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Makes the video tower's config of what was read."""
@@ -46,9 +46,11 @@ class VideoLlavaHFConfig(VideoLlavaConfig):
     """The -hf format, `model_type` transformers' `video_llava`: one config for both towers."""
 
     model_type = "video_llava"
+    attribute_map: ClassVar[dict[str, str]] = {**HFLlavaConfig.attribute_map, "video_token_id": "video_token_index"}
+    video_token_index: int = 32001
 
 
-class VideoLlavaModel(ClipSeam, LlavaModel):
+class VideoLlavaModel(ClipForward, LlavaModel):
     """Video-LLaVA without its language-modelling head."""
 
     config_class = VideoLlavaConfig
