@@ -17,6 +17,7 @@ import pytest
 from llava.eval.command import main
 from llava.eval.judge.command import main as judge
 from llava.eval.prepare import main as prepare
+from llava.eval.report.command import main as report
 from llava.eval.report.files import to_markdown
 from llava.eval.report.table import build_table
 from llava.eval.results import write_results
@@ -112,6 +113,10 @@ def test_answered_graded_and_reported(
         assert row["judge"]["model"] == "gpt-3.5-turbo" and row["judge"]["served"] == [SERVED_MODEL]
         assert row["accuracy"] == pytest.approx(2 / 4 if row["n"] == 4 else 1 / 3) and "exact_match" in row
         assert row["score"] == pytest.approx((4 + 4 + 1 + 1) / 4 if row["n"] == 4 else 2)
+    answers = [str(output / "answers" / "msvd_qa" / f"{name}.jsonl") for name in ("none", "visionzip_54+10")]
+    assert report(["--diff", *answers, "--data-root", str(data), "--output", str(output)]) == 0
+    assert report([str(output), "--paper", "table3", "--data-root", str(data), "--no-picture"]) == 0
+    assert "no interval" not in (output / "report.md").read_text()
     text = to_markdown(build_table([output], paper_tables()["table3"]))
     assert "MSVD" in text and "69.8" in text and "63.5" in text and "1 videos were missing" in text
     assert f"graded here by gpt-3.5-turbo (served as {SERVED_MODEL})" in text

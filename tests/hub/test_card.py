@@ -199,8 +199,8 @@ def test_the_papers_table_is_found_by_the_base(run, tmp_path):
     (run / "training_args.json").unlink()  # tuned or not is not known then
     assert paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", None) is None
     assert paper_row(read_facts(run), "liuhaotian/llava-v1.5-7b", "table1") is not None
-    with pytest.raises(ValueError, match="--paper: no table 'table3'"):
-        paper_row(read_facts(run), None, "table3")
+    with pytest.raises(ValueError, match="--paper: no table 'table5'"):
+        paper_row(read_facts(run), None, "table5")
 
 
 def test_a_budget_that_the_picture_decides_is_the_most(run, tmp_path):
