@@ -113,7 +113,7 @@ def test_answered_graded_and_reported(
         assert row["judge"]["model"] == "gpt-3.5-turbo" and row["judge"]["served"] == [SERVED_MODEL]
         assert row["accuracy"] == pytest.approx(2 / 4 if row["n"] == 4 else 1 / 3) and "exact_match" in row
         assert row["score"] == pytest.approx((4 + 4 + 1 + 1) / 4 if row["n"] == 4 else 2)
-    answers = [str(output / "answers" / "msvd_qa" / f"{name}.jsonl") for name in ("none", "visionzip_54+10")]
+    answers = [str(output / "answers" / "msvd_qa" / f"{name}.jsonl") for name in ("none", "visionzip_14+3")]
     assert report(["--diff", *answers, "--data-root", str(data), "--output", str(output)]) == 0
     assert report([str(output), "--paper", "table3", "--data-root", str(data), "--no-picture"]) == 0
     assert "no interval" not in (output / "report.md").read_text()
