@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from llava.eval.asked import sees_video
+from llava.eval.asked import as_seen, sees_video
 from llava.eval.data_place import DataPlace
 from llava.eval.results import identity, read_results, write_results
 from llava.eval.task_run import RunSettings, TaskResult, TaskRun
@@ -71,6 +71,7 @@ def _run_task(
 ) -> list[TaskResult]:
     loaded, root, data = DataPlace(settings.data_root, settings.source, settings.image_root).locate(task)
     missing = _missing_videos(inference, task, loaded.samples[: settings.limit], settings.workers.is_first)
+    loaded = as_seen(loaded, inference.model.config)
     results = []
     for compression in compressions:
         inference.model.set_compression(compression)

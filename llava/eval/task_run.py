@@ -219,6 +219,7 @@ class TaskRun:
                 if answer.error is None:
                     more = {"answer": sample.answer, "visual_tokens": answer.visual_tokens}
                     more |= {"truncated": True} if answer.truncated else {}
+                    more |= {"frames": answer.frames} if answer.frames else {}
                     file.append(sample.sample_id, answer.text, **more)
                 else:
                     effort.errors[sample.sample_id] = f"{sample.sample_id}: {answer.error}"
