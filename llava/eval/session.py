@@ -197,8 +197,8 @@ def prepare(
 
 def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | None]) -> Inference:
     """The model; every budget is tried on it."""
-    from llava.eval.parallel import own_device
     from llava.inference import Inference
+    from llava.model.own_device import own_device
 
     inference = Inference.load(
         args.model_path,
