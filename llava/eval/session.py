@@ -42,11 +42,12 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=whole_number(0),
         help="processes that prepare images ahead; default: by the cores on a GPU, none on a CPU",
     )
+    add_shared(parser, "--image-store")
     parser.add_argument(
         "--latency-repeats",
         type=whole_number(0),
         default=11,
-        help="vision_ms and prefill_ms are medians of so many; 0: not measured",
+        help="vision_ms and prefill_ms are medians of so many; 0, and always with --image-store: not measured",
     )
     chunks = parser.add_argument_group(
         "several processes", "torchrun and accelerate launch need no flag; processes that do not know of each other do"
@@ -185,7 +186,7 @@ def prepare(
         data_root=place.root,
         batch_size=args.batch_size,
         limit=args.limit,
-        latency_repeats=args.latency_repeats,
+        latency_repeats=0 if args.image_store else args.latency_repeats,  # pixels would be opened for it
         progress=workers.rank == 0 or not workers.waits,
         workers=workers,
         source=place.source,
@@ -196,7 +197,7 @@ def prepare(
 
 
 def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | None]) -> Inference:
-    """The model; every budget is tried on it."""
+    """The model; every budget is tried on it, and on the stores of images."""
     from llava.inference import Inference
     from llava.model.own_device import own_device
 
@@ -207,11 +208,14 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
         compile=args.compile,
         image_workers=args.image_workers,
         exact=args.exact,
+        image_store=args.image_store,
         **loading_options(args) | {"device": own_device(args.device)},
     )
     own = inference.model.compression
-    for compression in [*compressions, own]:
+    for compression in compressions or [own]:
         inference.model.set_compression(compression)
+        inference.stored_images()
+    inference.model.set_compression(own)
     return inference
 
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -30,7 +29,9 @@ from llava.eval.answers_key import (
     compression_name,
     prompts_fingerprint,
     references_fingerprint,
+    rounded_type,
     used_plugins,
+    weights_of,
 )
 from llava.eval.in_flight import InFlight
 from llava.eval.parallel import Workers
@@ -108,6 +109,7 @@ class Effort:
     errors: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     encodes_saved: int = 0
+    images_from_store: int = 0
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,11 @@ class TaskRun:
             )
             for answer in stream:
                 yield part[answer.index], answer
-            effort.encodes_saved += self.inference.usage.encodes_saved
+            usage = self.inference.usage
+            effort.encodes_saved += usage.encodes_saved
+            effort.images_from_store += usage.images_from_store
+            if usage.images_from_store and usage.images_encoded:
+                tqdm.write(f"{self.name}: {usage.images_encoded} images are not in the store, and were encoded")
         for sample in todo:
             if sample.sample_id in flight.given_up:
                 yield sample, Answer(0, "", error=flight.reason)
@@ -286,6 +292,7 @@ class TaskRun:
             "generation": key.generation,
             "exact": key.exact,
             "clip_text": key.clip_text,
+            "image_store": key.image_store,
             "text_free": seam.is_text_free(self.compression),
             "multi_turn_safe": seam.is_multi_turn_safe(self.compression),
             "tuned_for": self.settings.tuned_for,
@@ -343,6 +350,7 @@ class TaskRun:
             "seconds": round(max(effort.seconds for effort in efforts), 3),
             "answered": answered,  # in these seconds: an earlier run may have answered others
             "encodes_saved": sum(effort.encodes_saved for effort in efforts),
+            "images_from_store": sum(effort.images_from_store for effort in efforts),
         }
         if not answered:
             rows = read_results(self.settings.results_path, self.settings.fingerprint)
@@ -366,13 +374,14 @@ class TaskRun:
             conv_mode=self.inference.conv_mode,
             prompts=prompts_fingerprint(self.loaded.samples),
             generation=asdict(self.options),
-            dtype=_weights_of(self.inference.model),
+            dtype=weights_of(self.inference.model),
             data="local" if self.data is None else self.data,
             plugins=used_plugins(
                 self.task.name, self.compression, self.inference.conv_mode, self.inference.model.config
             ),
             exact=self.inference.exact,
             clip_text=self.inference.model.model.clip_fingerprint(self.compression),
+            image_store=rounded_type(self.inference),
         )
 
 
@@ -390,9 +399,3 @@ def latency_fields(latency: Latency) -> Row:
 def question_of(sample: Sample) -> Question:
     """What is asked of a sample."""
     return Question(sample.prompt, tuple(sample.images))
-
-
-def _weights_of(model: Any) -> str:
-    """Data type of a model's weights, and the bits of a quantised language model's, which answers otherwise."""
-    bits = [bits for bits in (4, 8) if getattr(model, f"is_loaded_in_{bits}bit", False)]
-    return f"{model.dtype}, {bits[0]} bits" if bits else str(model.dtype)

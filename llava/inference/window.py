@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from llava.images.source import UnreadableImageError
+from llava.encoded.index import Entry
+from llava.images.source import ImageSource, UnreadableImageError
 from llava.images.store import ImageStore, image_keys
 from llava.images.workers import ImageFeed
 from llava.inference.batch_size import BatchSize, release_memory
@@ -24,6 +25,7 @@ from llava.inference.order import Prepared
 from llava.inference.prefix import PrefixStore
 from llava.inference.question import Answer, GenerationOptions, Question
 from llava.inference.seen_images import features_for
+from llava.inference.stored_images import StoredImages
 from llava.prompts.around import check_fits, count_tokens, longest_prompt, without_images
 
 _BATCHES = 16
@@ -48,6 +50,7 @@ class Call:
         skip_errors: Whether a question that cannot be prepared becomes an answer with an error.
         allow_cut: Whether a prompt may be cut.
         on_begin: Told which questions are worked on, by index.
+        stored: Images that need not be encoded; None without a store.
     """
 
     inference: Any
@@ -57,6 +60,21 @@ class Call:
     skip_errors: bool
     allow_cut: bool = True
     on_begin: Callable[[Sequence[int]], None] | None = None
+    stored: StoredImages | None = None
+
+    def sizes(self, keys: Sequence[str], images: Sequence[ImageSource]) -> list[tuple[int, int]]:
+        """(w, h) of the images of a prompt; raises UnreadableImageError."""
+        if self.stored is not None:
+            self.stored.look_for(keys, images)
+        entries = [self.entry(key) for key in keys]
+        return [
+            self.store.size(key, image) if entry is None else entry.size
+            for key, image, entry in zip(keys, images, entries, strict=True)
+        ]
+
+    def entry(self, key: str) -> Entry | None:
+        """What a store has of an image."""
+        return None if self.stored is None else self.stored.entry(key)
 
     def begin(self, indices: Sequence[int]) -> None:
         """Says that these questions are worked on."""
@@ -114,7 +132,7 @@ class Window:
 
     def _prepared(self, index: int, question: Question, keys: list[str]) -> Prepared:
         inference = self.call.inference
-        sizes = [self.call.store.size(*each) for each in zip(keys, question.images, strict=True)]
+        sizes = self.call.sizes(keys, question.images)
         ids = inference.tokenize(inference.prompt(question))
         image_tokens = inference.model.num_visual_tokens(sizes, of_one_prompt=True) if sizes else []
         reads = bool(question.images) and inference.model.model.reads_questions
@@ -186,7 +204,13 @@ class Window:
         missing = list(dict.fromkeys(key for item in batch for key in item.keys if key not in store.features))
         failures = {key: store.failures[key] for key in missing if key in store.failures}
         start = time.perf_counter()
-        images = store.feed.take([key for key in missing if key not in failures])
+        stored = {key: entry for key in missing if (entry := self.call.entry(key)) is not None}
+        if self.call.stored is not None and stored:
+            store.features |= self.call.stored.see(stored)
+            inference.usage.encode_seconds += time.perf_counter() - start
+            inference.usage.images_from_store += len(stored)
+            start = time.perf_counter()
+        images = store.feed.take([key for key in missing if key not in failures and key not in stored])
         failures |= {image.key: image.error for image in images if image.pixels is None}
         store.failures |= failures
         if failures and not self.call.skip_errors:
@@ -234,7 +258,7 @@ class Window:
             key: source
             for item in self.waiting
             for key, source in zip(item.keys, item.sources, strict=True)
-            if key not in store.features and key not in store.failures
+            if key not in store.features and key not in store.failures and self.call.entry(key) is None
         }
         sources = {key: store.downloads.pop(key, source) for key, source in sources.items()}
         device, config = inference.model.device, inference.model.config

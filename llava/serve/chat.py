@@ -53,10 +53,13 @@ class EncodedOnce:
         Raises:
             UnreadableImageError: An image cannot be read (first time).
         """
+        return self._inference.features_for(self.look(), text)
+
+    def look(self) -> list[SeenImage]:
+        """Opens and encodes the images, the first time; raises as `features`."""
         if self._seen is None:
-            opened = self._inference.open(self._images)
-            self._seen = self._inference.see(opened, beside_others=len(opened) > 1) if opened else []
-        return self._inference.features_for(self._seen, text)
+            self._seen = self._inference.look_at(self._images)
+        return self._seen
 
 
 class Chat:

@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = CommandParser("llava.serve.cli", _DESCRIPTION)
     add_model_flags(parser)
     parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
-    add_shared(parser, "--compression", "--temperature", "--top-p", "--max-new-tokens")
+    add_shared(parser, "--compression", "--image-store", "--temperature", "--top-p", "--max-new-tokens")
     parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
     return parser
 
@@ -40,19 +40,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     from llava.images.source import UnreadableImageError, fetch_image
     from llava.inference import GenerationOptions, Inference
-    from llava.serve.chat import Chat
+    from llava.serve.chat import Chat, EncodedOnce
 
     with plain_errors():
         options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
-        images = [fetch_image(source) for source in args.image_file]
+        images = args.image_file if args.image_store else [fetch_image(source) for source in args.image_file]
         inference = Inference.load(
             args.model_path,
             args.model_base,
             conv_mode=args.conv_mode,
+            image_store=args.image_store,
             **loading_options(args),
             **compression_option(args),
         )
-        chat = Chat(inference, inference.open(images))
+        seen = EncodedOnce(inference, images)
+        seen.look()  # what cannot be read is told before the first turn
+        chat = Chat(inference, images, seen)
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # a bad byte is then an error of its turn, and not the end
     user, assistant = _shown_roles(chat.roles)
