@@ -69,8 +69,8 @@ class Layout:
         known = {entry.name for entry in fields(cls)}
         if not isinstance(entries, Mapping) or set(entries) != known:
             raise StoreError(f"its layout has not the entries {', '.join(sorted(known))}")
-        height_and_width = entries["grid"]
-        numbers = [entries["channels"], entries["num_dominant"], *(height_and_width or [0])]
+        grid = entries["grid"] if isinstance(entries["grid"], list) else []
+        numbers = [entries["channels"], entries["num_dominant"], *grid]
         if entries["tokens"] is not None:
             numbers.append(entries["tokens"])
         flags = [entries[name] for name in ("several_tiles", "positions", "nested")]
@@ -78,10 +78,10 @@ class Layout:
             entries["stage"] in STAGES
             and entries["stored"] in STORED_TYPES
             and entries["computed"] in STORED_TYPES
-            and len(height_and_width) == 2
+            and len(grid) == 2
             and all(type(number) is int and number >= 0 for number in numbers)
             and all(type(flag) is bool for flag in flags)
         )
         if not is_right:
             raise StoreError(f"its layout is not what was written: {dict(entries)!r:.300}")
-        return cls(**{**entries, "grid": tuple(height_and_width)})
+        return cls(**{**entries, "grid": tuple(grid)})

@@ -251,7 +251,7 @@ class TaskRun:
             usage = self.inference.usage
             effort.encodes_saved += usage.encodes_saved
             effort.images_from_store += usage.images_from_store
-            if usage.images_from_store and usage.images_encoded:
+            if usage.images_encoded and self.inference.stored_images() is not None:
                 tqdm.write(f"{self.name}: {usage.images_encoded} images are not in the store, and were encoded")
         for sample in todo:
             if sample.sample_id in flight.given_up:

@@ -8,7 +8,7 @@ from llava.encoded.errors import StoreError
 from llava.encoded.layout import Stage
 from llava.model.image_rules import ImageRules
 from llava.model.multimodal_compressor import BoundCompressor
-from llava.model.multimodal_compressor.registry import COMPRESSORS, Compressor
+from llava.model.multimodal_compressor.registry import COMPRESSORS, TEXT_NEEDS, Compressor
 
 
 def check_storable(model: Any, stage: Stage, *, nested: bool = False) -> None:
@@ -41,10 +41,9 @@ def _check_method(model: Any, bound: BoundCompressor, stage: Stage) -> None:
     if stage == "projected":
         return
     if bound.is_late:
-        raise StoreError(
-            f"compression {budget}: {name} chooses among the projector's rows, or by the question, and the stage tower "
-            "ends before; take --stage projected"
-        )
+        reads = TEXT_NEEDS & (bound.needs | bound.compressor.wants)
+        why = "may read the question, for which" if reads else "chooses among the projector's rows, and"
+        raise StoreError(f"compression {budget}: {name} {why} the stage tower ends too early; take --stage projected")
     if budget.tiles != "equal" or bound.is_uneven:
         raise StoreError(
             f"compression {budget}: its tiles differ in their numbers of tokens; take --stage projected, or leave out "
