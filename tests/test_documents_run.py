@@ -15,7 +15,7 @@ from tests.test_readme import ROOT, run
 BLOCK = re.compile(r"^( *)```(bash|python)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 HERE = (
     *("adaptive", "analysis", "checkpoints", "compare", "compression", "doctor", "evaluation", "install", "migration"),
-    "inside_the_language_model",
+    *("inside_the_language_model", "store"),
 )
 PYTHON_ONLY = {"evaluation"}
 """The whole suite in its commands takes many minutes."""

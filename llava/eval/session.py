@@ -42,12 +42,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=whole_number(0),
         help="processes that prepare images ahead; default: by the cores on a GPU, none on a CPU",
     )
-    add_shared(parser, "--image-store")
     parser.add_argument(
         "--latency-repeats",
         type=whole_number(0),
         default=11,
-        help="vision_ms and prefill_ms are medians of so many; 0, and always with --image-store: not measured",
+        help="vision_ms and prefill_ms are medians of so many; 0: not measured",
     )
     chunks = parser.add_argument_group(
         "several processes", "torchrun and accelerate launch need no flag; processes that do not know of each other do"
@@ -186,7 +185,7 @@ def prepare(
         data_root=place.root,
         batch_size=args.batch_size,
         limit=args.limit,
-        latency_repeats=0 if args.image_store else args.latency_repeats,  # pixels would be opened for it
+        latency_repeats=0 if _stores_of(args) else args.latency_repeats,  # which opens pixels
         progress=workers.rank == 0 or not workers.waits,
         workers=workers,
         source=place.source,
@@ -208,7 +207,7 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
         compile=args.compile,
         image_workers=args.image_workers,
         exact=args.exact,
-        image_store=args.image_store,
+        image_store=_stores_of(args),
         **loading_options(args) | {"device": own_device(args.device)},
     )
     own = inference.model.compression
@@ -217,6 +216,11 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
         inference.stored_images()
     inference.model.set_compression(own)
     return inference
+
+
+def _stores_of(args: argparse.Namespace) -> list[str]:
+    """The stores of images, of a command that takes them."""
+    return getattr(args, "image_store", None) or []
 
 
 @contextmanager
