@@ -3,8 +3,8 @@
     python benchmarks/store.py --json store.json
 
 Many images are synthetic rows, for nothing of a store depends on what the numbers are: as many as the tiny model's,
-and as wide as LLaVA-1.5-7B's. What a model adds is measured by itself: the loop of `llava store build` on drawn pictures,
-with the tiny model and with a tower and a projector of LLaVA-1.5-7B's widths and random weights.
+and as wide as LLaVA-1.5-7B's. What a model adds is measured by itself: the loop of `llava store build` on drawn
+pictures, with the tiny model and with a tower and a projector of LLaVA-1.5-7B's widths and random weights.
 """
 
 from __future__ import annotations

@@ -34,21 +34,19 @@ from llava.eval.answers_key import (
     weights_of,
 )
 from llava.eval.in_flight import InFlight
+from llava.eval.latency_row import LATENCY_FIELDS, latency_fields
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import LoadedTask, Sample, Scores, Task, TaskDataError
 from llava.eval.tasks.own_file import ROW_FIELD
 from llava.inference import Answer, GenerationOptions, Inference, Question
-from llava.inference.latency import Latency, measure_latency
+from llava.inference.latency import measure_latency
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
 from llava.model.stages import methods_of
 from llava.results.rows import main_value, token_counts
 from llava.results.task_facts import FIELD
-
-LATENCY_FIELDS = ("vision_ms", "selector_ms", "prefill_ms", "kv_bytes", "rows_read", "timing")
-"""Fields of a row that latency gives; `timing` says with what budgets `llava compare` measured it in turn."""
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
 
@@ -383,17 +381,6 @@ class TaskRun:
             clip_text=self.inference.model.model.clip_fingerprint(self.compression),
             image_store=rounded_type(self.inference),
         )
-
-
-def latency_fields(latency: Latency) -> Row:
-    """What a row says of one question's latency."""
-    return {
-        "vision_ms": round(latency.vision_ms, 3),
-        "selector_ms": None if latency.selector_ms is None else round(latency.selector_ms, 3),
-        "prefill_ms": round(latency.prefill_ms, 3),
-        "kv_bytes": latency.kv_bytes,
-        "rows_read": round(latency.rows_read, 2),
-    }
 
 
 def question_of(sample: Sample) -> Question:

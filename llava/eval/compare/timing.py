@@ -10,8 +10,9 @@ import torch
 
 from llava.eval.answers_key import compression_name
 from llava.eval.data_place import DataPlace
+from llava.eval.latency_row import latency_fields
 from llava.eval.results import Row, read_results, write_results
-from llava.eval.task_run import RunSettings, latency_fields, question_of
+from llava.eval.task_run import RunSettings, question_of
 from llava.eval.tasks import Sample, Task
 from llava.inference import Inference
 from llava.inference.latency import compare_latency
