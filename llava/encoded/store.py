@@ -171,9 +171,11 @@ def make_store(folder: str | Path, layout: Layout, made_with: Mapping[str, Any])
 
     Raises:
         StoreMismatchError: What is there was encoded otherwise.
-        StoreError: What is there is of an earlier version, or damaged.
+        StoreError: What is there is no folder, of an earlier version, or damaged.
     """
     path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path}: a file, and a store is a folder; take another name")
     if not (path / MANIFEST).is_file():
         refuse_outdated(path)
         Manifest.new(layout, made_with).write(path)

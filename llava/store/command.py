@@ -115,6 +115,8 @@ def _build(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", file=sys.stderr)
             return 130
+        except torch.OutOfMemoryError as error:
+            raise SystemExit(f"error: {str(error).splitlines()[0]}: give a smaller --batch-size") from error
         store.index.refresh()
     for path, problem in list(done.problems.items())[:_SHOWN]:
         print(f"{path}: {problem}", file=sys.stderr)

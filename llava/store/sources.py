@@ -87,6 +87,8 @@ def _of_reference(reference: ImageRef, root: Path, place: str) -> NamedFile:
 
 
 def _of_file(path: Path) -> NamedFile:
+    if not path.is_file():
+        raise StoreError(f"--images {path}: a broken link, a pipe or a device, and no file; take it away")
     return NamedFile(FileStamp.of(path), partial(Path, path))
 
 

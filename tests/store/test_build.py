@@ -184,16 +184,19 @@ def test_a_list_and_a_table_name_images(build, pictures, tmp_path):
         (["--compression", "none", "--nested"], "--nested orders what a method chooses, and there is none"),
         (["--compression", "scope:20,adaptive=gain,threshold=0.01", "--stage", "tower"], "its tiles differ in their"),
         (["--compression", "scope:20,positions=restore"], "with positions=restore rows carry where they stand"),
+        (["--images", "{pipes}"], "pipe.png: a broken link, a pipe or a device, and no file; take it away"),
+        (["--output", "{pictures}/0.png"], "0.png: a file, and a store is a folder; take another name"),
         (["--output", "{old}"], "a cache of vision tokens in the form of an earlier version (key.json, *.bin)"),
     ],
 )
 def test_what_cannot_be_stored_is_told_in_a_line(words, told, pictures, tmp_path):
     for name, content in (("missing", {"image": "no.png"}), ("odd", {"image": 5})):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(content))
-    for name in ("empty", "old"):
+    for name in ("empty", "old", "pipes"):
         (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "pipes" / "pipe.png")
     (tmp_path / "old" / "key.json").write_text("{}")
-    places = {name: tmp_path / name for name in ("empty", "old")} | {"pictures": pictures, "root": tmp_path}
+    places = {name: tmp_path / name for name in ("empty", "old", "pipes")} | {"pictures": pictures, "root": tmp_path}
     places |= {name: tmp_path / f"{name}.jsonl" for name in ("missing", "odd")}
     given = {"--images": str(pictures), "--output": str(tmp_path / "store"), "--compression": "visionzip:41+8"}
     given = {"--model-path": str(MODEL), "--device": "cpu", **given}
