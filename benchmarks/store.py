@@ -180,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Size and speed of a store of encoded images.")
     parser.add_argument("--images", type=int, default=100_000, help="synthetic ones of the tiny model's form")
     parser.add_argument("--gigabytes", type=float, default=2.0, help="of each store of LLaVA-1.5-7B's widths")
-    parser.add_argument("--pictures", type=int, nargs=2, default=[256, 16], help="to encode: tiny model, real widths")
+    parser.add_argument("--pictures", type=int, nargs=2, default=[256, 4], help="to encode: tiny model, real widths")
     parser.add_argument("--reads", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3, help="of opening")
     parser.add_argument("--work", type=Path, help="where stores are written; default: the temporary folder")

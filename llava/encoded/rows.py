@@ -32,16 +32,16 @@ def pack_rows(rows: Tensor, stored: StoredType) -> tuple[Tensor, Tensor | None]:
         StoreError: A number is not finite, or too large for the type.
     """
     rows = rows.detach().cpu()
+    if not rows.isfinite().all():
+        raise StoreError("the model's features are not finite: its weights are damaged, or overflow in its dtype")
     scales = None
     if stored == "int8":
         wide = rows.float()
         scales = wide.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / _LARGEST_INT8
-        packed = (wide / scales.unsqueeze(1)).round().nan_to_num().to(torch.int8)
+        packed = (wide / scales.unsqueeze(1)).round().to(torch.int8)
     else:
         packed = rows.to(TORCH_TYPES[stored])
-    if not rows.isfinite().all():
-        raise StoreError("the model's features are not finite: its weights are damaged, or overflow in its dtype")
-    if stored != "int8" and not packed.isfinite().all():
+    if stored == "float16" and not packed.isfinite().all():
         largest = float(rows.abs().amax())
         raise StoreError(f"a feature of {largest:.3g} does not fit {stored}; take bfloat16 or float32 to store")
     return packed.contiguous(), scales
