@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import llava.store
+from llava.encoded.made_with import ModelFacts
 from llava.encoded.store import open_store
 from llava.images.processing import process_images
 from llava.inference import Inference
@@ -23,7 +24,6 @@ from llava.model.builder import instantiate
 from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.store.command import main
 from llava.store.encoder import new_layout
-from llava.store.refusals import check_storable
 from tests.model.tiny import hf_llava, hf_llava_next
 from tests.store.conftest import MODEL
 from tests.train.conftest import launch_environment
@@ -221,11 +221,24 @@ def test_a_store_of_another_model_or_form_is_not_added_to(build, tmp_path):
         assert told in str(end.value)
 
 
-def test_methods_that_read_the_last_layer_know_it(inference):
-    check_storable(inference.model.model, "tower")
-    with pytest.raises(llava.store.StoreError, match="there is none; take one of"):
-        model = Inference.load(MODEL, device="cpu", compression=None).model.model
-        check_storable(model, "tower", nested=True)
+def test_only_weights_that_are_run_count():
+    """The layer behind the selected one is run by no method but those that read its queries and keys."""
+    asking = Inference.load(MODEL, device="cpu", compression="visionzip:41+8")
+    model = asking.model.model
+
+    def tower() -> str:
+        return ModelFacts(model, asking.image_processor, model.config).parts("tower")["tower"]
+
+    before = tower()
+    last = [weight for name, weight in model.vision_tower.named_parameters() if "layers.4.self_attn.q_proj" in name]
+    with torch.no_grad():
+        last[0].mul_(2)
+    assert tower() == before
+    model.set_compression("prumerge:20")
+    read = tower()
+    with torch.no_grad():
+        last[0].mul_(2)
+    assert tower() != read
 
 
 def test_show_says_what_is_there(build, tmp_path, capsys):
