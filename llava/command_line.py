@@ -66,6 +66,11 @@ SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--attn-implementation": {"help": "sdpa, eager, flash_attention_2...; default: the fastest that is installed"},
     "--load-4bit": {"action": "store_true", "help": "quantise the language model to 4 bits (needs bitsandbytes)"},
     "--load-8bit": {"action": "store_true", "help": "the same with 8 bits"},
+    "--image-store": {
+        "action": "append",
+        "metavar": "STORE",
+        "help": "images encoded before by `llava store build`, in place of their pixels; repeatable, one a budget",
+    },
     "--output-dir": {"metavar": "DIR", "help": "folder to write to"},
     "--batch-size": {"metavar": "N", "help": "questions a batch"},
     "--temperature": {"type": float, "default": 0.2, "help": "0 is greedy (default 0.2)"},

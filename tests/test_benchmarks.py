@@ -35,6 +35,7 @@ TOY = {
     "memory": ["--model", "1.5-7b", "--device", "cpu"],
     "prefill": ["--size", "toy", "--model", "1.5-7b", "--repeats", "2", "--device", "cpu"],
     "startup": ["--warmup", "0", "--repeats", "2"],
+    "store": ["--images", "50", "--gigabytes", "0.01", "--pictures", "2", "1", "--reads", "5"],
     "train_throughput": ["--size", "toy", "--samples", "2", "--batch", "2", "--repeats", "2", "--device", "cpu"],
     "vision": ["--batch", "1", "--warmup", "0", "--repeats", "2", "--device", "cpu"],
 }

@@ -1,4 +1,4 @@
-"""The same samples, their images read as tokens from a feature cache: no image is opened."""
+"""The same samples, their images read as tokens from a store: no image is opened."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from llava.data.dataset import ImageSize, LlavaDataset, Skipped, TrainingSample
-from llava.data.feature_cache import FeatureReader
 from llava.data.records import images_of
+from llava.encoded.serving import NamedImages
 from llava.model.vision_tokens import VisionTokens
 
 
@@ -29,7 +29,7 @@ class CachedImage:
 class CachedDataset(LlavaDataset):
     """A `LlavaDataset` whose samples have `vision_tokens` in place of `images`."""
 
-    def __init__(self, dataset: LlavaDataset, features: FeatureReader) -> None:
+    def __init__(self, dataset: LlavaDataset, features: NamedImages) -> None:
         """Takes over a dataset.
 
         Args:
@@ -63,7 +63,7 @@ class CachedDataset(LlavaDataset):
         )
 
     def load_images(self, record: dict[str, Any]) -> list[Any] | Skipped:
-        """What the cache knows of the images of an entry."""
+        """What the store knows of the images of an entry."""
         images = []
         for image in images_of(record):
             name = image if isinstance(image, str) else image.name

@@ -8,13 +8,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava.eval.tasks import TASKS, Sample
 from llava.model.configuration import CompressionConfig
 from llava.model.used_plugins import model_plugins, records_of
 
-_UNSAID: dict[str, Any] = {"plugins": [], "exact": False, "clip_text": ""}  # what a key means that lacks them
+if TYPE_CHECKING:
+    from llava.inference import Inference
+
+# What a key means that lacks them.
+_UNSAID: dict[str, Any] = {"plugins": [], "exact": False, "clip_text": "", "image_store": ""}
 _IN_FILE_NAMES = str.maketrans({":": "_", ",": "_", "=": "-", "/": "-", "|": "_"})
 
 
@@ -35,6 +39,7 @@ class AnswersKey:
             edited begins a file of its own.
         exact: Whether every question was asked as if it were the only one (`Inference.exact`).
         clip_text: Fingerprint of the CLIP that read the questions, where the method chose by that.
+        image_store: The type of stored images that are rounded; empty where images are encoded, or stored exactly.
     """
 
     task: str
@@ -48,6 +53,7 @@ class AnswersKey:
     plugins: list[dict[str, str]] = field(default_factory=list)
     exact: bool = False
     clip_text: str = ""
+    image_store: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The key as plain JSON values; without what says nothing and older files do not have."""
@@ -112,3 +118,17 @@ def without_seed(name: str) -> str:
 def compression_file_name(compression: CompressionConfig | None) -> str:
     """The same as a file's name."""
     return compression_name(compression).translate(_IN_FILE_NAMES)
+
+
+def rounded_type(inference: Inference) -> str:
+    """The type of the stored images that are asked about, if it rounds them; answers may then differ."""
+    stored = inference.stored_images()
+    if stored is None or stored.store.layout.stored == stored.store.layout.computed:
+        return ""
+    return stored.store.layout.stored
+
+
+def weights_of(model: Any) -> str:
+    """Data type of a model's weights, and the bits of a quantised language model's, which answers otherwise."""
+    bits = [bits for bits in (4, 8) if getattr(model, f"is_loaded_in_{bits}bit", False)]
+    return f"{model.dtype}, {bits[0]} bits" if bits else str(model.dtype)

@@ -34,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", default="", help="names and my.json separated by commas, or 'all'")
     add_shared(parser, "--compression", **SEVERAL_BUDGETS)
     add_shared(parser, "--output-dir", type=Path, help="where answers/ and results.json go")
+    add_shared(parser, "--image-store")
     add_run_flags(parser)
     return parser
 

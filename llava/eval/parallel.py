@@ -126,17 +126,3 @@ def leave_group() -> None:
 
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def own_device(named: str | None) -> str | None:
-    """The device of this process among those of its machine.
-
-    Args:
-        named: What the user asked for; a GPU with a number, and what is no GPU, stay as they are.
-    """
-    import torch
-
-    local_rank = os.environ.get("LOCAL_RANK")
-    if local_rank is None or named not in (None, "cuda") or not torch.cuda.is_available():
-        return named
-    return f"cuda:{int(local_rank) % torch.cuda.device_count()}"

@@ -185,7 +185,7 @@ def prepare(
         data_root=place.root,
         batch_size=args.batch_size,
         limit=args.limit,
-        latency_repeats=args.latency_repeats,
+        latency_repeats=0 if _stores_of(args) else args.latency_repeats,  # which opens pixels
         progress=workers.rank == 0 or not workers.waits,
         workers=workers,
         source=place.source,
@@ -196,9 +196,9 @@ def prepare(
 
 
 def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | None]) -> Inference:
-    """The model; every budget is tried on it."""
-    from llava.eval.parallel import own_device
+    """The model; every budget is tried on it, and on the stores of images."""
     from llava.inference import Inference
+    from llava.model.own_device import own_device
 
     inference = Inference.load(
         args.model_path,
@@ -207,14 +207,22 @@ def _load(args: argparse.Namespace, compressions: Sequence[CompressionConfig | N
         compile=args.compile,
         image_workers=args.image_workers,
         exact=args.exact,
+        image_store=_stores_of(args),
         **loading_options(args) | {"device": own_device(args.device)},
     )
     own = inference.model.compression
-    for compression in [*compressions, own]:
+    for compression in compressions or [own]:
         inference.model.set_compression(compression)
+        inference.stored_images()
+    inference.model.set_compression(own)
     if inference.model.model.ignores_clip([*compressions, own]) and int(os.environ.get("RANK", "0")) == 0:
         print(f"--clip-text {args.clip_text} is not used: no budget reads questions by CLIP", file=sys.stderr)
     return inference
+
+
+def _stores_of(args: argparse.Namespace) -> list[str]:
+    """The stores of images, of a command that takes them."""
+    return getattr(args, "image_store", None) or []
 
 
 @contextmanager

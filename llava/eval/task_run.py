@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -30,25 +29,25 @@ from llava.eval.answers_key import (
     compression_name,
     prompts_fingerprint,
     references_fingerprint,
+    rounded_type,
     used_plugins,
+    weights_of,
 )
 from llava.eval.asked import question_of
 from llava.eval.in_flight import InFlight
+from llava.eval.latency_row import LATENCY_FIELDS, latency_fields
 from llava.eval.parallel import Workers
 from llava.eval.results import Row, identity, read_results
 from llava.eval.sources.parquet_source import ParquetSource
 from llava.eval.tasks import LoadedTask, Sample, Scores, Task, TaskDataError
 from llava.eval.tasks.own_file import ROW_FIELD
 from llava.inference import Answer, GenerationOptions, Inference
-from llava.inference.latency import Latency, measure_latency
+from llava.inference.latency import measure_latency
 from llava.locks import InUseError, only_one
 from llava.model.configuration import CompressionConfig
 from llava.model.stages import methods_of
 from llava.results.rows import main_value, token_counts
 from llava.results.task_facts import FIELD
-
-LATENCY_FIELDS = ("vision_ms", "selector_ms", "prefill_ms", "kv_bytes", "rows_read", "timing")
-"""Fields of a row that latency gives; `timing` says with what budgets `llava compare` measured it in turn."""
 
 _ERRORS_SHOWN = 10  # while it runs; results.json has them all
 
@@ -109,6 +108,7 @@ class Effort:
     errors: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     encodes_saved: int = 0
+    images_from_store: int = 0
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,11 @@ class TaskRun:
             )
             for answer in stream:
                 yield part[answer.index], answer
-            effort.encodes_saved += self.inference.usage.encodes_saved
+            usage = self.inference.usage
+            effort.encodes_saved += usage.encodes_saved
+            effort.images_from_store += usage.images_from_store
+            if usage.images_encoded and self.inference.stored_images() is not None:
+                tqdm.write(f"{self.name}: {usage.images_encoded} images are not in the store, and were encoded")
         for sample in todo:
             if sample.sample_id in flight.given_up:
                 yield sample, Answer(0, "", error=flight.reason)
@@ -288,6 +292,7 @@ class TaskRun:
             "generation": key.generation,
             "exact": key.exact,
             "clip_text": key.clip_text,
+            "image_store": key.image_store,
             "text_free": seam.is_text_free(self.compression),
             "multi_turn_safe": seam.is_multi_turn_safe(self.compression),
             "tuned_for": self.settings.tuned_for,
@@ -345,6 +350,7 @@ class TaskRun:
             "seconds": round(max(effort.seconds for effort in efforts), 3),
             "answered": answered,  # in these seconds: an earlier run may have answered others
             "encodes_saved": sum(effort.encodes_saved for effort in efforts),
+            "images_from_store": sum(effort.images_from_store for effort in efforts),
         }
         if not answered:
             rows = read_results(self.settings.results_path, self.settings.fingerprint)
@@ -368,28 +374,12 @@ class TaskRun:
             conv_mode=self.inference.conv_mode,
             prompts=prompts_fingerprint(self.loaded.samples),
             generation=asdict(self.options),
-            dtype=_weights_of(self.inference.model),
+            dtype=weights_of(self.inference.model),
             data="local" if self.data is None else self.data,
             plugins=used_plugins(
                 self.task.name, self.compression, self.inference.conv_mode, self.inference.model.config
             ),
             exact=self.inference.exact,
             clip_text=self.inference.model.model.clip_fingerprint(self.compression),
+            image_store=rounded_type(self.inference),
         )
-
-
-def latency_fields(latency: Latency) -> Row:
-    """What a row says of one question's latency."""
-    return {
-        "vision_ms": round(latency.vision_ms, 3),
-        "selector_ms": None if latency.selector_ms is None else round(latency.selector_ms, 3),
-        "prefill_ms": round(latency.prefill_ms, 3),
-        "kv_bytes": latency.kv_bytes,
-        "rows_read": round(latency.rows_read, 2),
-    }
-
-
-def _weights_of(model: Any) -> str:
-    """Data type of a model's weights, and the bits of a quantised language model's, which answers otherwise."""
-    bits = [bits for bits in (4, 8) if getattr(model, f"is_loaded_in_{bits}bit", False)]
-    return f"{model.dtype}, {bits[0]} bits" if bits else str(model.dtype)

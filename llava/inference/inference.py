@@ -18,6 +18,7 @@ from torch import Tensor
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conversation_template
+from llava.encoded.made_with import ModelFacts
 from llava.images.processing import process_beside_others, process_images
 from llava.images.source import FrameSource, ImageSource, open_image
 from llava.images.store import ImageStore, image_keys
@@ -28,6 +29,7 @@ from llava.inference.order import Prepared, by_length, same_images_together, wit
 from llava.inference.prefix import supports_prefixes
 from llava.inference.question import Answer, GenerationOptions, Question, Usage
 from llava.inference.seen_images import SeenImage, features_for, see_images
+from llava.inference.stored_images import FittingStore, StoredImages, StoreLike, opened_stores
 from llava.inference.visuals import are_several, joined_pixels, video_places
 from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
@@ -57,6 +59,7 @@ class Inference:
         compile: bool = False,
         image_workers: int | None = None,
         exact: bool = False,
+        image_store: StoreLike | Sequence[StoreLike] | None = None,
     ) -> None:
         """Takes the parts that `load_pretrained_model` returns.
 
@@ -71,10 +74,13 @@ class Inference:
             image_workers: Processes that prepare pixels ahead; by default none on a CPU, else by the cores.
             exact: Ask every question as if it were the only one: batches of one, and no image, prefix or compiled graph
                 that another question has too. In fp16 and bf16 that can give another answer than a batch does.
+            image_store: Images that `llava store build` has encoded, a folder or what `llava.store.open` gave; of
+                several the one that fits the model's budget at the time is read. An image that is not there is encoded.
 
         Raises:
             ValueError: There is no template of that name, `image_workers` is negative, or `exact` goes with `compile`
                 or `image_workers`.
+            StoreError: A folder is no store, or damaged.
         """
         if exact and (compile or image_workers):
             raise ValueError("exact asks questions one by one, without compile and image workers; leave those out")
@@ -88,6 +94,8 @@ class Inference:
         self._reuse_prefixes = reuse_prefixes and not exact and supports_prefixes(model)
         self.generator = Generator(model, self.pad_token_id, compile=compile)
         self.image_workers = 0 if exact else number_of_workers(image_workers, model.device)
+        facts = ModelFacts(model.model, image_processor, model.config)
+        self._stores = FittingStore(opened_stores(image_store), facts)
 
     @classmethod
     def load(
@@ -99,6 +107,7 @@ class Inference:
         compile: bool = False,
         image_workers: int | None = None,
         exact: bool = False,
+        image_store: StoreLike | Sequence[StoreLike] | None = None,
         **options: Any,
     ) -> Inference:
         """Loads a checkpoint and makes it ready to be asked.
@@ -110,6 +119,7 @@ class Inference:
             compile: Of the vision half, see `load_pretrained_model`; of decoding, see `__init__`.
             image_workers: See `__init__`.
             exact: See `__init__`.
+            image_store: See `__init__`.
             **options: Passed to `load_pretrained_model` (`compression`, `device`, `torch_dtype`, `load_4bit`, ...).
 
         Raises:
@@ -118,6 +128,7 @@ class Inference:
         _check_device(options.get("device"))
         if compile and options.get("attn_implementation") is None:
             options["attn_implementation"] = "sdpa"  # flash attention breaks the graph of a step
+        stores = opened_stores(image_store)  # before the weights, which take minutes
         base = None if model_base is None else str(model_base)
         tokenizer, model, image_processor, _ = load_pretrained_model(str(model_path), base, compile=compile, **options)
         inference = cls(
@@ -128,6 +139,7 @@ class Inference:
             compile=compile,
             image_workers=image_workers,
             exact=exact,
+            image_store=stores,
         )
         inference.name = str(model_path)
         return inference
@@ -188,6 +200,7 @@ class Inference:
             UnreadableImageError: An image cannot be read and `skip_errors` is false.
             NotFiniteError: The logits of a question are not finite and `skip_errors` is false; or those of the whole
                 first batch, as with damaged weights.
+            StoreMismatchError: There are stores of images, and none fits the model under its budget.
         """
         options = options or GenerationOptions()
         self.usage = Usage()
@@ -198,7 +211,7 @@ class Inference:
             config = self.model.config
             uses = Counter(key for index in together for key in image_keys(questions[index].images, config))
             store = ImageStore(uses, config)
-            call = Call(self, store, size, options, skip_errors, allow_cut, on_begin)
+            call = Call(self, store, size, options, skip_errors, allow_cut, on_begin, self.stored_images())
             waiting = deque((index, questions[index]) for index in together)
             while waiting:
                 yield from Window(call).answers(waiting, width)
@@ -211,6 +224,34 @@ class Inference:
             ValueError: As `ask` raises; above all, the prompt is too long for the model.
         """
         return next(self.ask([Question(text, images)], batch_size=1, options=options, allow_cut=False))
+
+    def stored_images(self) -> StoredImages | None:
+        """Where images are read that were encoded before; None without a store.
+
+        Raises:
+            StoreMismatchError: There are stores, and none fits the model under its budget.
+        """
+        store = self._stores.find()
+        return None if store is None else StoredImages(store, self.model)
+
+    def look_at(self, images: Sequence[ImageSource]) -> list[SeenImage]:
+        """The images of one prompt, opened and encoded, or read from a store; as `see`.
+
+        Raises:
+            UnreadableImageError: An image cannot be read.
+            ValueError: There is a video, and the model sees none.
+            StoreMismatchError: As `stored_images`.
+        """
+        keys, stored = image_keys(images, self.model.config), self.stored_images()
+        known: dict[str, SeenImage] = {}
+        if stored is not None:
+            stored.look_for(keys, images)
+            known = stored.see({key: entry for key in keys if (entry := stored.entry(key)) is not None})
+        sources = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
+        if sources:
+            seen = self.see(self.open(list(sources.values())), beside_others=are_several(images))
+            known |= dict(zip(sources, seen, strict=True))
+        return [known[key] for key in keys]
 
     def open(self, images: Sequence[ImageSource]) -> list[Any]:
         """Opens images as this checkpoint reads them, photos turned or not: PIL images.

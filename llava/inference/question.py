@@ -109,6 +109,7 @@ class Usage:
     questions: int = 0
     image_uses: int = 0
     images_encoded: int = 0
+    images_from_store: int = 0
     visual_tokens: float = 0
     new_tokens: int = 0
     encode_seconds: float = 0.0
@@ -116,5 +117,5 @@ class Usage:
 
     @property
     def encodes_saved(self) -> int:
-        """Passes through the vision tower that sharing images has saved."""
+        """Passes through the vision tower that sharing images, and a store of them, have saved."""
         return self.image_uses - self.images_encoded

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from llava.images.source import FrameSource, UnreadableImageError
+from llava.encoded.index import Entry
+from llava.images.source import FrameSource, ImageSource, UnreadableImageError
 from llava.images.store import ImageStore, image_keys
 from llava.images.workers import ImageFeed
 from llava.inference.batch_size import BatchSize, release_memory
@@ -24,6 +25,7 @@ from llava.inference.order import Prepared
 from llava.inference.prefix import PrefixStore
 from llava.inference.question import Answer, GenerationOptions, Question
 from llava.inference.seen_images import features_for
+from llava.inference.stored_images import StoredImages
 from llava.inference.visuals import are_several, count_visual_tokens
 from llava.prompts.around import check_fits, count_tokens, longest_prompt, without_images
 
@@ -49,6 +51,7 @@ class Call:
         skip_errors: Whether a question that cannot be prepared becomes an answer with an error.
         allow_cut: Whether a prompt may be cut.
         on_begin: Told which questions are worked on, by index.
+        stored: Images that need not be encoded; None without a store.
     """
 
     inference: Any
@@ -58,6 +61,20 @@ class Call:
     skip_errors: bool
     allow_cut: bool = True
     on_begin: Callable[[Sequence[int]], None] | None = None
+    stored: StoredImages | None = None
+
+    def sizes(self, keys: Sequence[str], images: Sequence[ImageSource]) -> list[tuple[int, int]]:
+        """(w, h) of the images of a prompt, its videos left out; raises UnreadableImageError."""
+        if self.stored is not None:
+            self.stored.look_for(keys, images)
+        pictures = [each for each in zip(keys, images, strict=True) if not isinstance(each[1], FrameSource)]
+        return [
+            self.store.size(key, image) if (entry := self.entry(key)) is None else entry.size for key, image in pictures
+        ]
+
+    def entry(self, key: str) -> Entry | None:
+        """What a store has of an image."""
+        return None if self.stored is None else self.stored.entry(key)
 
     def begin(self, indices: Sequence[int]) -> None:
         """Says that these questions are worked on."""
@@ -115,12 +132,11 @@ class Window:
 
     def _prepared(self, index: int, question: Question, keys: list[str]) -> Prepared:
         inference = self.call.inference
-        given, store = list(zip(keys, question.images, strict=True)), self.call.store
-        sizes = [store.size(key, image) for key, image in given if not isinstance(image, FrameSource)]
+        sizes = self.call.sizes(keys, question.images)
         ids = inference.tokenize(inference.prompt(question))
         image_tokens = count_visual_tokens(inference.model, question.images, sizes)
         reads = bool(question.images) and inference.model.model.reads_questions
-        asked = without_images(question.text, videos=len(sizes) < len(given)) if reads else ""
+        asked = without_images(question.text, videos=len(sizes) < len(keys)) if reads else ""
         item = Prepared(index, ids, keys, list(question.images), image_tokens, asked)
         if not self.call.allow_cut:
             advice = "ask less, about fewer images, or with a smaller budget"
@@ -190,7 +206,13 @@ class Window:
         missing = list(dict.fromkeys(key for item in batch for key in item.keys if key not in store.features))
         failures = {key: store.failures[key] for key in missing if key in store.failures}
         start = time.perf_counter()
-        images = store.feed.take([key for key in missing if key not in failures])
+        stored = {key: entry for key in missing if (entry := self.call.entry(key)) is not None}
+        if self.call.stored is not None and stored:
+            store.features |= self.call.stored.see(stored)
+            inference.usage.encode_seconds += time.perf_counter() - start
+            inference.usage.images_from_store += len(stored)
+            start = time.perf_counter()
+        images = store.feed.take([key for key in missing if key not in failures and key not in stored])
         failures |= {image.key: image.error for image in images if image.pixels is None}
         store.failures |= failures
         if failures and not self.call.skip_errors:
@@ -238,7 +260,7 @@ class Window:
             key: source
             for item in self.waiting
             for key, source in zip(item.keys, item.sources, strict=True)
-            if key not in store.features and key not in store.failures
+            if key not in store.features and key not in store.failures and self.call.entry(key) is None
         }
         sources = {key: store.downloads.pop(key, source) for key, source in sources.items()}
         device, config = inference.model.device, inference.model.config

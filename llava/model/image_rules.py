@@ -82,6 +82,11 @@ class ImageRules:
         return FAMILIES.get(self.family).is_tiled and cuts_tiles(self.aspect_ratio)
 
     @property
+    def has_several_tiles(self) -> bool:
+        """Whether an image may be several tiles, be they cut beforehand or made by the model itself."""
+        return self.is_tiled or self.layout.own_tiles > 1
+
+    @property
     def num_patches(self) -> int:
         """Patches of a tile."""
         return self.layout.patches_per_side**2

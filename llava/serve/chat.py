@@ -16,7 +16,7 @@ from llava.inference import GenerationOptions, Inference
 from llava.inference.first_logits import FirstLogits, NotFiniteError
 from llava.inference.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
 from llava.inference.seen_images import SeenImage
-from llava.inference.visuals import are_several, video_places
+from llava.inference.visuals import video_places
 from llava.prompts.around import check_fits, check_text, count_tokens, end_token_ids, place_images, stop_string
 
 # Stands for the model's last answer where only the template's text around it is wanted; in no template.
@@ -54,10 +54,13 @@ class EncodedOnce:
         Raises:
             UnreadableImageError: An image cannot be read (first time).
         """
+        return self._inference.features_for(self.look(), text)
+
+    def look(self) -> list[SeenImage]:
+        """Opens and encodes the images, the first time; raises as `features`."""
         if self._seen is None:
-            opened = self._inference.open(self._images)
-            self._seen = self._inference.see(opened, beside_others=are_several(opened)) if opened else []
-        return self._inference.features_for(self._seen, text)
+            self._seen = self._inference.look_at(self._images)
+        return self._seen
 
 
 class Chat:

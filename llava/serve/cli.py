@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
     parser.add_argument("--video-file", nargs="+", default=[], help="videos or folders of frames, behind the images")
     parser.add_argument("--num-frames", type=int, help="frames of a video that the model sees; by default its family's")
-    add_shared(parser, "--compression", "--temperature", "--top-p", "--max-new-tokens")
+    add_shared(parser, "--compression", "--image-store", "--temperature", "--top-p", "--max-new-tokens")
     parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
     return parser
 
@@ -43,21 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     from llava.images.source import UnreadableImageError, fetch_image
     from llava.inference import GenerationOptions, Inference
-    from llava.serve.chat import Chat
+    from llava.serve.chat import Chat, EncodedOnce
     from llava.video import Video
 
     with plain_errors():
         options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
-        videos = [Video(source, args.num_frames) for source in args.video_file]
-        images = [fetch_image(source) for source in (*args.image_file, *videos)]
+        files = args.image_file if args.image_store else [fetch_image(source) for source in args.image_file]
+        images = [*files, *(fetch_image(Video(source, args.num_frames)) for source in args.video_file)]
         inference = Inference.load(
             args.model_path,
             args.model_base,
             conv_mode=args.conv_mode,
+            image_store=args.image_store,
             **loading_options(args),
             **compression_option(args),
         )
-        chat = Chat(inference, inference.open(images))
+        seen = EncodedOnce(inference, images)
+        seen.look()  # what cannot be read is told before the first turn
+        chat = Chat(inference, images, seen)
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # a bad byte is then an error of its turn, and not the end
     user, assistant = _shown_roles(chat.roles)

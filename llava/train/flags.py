@@ -83,7 +83,7 @@ class DataArguments:
     image_grid_pinpoints: str | None = _flag(None, "For anyres on a plain language model: [(w, h), ...].")
     data_fraction: float = _flag(1.0, "Train on this part of the data, drawn by --data_seed (or --seed).")
     feature_cache: str | None = _flag(
-        None, "Folder of vision tokens, computed once and read in place of the images; shared by all processes."
+        None, "Store of vision tokens, filled once and read in place of the images; shared by all processes."
     )
     max_bad_fraction: float = _flag(
         0.001, "The run stops, with a list, when more than this part of the images cannot be decoded."

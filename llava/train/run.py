@@ -18,12 +18,12 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from llava.command_line import plain_errors
 from llava.data.collator import Collator
 from llava.data.dataset import LlavaDataset, SampleError
-from llava.data.feature_cache import CacheError
 from llava.data.open_records import open_records, select_records
 from llava.data.presence import check_images_exist
 from llava.data.records import Record
 from llava.data.subset import subset_indices, subset_manifest, write_manifest
 from llava.data.templates import PromptTemplate, get_template
+from llava.encoded.errors import StoreError
 from llava.inference import Inference
 from llava.model.checkpoints.files import folders_read
 from llava.model.sdpa_by_sample import attend_by_sample
@@ -180,7 +180,7 @@ def execute(run: Run) -> LlavaTrainer:
         BadDataError: More images cannot be used than `--max_bad_fraction` allows, or nothing can be learned from.
         DivergedError: The loss is not a number, or the weights are too large to be used.
         CheckpointWriteError: The disk took no checkpoint.
-        CacheError: `--feature_cache` cannot be used.
+        StoreError: `--feature_cache` cannot be used.
     """
     trainer, training = run.trainer, run.arguments.training
     trainer.try_checkpoint()
@@ -252,7 +252,7 @@ def _train_in_plain_words(choose_attention: Callable[[TrainingArguments], str] |
     except Interrupted as stop:
         logger.warning("%s", stop)
         raise SystemExit(stop.exit_status) from stop
-    except (BadDataError, DivergedError, CheckpointWriteError, CacheError) as error:
+    except (BadDataError, DivergedError, CheckpointWriteError, StoreError) as error:
         raise SystemExit(f"error: {error}") from error
     except SampleError as error:
         # A loading process puts its traceback before the message.

@@ -20,13 +20,14 @@ import pytest
 
 from llava.eval.answers import AnswerStore
 from llava.eval.command import main
-from llava.eval.parallel import Chunk, Merge, Workers, own_device, split
+from llava.eval.parallel import Chunk, Merge, Workers, split
 from llava.eval.runner import RunSettings, evaluate
 from llava.eval.task_run import LostAnswersError
 from llava.eval.tasks import Sample, get_task
 from llava.inference import Inference
 from llava.locks import open_alone
 from llava.model.configuration import CompressionConfig
+from llava.model.own_device import own_device
 from tests.eval import layout
 
 BUDGET = CompressionConfig("visionzip", 54, 10)

@@ -20,7 +20,7 @@ from transformers import (
     pipeline,
 )
 
-from llava.data.feature_cache import CacheError
+from llava.encoded.errors import StoreError
 from llava.hub.card.make_card import make_card
 from llava.hub.export import export
 from llava.hub.verify import verify
@@ -245,7 +245,7 @@ def test_its_projector_is_tuned(cached, folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_cache_of_features_refuses_samples_with_several_images(folder, tmp_path):
-    with pytest.raises(CacheError, match="a LLaVA-OneVision gives an image beside others in one sample other tokens"):
+    with pytest.raises(StoreError, match="a LLaVA-OneVision gives an image beside others in one sample other tokens"):
         train(flags_for(folder, tmp_path, "image_1.png", "image_0.png", feature_cache=tmp_path / "cache"))
 
 

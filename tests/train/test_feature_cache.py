@@ -9,20 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from llava.data.cached_dataset import CachedDataset
 from llava.data.dataset import SampleError
-from llava.data.feature_cache import CacheKeyError, FeatureCache, FeatureWriter, FileStamp, TokenFormat
-from llava.model.anyres import TileLayout
-from llava.model.builder import instantiate
-from llava.model.checkpoints.parts import parts_of_checkpoint
-from llava.model.vision_tokens import VisionTokens
-from llava.train.cache_features import token_format
+from llava.encoded.errors import StoreMismatchError
+from llava.store.command import main as store_command
 from llava.train.train import train
-from tests.model.tiny import hf_llava, hf_llava_next, random_pixels
 from tests.train.conftest import launch_environment, losses_of
 
 ROOT = Path(__file__).parents[2]
@@ -123,91 +116,52 @@ def test_a_cache_of_something_else_is_refused(flags, data, tmp_path):
     common |= {"feature_cache": tmp_path / "cache", "max_steps": 1}
     train(flags(**common, output_dir=tmp_path / "a"))
     for change, told in (
-        ({"compression": "visionzip:27+5"}, "compression was"),
-        ({"image_aspect_ratio": "square"}, "image_aspect_ratio was"),
-        ({"bf16": True}, "dtype was float32, is bfloat16"),
+        ({"compression": "visionzip:27+5"}, "compression is visionzip:54"),
+        ({"image_aspect_ratio": "square"}, "image_aspect_ratio is"),
+        ({"bf16": True}, 'dtype is "float32", this model\'s is "bfloat16"'),
     ):
-        with pytest.raises(CacheKeyError, match=told):
+        with pytest.raises(StoreMismatchError, match=told):
             train(flags(**{**common, **change}, output_dir=tmp_path / "b"))
 
 
-LAYOUT = TokenFormat(num_tokens=3, channels=4, dtype="bfloat16", num_dominant=2, several_tiles=True)
+@pytest.mark.parametrize("more", [{}, pytest.param({"bf16": True}, marks=pytest.mark.slow)], ids=["fp32", "bf16"])
+def test_a_store_built_by_the_command_is_trained_from(more, flags, data, oracle_dir, tmp_path):
+    """The same command's store: no image is opened, and the losses are those of a cache that training fills."""
+    common = {**data, "stage": "projector", "compression": "visionzip:54+10", "image_aspect_ratio": "pad", **more}
+    common |= {"max_steps": 2, "per_device_train_batch_size": 2}
+    filled = losses_of(train(flags(**common, output_dir=tmp_path / "a", feature_cache=tmp_path / "cache")))
+    words = ["build", "--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--device", "cpu", "--stage", "tower"]
+    words += [
+        "--compression",
+        "visionzip:54+10",
+        "--images",
+        str(data["data_path"]),
+        "--output",
+        str(tmp_path / "store"),
+    ]
+    words += ["--dtype", "bfloat16", "--autocast"] if more else []
+    assert store_command([*words, "--image-folder", str(data["image_folder"])]) == 0
+    written = _files(tmp_path / "store")
+    _replace_by_garbage(data["image_folder"])
+    built = losses_of(train(flags(**common, output_dir=tmp_path / "b", feature_cache=tmp_path / "store")))
+    assert built == pytest.approx(filled, rel=1e-6) and _files(tmp_path / "store") == written
 
 
-def _image(number: int, tiles: int = 2) -> VisionTokens:
-    tokens = torch.full((tiles, 3, 4), float(number), dtype=torch.bfloat16)
-    return VisionTokens(tokens, [tiles], torch.full((tiles, 3), -1) + torch.arange(3), 2)
-
-
-def _add(cache: FeatureCache, *numbers: int) -> None:
-    writer = FeatureWriter(cache)
-    for number in numbers:
-        stamp = FileStamp(f"/images/{number}.jpg", 10, number)
-        writer.add({f"hash {number}": (_image(number), (640, 480))}, {}, [(stamp, f"hash {number}")])
-    writer.close()
-
-
-@pytest.mark.parametrize("compression", [None, "visionzip:5+2"], ids=str)
-@pytest.mark.parametrize("kind", ["llava", "llava_next"])
-def test_stored_tokens_stand_for_the_images(kind, compression, tmp_path):
-    """Through bytes and back, tiles of several numbers, newlines and order included."""
-    (hf_llava() if kind == "llava" else hf_llava_next()).save_pretrained(tmp_path)
-    model = instantiate(parts_of_checkpoint(tmp_path), dtype=torch.float32)
-    model.set_compression(compression)
-    sizes = [(28, 28), (100, 30), (56, 50)] if kind == "llava_next" else [(28, 28)] * 3
-    layout, counts = token_format(model.model), [TileLayout.from_config(model.config).num_tiles(size) for size in sizes]
-    pixels = [random_pixels(count, 3, 28, 28, seed=index) for index, count in enumerate(counts)]
-    assert layout.several_tiles == (kind == "llava_next")
-    with torch.no_grad():
-        images = pixels if layout.several_tiles else torch.cat(pixels)
-        expected = model.encode_images(images, sizes)
-        stored = [layout.encode(model.model.encode(tiles)) for tiles in pixels]
-        assert [len(one) for one in stored] == [count * layout.bytes_per_tile for count in counts]
-        read = [layout.decode(np.frombuffer(one, np.uint8), count) for one, count in zip(stored, counts, strict=True)]
-        found = model.model.project(VisionTokens.join(read), sizes)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
-
-
-def test_what_a_crash_leaves_is_dropped(tmp_path):
-    cache = FeatureCache(tmp_path, {"a": 1}, LAYOUT)
-    _add(cache, 1, 2)
-    data, index = next(tmp_path.glob("*.bin")), next(tmp_path.glob("*.jsonl"))
-    whole = index.read_bytes()
-    stamps = {f"{number}.jpg": FileStamp(f"/images/{number}.jpg", 10, number) for number in (1, 2)}
-    assert FeatureCache(tmp_path, {"a": 1}, LAYOUT).lacks(stamps) == []
-
-    index.write_bytes(whole[:-5])  # the last line is torn
-    assert FeatureCache(tmp_path, {"a": 1}, LAYOUT).lacks(stamps) == ["2.jpg"]
-    index.write_bytes(whole)
-    os.truncate(data, data.stat().st_size - 1)  # the numbers did not reach the disk
-    reopened = FeatureCache(tmp_path, {"a": 1}, LAYOUT)
-    assert reopened.lacks(stamps) == ["2.jpg"]
-    _add(reopened, 2)
-    reopened.refresh()
-    reader = reopened.reader(stamps)
-    for number in (1, 2):
-        found = reader.read(f"{number}.jpg")
-        assert torch.equal(found.tokens, _image(number).tokens) and found.counts == [2] and found.num_dominant == 2
-        assert found.positions is not None and found.positions.tolist() == [[-1, 0, 1]] * 2
-    assert reader.entry("1.jpg").size == (640, 480)
-
-
-# Two images a time; after the first two the process dies, in the middle of writing the next.
+# Two images a time and a shard; after the first shard the process dies, in the middle of writing the next.
 DYING = """
 import os, sys
-from llava.data.feature_cache import FeatureWriter
-from llava.train import cache_features
+from llava.encoded import writer
+from llava.store import fill
 from llava.train.train import train
 
-add = FeatureWriter.add
-def add_and_die(self, *given):
-    add(self, *given)
-    self._data.write(b"torn")
-    self._data.flush()
-    os._exit(9)
+save = writer.save_file
+def save_and_die(tensors, part):
+    if list(part.parent.glob("*.jsonl")):
+        part.write_bytes(b"torn")
+        os._exit(9)
+    save(tensors, part)
 
-FeatureWriter.add, cache_features._BATCH = add_and_die, 2
+writer.save_file, writer.SHARD_BYTES, fill.fill.__kwdefaults__["batch_size"] = save_and_die, 1, 2
 train(sys.argv[1:])
 """
 
@@ -220,7 +174,7 @@ def test_a_killed_fill_goes_on(flags, data, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", DYING, *given], env=environment).returncode == 9
     index = next(cache.glob("*.jsonl"))
-    assert len(index.read_text().splitlines()) == 4  # two images, two paths
+    assert len(index.read_text().splitlines()) == 5  # a shard, two images, two paths
     expected = index.read_bytes()
     trainer = train(given)
     assert isinstance(trainer.train_dataset, CachedDataset) and index.read_bytes() == expected

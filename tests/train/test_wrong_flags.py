@@ -161,9 +161,17 @@ def test_a_damaged_deepspeed_config_is_told(text, reason, flags, tmp_path, monke
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_a_damaged_feature_cache_is_told(text, flags, tmp_path, monkeypatch):
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "key.json").write_text(text)
+    (tmp_path / "cache" / "manifest.json").write_text(text)
     said = told(flags(stage="projector", max_steps=1, feature_cache=tmp_path / "cache"), monkeypatch)
-    assert said.startswith(f"error: --feature_cache: {tmp_path / 'cache' / 'key.json'} is damaged")
+    assert said.startswith(f"error: --feature_cache {tmp_path / 'cache'}: manifest.json is damaged")
+
+
+def test_a_feature_cache_of_an_earlier_version_is_named_and_not_filled(flags, tmp_path, monkeypatch):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "key.json").write_text("{}")
+    said = told(flags(stage="projector", max_steps=1, feature_cache=tmp_path / "cache"), monkeypatch)
+    assert said.startswith(f"error: --feature_cache {tmp_path / 'cache'}: a cache of vision tokens in the form of an ")
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["key.json"]
 
 
 # ---- recipes and flags, before anything is launched ----

@@ -13,8 +13,9 @@ from llava.eval.answer_sets import answers_of_row
 from llava.eval.answers_key import compression_name
 from llava.eval.asked import question_of
 from llava.eval.data_place import DataPlace
+from llava.eval.latency_row import latency_fields
 from llava.eval.results import Row, read_results, write_results
-from llava.eval.task_run import RunSettings, latency_fields
+from llava.eval.task_run import RunSettings
 from llava.eval.tasks import Sample, Task
 from llava.inference import Inference
 from llava.inference.latency import compare_latency

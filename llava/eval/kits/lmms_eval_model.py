@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from llava.eval.kits.model_args import load_inference, read_batch_size
 from llava.eval.kits.requests import RequestAnswerer
-from llava.eval.parallel import own_device
+from llava.model.own_device import own_device
 
 _LONGEST_WAIT = timedelta(days=7)  # a process may be done long before another
 
