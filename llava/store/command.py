@@ -95,7 +95,7 @@ def _build(args: argparse.Namespace) -> int:
         _, model, processor, _ = load_pretrained_model(args.model_path, args.model_base, **options)
         opening = Opening(processor, model.config)
     autocast = torch.autocast(model.device.type, model.dtype, enabled=args.autocast)
-    with plain_errors(), torch.inference_mode(), autocast:
+    with plain_errors(goes_on=True), torch.inference_mode(), autocast:
         store, encoder = open_for(model.model, opening, args)
         missing = [image for image in images if store.index.find(image.stamp) is None]
         if share.is_first:
@@ -112,9 +112,6 @@ def _build(args: argparse.Namespace) -> int:
                     batch_size=args.batch_size,
                     quiet=not share.is_first,
                 )
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
-            return 130
         except torch.OutOfMemoryError as error:
             raise SystemExit(f"error: {str(error).splitlines()[0]}: give a smaller --batch-size") from error
         store.index.refresh()

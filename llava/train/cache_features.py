@@ -74,7 +74,7 @@ def use_feature_cache(trainer: Any, folder: str | Path) -> None:
 def _use(trainer: Any, folder: Path) -> None:
     model, accelerator = trainer.model.model, trainer.accelerator
     datasets = [data for data in (trainer.train_dataset, trainer.eval_dataset) if data is not None]
-    _check_stage(model, datasets)
+    check_stage(model, datasets)
     first = datasets[0]
     with _whole(model.vision_parts.values(), trainer.args.device), accelerator.autocast():
         layout = new_layout(model, "tower")
@@ -90,7 +90,7 @@ def _use(trainer: Any, folder: Path) -> None:
         trainer.eval_dataset = CachedDataset(trainer.eval_dataset, readers[1])
 
 
-def _check_stage(model: Any, datasets: list[LlavaDataset]) -> None:
+def check_stage(model: Any, datasets: list[LlavaDataset]) -> None:
     """Refuses what cannot be trained from stored tokens.
 
     Raises:

@@ -60,7 +60,8 @@ def test_the_tower_stage_serves_another_projector(build, files, tmp_path):
             parameter.mul_(1.5)
     features, _ = _live(tuned, files)
     for image, expected in zip(tuned.look_at(files), features, strict=True):
-        torch.testing.assert_close(image.features, expected, rtol=1e-5, atol=1e-5)
+        assert image.features is not None
+        torch.testing.assert_close(image.features[0], expected, rtol=1e-5, atol=1e-5)
     assert store.layout.channels == 96
 
 
