@@ -32,14 +32,22 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command(
             "budget", "llava.eval.budget", "find the budget for your questions, by what it keeps or how fast it is"
         ),
-        Command("calibrate", "llava.eval.calibrate", "find the threshold at which an adaptive budget keeps a wanted mean"),
+        Command(
+            "calibrate", "llava.eval.calibrate", "find the threshold at which an adaptive budget keeps a wanted mean"
+        ),
         Command("reproduce", "llava.eval.reproduce", "make a table of the paper again, beside the paper's figures"),
         Command("prepare-eval", "llava.eval.prepare", "download benchmarks into the layout that eval reads"),
         Command("judge", "llava.eval.judge", "let a judge grade answers to MM-Vet and LLaVA-Bench"),
-        Command("report", "llava.eval.report", "make tables and a picture of results; show two sets of answers side by side"),
-        Command("doctor", "llava.eval.doctor", "say which questions a budget breaks, from a run's answers; a gate for CI"),
+        Command(
+            "report", "llava.eval.report", "make tables and a picture of results; show two sets of answers side by side"
+        ),
+        Command(
+            "doctor", "llava.eval.doctor", "say which questions a budget breaks, from a run's answers; a gate for CI"
+        ),
         Command("bench", "llava.analysis.efficiency", "measure the milliseconds of a question under several budgets"),
-        Command("cost", "llava.analysis.cost", "count operations, KV memory and least time of a prompt; no weights needed"),
+        Command(
+            "cost", "llava.analysis.cost", "count operations, KV memory and least time of a prompt; no weights needed"
+        ),
         Command("kept-tokens", "llava.analysis.kept_tokens", "draw which patches of images each budget keeps"),
         Command("redundancy", "llava.analysis.redundancy", "show how a vision tower's attention is spread over images"),
     ),
