@@ -1,4 +1,4 @@
-"""`llava doctor RUN`: which questions a budget breaks, from the answers of a run: a page, a JSON file, an exit status for CI.
+"""`llava doctor RUN`: which questions a budget breaks: a page, a JSON file, an exit status for CI.
 
 Example:
     llava doctor runs/7b --fail-under 0.97
