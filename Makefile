@@ -52,7 +52,7 @@ parity: setup
 quickstart:
 	bash scripts/quickstart.sh
 
-# Their output is looked at by nobody: a cell that fails ends it.
+# Nobody looks at their output. A cell that fails ends the run.
 notebooks:
 	EXTRAS=notebooks bash scripts/setup.sh
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/jupyter execute $(wildcard notebooks/*.ipynb)

@@ -22,26 +22,34 @@ class Command:
 
 COMMANDS: dict[str, tuple[Command, ...]] = {
     "ask a model": (
-        Command("ask", "llava.eval.run_llava", "one question about one or more images"),
-        Command("chat", "llava.serve.cli", "a conversation about images and videos in the terminal"),
+        Command("ask", "llava.eval.run_llava", "ask one question about one or more images"),
+        Command("chat", "llava.serve.cli", "talk about images and videos in the terminal"),
         Command("demo", "llava.serve.demo", "see in the browser which tokens are kept, pick them, compare answers"),
     ),
     "measure": (
         Command("eval", "llava.eval", "answer and score benchmarks under several budgets"),
-        Command("compare", "llava.eval.compare", "methods of compression at equal budgets, with baselines and costs"),
+        Command("compare", "llava.eval.compare", "compare methods at equal budgets, with baselines and costs"),
         Command(
-            "budget", "llava.eval.budget", "the budget to take for your questions, by what it keeps or how fast it is"
+            "budget", "llava.eval.budget", "find the budget for your questions, by what it keeps or how fast it is"
         ),
-        Command("calibrate", "llava.eval.calibrate", "the threshold of a budget that the picture decides, for a mean"),
-        Command("reproduce", "llava.eval.reproduce", "a table of the paper from nothing, beside the paper's own"),
+        Command(
+            "calibrate", "llava.eval.calibrate", "find the threshold at which an adaptive budget keeps a wanted mean"
+        ),
+        Command("reproduce", "llava.eval.reproduce", "make a table of the paper again, beside the paper's figures"),
         Command("prepare-eval", "llava.eval.prepare", "download benchmarks into the layout that eval reads"),
         Command("judge", "llava.eval.judge", "let a judge grade answers to MM-Vet and LLaVA-Bench"),
-        Command("report", "llava.eval.report", "tables and a picture of results; two sets of answers side by side"),
-        Command("doctor", "llava.eval.doctor", "what a budget breaks, told from the answers of a run; a gate for CI"),
-        Command("bench", "llava.analysis.efficiency", "milliseconds of a question under several budgets, here"),
-        Command("cost", "llava.analysis.cost", "operations, KV memory and least time of a prompt; no weights needed"),
+        Command(
+            "report", "llava.eval.report", "make tables and a picture of results; show two sets of answers side by side"
+        ),
+        Command(
+            "doctor", "llava.eval.doctor", "say which questions a budget breaks, from a run's answers; a gate for CI"
+        ),
+        Command("bench", "llava.analysis.efficiency", "measure the milliseconds of a question under several budgets"),
+        Command(
+            "cost", "llava.analysis.cost", "count operations, KV memory and least time of a prompt; no weights needed"
+        ),
         Command("kept-tokens", "llava.analysis.kept_tokens", "draw which patches of images each budget keeps"),
-        Command("redundancy", "llava.analysis.redundancy", "how a vision tower's attention is spread over images"),
+        Command("redundancy", "llava.analysis.redundancy", "show how a vision tower's attention is spread over images"),
     ),
     "encode once": (Command("store", "llava.store", "encode images once, for evaluation, chat, training and engines"),),
     "train": (
@@ -56,7 +64,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("export", "llava.hub.export", "write a checkpoint for transformers or for the original LLaVA"),
         Command("card", "llava.hub.card", "write the model card from what a run's files hold"),
         Command("verify", "llava.hub.verify", "load a release in every way it claims to load"),
-        Command("refresh", "llava.hub.refresh", "take files of an export that you changed into its hashes"),
+        Command("refresh", "llava.hub.refresh", "record the files of an export that you have changed"),
         Command("push", "llava.hub.push", "check a release and publish it on the Hub"),
     ),
 }

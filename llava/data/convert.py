@@ -1,7 +1,7 @@
 """`python -m llava.data.convert OTHERS.json --output MINE.json`: conversations of other programs in LLaVA's form.
 
-Read are JSON and JSONL of `messages` or `conversations`, `role` or `from`, `content` or `value`, `image` or `images`,
-as LLaMA-Factory, ms-swift and TRL have them; not their forms of a single question (`instruction`, `query`, `prompt`).
+It reads JSON and JSONL of `messages` or `conversations`, `role` or `from`, `content` or `value`, `image` or `images`,
+as LLaMA-Factory, ms-swift and TRL have them. It does not read forms of a single question (`instruction`, `query`, ...).
 LLaVA's own form may be converted too, for --image-first.
 """
 

@@ -35,7 +35,9 @@ _LEAST = 4  # times less than the mean, where --floor is not given
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = CommandParser("llava.eval.calibrate", "Find the threshold at which images keep so many tokens on average.")
+    parser = CommandParser(
+        "llava.eval.calibrate", "Find the threshold at which an adaptive budget keeps a wanted mean of tokens."
+    )
     add_model_flags(parser)
     add_shared(parser, "--compression", required=True, help="a method at the wanted mean of a tile: 'coverage:49'")
     parser.add_argument(

@@ -21,7 +21,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-root",
         type=Path,
-        help=f"folder of the tasks' files (or {DATA_ROOT_VARIABLE}); default: the one that was asked from",
+        help=f"folder of the tasks' files (or {DATA_ROOT_VARIABLE}); default: the run's, else the task's own",
     )
     parser.add_argument(
         "--data-source",

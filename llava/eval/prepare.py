@@ -1,7 +1,7 @@
 """`python -m llava.eval.prepare gqa pope ...`: benchmarks' files into the local layout; run again, it goes on.
 
 What a publisher offers for download comes from there, the rest (MME, MMMU, OCRBench, SEED-Bench) from the Hub. Videos
-are not fetched: of those benchmarks it is said where they are had, and looked at what is there.
+are not fetched: for those benchmarks it says where to get them, and checks what is there.
 """
 
 from __future__ import annotations

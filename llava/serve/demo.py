@@ -1,6 +1,6 @@
-"""`llava demo`: which tokens are kept of a picture of yours, and what a model answers with them, in the browser.
+"""`llava demo`: see in the browser which tokens are kept of your pictures, and what a model answers with them.
 
-Runs on this machine, for this machine, until it is stopped; `--share` alone opens it to others.
+Only this machine can reach it, unless you give `--share`. Ctrl-C ends it.
 """
 
 from __future__ import annotations

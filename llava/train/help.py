@@ -19,7 +19,7 @@ dashes in place of underscores. docs/training.md has whole commands, llava/confi
 # Those of transformers' flags that LLaVA's scripts set, or that most runs need.
 COMMON_FLAGS = {
     "output_dir": "Folder of the run: checkpoints, and in the end what was trained.",
-    "num_train_epochs": "Times that the data are gone through (default: 3).",
+    "num_train_epochs": "Passes over the data (default: 3).",
     "max_steps": "Optimizer steps, in place of epochs.",
     "per_device_train_batch_size": "Samples of a process in a batch (default: 8).",
     "per_device_eval_batch_size": "The same when it is evaluated.",

@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_shared(
         parser, "--model-path", nargs="+", default=[],
-        help="LLaVA checkpoints; their vision tower alone is read. Several towers come into one figure",
+        help="LLaVA checkpoints; only their vision tower is read. Several towers share one figure",
     )  # fmt: skip
     add_shared(parser, "--model-base")
     parser.add_argument(

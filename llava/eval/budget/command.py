@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--keep",
         type=share,
         metavar="SHARE",
-        help=f"of the score with all tokens, which the smallest budget must surely keep (default {_KEEP} without --ms)",
+        help=f"of the score with all tokens that the interval's lower end must reach (default {_KEEP} without --ms)",
     )
     parser.add_argument(
         "--ms", type=milliseconds, metavar="MS", help="at most, to the first token; measured now on this machine"

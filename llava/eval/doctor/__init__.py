@@ -1,1 +1,1 @@
-"""What a budget breaks, told from the answers of a run."""
+"""Which questions a budget breaks, from the answers of a run."""

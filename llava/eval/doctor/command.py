@@ -1,4 +1,4 @@
-"""`llava doctor RUN`: what a budget breaks, told from the answers of a run: a page, a JSON file, an exit status for CI.
+"""`llava doctor RUN`: which questions a budget breaks: a page, a JSON file, an exit status for CI.
 
 Example:
     llava doctor runs/7b --fail-under 0.97
@@ -35,7 +35,7 @@ _MOST = 20
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = CommandParser("llava.eval.doctor", "What a budget breaks, told from the answers of a run.")
+    parser = CommandParser("llava.eval.doctor", "Say which questions a budget breaks, from the answers of a run.")
     parser.add_argument("run", type=Path, help="output folder of llava eval or compare, with answers of all tokens too")
     add_shared(parser, "--compression", **{**SEVERAL_BUDGETS, "help": "examine only this budget; repeatable"})
     parser.add_argument("--tasks", type=names, default=[], help="examine only these, separated by commas")

@@ -68,7 +68,7 @@ def findings(budget: Budget) -> list[str]:
                 f"{case.task}: of {counted(hard.n, 'question')} that all tokens get right and plain "
                 f"down-sampling gets wrong, {hard.right} are right here ({percent(hard.right / hard.n)})"
             )
-    return lines or ["nothing changed by more than chance explains"]
+    return lines or ["no change is larger than chance explains"]
 
 
 def _slices(case: Case) -> Iterator[tuple[Slice, str]]:
