@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from llava.kinds.families import family_of_llava
+from llava.model.checkpoints.config_adapter import is_llava_format, tower_folder
 from llava.model.checkpoints.files import projector_file, read_json, resolve_checkpoint, weight_files
 from llava.model.checkpoints.lora import adapter_base, is_adapter
 
@@ -53,7 +55,7 @@ def _folders(model_path: str | Path, model_base: str | Path | None) -> list[Path
     for folder in folders:  # which grows
         # An adapter that peft has written has no config.json: all else is its base's.
         raw = read_json(folder / "config.json") if not is_adapter(folder) or (folder / "config.json").exists() else {}
-        named = [_tower(folder, raw)]
+        named = _towers(folder, raw)
         if model_base is None or folder != first:
             named.append(_base(folder, raw))
         folders += [each for each in named if each is not None and each not in folders]
@@ -67,13 +69,13 @@ def _base(folder: Path, raw: dict[str, Any]) -> Path | None:
     return resolve_checkpoint(named) if is_part and named else None
 
 
-def _tower(folder: Path, raw: dict[str, Any]) -> Path | None:
-    """The folder of a vision tower that the checkpoint names; transformers' format holds its tower itself."""
-    named = raw.get("mm_vision_tower") or raw.get("vision_tower")
-    if "vision_config" in raw or not named:
-        return None
-    beside = folder / str(named)
-    return beside if beside.is_dir() else resolve_checkpoint(str(named))
+def _towers(folder: Path, raw: dict[str, Any]) -> list[Path | None]:
+    """The folders of towers that the checkpoint names; transformers' format holds its towers itself."""
+    if "vision_config" in raw or not (raw.get("mm_vision_tower") or raw.get("vision_tower")):
+        return []
+    own = family_of_llava(raw).parts() if is_llava_format(raw) else None
+    more = [] if own is None else own.folders(raw, folder)
+    return [tower_folder(raw, folder, weights=True), *more]
 
 
 def _file_hash(file: Path, known: dict[str, list[object]]) -> str:
