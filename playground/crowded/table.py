@@ -88,7 +88,7 @@ def markdown(found: Mapping[str, Measured], questions: Sequence[Mapping[str, Any
     Args:
         found: By name.
         questions: Of the split.
-        over: Whose rival, at about as many tokens, each line is compared with; None for nobody.
+        over: A method, or one of its budgets, that each line of about as many tokens is compared with; None for nobody.
     """
     kinds = {str(question["question_id"]): str(question["kind"]) for question in questions}
     pictures = {str(question["question_id"]): str(question["image"]) for question in questions}
@@ -98,7 +98,7 @@ def markdown(found: Mapping[str, Measured], questions: Sequence[Mapping[str, Any
     for each in ranked:
         cells = [f"{each.accuracy(kinds, kind):.1%}" for kind in (None, *KINDS)]
         line = f"| {each.tokens['mean']:.0f} | {each.name} | {each.seeds} | {' | '.join(cells)} |"
-        rivals = [other for other in ranked if over and other.name.startswith(f"{over}:") and _alike(each, other)]
+        rivals = [other for other in ranked if over and _is_named(other, over) and _alike(each, other)]
         if over and rivals and rivals[0] is not each:
             difference, low, high = lead(each, rivals[0], pictures)
             line += f" {100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) |"
@@ -108,8 +108,13 @@ def markdown(found: Mapping[str, Measured], questions: Sequence[Mapping[str, Any
     return "\n".join(lines)
 
 
+def _is_named(method: Measured, name: str) -> bool:
+    """Whether that is its whole name, or the method's without the budget."""
+    return name in (method.name, method.name.partition(":")[0])
+
+
 def _alike(one: Measured, other: Measured) -> bool:
-    return abs(one.tokens["mean"] - other.tokens["mean"]) < 0.5
+    return abs(one.tokens["mean"] - other.tokens["mean"]) < 1
 
 
 def main() -> None:
@@ -119,7 +124,7 @@ def main() -> None:
     parser.add_argument("--world", choices=("first", "second"), default="first")
     parser.add_argument("--data", type=Path, help="default: data/WORLD beside this file")
     parser.add_argument("--results", type=Path, help="default: results/WORLD/SPLIT beside this file")
-    parser.add_argument("--over", help="a method to compare with at as many tokens, such as visionzip")
+    parser.add_argument("--over", help="what to compare with at as many tokens: visionzip, or coverage:20")
     parser.add_argument("--limit", type=int, help="as it was given to measure.py")
     given = parser.parse_args()
     data = given.data or HERE / "data" / given.world

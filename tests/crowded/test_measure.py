@@ -179,6 +179,8 @@ def test_the_table_is_what_one_works_out_by_hand(tmp_path: Path) -> None:
     assert [line.split("|")[2].strip() for line in lines[2:]] == ["none", "coverage:20", "random:20", "visionzip:17+3"]
     assert "| 92.9% | 100.0% |" in lines[2] and lines[2].endswith("| 50.0% | - |") and lines[5].endswith("| - |")
     assert lines[3].endswith("+50.0 (+0.0 to +100.0) |") and lines[4].endswith(" +0.0 (-50.0 to +50.0) |")
+    over_one = markdown(found, questions, "coverage:20").splitlines()
+    assert over_one[3].endswith("| - |") and over_one[5].endswith("-50.0 (-100.0 to +0.0) |")
 
 
 def test_a_table_mixes_nothing(tmp_path: Path) -> None:

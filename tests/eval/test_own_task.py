@@ -352,8 +352,9 @@ def test_missing_data_say_where_they_are_published(tmp_path: Path) -> None:
         DataPlace(tmp_path).load(get_task("own_points"))
 
 
-def test_every_source_is_in_the_page() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text()
+def test_every_source_is_in_the_pages() -> None:
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    page = "".join((docs / name).read_text() for name in ("benchmarks.md", "video_benchmarks.md"))
     built_in = [task for task in TASKS if task.__module__.startswith("llava.eval.tasks")]
     for task in (task for task in built_in if not task.name.startswith(("tiny", "crowded"))):
         assert task.sources and all(source in page for source in task.sources), task.name

@@ -178,7 +178,7 @@ def test_rows_of_ones_own_may_name_a_video(tmp_path: Path) -> None:
     ]
     assert any("video is ['a.mp4'], which is no file name" in line for line in loaded.bad_rows)
     assert any("image or video " in line for line in loaded.bad_rows)
-    assert f"{path}: 4 questions about 1 pictures and 2 videos; the task {task.name}" in list(task.lines())
+    assert f"{path}: 4 questions about 1 picture and 2 videos; the task {task.name}" in list(task.lines())
 
 
 @pytest.fixture

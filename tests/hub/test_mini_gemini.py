@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from llava.analysis.cost.command import main as cost
 from llava.analysis.kept_tokens.find import find_kept_tokens
@@ -120,6 +121,13 @@ def without_second_tower(folder: Path, place: Path) -> Path:
     return made
 
 
+def as_bin(weights: bytes) -> bytes:
+    """The same tensors as torch saves them."""
+    file = io.BytesIO()
+    torch.save(load(weights), file)
+    return file.getvalue()
+
+
 LOADED = """
 import sys
 from safetensors.torch import save_file
@@ -137,6 +145,8 @@ def test_its_authors_paths_mean_repositories_on_the_hub(folder, inference, tmp_p
     with serving() as hub:
         for name, path in ((CLIP, CLIP_PATH), (CONVNEXT, CONVNEXT_PATH)):
             files = {file.name: file.read_bytes() for file in (RECORDS / path.removeprefix("model_zoo/")).iterdir()}
+            if weights := files.pop("open_clip_model.safetensors", None):  # published as a .bin
+                files["open_clip_pytorch_model.bin"] = as_bin(weights)
             hub.repositories[name] = Repository(private=False, branches={"main": files})
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_TOKEN": READER}
         environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -199,7 +209,7 @@ def test_answers_are_told_apart_by_both_towers(folder, tmp_path):
     edit_json(made / "config.json", mm_vision_tower_aux=str(second))
     first = model_fingerprint(made)
     assert model_fingerprint(made) == first
-    (second / "open_clip_pytorch_model.bin").write_bytes(b"9999")
+    (second / "open_clip_model.safetensors").write_bytes(b"9999")
     assert model_fingerprint(made) != first
     edit_json(made / "config.json", mm_vision_tower=CLIP_PATH)
     with pytest.raises(CheckpointError, match=rf"mm_vision_tower: {CLIP}: there is no such folder, and the Hub"):
