@@ -163,6 +163,8 @@ _CONFIG: Mapping[str, EntryRule] = {
     "image_grid": _whole(1, 16) | _NULL,
     "image_global": _FLAG | _NULL,
     "aux_config": _ANY_OBJECT,
+    "hidden_sizes": _list(_WIDTH),
+    "depths": _list(_LAYERS),
     "quantization_config": _ANY_OBJECT | _NULL,
     "architectures": _list(_TEXT) | _NULL,
     "layer_types": _list(_one_of("full_attention", "sliding_attention")) | _NULL,

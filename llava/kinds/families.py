@@ -21,11 +21,13 @@ class OwnParts:
         module_name: The name of a tensor in LLaVA's files to that in the module; None for what all LLaVAs have.
         tensors: Of LLaVA's config.json, its folder and the names that its files have, by the module, to the tensors
             that lie elsewhere, by the module's names.
+        folders: Of LLaVA's config.json and its folder to the folders where `tensors` finds these.
     """
 
     entries: Callable[[Mapping[str, Any], Path], dict[str, Any]]
     module_name: Callable[[str], str | None]
     tensors: Callable[[Mapping[str, Any], Path, Iterable[str]], dict[str, Any]]
+    folders: Callable[[Mapping[str, Any], Path], list[Path]]
 
 
 @dataclass(frozen=True)

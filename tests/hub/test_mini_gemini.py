@@ -25,6 +25,7 @@ from llava.hub.verify import verify
 from llava.inference import GenerationOptions, Inference, Question
 from llava.model.auto import AutoLlava, AutoLlavaProcessor
 from llava.model.checkpoints.files import CheckpointError
+from llava.model.checkpoints.fingerprint import model_fingerprint
 from llava.model.configuration import CompressionConfig
 from llava.model.families.mini_gemini import CLIP, CONVNEXT, HUB_NAMES
 from llava.serve.chat import Chat
@@ -188,6 +189,31 @@ def test_a_damaged_second_tower_is_named(folder, tmp_path):
     save_file(state, shard)
     with pytest.raises(CheckpointError, match=r"missing tensors .1.: model.mining.query.1.weight"):
         AutoLlava.from_pretrained(made)
+
+
+def test_a_block_far_behind_the_others_makes_no_deep_tower(folder, tmp_path):
+    made = shutil.copytree(folder, tmp_path / "model")
+    (shard,) = made.glob("model-*.safetensors")
+    state = load_file(shard)
+    stage = "model.vision_tower_aux.vision_stages.1.blocks"
+    state[f"{stage}.999999.conv_dw.weight"] = state[f"{stage}.0.conv_dw.weight"].clone()
+    save_file(state, shard)
+    with pytest.raises(CheckpointError, match=r"no whole ConvNeXt; its stage 1 has the blocks .0, 999999."):
+        AutoLlava.from_pretrained(made)
+
+
+def test_answers_are_told_apart_by_both_towers(folder, tmp_path):
+    """By their files, wherever they lie; and its authors' paths are followed as in loading."""
+    made = without_second_tower(folder, tmp_path / "model")
+    second = shutil.copytree(folder.parent / "OpenAI" / Path(CONVNEXT_PATH).name, tmp_path / "second")
+    edit_json(made / "config.json", mm_vision_tower_aux=str(second))
+    first = model_fingerprint(made)
+    assert model_fingerprint(made) == first
+    (second / "open_clip_model.safetensors").write_bytes(b"9999")
+    assert model_fingerprint(made) != first
+    edit_json(made / "config.json", mm_vision_tower=CLIP_PATH)
+    with pytest.raises(CheckpointError, match=rf"mm_vision_tower: {CLIP}: there is no such folder, and the Hub"):
+        model_fingerprint(made)
 
 
 # ---- saved and exported ----

@@ -12,6 +12,7 @@ from llava.inference import Inference
 from llava.model.any_budget import CLS, bind, kept_under, picked_tokens, read_image, tokens_under
 from llava.model.multimodal_compressor import COMPRESSORS
 from tests.model.meta_clean import MetaClean
+from tests.model.own_methods import OWN_METHODS
 
 QUESTION = "What is to the left of the cat?"
 BUDGETS = [
@@ -44,7 +45,7 @@ def seen(inference: Inference, picture: Image.Image):
 def budgets(inference: Inference) -> list[str]:
     """One budget of every method that stands behind the tower, and some with options."""
     tile = inference.model.model.tile_shape
-    plain = [name for name in COMPRESSORS.names() if COMPRESSORS.get(name).place(tile) != "pixels"]
+    plain = [name for name in OWN_METHODS if COMPRESSORS.get(name).place(tile) != "pixels"]
     found = [f"{name}:36" for name in plain if name != "visionzip"]
     assert {"random:36", "tome:36", "mmtok:36", "prumerge:36", "holov:36", "pool:36"} <= set(found)
     return sorted({*found, *BUDGETS})

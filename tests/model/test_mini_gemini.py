@@ -26,10 +26,10 @@ from llava.model.families.mini_gemini.mining import clip_views, pictures_at_once
 from llava.model.families.mini_gemini.model import MiniGeminiConfig, MiniGeminiForConditionalGeneration
 from llava.model.families.mini_gemini.operations import second_tower_flops
 from llava.model.image_rules import ImageRules
-from llava.model.multimodal_compressor.registry import available_compressors
 from llava.model.published_models import published_model
 from llava.model.question_reader import QuestionReader
 from tests.model.meta_clean import MetaClean
+from tests.model.own_methods import OWN_METHODS
 from tests.model.tiny import IMAGE_TOKEN, TEXT, VISION, random_ids, random_pixels, sharpen
 
 AUX = {"hidden_sizes": [4, 8, 12], "depths": [1, 2, 1]}
@@ -167,6 +167,16 @@ def test_a_config_of_our_format_is_checked_too():
         MiniGeminiForConditionalGeneration(broken)
 
 
+@pytest.mark.parametrize(
+    "sizes", [{}, {"hidden_sizes": [4, 8]}, {"depths": [1]}, {"hidden_sizes": [4, 8], "depths": [1]}]
+)
+def test_sizes_that_make_no_second_tower_are_refused(sizes):
+    broken = config()
+    broken.aux_config = {"hidden_sizes": [], **sizes}
+    with pytest.raises(ValueError, match=r"aux_config has the hidden_sizes .* and the depths .*one of each"):
+        MiniGeminiForConditionalGeneration(broken)
+
+
 def test_names_of_tensors():
     assert module_name("model.vlm_uni_aux_projector.1.weight") == "model.mining.key.1.weight"
     stage = "model.vision_tower_aux.vision_stages.2."
@@ -282,7 +292,7 @@ OPTIONS = {"vispruner": "7,rule=distinct", "holov": "6,crops=4", "prumerge_plus"
 
 
 @pytest.mark.parametrize("model", ["plain", "hd"], indirect=True)
-@pytest.mark.parametrize("method", available_compressors())
+@pytest.mark.parametrize("method", OWN_METHODS)
 def test_every_method_keeps_its_budget_of_each_view(method, model):
     kind = "hd" if model.model.picture.tiles > 1 else "plain"
     budget = CompressionConfig.parse(f"{method}:{OPTIONS.get(method, 6)}")

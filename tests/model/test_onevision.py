@@ -33,10 +33,11 @@ from llava.model.checkpoints.parts import parts_of_checkpoint
 from llava.model.configuration import CompressionConfig
 from llava.model.families.llava_onevision.model import LlavaOnevisionForConditionalGeneration
 from llava.model.image_rules import ImageRules
-from llava.model.multimodal_compressor.registry import CLS_NEEDS, available_compressors, get_compressor
+from llava.model.multimodal_compressor.registry import CLS_NEEDS, get_compressor
 from llava.model.question_reader import QuestionReader
 from tests.kinds.folders import save_language_model
 from tests.model.meta_clean import MetaClean
+from tests.model.own_methods import OWN_METHODS
 from tests.model.tiny import (
     IMAGE_TOKEN,
     PINPOINTS,
@@ -256,7 +257,7 @@ def test_nothing_leaves_the_device(both):
 OPTIONS = {"vispruner": "7,rule=distinct", "holov": "6,crops=4"}
 
 
-@pytest.mark.parametrize("method", available_compressors())
+@pytest.mark.parametrize("method", OWN_METHODS)
 def test_methods_that_need_no_cls_token_keep_their_budget_of_each_tile(method, ours):
     """An image of several tiles, in a batch and alone; the others say what they lack."""
     budget = CompressionConfig.parse(f"{method}:{OPTIONS.get(method, 6)}")

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from llava.kinds.families import family_of_llava
+from llava.model.checkpoints.config_adapter import is_llava_format, tower_folder
 from llava.model.checkpoints.files import projector_file, read_json, resolve_checkpoint, weight_files
 from llava.model.checkpoints.lora import adapter_base, is_adapter
 
@@ -47,9 +49,10 @@ def model_fingerprint(
 
 
 def _folders(model_path: str | Path, model_base: str | Path | None) -> list[Path]:
-    """The folders that the model is read from, the named one first."""
+    """The folders that the model is read from, the named one first; those of a family's own parts are the last."""
     first = resolve_checkpoint(model_path)
     folders = [first] if model_base is None else [first, resolve_checkpoint(model_base)]
+    second: list[Path] = []
     for folder in folders:  # which grows
         # An adapter that peft has written has no config.json: all else is its base's.
         raw = read_json(folder / "config.json") if not is_adapter(folder) or (folder / "config.json").exists() else {}
@@ -57,7 +60,9 @@ def _folders(model_path: str | Path, model_base: str | Path | None) -> list[Path
         if model_base is None or folder != first:
             named.append(_base(folder, raw))
         folders += [each for each in named if each is not None and each not in folders]
-    return folders
+        own = family_of_llava(raw).parts() if is_llava_format(raw) else None
+        second += [] if own is None else own.folders(raw, folder)
+    return folders + [each for each in dict.fromkeys(second) if each not in folders]
 
 
 def _base(folder: Path, raw: dict[str, Any]) -> Path | None:
@@ -69,11 +74,8 @@ def _base(folder: Path, raw: dict[str, Any]) -> Path | None:
 
 def _tower(folder: Path, raw: dict[str, Any]) -> Path | None:
     """The folder of a vision tower that the checkpoint names; transformers' format holds its tower itself."""
-    named = raw.get("mm_vision_tower") or raw.get("vision_tower")
-    if "vision_config" in raw or not named:
-        return None
-    beside = folder / str(named)
-    return beside if beside.is_dir() else resolve_checkpoint(str(named))
+    is_named = "vision_config" not in raw and (raw.get("mm_vision_tower") or raw.get("vision_tower"))
+    return tower_folder(raw, folder, weights=True) if is_named else None
 
 
 def _file_hash(file: Path, known: dict[str, list[object]]) -> str:

@@ -17,11 +17,11 @@ from llava.model.multimodal_compressor import (
     QuestionEmbeds,
     TileShape,
     VisionFeatures,
-    available_compressors,
     get_compressor,
     keep_patches,
 )
 from tests.model.meta_clean import MetaClean
+from tests.model.own_methods import OWN_METHODS
 
 GRID, KEPT, CHANNELS, WIDTH, HEADS = (6, 8), 12, 16, 24, 4
 BUDGETS = {"visionzip": "visionzip:9+3", "prumerge_plus": "prumerge_plus:12,rule=distinct"}
@@ -70,7 +70,7 @@ def bound_at_each_place(method: str) -> list[tuple[Place, BoundCompressor]]:
     return [(place, compressor.bind(budget, tile)) for place, tile in zip(places, tiles, strict=True)]
 
 
-@pytest.mark.parametrize("method", available_compressors())
+@pytest.mark.parametrize("method", OWN_METHODS)
 def test_every_compressor_stays_on_its_device(method):
     for place, bound in bound_at_each_place(method):
         features = make_features(place, "meta")
@@ -80,7 +80,7 @@ def test_every_compressor_stays_on_its_device(method):
         assert kept.tokens.shape == (3, KEPT, features.content.shape[2])
 
 
-@pytest.mark.parametrize("method", available_compressors())
+@pytest.mark.parametrize("method", OWN_METHODS)
 def test_every_compressor_is_one_graph(method):
     torch._dynamo.reset()
     for place, bound in bound_at_each_place(method):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from llava.model.multimodal_compressor import available_compressors
 from tests.model.methods.test_device_clean import bound_at_each_place, make_features
+from tests.model.own_methods import OWN_METHODS
 
 pytestmark = pytest.mark.gpu
 
@@ -24,7 +24,7 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("method", available_compressors())
+@pytest.mark.parametrize("method", OWN_METHODS)
 def test_a_gpu_keeps_what_the_cpu_keeps_and_nothing_waits(method):
     for place, bound in bound_at_each_place(method):
         wanted, features = bound(make_features(place, "cpu")), make_features(place, "cuda")

@@ -43,6 +43,9 @@ _NAME = re.compile(
     r"|blocks\.(?P<block>\d+)\.(?P<part>conv_dw|norm|mlp\.fc[12]|gamma)(?P<of_part>\.\w+)?)"
 )
 
+_CONVOLUTION = re.compile(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.dwconv\.weight")
+_CONVOLUTION_AXES = 4
+
 
 def convnext_name(name: str) -> str | None:
     """Timm's name of a ConvNeXt's tensor as transformers' `ConvNextModel` has it; None for what is none of its body."""
@@ -106,14 +109,19 @@ def _own_folder(raw: Mapping[str, Any], folder: Path, *, weights: bool) -> Path 
 
 def _sizes(shapes: Mapping[str, tuple[int, ...]], folder: Path) -> dict[str, list[int]]:
     """Widths and depths of a ConvNeXt, read off its tensors by transformers' names."""
-    found = [re.match(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.dwconv\.weight", name) for name in shapes]
-    blocks = [(int(each[1]), int(each[2]), shapes[each[0]][0]) for each in found if each is not None]
+    found = [_CONVOLUTION.fullmatch(name) for name in shapes if len(shapes[name]) == _CONVOLUTION_AXES]
+    blocks = sorted((int(each[1]), int(each[2]), shapes[each[0]][0]) for each in found if each is not None)
     widths = {stage: width for stage, _, width in blocks}
-    stages = sorted(widths)
+    stages = list(widths)
     if stages != list(range(len(stages))) or not stages:
         raise CheckpointError(f"{folder}: the second tower is no whole ConvNeXt; it has the stages {stages}")
-    depths = [1 + max(block for stage, block, _ in blocks if stage == each) for each in stages]
-    return {"hidden_sizes": [widths[stage] for stage in stages], "depths": depths}
+    numbers = [[block for stage, block, _ in blocks if stage == each] for each in stages]
+    for stage, own in enumerate(numbers):
+        if own != list(range(len(own))):
+            raise CheckpointError(
+                f"{folder}: the second tower is no whole ConvNeXt; its stage {stage} has the blocks {own}"
+            )
+    return {"hidden_sizes": list(widths.values()), "depths": [len(own) for own in numbers]}
 
 
 def _tensors(raw: Mapping[str, Any], folder: Path, names: Iterable[str]) -> dict[str, StoredTensor]:
@@ -122,10 +130,25 @@ def _tensors(raw: Mapping[str, Any], folder: Path, names: Iterable[str]) -> dict
     Raises:
         CheckpointError: It cannot be had.
     """
+    places = _places(raw, folder, names)
+    return {_TOWER + name: tensor for place in places for name, tensor in _open_clip_tensors(place).items()}
+
+
+def _places(raw: Mapping[str, Any], folder: Path, names: Iterable[str]) -> list[Path]:
+    """Where the ConvNeXt lies, if none of these names, by the module, is of it."""
     if any(name.startswith(_TOWER) for name in names):
-        return {}
-    place = folder_named_by(raw, _ENTRY, raw[_ENTRY], folder, weights=True)
-    return {_TOWER + name: tensor for name, tensor in _open_clip_tensors(place).items()}
+        return []
+    return [folder_named_by(raw, _ENTRY, raw[_ENTRY], folder, weights=True)]
+
+
+def _folders(raw: Mapping[str, Any], folder: Path) -> list[Path]:
+    """The ConvNeXt's folder, if a checkpoint has none inside; a folder without weights goes on another.
+
+    Raises:
+        CheckpointError: It cannot be had.
+    """
+    files = weight_files(folder)
+    return _places(raw, folder, [module_name(name) or "" for name in open_tensors(files)]) if files else []
 
 
 def _open_clip_tensors(place: Path) -> dict[str, StoredTensor]:
@@ -146,4 +169,4 @@ def _open_clip_tensors(place: Path) -> dict[str, StoredTensor]:
     return found
 
 
-OWN_PARTS = OwnParts(_entries, module_name, _tensors)
+OWN_PARTS = OwnParts(_entries, module_name, _tensors, _folders)

@@ -64,13 +64,13 @@ class PatchInfoMining(nn.Module):
         Returns:
             (B * V, P, C), to be added to the patches.
         """
-        views = len(patches) // max(len(pixels), 1)
+        views = len(patches) // len(pixels)
         at_once = pictures_at_once(pixels.shape[-1])
         found = [
             self._of_some(some, larger, grid)
             for some, larger in zip(patches.split(at_once * views), pixels.split(at_once), strict=True)
         ]
-        return torch.cat(found) if found else torch.zeros_like(patches)
+        return torch.cat(found)
 
     def _of_some(self, patches: Tensor, pixels: Tensor, grid: int) -> Tensor:
         """The same of pictures whose maps fit into memory together."""

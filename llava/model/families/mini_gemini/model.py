@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llava.model.families.mini_gemini.mining import PatchInfoMining, clip_views, pictures_at_once
 from llava.model.families.mini_gemini.picture import check_picture
-from llava.model.families.mini_gemini.sizes import CONVNEXT_L
+from llava.model.families.mini_gemini.sizes import CONVNEXT_L, check_sizes
 from llava.model.llava_arch import LlavaForConditionalGeneration, LlavaModel
 from llava.model.llava_config import LlavaConfig
 from llava.model.multimodal_compressor import VisionFeatures
@@ -48,9 +48,15 @@ class MiniGeminiModel(LlavaModel):
     _no_split_modules: ClassVar[list[str]] = ["PatchInfoMining"]  # whole on one device; those of the towers come beside
 
     def __init__(self, config: MiniGeminiConfig) -> None:
-        """Makes a LLaVA-1.5, and the second tower beside it."""
+        """Makes a LLaVA-1.5, and the second tower beside it.
+
+        Raises:
+            ValueError: No second tower can be made.
+        """
         super().__init__(config)
-        self.mining = PatchInfoMining(config.vision_config.hidden_size, config.aux_config or CONVNEXT_L)
+        sizes = config.aux_config or CONVNEXT_L
+        check_sizes(sizes)
+        self.mining = PatchInfoMining(config.vision_config.hidden_size, sizes)
 
     def check_vision_config(self) -> None:
         """As LLaVA-1.5's; and the larger picture must be one that can be shared out.
