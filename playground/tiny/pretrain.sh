@@ -26,8 +26,7 @@ export PYTHONPATH="$HERE/../..${PYTHONPATH:+:$PYTHONPATH}"
 
 "$PYTHON" "$HERE/make_data.py" --output "$DATA" --seed "$SEED" --train "$TRAIN_SAMPLES" --align "$ALIGN_SAMPLES" \
   --scenes "$SCENES" --vqa "$VQA" --pope "$POPE"
-"$PYTHON" "$HERE/pretrain_tower.py" --output "$WORK" --kind "$TOWER_KIND" --seed "$SEED" \
-  --scale "$TOWER_SCALE"
+"$PYTHON" "$HERE/pretrain_tower.py" --output "$WORK" --kind "$TOWER_KIND" --seed "$SEED" --scale "$TOWER_SCALE"
 "$PYTHON" "$HERE/pretrain_llm.py" --output "$WORK" --seed "$SEED" \
   --plan "$LLM_PLAN"
 PYTHON="$PYTHON" DATA="$DATA" WORK="$WORK" SEED="$SEED" bash "$HERE/../pretraining/stages.sh"
