@@ -136,7 +136,7 @@ def test_the_page_needs_no_other_file(run: Path, data: Path, capsys: pytest.Capt
     assert not re.search(r"(?:src|href|action)\s*=\s*[\"'](?!data:|#)|url\(|@import|<script|<link", page)
     assert "<b>?" not in page and "Q0 &lt;b&gt;?" in page, "questions are text"
     assert page.count("<article>") == 3 and page.count("data:image/jpeg;base64,") >= 1
-    assert 'name="viewport"' in page and "What plain down-sampling gets wrong" in page and "Fell." in page
+    assert 'name="viewport"' in page and "What plain down-sampling gets wrong" in page and "Failed." in page
     content = json.loads((run / "doctor.json").read_text())
     vqa = next(case for case in content["budgets"][0]["tasks"] if case["task"] == "tiny_vqa")
     assert vqa["questions"] | {"change": None} == {
