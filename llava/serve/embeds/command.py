@@ -156,8 +156,6 @@ def _request(
     name = args.model_name or Path(args.model_path).name
     if form.name == "vllm-image-embeds":
         return vllm.chat_request(question, name, form=args.wire_format, options=options)
-    if form.name == "vllm-prompt-embeds-chat":
-        return vllm.prompt_embeds_chat_request(question, name, options=options)
     return vllm.prompt_embeds_request(question, inference.model, name, options=options)
 
 

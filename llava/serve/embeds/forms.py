@@ -29,7 +29,6 @@ FORMS: tuple[Form, ...] = (
         "vLLM's language model, --enable-prompt-embeds: POST /v1/completions",
         needs_weights=True,
     ),
-    Form("vllm-prompt-embeds-chat", "the same, the text left to the server: POST /v1/chat/completions"),
     Form("vllm-offline", "vllm.LLM: prompt_token_ids and multi_modal_data", is_request=False),
     Form("lmdeploy", "TurboMind: input_ids, input_embeddings and their ranges", is_request=False),
     Form("transformers", "plain transformers: input_ids and mm_encoder_outputs", is_request=False),

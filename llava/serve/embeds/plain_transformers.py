@@ -43,7 +43,7 @@ def input_embeddings(question: EmbeddedQuestion, language_model: Any) -> dict[st
     return {"inputs_embeds": rows.unsqueeze(0), "attention_mask": torch.ones(1, len(rows), dtype=torch.int64)}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def prompt_rows(question: EmbeddedQuestion, language_model: Any) -> Tensor:
     """(L, D): embeddings of the whole prompt, the images' rows in their places, on the CPU.
 

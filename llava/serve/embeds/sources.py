@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -22,7 +21,6 @@ from llava.prompts.around import check_fits, count_tokens, place_images
 from llava.serve.embeds.question import EmbeddedQuestion
 
 
-@torch.inference_mode()
 def embed_question(inference: Inference, text: str, *images: ImageSource) -> EmbeddedQuestion:
     """A question whose images a model encodes, or reads from the store that `inference` has.
 
@@ -76,8 +74,7 @@ def embed_from_store(
 
 
 def _rows_of(store: EncodedStore, image: ImageSource, kept: int | None) -> Tensor:
-    has_file = not isinstance(image, Image | FrameSource) and not is_url(image)
-    entry = store.find(image) if has_file else None
+    entry = None if isinstance(image, Image | FrameSource) or is_url(image) else store.find(image)
     if entry is None:
         raise StoreError(
             f"{store.folder}: {name_of(image)} is not in the store; add it with `llava store build`, or leave the "
@@ -132,7 +129,7 @@ def _embedded(prompts: PromptWriter, question: Question, features: Sequence[Tens
         words=place_images(question.text, len(question.images), None),
         prompt=prompt,
         ids=tuple(ids),
-        features=tuple(rows.detach().to("cpu", copy=True).contiguous() for rows in features),
+        features=tuple(rows.detach().to("cpu", copy=True).contiguous() for rows in features),  # plain tensors
         image_token_id=int(prompts.config.image_token_id),
         begins_with_bos=bool(ids) and ids[0] == prompts.tokenizer.bos_token_id,
         stop=prompts.stop,

@@ -81,7 +81,12 @@ def chat_request(
         encoded = to_base64(features, form)
         uuid = hashlib.sha256(encoded.encode()).hexdigest()  # by which vLLM knows equal images again
         content += [{"type": "image_embeds", "image_embeds": encoded, "uuid": uuid}, *_texts([text[1:]])]
-    return _chat(question, model, content, options)
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "add_special_tokens": question.begins_with_bos,  # by default vLLM trusts the template to write BOS
+        **_sampling(question, options),
+    }
 
 
 def offline_prompts(questions: Sequence[EmbeddedQuestion]) -> list[dict[str, Any]]:
@@ -110,7 +115,8 @@ def prompt_embeds_request(
 ) -> dict[str, Any]:
     """The body of `POST /v1/completions` with the whole prompt as `prompt_embeds`; no template is applied to it.
 
-    For `vllm serve TEXT_MODEL --enable-prompt-embeds`, where `save_text_model` has written TEXT_MODEL.
+    For `vllm serve TEXT_MODEL --enable-prompt-embeds`, where `save_text_model` has written TEXT_MODEL. vLLM's chat API
+    takes such parts among text too; but there the server tokenises what stands behind an image, and not as LLaVA does.
 
     Args:
         question: What is asked; its images may differ in rows.
@@ -122,40 +128,8 @@ def prompt_embeds_request(
     return {"model": model, "prompt_embeds": to_base64(rows, "torch"), **_sampling(question, options)}
 
 
-def prompt_embeds_chat_request(
-    question: EmbeddedQuestion, model: str, *, options: GenerationOptions | None = None
-) -> dict[str, Any]:
-    """The body of `POST /v1/chat/completions`, images as `prompt_embeds` parts, which are opened where they stand.
-
-    The server tokenises the text, so needs no embeddings from here, and all of a prompt at once. LLaVA tokenises the
-    text behind an image by itself: with SentencePiece's tokenizers (Vicuna's) the ids may differ by a space there, and
-    `prompt_embeds_request` is the exact way.
-
-    Args:
-        question: What is asked; its images may differ in rows.
-        model: The name under which the language model is served.
-        options: Of the answer; greedy by default.
-    """
-    words = question.words.split(DEFAULT_IMAGE_TOKEN)
-    content = _texts(words[:1])
-    for features, text in zip(question.features, words[1:], strict=True):
-        content += [{"type": "prompt_embeds", "data": to_base64(features, "torch")}, *_texts([text])]
-    return _chat(question, model, content, options)
-
-
 def _texts(texts: Iterable[str]) -> list[dict[str, Any]]:
     return [{"type": "text", "text": text} for text in texts if text]
-
-
-def _chat(
-    question: EmbeddedQuestion, model: str, content: list[dict[str, Any]], options: GenerationOptions | None
-) -> dict[str, Any]:
-    return {
-        "model": model,
-        "messages": [{"role": "user", "content": content}],
-        "add_special_tokens": question.begins_with_bos,  # by default vLLM trusts the template to write BOS
-        **_sampling(question, options),
-    }
 
 
 def _sampling(question: EmbeddedQuestion, options: GenerationOptions | None) -> dict[str, Any]:
