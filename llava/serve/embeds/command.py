@@ -130,6 +130,8 @@ def _question(args: argparse.Namespace, inference: Any) -> EmbeddedQuestion:
 def _write(
     args: argparse.Namespace, form: Form, question: EmbeddedQuestion, inference: Any, options: GenerationOptions
 ) -> None:
+    if args.output != _STDOUT:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     if form.is_request:
         text = json.dumps(_request(args, form, question, inference, options))
         if args.output == _STDOUT:

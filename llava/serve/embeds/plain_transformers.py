@@ -45,15 +45,16 @@ def input_embeddings(question: EmbeddedQuestion, language_model: Any) -> dict[st
 
 @torch.no_grad()
 def prompt_rows(question: EmbeddedQuestion, language_model: Any) -> Tensor:
-    """(L, D): embeddings of the whole prompt, the images' rows in their places, on the CPU.
+    """(L, D): embeddings of the whole prompt, the images' rows in their places, on the CPU, in the type of the rows.
 
     Args:
         question: What is asked.
-        language_model: Any model with the token embedding; rows are in its type.
+        language_model: Any model with the token embedding.
     """
     embedding = language_model.get_input_embeddings()
     ids = torch.tensor(question.opened_ids(0), device=embedding.weight.device)
-    rows: Tensor = embedding(ids).cpu()
+    dtype = question.features[0].dtype if question.features else embedding.weight.dtype
+    rows: Tensor = embedding(ids).to("cpu", dtype)
     for features, (begin, end) in zip(question.features, question.ranges(), strict=True):
-        rows[begin:end] = features.to(rows.dtype)
+        rows[begin:end] = features
     return rows

@@ -147,9 +147,10 @@ def test_rows_are_plain_tensors(ask, plain, inference):
     assert not any(rows.is_inference() for rows in (*question.features, prompt_rows(question, inference.model)))
 
 
-def test_rows_that_do_not_fit_a_type_are_refused(ask):
+def test_rows_that_do_not_fit_a_type_are_refused(ask, inference):
     question = ask()
-    assert question.to(torch.bfloat16).features[0].dtype == torch.bfloat16
+    rounded = question.to(torch.bfloat16)
+    assert rounded.features[0].dtype == prompt_rows(rounded, inference.model).dtype == torch.bfloat16
     question.features[0][0, 0] = 1e6
     with pytest.raises(ValueError, match=r"image 1: its rows reach 1e\+06, which float16 cannot hold"):
         question.to(torch.float16)
