@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"needs {', '.join(lacks)}")
     if args.output == _STDOUT and not form.is_request:
         parser.error(f"--for {form.name} is a file of tensors; give a name as --output")
+    if args.output == _STDOUT and args.text_model:
+        parser.error("--output - is for a request alone; write the language model in a call of its own")
     from llava.inference import GenerationOptions
 
     with plain_errors():
@@ -146,8 +148,10 @@ def _write(
     dtype = str(question.features[0].dtype).removeprefix("torch.")
     where = "" if args.output == _STDOUT else f"{args.output}: "
     _tell(f"{where}{form.name}, {rows} rows of {question.features[0].shape[1]} in {dtype}")
-    if form.name == "vllm-image-embeds":
-        _tell(f"note: until 0.33 vLLM takes one number of rows from all clients of a server: {question.rows[0]}")
+    if not form.takes_unequal:
+        _tell(f"note: up to 0.33 vLLM takes one number of rows from all clients of a server: {question.rows[0]}")
+    if form.name == "vllm-image-embeds" and args.conv_mode:
+        _tell("note: the server's chat template makes the prompt, not --conv-mode")
 
 
 def _request(

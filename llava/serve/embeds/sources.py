@@ -15,7 +15,7 @@ from llava.images.rules import one_tile_beside_others
 from llava.images.source import FrameSource, ImageSource, is_url, name_of
 from llava.inference import Inference, Question
 from llava.inference.prompting import PromptWriter
-from llava.model.configuration import CompressionLike, as_compression
+from llava.model.configuration import STORED, CompressionLike, Stored, as_compression
 from llava.model.restore.refusals import NOT_SERVABLE
 from llava.prompts.around import check_fits, count_tokens, place_images
 from llava.serve.embeds.question import EmbeddedQuestion
@@ -47,7 +47,7 @@ def embed_from_store(
     prompts: PromptWriter,
     text: str,
     *images: ImageSource,
-    compression: CompressionLike = None,
+    compression: CompressionLike | Stored = STORED,
 ) -> EmbeddedQuestion:
     """A question whose images all come from a store; no weights are read, so whether they fit is not checked.
 
@@ -56,7 +56,8 @@ def embed_from_store(
         prompts: Of the model that the store was built with: `PromptWriter.of_checkpoint`.
         text: As for `embed_question`.
         *images: Paths, or bytes of images' files.
-        compression: A smaller budget, of a nested store; by default the store's own.
+        compression: What the rows must be of, None for all tokens; of a nested store it may be smaller than what is
+            stored. Not given: the store's own.
 
     Raises:
         StoreError: The store is of another stage, width or budget, or lacks an image.
@@ -83,7 +84,7 @@ def _rows_of(store: EncodedStore, image: ImageSource, kept: int | None) -> Tenso
     return features_of(store, entry, kept)
 
 
-def _check_store(store: EncodedStore, config: Any, compression: CompressionLike) -> int | None:
+def _check_store(store: EncodedStore, config: Any, compression: CompressionLike | Stored) -> int | None:
     """Refuses a store of another form; returns how many rows of a nested one are taken."""
     layout, made = store.layout, store.manifest.made_with
     width = config.get_text_config().hidden_size
@@ -97,11 +98,12 @@ def _check_store(store: EncodedStore, config: Any, compression: CompressionLike)
             f"{store.folder}: its rows have {layout.channels} numbers, and the language model reads {width}; take the "
             "store of this model"
         )
-    budget = as_compression(compression)
-    if budget is None:
+    if isinstance(compression, Stored):
         return None
-    store.manifest.check({**made, "compression": budget.to_dict()}, store.folder, "asked for")
-    return budget.num_tokens if layout.nested else None
+    budget = as_compression(compression)
+    wanted = None if budget is None else budget.to_dict()
+    store.manifest.check({**made, "compression": wanted}, store.folder, "asked for")
+    return budget.num_tokens if layout.nested and budget is not None else None
 
 
 def _check_servable(model: Any) -> None:

@@ -75,6 +75,15 @@ def test_a_store_serves_without_weights(tmp_path, capsys):
         main([*words, "--image-store", str(store)])
 
 
+def test_a_template_of_ones_own_is_told_not_to_reach_the_server(tmp_path, capsys):
+    words = [*ASKED, "--image-file", str(LANDSCAPE), "--output", str(tmp_path / "out"), "--conv-mode", "v0"]
+    assert main(words) == 0
+    assert "the server's chat template makes the prompt, not --conv-mode" in capsys.readouterr().err
+    assert main([*words, "--for", "vllm-prompt-embeds"]) == 0
+    assert "note" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "out").read_text())["stop"] == ["###"]
+
+
 def test_the_language_model_alone_answers_a_prompt(tmp_path, inference):
     from transformers import AutoModelForCausalLM
 
@@ -97,6 +106,10 @@ def test_the_language_model_alone_answers_a_prompt(tmp_path, inference):
         (
             ["--query", TEXT, "--image-file", "a.png", "--output", "-", "--for", "lmdeploy"],
             "--for lmdeploy is a file of tensors",
+        ),
+        (
+            ["--query", TEXT, "--image-file", "a.png", "--output", "-", "--text-model", "x"],
+            "--output - is for a request alone",
         ),
         (["--query", TEXT, "--image-file", "a.png", "--output", "x", "--for", "sglang"], "invalid choice: 'sglang'"),
     ],

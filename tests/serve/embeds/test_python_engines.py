@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    LlavaForConditionalGeneration,
+    LlavaNextForConditionalGeneration,
+    LlavaOnevisionForConditionalGeneration,
+)
 
 from llava.hub.export import export
 from llava.inference import GenerationOptions, Inference
-from llava.serve.embeds import embed_question, lmdeploy, plain_transformers
+from llava.serve.embeds import embed_question, lmdeploy, plain_transformers, save_text_model
+from tests.model.folders import copy_recorded_onevision
 from tests.serve.embeds.conftest import ADAPTIVE, LANDSCAPE, PORTRAIT, TEXT, own_logits
 
 
@@ -57,17 +63,23 @@ def test_a_question_without_images_has_no_outputs(inference, plain):
     [
         ("tiny-llava-v1.5", LlavaForConditionalGeneration),
         ("tiny-llava-v1.6-next", LlavaNextForConditionalGeneration),
+        ("onevision", LlavaOnevisionForConditionalGeneration),
     ],
 )
 @torch.no_grad()
-def test_llavas_own_checkpoints_are_served_after_an_export(name, plain_class, oracle_dir, tmp_path):
-    """SentencePiece's tokenizer, an image token outside the vocabulary, tiles with a newline: all from the rows."""
-    inference = Inference.load(oracle_dir / name, device="cpu", compression="visionzip:54+10")
-    export(oracle_dir / name, "hf", tmp_path / "hf", progress=False)
-    plain = plain_class.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
+def test_llavas_own_checkpoints_are_served(name, plain_class, oracle_dir, tmp_path):
+    """SentencePiece's tokenizer, an image token outside the vocabulary, tiles with a newline, Qwen 2."""
+    folder = copy_recorded_onevision(tmp_path) if name == "onevision" else oracle_dir / name
+    inference = Inference.load(folder, device="cpu", compression="visionzip:20+4")
     question = embed_question(inference, "What is this?", LANDSCAPE)
     opened = inference.open([LANDSCAPE])
     ids = torch.tensor([question.ids])
     expected = inference.model(ids, images=inference.preprocess(opened), image_sizes=[opened[0].size]).logits
+    export(folder, "hf", tmp_path / "hf", progress=False)
+    plain = plain_class.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
     got = plain(**plain_transformers.encoder_outputs(question)).logits
     assert torch.equal(got[..., : expected.shape[-1]], expected)  # an export has rows for the image token more
+    save_text_model(inference.model, inference.tokenizer, tmp_path / "text")
+    text_model = AutoModelForCausalLM.from_pretrained(tmp_path / "text", dtype=torch.float32).eval()
+    embedded = plain_transformers.input_embeddings(question, inference.model)
+    assert torch.equal(text_model(**embedded).logits, expected)

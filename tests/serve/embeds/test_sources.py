@@ -100,6 +100,8 @@ def test_stores_that_do_not_serve_are_refused(build, store, prompts, tmp_path):
         embed_from_store(store, prompts, TEXT, "http://a.b/c.png")
     with pytest.raises(StoreMismatchError, match=r"compression is visionzip:41.8.*asked for is visionzip:17.3"):
         embed_from_store(store, prompts, TEXT, LANDSCAPE, compression="visionzip:17+3")
+    with pytest.raises(StoreMismatchError, match=r"compression is visionzip:41.8.*asked for is none"):
+        embed_from_store(store, prompts, TEXT, LANDSCAPE, compression="none")
     with pytest.raises(StoreError, match=r"stage tower, .* --stage projected"):
         embed_from_store(build("--stage", "tower"), prompts, TEXT, LANDSCAPE)
 
