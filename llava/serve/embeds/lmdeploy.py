@@ -6,11 +6,13 @@ from typing import Any
 
 from llava.serve.embeds.question import EmbeddedQuestion
 
-_PLACEHOLDER = 0  # LMDeploy's IMAGE_DUMMY_TOKEN_INDEX; its embedding is looked up, then overwritten
+_PLACEHOLDER = 0  # what LMDeploy itself takes where there is no padding; its embedding is looked up, then overwritten
 
 
 def turbomind_inputs(question: EmbeddedQuestion) -> dict[str, Any]:
-    """Keyword arguments of the engine's `generate` and `async_stream_infer`; images may differ in rows.
+    """Keyword arguments of `TurboMindInstance.async_stream_infer`; images may differ in rows.
+
+    Ids tell one image from another by length only, so the engine's prefix cache must be off, as it is by default.
 
     Returns:
         `input_ids`, each image at its whole length; `input_embeddings`, (K_i, D) of each; `input_embedding_ranges`,
