@@ -51,7 +51,10 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("kept-tokens", "llava.analysis.kept_tokens", "draw which patches of images each budget keeps"),
         Command("redundancy", "llava.analysis.redundancy", "show how a vision tower's attention is spread over images"),
     ),
-    "encode once": (Command("store", "llava.store", "encode images once, for evaluation, chat, training and engines"),),
+    "encode once": (
+        Command("store", "llava.store", "encode images once, for evaluation, chat, training and engines"),
+        Command("embeds", "llava.serve.embeds", "write a question with encoded images for vLLM or LMDeploy"),
+    ),
     "train": (
         Command("prepare", "llava.data.prepare", "download LLaVA's training data"),
         Command("validate", "llava.data.validate", "check a data file as training will read it"),

@@ -19,8 +19,8 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 NEEDS = "# needs "
 HERE = (
     *("adaptive", "add_a_compressor", "analysis", "api", "checkpoints", "commands", "compare", "compression", "data"),
-    *("doctor", "evaluation", "inside_the_language_model", "install", "methods", "migration", "own_questions", "store"),
-    "tour",
+    *("doctor", "evaluation", "inside_the_language_model", "install", "methods", "migration", "own_questions"),
+    *("serving", "store", "tour"),
 )
 ELSEWHERE = {
     "index": "tests/test_readme.py",  # the same blocks as the README, as a test below says

@@ -11,13 +11,11 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from llava.constants import IMAGE_TOKEN_INDEX
-from llava.conversation import conversation_template
 from llava.encoded.made_with import ModelFacts
 from llava.images.processing import process_beside_others, process_images
 from llava.images.source import FrameSource, ImageSource, open_image
@@ -27,17 +25,15 @@ from llava.inference.batch_size import BatchSize
 from llava.inference.generation import Generator
 from llava.inference.order import Prepared, by_length, same_images_together, with_prefixes
 from llava.inference.prefix import supports_prefixes
+from llava.inference.prompting import PromptWriter
 from llava.inference.question import Answer, GenerationOptions, Question, Usage
 from llava.inference.seen_images import SeenImage, features_for, see_images
 from llava.inference.stored_images import FittingStore, StoredImages, StoreLike, opened_stores
 from llava.inference.visuals import are_several, joined_pixels, video_places
 from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
-from llava.model.vocabulary import check_ids
-from llava.prompts.around import end_token_ids, place_images, stop_string, without_images
+from llava.prompts.around import end_token_ids, without_images
 from llava.prompts.own_template import conv_mode_for
-from llava.prompts.tokens import tokenizer_image_token
-from llava.utils import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -144,29 +140,18 @@ class Inference:
         inference.name = str(model_path)
         return inference
 
+    @property
+    def prompts(self) -> PromptWriter:
+        """Writes prompts as the model was tuned with them."""
+        return PromptWriter(self.tokenizer, self.model.config, self.conv_mode)
+
     def prompt(self, question: Question) -> str:
-        """The whole prompt of a single-turn question, `<image>` in place of each image, several for a video."""
-        conv, config = conversation_template(self.conv_mode).copy(), self.model.config
-        videos = video_places(question.images, config)
-        conv.append_message(conv.roles[0], place_images(question.text, len(question.images), config, videos))
-        conv.append_message(conv.roles[1], None)
-        return conv.get_prompt()
+        """The whole prompt of a single-turn question; see `PromptWriter`."""
+        return self.prompts.prompt(question)
 
     def tokenize(self, prompt: str) -> list[int]:
-        """Ids of a whole prompt, -200 for each `<image>`.
-
-        Raises:
-            ValueError: The tokenizer panics at it, or knows a token for which the model has no embedding.
-        """
-        try:
-            ids = cast("list[int]", tokenizer_image_token(prompt, self.tokenizer, IMAGE_TOKEN_INDEX))
-        except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
-            raise
-        except BaseException as error:  # a panic in Rust, which would pass every `except Exception`
-            raise ValueError(f"the tokenizer fails at the prompt {shown(prompt)!r}: {error}") from error
-        text = [each for each in ids if each != IMAGE_TOKEN_INDEX]
-        check_ids(text, self.model.config.get_text_config().vocab_size)
-        return ids
+        """Ids of a whole prompt, -200 for each `<image>`; see `PromptWriter`."""
+        return self.prompts.tokenize(prompt)
 
     def ask(
         self,
@@ -357,14 +342,14 @@ class Inference:
 
     def stop_kwargs(self) -> dict[str, Any]:
         """What `generate` needs to stop at the template's separator, where that is not the end token itself."""
-        stop = stop_string(self.conv_mode, self.tokenizer)
+        stop = self.prompts.stop
         return {} if stop is None else {"stop_strings": [stop], "tokenizer": self.tokenizer}
 
     def until_end(self, row: list[int]) -> list[int]:
         """New ids without the end token, or what a batch adds to a row that ended sooner than others."""
         ends = end_token_ids(self.model)
         row = next((row[:place] for place, token in enumerate(row) if token in ends), row)
-        stop = stop_string(self.conv_mode, self.tokenizer)
+        stop = self.prompts.stop
         if stop is None:
             return row
         first = bisect_left(range(len(row)), True, key=lambda last: stop in self.tokenizer.decode(row[: last + 1]))
@@ -373,7 +358,7 @@ class Inference:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of new ids, the separator and surrounding space removed."""
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True).strip()
-        stop = stop_string(self.conv_mode, self.tokenizer)
+        stop = self.prompts.stop
         return text.removesuffix(stop).strip() if stop else text
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase
 from transformers import LlavaNextProcessor as HFLlavaNextProcessor
 from transformers import LlavaProcessor as HFLlavaProcessor
-from transformers.processing_utils import MultiModalData, TextKwargs
+from transformers.processing_utils import MultiModalData
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.images.plain_processor import standalone_image_processor, view_processor
@@ -27,6 +27,7 @@ from llava.model.checkpoints.config_adapter import read_config
 from llava.model.checkpoints.files import CheckpointError, read_json
 from llava.model.configuration import STORED, CompressionConfig, CompressionLike, Stored, as_compression
 from llava.model.image_rules import ImageRules
+from llava.model.processor_calls import REPLACEMENTS, replacements, text_options
 from llava.model.processor_files import PROCESSOR_FILE, open_small_files, processor_of, saved_template, template_of
 from llava.model.stages import with_plugin
 from llava.plain_loading import reason
@@ -57,6 +58,7 @@ class CompressedProcessor:
     image_processor: Any
     tokenizer: Any
     chat_template: Any
+    skip_tensor_conversion: Sequence[str]
 
     def __init__(
         self,
@@ -263,7 +265,8 @@ class CompressedProcessor:
         Returns:
             `input_ids` and `attention_mask` (B, L), and with images `pixel_values` (N, 3, H, W); for tiles
             (N, T, 3, H, W), padded to the largest T, and `image_sizes` (N, 2), (h, w) as transformers has it; and where
-            several images of a prompt are not tiled `batch_num_images`, the images of each prompt that has any.
+            several images of a prompt are not tiled `batch_num_images`, the images of each prompt that has any. With
+            `return_text_replacement_offsets` also `text_replacement_offsets`, see `replacements`.
 
         Raises:
             ValueError: Texts and images do not go together, or an option is not supported.
@@ -273,7 +276,8 @@ class CompressedProcessor:
             raise ValueError("a LLaVA takes text and images, no videos and no audio")
         if images is None and text is None:
             raise ValueError("give text, images, or both")
-        options = _text_options(kwargs)
+        options = text_options(kwargs)
+        wants_places = options.pop(REPLACEMENTS, False)
         texts = None if text is None else [text] if isinstance(text, str) else list(text)
         pictures = images_of_samples(texts, images, self.image_token, self._image_config())
         data: dict[str, Any] = {}
@@ -281,9 +285,11 @@ class CompressedProcessor:
         if texts is not None:
             counts = self.num_visual_tokens([picture.size for picture in pictures], per_prompt)
             data |= self._prompt_ids()(texts, counts, options)
+            data |= replacements(self, texts, counts) if wants_places else {}
         if pictures:
             data |= self._pixels(pictures, per_prompt)
-        return BatchFeature(data, tensor_type=options.get("return_tensors"))
+        as_they_are = list(self.skip_tensor_conversion)
+        return BatchFeature(data, tensor_type=options.get("return_tensors"), skip_tensor_conversion=as_they_are)
 
     def _prompt_ids(self) -> PromptIds:
         return PromptIds(self.tokenizer, self.image_token, self.image_token_id, self.image_rules.layout.rule)
@@ -370,26 +376,6 @@ class LlavaNextProcessor(CompressedProcessor, HFLlavaNextProcessor):
     """The processor of LLaVA-NeXT."""
 
     model_type = "llava_next"
-
-
-def _text_options(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The tokenizer's options, from transformers' flat and nested keywords.
-
-    Raises:
-        ValueError: An option is about how images are prepared, which is LLaVA's way and no other.
-    """
-    flat = dict(kwargs)
-    nested = {name: dict(flat.pop(name, None) or {}) for name in ("common_kwargs", "text_kwargs", "images_kwargs")}
-    images = {name: value for name, value in nested["images_kwargs"].items() if name != "return_tensors"}
-    if images:
-        raise ValueError(f"images_kwargs {images}: images are prepared as the model was trained; there is no option")
-    options = {**nested["common_kwargs"], **nested["text_kwargs"], **flat}
-    unknown = sorted(set(options) - set(TextKwargs.__annotations__) - {"return_tensors"})
-    if unknown:
-        raise ValueError(
-            f"options {', '.join(unknown)} are none of the tokenizer's, and images are prepared as LLaVA does"
-        )
-    return options
 
 
 __all__ = ["CompressedProcessor", "LlavaNextProcessor", "LlavaProcessor"]
