@@ -1,4 +1,4 @@
-"""The seam for videos: frames stand in the tower's batch axis, and each is compressed by itself.
+"""The seam for videos: frames stand in the tower's batch axis; each is compressed by itself, or all of a clip at once.
 
 Shapes: F frames of all clips, P patches a frame, K kept tokens a frame, D channels of the language model.
 """
@@ -18,6 +18,7 @@ from llava.model.clip_counts import FrameCounts
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor, VisionFeatures, compressor_of
 from llava.model.multimodal_compressor.adaptive import compress_adaptively
+from llava.model.multimodal_compressor.clip_share import choose_across
 from llava.model.multimodal_encoder import extract_features
 from llava.model.offloading import like_weights
 from llava.model.stages import before_language_model
@@ -172,20 +173,28 @@ class ClipSeam:
         return self.multi_modal_projector(like_weights(rows, self.multi_modal_projector).contiguous())
 
     def _compress_frames(self, features: VisionFeatures, bound: BoundCompressor, counts: Sequence[int]) -> VisionTokens:
-        """(F, K, D), projected: what is kept of each frame."""
+        """(F, K, D), projected: what is kept of each frame.
+
+        Where frames share their clip's total behind one placeholder, a clip's rows stand in them frame after frame.
+        """
         if features.projected is None and ("projected" in bound.needs or bound.place == "projected"):
             rows = self.multi_modal_projector(like_weights(features.source, self.multi_modal_projector).contiguous())
             features = replace(features, projected=rows)
             if bound.place == "projected":
                 features = replace(features, content=rows, has_cls=False)
-        splits = None
-        if bound.is_uneven:  # with tiles=gain the frames of a clip share its total
+        splits = shared = None
+        if bound.compressor.across is not None:
+            shared = choose_across(bound, features, counts)
+            tokens = shared.tokens.view(len(features.content), bound.budget.num_tokens, -1)
+        elif bound.is_uneven:  # with tiles=gain the frames of a clip share its total
             uneven = compress_adaptively(bound, features, counts)
             tokens, splits = uneven.tokens, uneven.splits
         else:
             tokens = bound(features).tokens
         if not bound.gives_projected:
             tokens = self.multi_modal_projector(like_weights(tokens, self.multi_modal_projector).contiguous())
+        if shared is not None and self.clip_rules.marks_frames:
+            tokens, splits = shared.per_frame(tokens.flatten(0, 1))
         return VisionTokens(tokens, counts, splits=splits)
 
 
