@@ -37,13 +37,18 @@ from llava.video import read_clip
 FRAMES, ROWS = 8, 8 * 257  # with the class token of each frame, as Video-LLaVA sees a clip
 BUDGET = CompressionConfig.from_total(136, frames=FRAMES)
 RATE, SIZE, SECONDS = 25, (320, 240), 10  # of MSVD-QA's clips, about
-TOWER_LAYERS = {"real": 24, "small": 6, "toy": 2}
+TOWERS: dict[str, dict[str, int]] = {
+    "real": {},
+    "small": {"num_hidden_layers": 6},
+    "toy": {"num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2},
+}
 NOTES = (
     "Ours decodes every frame of a file, because what a file says of their number may be wrong; the floor of decoding "
     "is that, without pixels. Seeking is cheaper where keyframes are near, and dearer where a file has one at its "
     "beginning alone; it is exact only for files whose header and rate are right.",
     "The original's own readers, decord and OpenCV, are not run here; the same steps are, with PyAV.",
-    "Frames of a clip attend to each other in every layer of the tower, on both sides.",
+    "Frames of a clip attend to each other in every layer of the tower, on both sides. Ours does not run the last layer, "
+    "which is a larger part of a tower with fewer layers: see what operations alone would give.",
     f"A prompt has {TEXT_TOKENS} tokens of text beside the clip's. The prefill is the same code on both sides; its "
     "ratio is what compression gains.",
 )
@@ -173,17 +178,19 @@ def rows_of(
     ]
 
 
-def goals_of(decode: Mapping[int, float], tower: Mapping[int, float], prefill: float, counted: float) -> list[Goal]:
+def goals_of(
+    decode: Mapping[int, float], tower: Mapping[int, float], prefill: float, counted: tuple[float, float]
+) -> list[Goal]:
     """What is to be reached: decoding as fast where a file has one keyframe, the tower, the prefill."""
     rarest = max(decode)
     others = ", ".join(f"{ratio:.2g} with one every {keyframes}" for keyframes, ratio in decode.items())
     goals = [Goal(f"decoding, original's way / ours, a keyframe every {rarest}", decode[rarest], 1, note=others)]
+    of_tower, of_prefill = (f"operations alone would give {ratio:.3g}" for ratio in counted)
     goals += [
-        Goal(f"tower, original's way / ours, {clips} clip{'s' * (clips > 1)} of eight frames", ratio, at_least=1)
+        Goal(f"tower, original's way / ours, {clips} clip{'s' * (clips > 1)} of eight frames", ratio, 1, note=of_tower)
         for clips, ratio in tower.items()
     ]
-    note = f"operations alone would give {counted:.1f}"
-    return [*goals, Goal("prefill, 2,056 tokens / 136", prefill, at_least=5, note=note)]
+    return [*goals, Goal("prefill, 2,056 tokens / 136", prefill, at_least=5, note=of_prefill)]
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -222,7 +229,7 @@ def measured(args: argparse.Namespace, size: str, dtype: torch.dtype) -> Report:
     device, often = args.device, {"warmup": args.warmup, "repeats": args.repeats}
     limits = limits_of(device)
     decode = {every: decoding(every, args.seconds, **often) for every in sorted(set(args.keyframes))}
-    tower, towers, flops = Tower.build("video", device, dtype, num_hidden_layers=TOWER_LAYERS[size]), {}, {}
+    tower, towers, flops = Tower.build("video", device, dtype, **TOWERS[size]), {}, {}
     for clips in sorted(set(args.clips)):
         sides = tower_sides(tower, clips)
         flops[clips] = operations_of(sides)
@@ -260,14 +267,15 @@ def reported(
         "decode": {every: sides["ours"].times_as_fast_as(sides["original"]).median for every, sides in decode.items()},
         "tower": {clips: sides["ours"].times_as_fast_as(sides["original"]).median for clips, sides in towers.items()},
     }
-    gained, counted = fewest.times_as_fast_as(most).median, max(work.values()) / min(work.values())
+    gained, seen = fewest.times_as_fast_as(most).median, flops[max(flops)]
+    counted = seen["original"] / seen["ours"], max(work.values()) / min(work.values())
     return Report(
         benchmark="video",
         title="A clip of Video-LLaVA: decoding, tower, prefill",
         device=args.device,
         setting={
             "size": size if is_h200(args.device) or size == "real" else f"{size}, scaled down",
-            "tower layers": TOWER_LAYERS[size],
+            "tower layers": TOWERS[size].get("num_hidden_layers", 24),
             "dtype": str(dtype).removeprefix("torch."),
             "compression": str(BUDGET),
             "file": f"{args.seconds:g} s, {SIZE[0]}x{SIZE[1]}, {RATE} frames a second, H.264",
