@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Measurement, is_h200, measure
+from harness import Measurement, measure
 from limits import Limits, gap, limits_of
 from models import SIZES, model_config, random_model
 from prompts import TEXT_TOKENS
@@ -47,8 +47,8 @@ NOTES = (
     "is that, without pixels. Seeking is cheaper where keyframes are near, and dearer where a file has one at its "
     "beginning alone; it is exact only for files whose header and rate are right.",
     "The original's own readers, decord and OpenCV, are not run here; the same steps are, with PyAV.",
-    "Frames of a clip attend to each other in every layer of the tower, on both sides. Ours does not run the last layer, "
-    "which is a larger part of a tower with fewer layers: see what operations alone would give.",
+    "Frames of a clip attend to each other in every layer of the tower, on both sides. Ours does not run the last "
+    "layer, which is a larger part of a tower with fewer layers: see what operations alone would give.",
     f"A prompt has {TEXT_TOKENS} tokens of text beside the clip's. The prefill is the same code on both sides; its "
     "ratio is what compression gains.",
 )
@@ -63,7 +63,7 @@ def make_clip(keyframes: int, seconds: float) -> bytes:
 
     random, buffer = np.random.default_rng(0), io.BytesIO()
     width, height = SIZE
-    ground = random.integers(0, 256, (height // 16, width // 16, 3)).repeat(16, 0).repeat(16, 1)
+    ground: np.ndarray = random.integers(0, 256, (height // 16, width // 16, 3)).repeat(16, 0).repeat(16, 1)
     ground = np.clip(ground + random.normal(0, 8, ground.shape), 0, 255).astype(np.uint8)
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=RATE, options={"g": str(keyframes), "sc_threshold": "0"})
@@ -82,7 +82,7 @@ def frame_by_frame(data: bytes, indices: Sequence[int], processor: LanguageBindP
     import av
 
     found = []
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         stream: Any = container.streams.video[0]
         stream.thread_type = "AUTO"
         for index in indices:
@@ -97,7 +97,7 @@ def decode_alone(data: bytes) -> int:
     """Every frame decoded and thrown away; their number."""
     import av
 
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         container.streams.video[0].thread_type = "AUTO"
         return sum(1 for _ in container.decode(video=0))
 
@@ -215,7 +215,7 @@ def main() -> None:
     on_cpu = args.device.type == "cpu"
     args.clips = args.clips or ([1] if on_cpu else [1, 8])
     args.repeats = args.repeats if args.repeats is not None else 4 if on_cpu else 8
-    if args.warmup < 0 or args.repeats < 2 or min(*args.clips, *args.keyframes, FRAMES) < 1 or args.seconds <= 0:
+    if args.warmup < 0 or args.repeats < 2 or min(*args.clips, *args.keyframes) < 1 or args.seconds <= 0:
         parser.error("--repeats must be at least 2, --warmup at least 0, and --clips, --keyframes, --seconds above 0")
     size, dtype = args.size or ("small" if on_cpu else "real"), args.dtype or ("float32" if on_cpu else "bfloat16")
     torch.manual_seed(0)
@@ -274,7 +274,7 @@ def reported(
         title="A clip of Video-LLaVA: decoding, tower, prefill",
         device=args.device,
         setting={
-            "size": size if is_h200(args.device) or size == "real" else f"{size}, scaled down",
+            "size": size if size == "real" else f"{size}, scaled down",
             "tower layers": TOWERS[size].get("num_hidden_layers", 24),
             "dtype": str(dtype).removeprefix("torch."),
             "compression": str(BUDGET),
