@@ -309,15 +309,7 @@ class Inference:
     def pixels_of(
         self, images: Sequence[Any], *, beside_others: bool = False
     ) -> tuple[Any, list[tuple[int, int]], list[tuple[int, ...]]]:
-        """Pixels of PIL images and videos on the model's device, their (w, h), and the numbers of a video's frames.
-
-        Args:
-            images: As for `see`.
-            beside_others: As for `preprocess`.
-
-        Raises:
-            UnreadableImageError: A video cannot be read.
-        """
+        """`see` before anything is encoded: pixels on the model's device, (w, h) of each, numbers of a video's frames."""
         if not any(isinstance(image, FrameSource) for image in images):
             pixels = self.preprocess(images, beside_others=beside_others)
             return pixels, [image.size for image in images], [()] * len(images)
