@@ -309,7 +309,7 @@ class Inference:
     def pixels_of(
         self, images: Sequence[Any], *, beside_others: bool = False
     ) -> tuple[Any, list[tuple[int, int]], list[tuple[int, ...]]]:
-        """`see` before anything is encoded: pixels on the device, (w, h) of each, and the numbers of a video's frames."""
+        """`see` before anything is encoded: pixels on the device, (w, h) of each, numbers of a video's frames."""
         if not any(isinstance(image, FrameSource) for image in images):
             pixels = self.preprocess(images, beside_others=beside_others)
             return pixels, [image.size for image in images], [()] * len(images)
