@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-TENTH = "--questions 200 --pope 50 --fraction 0.01"
+TENTH = "--questions 200 --pope 50 --fraction 0.01 --crowded 30"
 """Of the quickstart's questions and conversations; `make demos` takes all."""
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 

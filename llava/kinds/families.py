@@ -86,6 +86,7 @@ class Family:
         read_llava: `module:function` that makes a config of LLaVA's config.json and its folder, for a family whose
             towers are not named by `mm_vision_tower`.
         image_processor: `module:function` that makes the image processor of a config; by default it is read of files.
+        vision_parts: Modules of the inner model beside tower, projector and language model; they are never quantised.
         tower_in_files: What the image tower is called in files of transformers' format.
         warning: What is said when a checkpoint of it is loaded.
         no_training: Why it is not trained here; empty if it is.
@@ -124,6 +125,7 @@ class Family:
     clips: ClipRules | None = None
     read_llava: str | None = None
     image_processor: str | None = None
+    vision_parts: tuple[str, ...] = ()
     tower_in_files: str = "vision_tower"
     warning: str = ""
     no_training: str = ""

@@ -10,14 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-# Full paths: short names skip nothing. The mining is Mini-Gemini's.
-_KEPT = [
-    "model.vision_tower",
-    "model.video_tower",
-    "model.mining",
-    "model.multi_modal_projector",
-    "lm_head",
-]
+from llava.kinds.families import FAMILIES
+
+_KEPT = ("model.vision_tower", "model.multi_modal_projector", "lm_head")  # full paths: short names skip nothing
 
 
 class _AboutKernels(logging.Filter):
@@ -80,7 +75,7 @@ def _unpacked(layer: Any) -> torch.Tensor:
 def bitsandbytes_config(
     bits: int, compute_dtype: torch.dtype, *, quant_type: str = "nf4", double_quant: bool = True
 ) -> Any:
-    """Makes transformers' `BitsAndBytesConfig`; vision tower, projector and head are left out of it.
+    """Makes transformers' `BitsAndBytesConfig`; vision towers, a family's own parts, projector and head are left out.
 
     Args:
         bits: 4 or 8.
@@ -94,7 +89,7 @@ def bitsandbytes_config(
     from transformers import BitsAndBytesConfig
 
     if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(_KEPT))
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_kept())
     if bits != 4:
         raise ValueError(f"bits {bits}: bitsandbytes has 4 and 8")
     return BitsAndBytesConfig(
@@ -102,5 +97,10 @@ def bitsandbytes_config(
         bnb_4bit_quant_type=quant_type,
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_compute_dtype=compute_dtype,
-        llm_int8_skip_modules=list(_KEPT),
+        llm_int8_skip_modules=_kept(),
     )
+
+
+def _kept() -> list[str]:
+    """What stays in full precision, of every family: a name that a model lacks does nothing."""
+    return [*_KEPT, *(f"model.{part}" for family in FAMILIES for part in family.vision_parts)]

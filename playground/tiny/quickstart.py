@@ -56,6 +56,7 @@ class Settings:
         pope: Held-out yes/no questions.
         fraction: Share of the conversations that the projector is tuned on.
         batch_size: Questions a batch.
+        crowded: Questions about crowded scenes, where methods differ more.
     """
 
     model: Path
@@ -65,6 +66,7 @@ class Settings:
     pope: int
     fraction: float
     batch_size: int
+    crowded: int
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def main() -> int:
     parser.add_argument("--pope", type=int, default=500, help="held-out yes/no questions a row (default 500)")
     parser.add_argument("--fraction", type=float, default=0.1, help="share of the conversations tuned on (default 0.1)")
     parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--crowded", type=int, default=300, help="questions about crowded scenes (default 300)")
     given = vars(parser.parse_args())
-    for name in ("questions", "pope", "batch_size"):
+    for name in ("questions", "pope", "batch_size", "crowded"):
         if given[name] < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {given[name]}")
     if not 0 < given["fraction"] <= 1:
@@ -106,22 +109,22 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     start = time.perf_counter()
     settings.out.mkdir(parents=True, exist_ok=True)
-    announce("1/6 data", f"scenes of handwritten digits in {shown(settings.data)}")
+    announce("1/7 data", f"scenes of handwritten digits in {shown(settings.data)}")
     make_data(settings)
 
     from llava.inference import Inference
 
     inference = Inference.load(settings.model, device="cpu", torch_dtype="float32", compression="none")
     budgets = [budget(inference, fraction) for fraction in FRACTIONS]
-    announce("2/6 ask", "one question with ever fewer visual tokens")
+    announce("2/7 ask", "one question with ever fewer visual tokens")
     ask_one_question(inference, settings, budgets)
-    announce("3/6 measure", f"{settings.questions} held-out questions, training-free")
+    announce("3/7 measure", f"{settings.questions} held-out questions, training-free")
     measured = measure(inference, settings, budgets)
-    announce("4/6 tune", "the projector alone, with scripts/v1_5/visionzip_tune.sh")
+    announce("4/7 tune", "the projector alone, with scripts/v1_5/visionzip_tune.sh")
     tuned = {b: tune(settings, b) for b in (budget(inference, fraction) for fraction in TUNED_FRACTIONS)}
-    announce("5/6 measure", "the same questions with the tuned projector")
+    announce("5/7 measure", "the same questions with the tuned projector")
     measured_tuned = [measure_tuned(settings, compression, projector) for compression, projector in tuned.items()]
-    announce("6/6 report", f"in {shown(settings.out)}")
+    announce("6/7 report", f"in {shown(settings.out)}")
     table = report_table(measured.folder, [each.folder for each in measured_tuned], settings.data)
     earned: dict[tuple[Path, str], dict[str, float]] = {}
     for each in (measured, *measured_tuned):
@@ -131,6 +134,8 @@ def main() -> int:
     write_results(settings, rows)
     report(inference, settings, budgets, table, rows)
     print_table(rows)
+    announce("7/7 crowded", "the other world, where methods differ: playground/crowded")
+    show_crowded(settings)
     print(f"\n{shown(settings.out / 'report.html')}   ({time.perf_counter() - start:.0f} s)")
     return 0
 
@@ -230,6 +235,12 @@ def report(
         "number of tokens in each. Bars: 95 % intervals of a paired bootstrap over the pictures."
     )
     write_page(settings.out, table, rows, scenes, notes)
+
+
+def show_crowded(settings: Settings) -> None:
+    """The table of the committed answers, and some questions asked now."""
+    command = [sys.executable, "-m", "playground.crowded.show", "--questions", str(settings.crowded)]
+    run([*command, "--out", str(settings.out / "crowded")], {})
 
 
 # --- the results -----------------------------------------------------------------------------------------------------

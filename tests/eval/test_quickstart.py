@@ -112,7 +112,7 @@ def test_the_table_is_the_evaluations_report(quickstart: ModuleType, tiny_data: 
 
 
 def settings_for(quickstart: ModuleType, folder: Path) -> Any:
-    return quickstart.Settings(folder / "model", folder / "data", folder / "out", 1, 1, 0.1, 1)
+    return quickstart.Settings(folder / "model", folder / "data", folder / "out", 1, 1, 0.1, 1, 1)
 
 
 def test_no_variable_of_the_tuning_script_is_left_to_the_user(quickstart: ModuleType, tmp_path: Path) -> None:

@@ -149,7 +149,9 @@ def test_there_is_a_recipe_for_each_setting_of_the_paper():
     wanted |= {f"llava-v1.5-{size}-{stage}-task" for size in ("7b", "13b") for stage in ("finetune", "lora")}
     wanted |= {f"llava-{model}-projector-task" for model in tuned}
     wanted |= {f"mgm-7b-visionzip-{tokens}" for tokens in BUDGETS["mgm"]}
-    wanted |= {"llava-v1.5-7b-visionzip-range"}  # ours, not the paper's
+    wanted |= {"llava-v1.5-7b-visionzip-range"}  # ours, not the paper's, as are those of coverage
+    wanted |= {f"llava-v1.5-{size}-coverage-64" for size in ("7b", "13b")}
+    wanted |= {f"llava-v1.6-vicuna-{size}-coverage-160" for size in ("7b", "13b")}
     assert {file.stem for file in RECIPES} == wanted
 
 
@@ -157,14 +159,14 @@ def test_there_is_a_recipe_for_each_setting_of_the_paper():
 def test_each_recipe_is_what_its_name_says(file):
     arguments = parse(file)
     model, data, training = arguments.model, arguments.data, arguments.training
-    stages = "align|finetune|lora|qlora|projector|visionzip"
+    stages = "align|finetune|lora|qlora|projector|visionzip|coverage"
     words = re.fullmatch(
         rf"(?:llava-)?(v1\.[56]|mgm)-(.+?)-({stages})(?:-visionzip|-task|-range)?(?:-(\d+))?", file.stem
     )
     assert words is not None
     generation, size, stage, tokens = words.groups()
     assert training.output_dir == f"checkpoints/{file.stem}"
-    assert arguments.stage.name == {"visionzip": "projector"}.get(stage, stage)
+    assert arguments.stage.name == {"visionzip": "projector", "coverage": "projector"}.get(stage, stage)
     assert size.removeprefix("vicuna-").removeprefix("mistral-") in model.model_name_or_path.lower()
     is_stage_2 = stage != "align"
     expected = {"v1.5": "pad", "v1.6": "anyres", "mgm": "pad"}[generation] if is_stage_2 else "square"
@@ -181,37 +183,41 @@ def test_each_recipe_is_what_its_name_says(file):
     assert training.global_batch_size == (128 if is_stage_2 else 256)
     assert (training.num_train_epochs, training.lr_scheduler_type, training.weight_decay) == (1, "cosine", 0)
     assert training.get_warmup_steps(1000) == 30
-    assert data.data_fraction == (0.1 if stage == "visionzip" else 1)
+    assert data.data_fraction == (0.1 if stage in ("visionzip", "coverage") else 1)
     if "lora" in stage:
         assert (training.lora_r, training.lora_alpha, training.bits) == (128, 256, 4 if stage == "qlora" else 16)
-
-    if file.stem.endswith("-range"):
-        assert training.tuning_flags() == {
-            "compression_schedule": "cosine",
-            "compression_start": "none",
-            "compression_share": 0.5,
-            "compression_draw": "64-192",
-            "distill_from": "none",
-            "distill_weight": 0.7,
-            "distill_temperature": 1.0,
-            "distill_teacher": "start",
-        }
-        tokens = "64"
-    else:
+    if not file.stem.endswith("-range"):
         assert training.tuning_flags() == {}
+    check_budget(generation, stage, "64" if file.stem.endswith("-range") else tokens, model.compression)
 
-    # The budget is the paper's, and the tower's 576 patches can fill it.
+
+def check_budget(generation: str, stage: str, tokens: str | None, compression: str | None) -> None:
+    """The budget is the paper's, or as many tokens of coverage; the tower's 576 patches can fill it."""
     if tokens is None:
-        assert model.compression is None
-    else:
-        assert model.compression == f"visionzip:{BUDGETS[generation][tokens]}"
-        budget = as_compression(model.compression)
-        assert budget is not None
-        assert (budget.dominant + budget.contextual) * (5 if generation == "v1.6" else 1) == int(tokens)
-        tower = CLIPVisionConfig(image_size=336, patch_size=14)
-        patches = (tower.image_size // tower.patch_size) ** 2
-        assert budget.dominant + budget.contextual <= patches
-        assert model.compression in ("visionzip:162+30", "visionzip:108+20", "visionzip:54+10", "visionzip:27+5")
+        assert compression is None
+        return
+    expected = f"visionzip:{BUDGETS[generation][tokens]}"
+    if stage == "coverage":
+        expected = {"v1.5": "coverage:64", "v1.6": "coverage:32"}[generation]
+    assert compression == expected
+    budget = as_compression(compression)
+    assert budget is not None
+    assert budget.num_tokens * (5 if generation == "v1.6" else 1) == int(tokens)
+    tower = CLIPVisionConfig(image_size=336, patch_size=14)
+    assert budget.num_tokens <= (tower.image_size // tower.patch_size) ** 2
+
+
+def test_a_range_of_budgets_is_drawn_and_distilled():
+    assert parse(CONFIGS / "recipes" / "llava-v1.5-7b-visionzip-range.yaml").training.tuning_flags() == {
+        "compression_schedule": "cosine",
+        "compression_start": "none",
+        "compression_share": 0.5,
+        "compression_draw": "64-192",
+        "distill_from": "none",
+        "distill_weight": 0.7,
+        "distill_temperature": 1.0,
+        "distill_teacher": "start",
+    }
 
 
 # ---- those of configs/hardware ----

@@ -99,6 +99,7 @@ MINI_GEMINI = register_family(
         own_parts="llava.model.families.mini_gemini.files:OWN_PARTS",
         picture_of=picture_of,
         more_flops=second_tower_flops,
+        vision_parts=("mining",),
         code="dvlab-research/MGM",
         aspect_ratio="pad",
         places=("tower", "projected"),  # a shrunk picture would have other patches than the map is shared out among

@@ -53,6 +53,7 @@ VIDEO_LLAVA_HF = register_family(
         config_entries=_config_entries,
         fits_llava=lambda raw: False,
         clips=ClipRules(_FRAMES, "arange", is_fixed=True, marks_frames=True, keeps_cls=True, places=_PLACES),
+        vision_parts=("video_tower",),
         tower_in_files="image_tower",
         warning=(
             "the -hf format of Video-LLaVA is not the model that was published: its video tower lacks the attention "
