@@ -25,6 +25,7 @@ run generate generate ${GENERATE:---requests 32 --repeats 2}
 run eval_throughput eval_throughput ${EVAL_THROUGHPUT:---images 2 --repeats 2}
 run memory memory ${MEMORY:-}
 run image_preparation image_preparation ${IMAGE_PREPARATION:-}
+run video video ${VIDEO:---warmup 0 --repeats 3}
 run store store ${STORE:-}
 run startup startup ${STARTUP:---repeats 3}
 run loading loading ${LOADING:---gigabytes 0.8}

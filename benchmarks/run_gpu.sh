@@ -40,6 +40,7 @@ fi
 if piece 6; then
     run memory memory ${MEMORY:-}
     run image_preparation image_preparation ${IMAGE_PREPARATION:-}
+    run video video ${VIDEO:-}
     run store store ${STORE:-}
     run startup startup ${STARTUP:-}
     run loading loading ${LOADING:-}

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize, one_hot
 from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
 
 from llava import CompressionConfig
+from llava.model.families.video_llava.tower import LanguageBindVideoConfig, LanguageBindVideoModel
 from llava.model.multimodal_compressor import get_compressor
 from llava.model.multimodal_encoder import extract_features
 
@@ -27,6 +28,7 @@ CLIP_L_336 = {
     "patch_size": 14,
     "projection_dim": 768,
 }
+LANGUAGEBIND_VIDEO = {**CLIP_L_336, "image_size": 224, "hidden_act": "gelu", "num_frames": 8}
 SIGLIP_SO400M_384 = {
     "hidden_size": 1152,
     "intermediate_size": 4304,
@@ -35,6 +37,12 @@ SIGLIP_SO400M_384 = {
     "image_size": 384,
     "patch_size": 14,
     "vision_use_head": False,  # LLaVAs on SigLIP leave the pooling head out
+}
+# Kind -> published name, sizes, and the classes of config and model.
+_KINDS: dict[str, tuple[str, dict[str, Any], Any, Any]] = {
+    "clip": ("CLIP ViT-L/14-336", CLIP_L_336, CLIPVisionConfig, CLIPVisionModel),
+    "siglip": ("SigLIP-so400m/14-384", SIGLIP_SO400M_384, SiglipVisionConfig, SiglipVisionModel),
+    "video": ("LanguageBind-Video/14-224", LANGUAGEBIND_VIDEO, LanguageBindVideoConfig, LanguageBindVideoModel),
 }
 
 
@@ -59,15 +67,13 @@ class Tower:
         """Makes a tower.
 
         Args:
-            kind: `clip` or `siglip`.
+            kind: `clip`, `siglip` or `video`, whose images are frames, whole clips of them.
             device: Where it is to stand.
             dtype: Of its weights.
             **changes: Entries of its config that differ from the published ones.
         """
-        is_clip = kind == "clip"
-        sizes = {**(CLIP_L_336 if is_clip else SIGLIP_SO400M_384), **changes}
-        config_class: Any = CLIPVisionConfig if is_clip else SiglipVisionConfig
-        model_class: Any = CLIPVisionModel if is_clip else SiglipVisionModel
+        title, published, config_class, model_class = _KINDS[kind]
+        sizes = {**published, **changes}
         fused = model_class(config_class(**sizes, attn_implementation="sdpa")).to(device, dtype).eval()
         with torch.device("meta"):
             eager = model_class(config_class(**sizes, attn_implementation="eager")).eval()
@@ -75,7 +81,7 @@ class Tower:
         for path, buffer in fused.named_buffers():
             parent, _, name = path.rpartition(".")
             eager.get_submodule(parent).register_buffer(name, buffer, persistent=False)
-        return cls("CLIP ViT-L/14-336" if is_clip else "SigLIP-so400m/14-384", fused, eager, is_clip)
+        return cls(title, fused, eager, kind != "siglip")
 
     def pixels(self, batch: int) -> Tensor:
         """Noise, (B, 3, height, width)."""
@@ -105,8 +111,10 @@ def visionzip_way(tower: Tower, pixels: Tensor, dominant: int, contextual: int) 
     hook = layer.self_attn.k_proj.register_forward_hook(lambda _module, _inputs, output: keys.append(output))
     output = tower.eager(pixels, output_hidden_states=True, output_attentions=True)
     hook.remove()
-    hidden, attention = output.hidden_states[LAYER], output.attentions[LAYER]  # (B, N, C), (B, H, N, N)
+    hidden = output.hidden_states[LAYER]  # (B, N, C)
     batch, num_tokens, channels = hidden.shape
+    maps = [each for each in output.attentions if each.shape[-1] == num_tokens]  # not those over the frames of a clip
+    attention = maps[LAYER]  # (B, H, N, N)
     metric = keys[0].view(batch, num_tokens, attention.shape[1], -1).mean(dim=2)  # (B, N, d)
 
     left = torch.ones(batch, num_tokens, dtype=torch.bool, device=hidden.device)

@@ -37,6 +37,7 @@ TOY = {
     "startup": ["--warmup", "0", "--repeats", "2"],
     "store": ["--images", "50", "--gigabytes", "0.01", "--pictures", "2", "1", "--reads", "5"],
     "train_throughput": ["--size", "toy", "--samples", "2", "--batch", "2", "--repeats", "2", "--device", "cpu"],
+    "video": ["--size", "toy", "--seconds", "1", "--warmup", "0", "--repeats", "2", "--device", "cpu"],
     "vision": ["--batch", "1", "--warmup", "0", "--repeats", "2", "--device", "cpu"],
 }
 QUICK = {"cost"}
@@ -80,6 +81,7 @@ def test_help_and_the_flags_that_all_have(name: str, script: Any, capsys: pytest
         ("loading --gigabytes 0", "--gigabytes 0: give a size above 0"),
         ("loading --gigabytes nan", "--gigabytes nan: give a size above 0"),
         ("loading --work no-such-folder", "--work no-such-folder: there is no such folder"),
+        ("video --seconds 0", "--seconds above 0"),
         ("vision --batch 1 8 --repeats 4 3 2", "--repeats 4 3 2: give one number, or one for each size of --batch"),
         ("vision --batch 1 --repeats 1", "--repeats 1: give one number"),
         ("vision --batch 8 8", "--batch 8 8: give sizes of at least 1, each once"),

@@ -359,7 +359,7 @@ class TaskRun:
             kept += [name for name in earlier if name not in row] if self.task.is_judged else []
             cost |= {name: earlier[name] for name in kept if name in earlier}
         failed = {line.partition(": ")[0] for line in row["errors"]}
-        sample = next((each for each in samples if each.shows_images_only and each.sample_id not in failed), None)
+        sample = next((each for each in samples if each.shows_pictures and each.sample_id not in failed), None)
         if "vision_ms" in cost or not self.settings.latency_repeats or sample is None:
             return cost
         latency = measure_latency(self.inference, question_of(sample), repeats=self.settings.latency_repeats)

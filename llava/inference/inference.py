@@ -289,9 +289,15 @@ class Inference:
         Raises:
             UnreadableImageError: A video cannot be read.
         """
+        return see_images(self.model, *self.pixels_of(images, beside_others=beside_others))
+
+    def pixels_of(
+        self, images: Sequence[Any], *, beside_others: bool = False
+    ) -> tuple[Any, list[tuple[int, int]], list[tuple[int, ...]]]:
+        """`see` before anything is encoded: pixels on the device, (w, h) of each, numbers of a video's frames."""
         if not any(isinstance(image, FrameSource) for image in images):
             pixels = self.preprocess(images, beside_others=beside_others)
-            return see_images(self.model, pixels, [image.size for image in images])
+            return pixels, [image.size for image in images], [()] * len(images)
         prepared = []
         for image in images:
             if isinstance(image, FrameSource):
@@ -301,7 +307,7 @@ class Inference:
                 tiles = self.preprocess([image], beside_others=beside_others)
                 prepared.append(ImagePixels("", image.size, tiles if isinstance(tiles, Tensor) else tiles[0][None]))
         sizes, numbers = [each.size for each in prepared], [each.indices for each in prepared]
-        return see_images(self.model, self._on_device(joined_pixels(prepared)), sizes, numbers)
+        return self._on_device(joined_pixels(prepared)), sizes, numbers
 
     @torch.inference_mode()
     def features_for(self, seen: Sequence[SeenImage], text: str) -> list[Tensor]:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llava.images.source import FrameSource
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.inference import Inference, Question
+from llava.inference.visuals import are_several, video_places
+from llava.model.clips import clips_among
 from llava.model.configuration import CompressionLike
 from llava.model.multimodal_compressor.adaptive import compress_adaptively
 from llava.prompts.around import without_images
@@ -23,10 +25,10 @@ class PromptBatch:
     """A batch of questions as a model takes it, and the two stages up to the first token.
 
     Attributes:
-        input_ids: (B, T), one placeholder an image, on the model's device.
-        images: Pixels of each image, as `encode_images` takes them.
-        image_sizes: (w, h) of each image before padding.
-        questions: What is asked about each image; needed for methods that choose by it.
+        input_ids: (B, T), one placeholder an image, for a video as many as it takes, on the model's device.
+        images: Pixels of each image, as `encode_images` takes them; `ClipPixels` of a video.
+        image_sizes: (w, h) of each before padding.
+        questions: What is asked about each; needed for methods that choose by it.
     """
 
     input_ids: Tensor
@@ -43,7 +45,22 @@ class PromptBatch:
         """The compressor alone: features are ready, tokens are kept; None where nothing stands before the prefill."""
         if model.model.bound_compressor is None:
             return None
-        bound, features = model.selection(self.images, self.image_sizes, self.questions)
+        clips = clips_among(self.images, model.config)
+        if not clips:
+            return self._of_images(model, range(len(self.images)))
+        asked = None if self.questions is None else [self.questions[place] for place in clips]
+        of_clips = model.clip_selection(list(clips.values()), asked)
+        pictures = [place for place in range(len(self.images)) if place not in clips]
+        of_images = self._of_images(model, pictures) if pictures else None
+        return of_clips if of_images is None else lambda: (of_clips(), of_images())
+
+    def _of_images(self, model: Any, places: Sequence[int]) -> Callable[[], Any]:
+        """The compressor of the images at some places."""
+        is_all = len(places) == len(self.images)
+        images = self.images if is_all else [self.images[place] for place in places]
+        sizes = [self.image_sizes[place] for place in places]
+        questions = None if self.questions is None else [self.questions[place] for place in places]
+        bound, features = model.selection(images, sizes, questions)
         if bound.budget.adaptive is not None:
             return lambda: compress_adaptively(bound, features)
         return lambda: bound(features)
@@ -58,7 +75,7 @@ class Latency:
     """Medians of one question at batch 1.
 
     Attributes:
-        vision_ms: Vision tower, compressor and projector, milliseconds; preprocessing excluded.
+        vision_ms: Vision tower, compressor and projector, milliseconds; decoding and preprocessing excluded.
         prefill_ms: One pass of the language model over the whole prompt, milliseconds.
         visual_tokens: Visual tokens that a layer of the language model reads on average.
         prompt_tokens: Prompt's length, visual tokens included.
@@ -124,11 +141,11 @@ class _Timed:
 
 
 def measure_latency(inference: Inference, question: Question, *, warmup: int = 3, repeats: int = 11) -> Latency:
-    """Measures a question about one or more images at batch 1, with the model's own compression.
+    """Measures a question about one or more images or videos at batch 1, with the model's own compression.
 
     Args:
         inference: The model.
-        question: A question with at least one image.
+        question: A question with at least one image or video.
         warmup: Runs that are not counted.
         repeats: Runs that are; the median is reported.
 
@@ -153,7 +170,7 @@ def compare_latency(
 
     Args:
         inference: The model; its own compression is put back at the end.
-        question: A question with at least one image.
+        question: A question with at least one image or video.
         compressions: The budgets.
         warmup: Rounds that are not counted.
         repeats: Rounds that are; medians are reported.
@@ -166,17 +183,14 @@ def compare_latency(
         UnreadableImageError: An image cannot be read.
     """
     if not question.images:
-        raise ValueError("latency is measured on a question with an image, and this one has none")
-    if any(isinstance(image, FrameSource) for image in question.images):
-        raise ValueError("latency is measured on images, and this question has a video")
+        raise ValueError("latency is measured on a question with an image or a video, and this one has none")
     if repeats < 1 or warmup < 0:
         raise ValueError(f"repeats must be at least 1 and warmup at least 0, got {repeats} and {warmup}")
     model = inference.model
     images = inference.open(question.images)
-    sizes = [image.size for image in images]
-    pixels = inference.preprocess(images, beside_others=len(images) > 1)
+    pixels, sizes, _ = inference.pixels_of(images, beside_others=are_several(images))
     ids = inference.tokenize(inference.prompt(question))
-    asked = [without_images(question.text)] * len(images)
+    asked = [without_images(question.text, videos=bool(video_places(images, model.config)))] * len(images)
     prompt = PromptBatch(torch.tensor([ids], device=model.device), pixels, sizes, asked)
     before = model.compression
     try:
@@ -190,7 +204,7 @@ def compare_latency(
                 own.turn(model, prompt, counts=turn >= warmup)
     finally:
         model.set_compression(before)
-    text_tokens = len(ids) - len(images)
+    text_tokens = len(ids) - ids.count(IMAGE_TOKEN_INDEX)
     return [own.latency(text_tokens, repeats) for own in timed]
 
 

@@ -66,6 +66,9 @@ class FrameCounts:
     def lengths(self, compression: CompressionConfig | None, num_frames: int | None) -> list[int]:
         """Rows behind each placeholder of a video; with an adaptive budget the most.
 
+        Where the frames of a clip share its total, their sum is exact, and what each frame has is known once it is
+        encoded.
+
         Args:
             compression: None without one.
             num_frames: That the model sees of it; None for as many as its family does.

@@ -1,11 +1,11 @@
-"""The seam for videos: frames stand in the tower's batch axis, and each is compressed by itself.
+"""The seam for videos: frames stand in the tower's batch axis; each is compressed by itself, or all of a clip at once.
 
 Shapes: F frames of all clips, P patches a frame, K kept tokens a frame, D channels of the language model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from llava.model.clip_counts import FrameCounts
 from llava.model.configuration import CompressionConfig
 from llava.model.multimodal_compressor import BoundCompressor, VisionFeatures, compressor_of
 from llava.model.multimodal_compressor.adaptive import compress_adaptively
+from llava.model.multimodal_compressor.clip_share import SharedClips, choose_across
 from llava.model.multimodal_encoder import extract_features
 from llava.model.offloading import like_weights
 from llava.model.stages import before_language_model
@@ -171,21 +172,58 @@ class ClipSeam:
         rows = features.content if self.frame_counts.shape.keep_cls else features.patches
         return self.multi_modal_projector(like_weights(rows, self.multi_modal_projector).contiguous())
 
-    def _compress_frames(self, features: VisionFeatures, bound: BoundCompressor, counts: Sequence[int]) -> VisionTokens:
-        """(F, K, D), projected: what is kept of each frame."""
-        if features.projected is None and ("projected" in bound.needs or bound.place == "projected"):
-            rows = self.multi_modal_projector(like_weights(features.source, self.multi_modal_projector).contiguous())
-            features = replace(features, projected=rows)
-            if bound.place == "projected":
-                features = replace(features, content=rows, has_cls=False)
-        splits = None
+    def clip_selection(
+        self, clips: Sequence[Tensor], questions: Sequence[str] | None = None
+    ) -> Callable[[], tuple[Tensor, object]]:
+        """The choice of tokens alone, the features being ready, so that it can be measured.
+
+        Args:
+            clips: (T, 3, H, W) each.
+            questions: As for `project_clips`.
+
+        Raises:
+            ValueError: The model has no compression, or it reads questions that are not given.
+        """
+        bound, counts = self.bound_for_clips, [len(pixels) for pixels in clips]
+        if bound is None:
+            raise ValueError("the model has no compression; call set_compression('visionzip:14+3') or the like first")
+        frames = like_weights(torch.cat(list(clips)), self.clip_tower, cast=True)
+        features = self.with_questions(self._read_frames(frames, bound, counts), bound, counts, questions)
+        features = self._as_compressed_frames(features, bound)
+        return lambda: self._choose(features, bound, counts)
+
+    def _as_compressed_frames(self, features: VisionFeatures, bound: BoundCompressor) -> VisionFeatures:
+        """The features as the compressor takes them, with the projector's rows where it reads or keeps these."""
+        if features.projected is not None or not ("projected" in bound.needs or bound.place == "projected"):
+            return features
+        rows = self.multi_modal_projector(like_weights(features.source, self.multi_modal_projector).contiguous())
+        features = replace(features, projected=rows)
+        return replace(features, content=rows, has_cls=False) if bound.place == "projected" else features
+
+    def _choose(
+        self, features: VisionFeatures, bound: BoundCompressor, counts: Sequence[int]
+    ) -> tuple[Tensor, Sequence[tuple[int, int]] | SharedClips | None]:
+        """(F, K, C): what is kept of each frame, and how many rows where frames differ.
+
+        Where frames share their clip's total, a clip's rows stand in them frame after frame.
+        """
+        if bound.compressor.across is not None:
+            shared = choose_across(bound, features, counts)
+            return shared.tokens.view(len(features.content), bound.budget.num_tokens, -1), shared
         if bound.is_uneven:  # with tiles=gain the frames of a clip share its total
             uneven = compress_adaptively(bound, features, counts)
-            tokens, splits = uneven.tokens, uneven.splits
-        else:
-            tokens = bound(features).tokens
+            return uneven.tokens, uneven.splits
+        return bound(features).tokens, None
+
+    def _compress_frames(self, features: VisionFeatures, bound: BoundCompressor, counts: Sequence[int]) -> VisionTokens:
+        """(F, K, D), projected: what is kept of each frame, as `_choose` has it."""
+        tokens, splits = self._choose(self._as_compressed_frames(features, bound), bound, counts)
         if not bound.gives_projected:
             tokens = self.multi_modal_projector(like_weights(tokens, self.multi_modal_projector).contiguous())
+        if isinstance(splits, SharedClips):
+            if not self.clip_rules.marks_frames:
+                return VisionTokens(tokens, counts)
+            tokens, splits = splits.per_frame(tokens.flatten(0, 1))
         return VisionTokens(tokens, counts, splits=splits)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,20 @@ class ImageEncoding:
         self._read_questions()
         chosen: tuple[BoundCompressor, VisionFeatures] = self.model.selection(tiles, counts, sizes, questions)
         return chosen
+
+    def clip_selection(self, clips: Sequence[Tensor], questions: Sequence[str] | None = None) -> Callable[[], object]:
+        """The choice of tokens of videos alone, the features being ready, so that it can be measured.
+
+        Args:
+            clips: (T, 3, H, W) each.
+            questions: As for `encode_each`, one for each video.
+
+        Raises:
+            ValueError: The model has no compression.
+        """
+        self._read_questions()
+        work: Callable[[], object] = self.model.clip_selection(clips, questions)
+        return work
 
 
 def tiles_of(

@@ -40,6 +40,8 @@ def _of_compressor(compressor: Compressor) -> Iterator[str]:
         yield f"    reads: {', '.join(reads)}"
     if not TEXT_NEEDS.isdisjoint(needs | compressor.wants):
         yield "    chooses by the question, anew in every turn of a conversation; not multi-turn safe"
+    if compressor.across is not None:
+        yield "    of a video: the frames share the total, K times their number"
     if compressor.can_restore(options):
         yield "    takes positions=restore (LLaVA-1.5 only; no serving engine knows it)"
     yield from _origin(compressor, COMPRESSORS.plugin_name(compressor.name))

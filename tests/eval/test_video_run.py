@@ -64,7 +64,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def settings(output: Path, data: Path, **more: Any) -> RunSettings:
-    return RunSettings(output, fingerprint="model", data_root=data, latency_repeats=0, progress=False, **more)
+    more = {"latency_repeats": 0} | more
+    return RunSettings(output, fingerprint="model", data_root=data, progress=False, **more)
 
 
 def test_a_model_without_video_is_refused_in_a_line(
@@ -82,7 +83,7 @@ def test_answered_graded_and_reported(
     inference: Inference, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, task = tmp_path / "out", get_task("msvd_qa")
-    results = evaluate(inference, [task], [None, BUDGET], settings(output, data))
+    results = evaluate(inference, [task], [None, BUDGET], settings(output, data, latency_repeats=1))
     missing = str(data / "GPT_Zero_Shot_QA" / "MSVD_Zero_Shot_QA" / "videos" / "c3.mp4")
     note = f"msvd_qa: 1 of 4 videos missing; 1 question scored as wrong: {missing}"
     assert note in capsys.readouterr().out
@@ -90,6 +91,7 @@ def test_answered_graded_and_reported(
         row = result.row
         assert row["missing_videos"] == [missing] and len(row["errors"]) == 1 and row["n"] == 4
         assert row["tokens"] == (8 * 257 if row["compression"] == "none" else 136)
+        assert row["vision_ms"] > 0 and row["prefill_ms"] > 0
         assert "accuracy" not in row and 0 <= row["exact_match"] <= row["contained_match"] <= 1
     lines = (output / "answers" / "msvd_qa" / "visionzip_14+3.jsonl").read_text().splitlines()[1:]
     assert [json.loads(line)["frames"] for line in lines] == [[[0, 2, 5, 8, 10, 13, 16, 19]]] * 3

@@ -178,7 +178,7 @@ def test_a_budget_that_fits_images_and_no_frame(ours):
 
 def test_nothing_leaves_the_device(both):
     model = copy.deepcopy(both.ours).to("meta")
-    for compression in (None, "visionzip:2+1"):
+    for compression in (None, "visionzip:2+1", "changes:2", "fewer_frames:2"):
         model.set_compression(compression)
         with MetaClean(), torch.no_grad():
             rows = model.encode_images([clip(2).to("meta"), clip(3).to("meta")])

@@ -24,7 +24,7 @@ from llava.model.clips import ClipPixels, clips_among, with_modalities
 from llava.model.configuration import CompressionConfig
 from llava.model.families.video_llava.files import read_config
 from llava.model.families.video_llava.model import VideoLlavaForConditionalGeneration
-from llava.model.multimodal_compressor.registry import available_compressors
+from llava.model.multimodal_compressor.registry import available_compressors, get_compressor
 from llava.model.multimodal_encoder import extract_features
 from llava.model.question_reader import QuestionReader
 from tests.model.meta_clean import MetaClean
@@ -106,7 +106,17 @@ def test_clips_and_images_in_any_order_are_each_as_alone(compression, own):
         assert [len(row) for row in together[: FRAMES + 1]] == [TOKENS] * FRAMES + [16]
 
 
-@pytest.mark.parametrize("compression", [None, "visionzip:5+2", "visionzip:5+2|fastv:4,layer=1"])
+@pytest.mark.parametrize(
+    "compression",
+    [
+        None,
+        "visionzip:5+2",
+        "visionzip:5+2|fastv:4,layer=1",
+        "changes:6",
+        "changes:6|fastv:4,layer=1",
+        "fewer_frames:6",
+    ],
+)
 def test_a_batch_of_prompts_is_its_prompts_one_by_one(compression, own):
     own.set_compression(compression)
     prompts = [(clip(1),), (clip(2), image()), (image(8), clip(3))]
@@ -140,7 +150,9 @@ def test_every_method_keeps_its_budget_of_each_frame(method, own):
         alone = [row for each in clips for row in own.encode_images([each], questions=["What?"])]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-    assert [len(row) for row in together[:FRAMES]] == own.num_clip_tokens() == [budget.num_tokens] * FRAMES
+    lengths = [len(row) for row in together[:FRAMES]]
+    assert own.num_clip_tokens() == [budget.num_tokens] * FRAMES and sum(lengths) == budget.num_tokens * FRAMES
+    assert get_compressor(method).across is not None or len(set(lengths)) == 1
 
 
 def test_frames_share_the_clips_total_by_gain(own):
@@ -284,6 +296,21 @@ def test_the_hf_format_equals_transformers_and_says_what_it_lacks(hf_pair, caplo
     assert not info["missing_keys"] and not info["unexpected_keys"]
     for name, value in theirs.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("compression", ["changes:5", "fewer_frames:5,every=2"])
+def test_frames_that_share_a_total_in_transformers_convention(compression, hf_pair):
+    """As many video tokens as the clip's total, wherever the frames' rows end; a dropped frame has none."""
+    ours = instantiate(parts_of_checkpoint(hf_pair[1]), dtype=torch.float32).eval()
+    ours.set_compression(compression)
+    frames = torch.stack([random_pixels(8, 3, 28, 28, seed=seed) for seed in (1, 2)])
+    expanded = torch.tensor([[3, *[IMAGE_TOKEN - 1] * 40, 4, *[IMAGE_TOKEN] * 5, *[IMAGE_TOKEN - 1] * 40, 5]])
+    ids = torch.tensor([[3, *[-200] * 8, 4, -200, *[-200] * 8, 5]])
+    with torch.no_grad():
+        logits = ours(input_ids=expanded, pixel_values_videos=frames, pixel_values=image()[None]).logits
+        by_images = ours(ids, images=[frames[0], image(), frames[1]]).logits
+    assert logits.shape[1] == by_images.shape[1] == expanded.shape[1]
+    torch.testing.assert_close(logits, by_images, atol=1e-5, rtol=1e-5)
 
 
 def folder_of(tmp_path, raw=RAW, **changes):

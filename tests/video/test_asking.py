@@ -12,6 +12,7 @@ from PIL import Image
 
 from llava.images.source import UnreadableImageError
 from llava.inference import GenerationOptions, Inference, Question
+from llava.inference.latency import compare_latency
 from llava.prompts.around import place_images, without_images
 from llava.serve import cli
 from llava.serve.chat import Chat
@@ -50,7 +51,9 @@ def test_a_question_about_a_video(inference):
     assert inference.prompt(Question(TEXT, (Video(CLIP),))).count("<image>" * 8 + "\n" + TEXT) == 1
 
 
-def test_videos_and_images_in_any_order_in_batches_as_one_by_one(inference, tmp_path):
+@pytest.mark.parametrize("compression", ["visionzip:14+3", "changes:17", "fewer_frames:17"])
+def test_videos_and_images_in_any_order_in_batches_as_one_by_one(compression, inference, tmp_path):
+    inference.model.set_compression(compression)
     other = Video(write_video(tmp_path / "other.mp4"))
     questions = [
         Question(TEXT, (Video(CLIP),)),
@@ -65,8 +68,27 @@ def test_videos_and_images_in_any_order_in_batches_as_one_by_one(inference, tmp_
         (alone,) = inference.ask([question], batch_size=1, options=SHORT)
         assert alone.token_ids == together[index].token_ids
         assert alone.frames == together[index].frames
+        assert (
+            alone.visual_tokens
+            == together[index].visual_tokens
+            == 17 * (8 * len(alone.frames) + (IMAGE in question.images))
+        )
     assert together[2].frames == ((0, 1, 2, 3, 5, 6, 7, 9), (0, 1, 2, 3, 4, 5, 6, 7))
     assert together[3].frames == ()
+
+
+def test_latency_is_measured_of_videos_too(inference):
+    """Beside an image, under budgets of every sort; the counts are those of the answer."""
+    budgets = [None, "visionzip:14+3", "changes:17", "mmtok:9", "coverage:6,tiles=gain"]
+    for images in ((IMAGE, Video(CLIP)), (Video(CLIP),)):
+        question = Question(TEXT, images)
+        costs = compare_latency(inference, question, budgets, warmup=0, repeats=1)
+        for budget, cost in zip(budgets, costs, strict=True):
+            inference.model.set_compression(budget)
+            answer = inference.ask_one(TEXT, *images, options=SHORT)
+            assert (cost.visual_tokens, cost.prompt_tokens) == (answer.visual_tokens, answer.prompt_tokens)
+            assert cost.vision_ms > 0 and (cost.selector_ms is None) == (budget is None)
+            inference.model.set_compression("visionzip:14+3")
 
 
 @pytest.mark.slow  # starts processes

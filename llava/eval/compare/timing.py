@@ -38,7 +38,7 @@ def time_budgets(
 
     Args:
         inference: The model.
-        tasks: Of the first that has a question with an image that one is asked.
+        tasks: Of the first that has a question with an image or a clip that one is asked.
         budgets: What is compared; all tokens among them.
         settings: Of the run; `latency_repeats` says how often, 0 never.
         again: Measure also what the rows say already: they may have come from another machine.
@@ -82,7 +82,7 @@ class _Adaptive:
 def _question(
     tasks: Sequence[Task], settings: RunSettings, rows: Sequence[Row]
 ) -> tuple[Task, Sample, dict[str, dict[str, float]]] | None:
-    """A question about an image that could be asked under every budget; None without one.
+    """A question about an image or a clip that could be asked under every budget; None without one.
 
     Returns:
         The task, the question, and for each adaptive budget the tokens that it keeps there and on average.
@@ -91,7 +91,7 @@ def _question(
     for task in tasks:
         own = [row for row in rows if row["task"] == task.name]
         failed = {line.partition(": ")[0] for row in own for line in row["errors"]}
-        samples = [each for each in place.load(task).samples if each.shows_images_only and each.sample_id not in failed]
+        samples = [each for each in place.load(task).samples if each.shows_pictures and each.sample_id not in failed]
         adaptive = _adaptive(settings, own)
         asked = [each for each in samples if all(each.sample_id in kept.tokens for kept in adaptive.values())]
         if asked:

@@ -72,9 +72,9 @@ class Sample:
     frames: int | None = None
 
     @property
-    def shows_images_only(self) -> bool:
-        """Whether it is about images, and about no clip: the latency of those is measured."""
-        return bool(self.images) and self.video is None
+    def shows_pictures(self) -> bool:
+        """Whether it is about an image or a clip: the latency of those is measured."""
+        return bool(self.images) or self.video is not None
 
     @property
     def image_names(self) -> str:

@@ -18,6 +18,9 @@ WordsFunction: TypeAlias = Callable[[str], list[str]]
 OfOptions: TypeAlias = Callable[[Any], bool]
 RankFunction: TypeAlias = Callable[[VisionFeatures, int, Any], tuple[Tensor, Tensor]]
 KeepFunction: TypeAlias = Callable[[VisionFeatures, Tensor, Any], CompressedTokens]
+ClipFunction: TypeAlias = Callable[[VisionFeatures, CompressionConfig, Any], Tensor]
+"""Maps the features of the T frames of one video, the budget of a frame and the options to the T * K patches to keep:
+int64, ascending, frame after frame, patch p of frame t being t * P + p."""
 
 
 @dataclass(frozen=True)

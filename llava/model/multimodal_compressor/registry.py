@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from llava.kinds import Registry
 from llava.model.configuration import CompressionConfig
+from llava.model.multimodal_compressor.budget_check import check_budget
 from llava.model.multimodal_compressor.method_parts import (
     CheckFunction,
+    ClipFunction,
     CompressFunction,
     GridFunction,
     Nested,
@@ -40,9 +42,12 @@ NeedsOfOptions: TypeAlias = Callable[[Any], Iterable[Need]]
 _ROOM = "llava.model.multimodal_compressor"
 _GREEDY = ("divprune", "scope", "mmtok", "cdpruner", "coverage")
 _CHOSEN_AND_MERGED = ("fastervlm", "vispruner", "prumerge", "holov", "tome", "pooling", "downsample")
+_ACROSS_FRAMES = ("changes", "fewer_frames")
 COMPRESSORS: Registry[Compressor] = Registry(
     "compression method",
-    builtin=tuple(f"{_ROOM}.{name}" for name in ("baselines", "visionzip", *_GREEDY, *_CHOSEN_AND_MERGED)),
+    builtin=tuple(
+        f"{_ROOM}.{name}" for name in ("baselines", "visionzip", *_GREEDY, *_CHOSEN_AND_MERGED, *_ACROSS_FRAMES)
+    ),
 )
 
 
@@ -70,6 +75,7 @@ class Compressor:
         chooses: Whether all that it keeps are patches as they are, or, by its options, whether that is so; only then
             `positions=restore` can merge the others.
         nested: Its order of selection; None without one.
+        across: How it chooses among all frames of a video at once; None: in each frame by itself.
     """
 
     name: str
@@ -86,6 +92,7 @@ class Compressor:
     needs_of: NeedsOfOptions | None = None
     chooses: bool | OfOptions = False
     nested: Nested | None = None
+    across: ClipFunction | None = None
 
     def needs_with(self, options: Any) -> frozenset[Need]:
         """All that it needs under these options, typed as `options_of` gives them."""
@@ -297,6 +304,7 @@ def register_compressor(
     needs_of: NeedsOfOptions | None = None,
     chooses: bool | OfOptions = False,
     nested: Nested | None = None,
+    across: ClipFunction | None = None,
 ) -> Callable[[CompressFunction], CompressFunction]:
     """Decorator that makes a function available as `compression="name:K"`.
 
@@ -316,6 +324,7 @@ def register_compressor(
         chooses: Whether all that it keeps are patches as they are, named by `positions`, or a function that says so of
             typed options; then the method can have `positions=restore`.
         nested: The order in which the method chooses, for `adaptive=` and `tiles=gain`.
+        across: Chooses among all frames of a video, which share its total; images go to the function itself.
 
     Raises:
         ValueError: The name is taken, a need or a place is unknown, `grid` and `pixels` do not go together, or
@@ -332,7 +341,7 @@ def register_compressor(
         raise ValueError(f"compressor {name!r}: grid belongs to the place 'pixels', and places={stands!r}")
 
     def register(function: CompressFunction) -> CompressFunction:
-        how = (options, check, stands, grid, words, source, also, needs_of, chooses, nested)
+        how = (options, check, stands, grid, words, source, also, needs_of, chooses, nested, across)
         entry = Compressor(name, function, wanted, keeps_cls, *how)
         COMPRESSORS.register(name, entry, depth=2)
         return function
@@ -367,32 +376,3 @@ def compressor_of(budget: CompressionConfig) -> Compressor:
 def available_compressors() -> list[str]:
     """Names of all registered compressors."""
     return COMPRESSORS.names()
-
-
-def check_budget(budget: CompressionConfig, num_patches: int, num_cls: int) -> None:
-    """Refuses a budget that a tile cannot fill.
-
-    Args:
-        budget: Of one tile.
-        num_patches: P.
-        num_cls: 1 if a CLS token is kept and counts as dominant, else 0.
-
-    Raises:
-        ValueError: With the allowed range, and for LLaVA-NeXT's totals the budget that was probably meant.
-    """
-    most = num_patches + num_cls
-    cls_note = " (one of them the CLS token)" if num_cls else ""
-    hint = (
-        ". A budget holds for each tile: the totals of an image with five tiles (640 / 320 / 160) are "
-        "CompressionConfig.from_total(640, tiles=5) and so on"
-    )
-    if budget.dominant > most:
-        raise ValueError(
-            f"compression {budget}: dominant={budget.dominant} is outside 1..{most}: "
-            f"the tower gives {most} tokens a tile{cls_note}{hint}"
-        )
-    if budget.num_tokens > most:
-        raise ValueError(
-            f"compression {budget}: contextual={budget.contextual} is outside 0..{most - budget.dominant}: dominant="
-            f"{budget.dominant} leaves {most - budget.dominant} of the tower's {most} tokens a tile to merge{hint}"
-        )

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from llava.model.configuration import CompressionConfig, MergeRule
+from llava.model.multimodal_compressor.budget_check import check_budget
 from llava.model.multimodal_compressor.greedy import rank_by_attention
 from llava.model.multimodal_compressor.method_parts import Nested
-from llava.model.multimodal_compressor.registry import check_budget, register_compressor
+from llava.model.multimodal_compressor.registry import register_compressor
 from llava.model.multimodal_compressor.types import CompressedTokens, VisionFeatures, gather_rows
 
 
