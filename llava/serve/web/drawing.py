@@ -78,7 +78,7 @@ def draw(inference: Inference, shown: ShownPicture, choice: Choice, view: str, q
     Args:
         inference: The model.
         shown: The picture.
-        choice: Of the pane; its picks are drawn where it is by hand.
+        choice: Of the pane; what is picked by hand the page knows itself.
         view: `kept`, `attention` or `picture`.
         question: For methods that read it.
 
@@ -98,7 +98,6 @@ def draw(inference: Inference, shown: ShownPicture, choice: Choice, view: str, q
         "tiles": [{**tile, "heat": heat} for tile, heat in zip(shown.tiles, levels, strict=True)],
         "hasCls": bool(model.model.tile_shape.keep_cls and features.has_cls),
         "byHand": choice.method == HAND,
-        "picks": [list(tile) for tile in choice.picks],
         "note": f"The tower took {shown.encode_seconds * 1000:.0f} ms, once.",
     }
     if choice.method == HAND:

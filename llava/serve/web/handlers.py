@@ -95,19 +95,13 @@ class PageEvents:
         [sent] = self._sent(settings).values()
         try:
             start = Sent(before, sent.tokens, sent.merged, None)
-            picks = self.demo.begin_picks(request.session_hash, start, settings[2])
+            return ["", self.demo.begin_picks(request.session_hash, start, settings[2])]
         except ValueError as error:
-            return [_notice(str(error)), gr.skip(), gr.skip()]
-        return self._with_picks(request, picks, settings)
+            return [_notice(str(error)), gr.skip()]
 
-    def clear_picks(self, request: gr.Request, *settings: Any) -> list[Any]:
+    def clear_picks(self) -> list[Any]:
         """Nothing is picked any more."""
-        return self._with_picks(request, [], settings)
-
-    def _with_picks(self, request: gr.Request, picks: list[list[int]], settings: tuple[Any, ...]) -> list[Any]:
-        [name] = self.names
-        shown = self.demo.redraw(request.session_hash, {name: Sent(HAND, None, None, picks)}, settings[1], "")
-        return [_notice(shown.notice), picks, (shown.stages or {}).get(name, gr.skip())]
+        return ["", []]
 
     def _sent(self, settings: tuple[Any, ...]) -> dict[str, Sent]:
         """What these panes send."""

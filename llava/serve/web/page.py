@@ -239,6 +239,6 @@ def _tie_pane(events: PageEvents, parts: _Parts, pane: PaneParts, settings: list
     pane.tokens.change(events.fit_merged, [pane.tokens, pane.merged], pane.merged, **_AT_ONCE)
     for slider in (pane.tokens, pane.merged):
         slider.change(events.redraw, settings, outputs, trigger_mode="always_last", **_LOOK)
-    picked = [parts.notice, pane.picks, pane.stage]
+    picked = [parts.notice, pane.picks]
     pane.begin.click(events.begin_picks, [pane.before, *settings], picked, **_LOOK)
-    pane.clear.click(events.clear_picks, settings, picked, **_LOOK)
+    pane.clear.click(events.clear_picks, None, picked, **_AT_ONCE)

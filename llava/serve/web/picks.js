@@ -1,4 +1,4 @@
-// How many patches are picked. What is picked in the picture of the same pane arrives as an event of the document.
+// The patches that are picked, and how many. Events of the document carry them from and to the picture of the same pane.
 function tell() {
   const picked = props.value ?? [];
   const all = picked.flat();
@@ -8,5 +8,8 @@ function tell() {
   element.querySelector(".picked").textContent = text;
 }
 document.addEventListener(`picks-${props.pane}`, (event) => { props.value = event.detail; tell(); });
-watch("value", tell);
+watch("value", () => {
+  tell();
+  document.dispatchEvent(new CustomEvent(`picked-${props.pane}`, { detail: props.value ?? [] }));
+});
 tell();

@@ -1,7 +1,7 @@
 // A picture as the tower sees it, tile by tile, and over it which token holds each patch. Hover or click tells more;
 // where tokens are picked by hand, click, drag or the space bar picks.
 const SVG = "http://www.w3.org/2000/svg";
-let drawing = null, picks = [], pinned = null, cursor = null, painting = null;
+let drawing = null, picked = [], picks = [], pinned = null, cursor = null, painting = null;
 
 function make(parent, name, attributes = {}, text = "") {
   const node = document.createElementNS(SVG, name);
@@ -26,7 +26,7 @@ function draw() {
     stage.innerHTML = '<p class="empty">The picture appears here, with the patches that are kept.</p>';
     return;
   }
-  picks = drawing.tiles.map((_, tile) => new Set(drawing.picks[tile] ?? []));
+  picks = drawing.tiles.map((_, tile) => new Set(picked[tile] ?? []));
   const { rows, columns, tiles } = drawing;
   const width = Math.max(...tiles.map((tile) => tile.x)) + 1, height = Math.max(...tiles.map((tile) => tile.y)) + 1;
   const svg = make(stage, "svg", {
@@ -168,9 +168,11 @@ function pick(rect, on) {
   publish();
 }
 
+const listed = () => picks.map((tile) => [...tile].sort((a, b) => a - b));
+
 function publish() {
-  const detail = picks.map((tile) => [...tile].sort((a, b) => a - b));
-  document.dispatchEvent(new CustomEvent(`picks-${props.pane}`, { detail }));
+  picked = listed();
+  document.dispatchEvent(new CustomEvent(`picks-${props.pane}`, { detail: picked }));
 }
 
 function listen(svg) {
@@ -208,5 +210,10 @@ function listen(svg) {
   });
 }
 
+// The list of picks has one owner, `picks.js`: a drawing that arrives late brings none of its own.
+document.addEventListener(`picked-${props.pane}`, (event) => {
+  picked = event.detail;
+  if (drawing?.byHand && JSON.stringify(picked) !== JSON.stringify(listed())) draw();
+});
 watch("value", draw);
 draw();
