@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 BUDGETS = ("none", "visionzip:83+15", "visionzip:41+8", "visionzip:17+3")
@@ -62,7 +63,7 @@ tuning to fewer tokens.
 
 Accuracy with all tokens by kind: {kinds}.
 
-`random` keeps patches drawn with seed 0, `uniform` those of an even grid.
+{draws}
 {history}
 The model knows digits, six colours and four quadrants, and nothing else.
 """
@@ -79,28 +80,31 @@ KINDS = {
         "kind": "CLIP",
         "views": "the CLS token of layer -2 and of the last layer",
         "attention": "CLS attention on patches",
+        "draws": "`random` keeps patches drawn with seed 0, `uniform` those of an even grid.",
         "history": HISTORY,
     },
     "siglip_vision_model": {
         "kind": "SigLIP, without a CLS token",
         "views": "what its head pools of the last layer",
         "attention": "attention that patches receive",
+        "draws": "`random` keeps patches drawn with seeds 0, 1 and 2, `uniform` those of an even grid.",
         "history": "",
     },
 }
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
-    """Lays the rows of both tasks out as one Markdown table."""
-    lines = ["| visual tokens | method | tiny_vqa | of all tokens | tiny_pope |", "|---|---|---|---|---|"]
-    pope = {row["compression"]: row for row in rows if row["task"] == "tiny_pope"}
+    """Lays the rows of both tasks out as one Markdown table; several draws of `random` are one row, their mean."""
+    draws: dict[tuple[float, str], dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
-        if row["task"] == "tiny_vqa":
-            other = pope[row["compression"]]
-            kept = "-" if row["retention"] is None else f"{row['retention']:.1%}"
-            lines.append(
-                f"| {row['tokens']:.0f} | {row['method']} | {row['accuracy']:.1%} | {kept} | {other['accuracy']:.1%} |"
-            )
+        draws.setdefault((row["tokens"], row["method"]), {}).setdefault(row["task"], []).append(row)
+    lines = ["| visual tokens | method | tiny_vqa | of all tokens | tiny_pope |", "|---|---|---|---|---|"]
+    for (tokens, method), tasks in draws.items():
+        vqa, pope = tasks["tiny_vqa"], tasks["tiny_pope"]
+        name = method if len(vqa) == 1 else f"{method}, mean of {len(vqa)} draws"
+        kept = "-" if vqa[0]["retention"] is None else f"{fmean(row['retention'] for row in vqa):.1%}"
+        scores = [f"{fmean(row['accuracy'] for row in each):.1%}" for each in (vqa, pope)]
+        lines.append(f"| {tokens:.0f} | {name} | {scores[0]} | {kept} | {scores[1]} |")
     return "\n".join(lines)
 
 
