@@ -22,6 +22,9 @@ class Metrics:
         self._requests = Counter("llava_requests", "Requests, by status of the reply", ["status"], registry=registry)
         self._answers = Counter("llava_answers", "Answers, by how they ended", ["reason"], registry=registry)
         self._tokens = Counter("llava_tokens", "Tokens: prompt (with visual), visual, new", ["kind"], registry=registry)
+        self._computed = Counter(
+            "llava_computed_tokens", "New tokens, those that nobody waited for any more too", registry=registry
+        )
         self._encoded = Counter("llava_images_encoded", "Images that the vision tower saw", registry=registry)
         self._stored = Counter("llava_images_from_store", "Images read from a store", registry=registry)
         self._first = Histogram(
@@ -73,6 +76,7 @@ class Metrics:
         """As `Meter` has it."""
         self._batch_rows.observe(rows)
         self._batch_seconds.observe(seconds)
+        self._computed.inc(inference.usage.new_tokens)
         self._encoded.inc(inference.usage.images_encoded)
         self._stored.inc(inference.usage.images_from_store)
         if inference.feature_cache is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from llava.prompts.around import end_token_ids, stop_string
 if TYPE_CHECKING:
     from llava.inference import Inference
 
-_HALF = "\N{REPLACEMENT CHARACTER}"
+_HALF = "\N{REPLACEMENT CHARACTER}"  # what a byte or two of a character are decoded to
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a token of one byte; a run of them is read as a whole, or not at all
 
 
 class Writing:
@@ -89,6 +91,8 @@ class Writing:
 
     def _grow(self) -> None:
         """Decodes what a token adds: with a few before it, for the text of a token depends on them."""
+        if _BYTE.fullmatch(str(self._inference.tokenizer.convert_ids_to_tokens(self.ids[-1]))):
+            return
         known = self._decode(self._start, self._read)
         both = self._decode(self._start, len(self.ids))
         if len(both) > len(known) and not both.endswith(_HALF):
