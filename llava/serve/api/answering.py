@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -55,7 +56,7 @@ class Answering:
                 top_p=1.0 if request.top_p is None else request.top_p,
                 stops=request.stops,
                 streams=bool(request.stream),
-                **({} if request.seed is None else {"seed": (request.seed + place) % 2**63}),
+                seed=random.getrandbits(63) if request.seed is None else (request.seed + place) % 2**63,
             )
             for place in range(request.n or 1)
         ]

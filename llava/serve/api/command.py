@@ -113,7 +113,7 @@ def _service(args: Any, key: str | None) -> Service:
     inference.stored_images()  # refuses a store of another model now
     if args.feature_cache_mb:
         inference.feature_cache = FeatureCache(args.feature_cache_mb * 2**20)
-    name = args.served_model_name or Path(args.model_path).name
+    name = args.served_model_name or Path(args.model_path).name or Path(args.model_path).resolve().name
     metrics = Metrics()
     return Service(
         Engine(inference, metrics, args.batch_size),

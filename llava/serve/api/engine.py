@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llava.inference import GenerationOptions, Inference
 from llava.inference.batch_size import BatchSize
@@ -85,11 +85,16 @@ class Engine:
     # ----- The thread ----------------------------------------------------------
 
     def _run(self) -> None:
-        while rows := self._next():
-            start = time.monotonic()
-            self._answer(rows)
-            self.batch_seconds = time.monotonic() - start
-            self._meter.batch(len(rows), self.batch_seconds, self.inference)
+        try:
+            while rows := self._next():
+                start = time.monotonic()
+                self._answer(rows)
+                self.batch_seconds = time.monotonic() - start
+                self._meter.batch(len(rows), self.batch_seconds, self.inference)
+        finally:  # where it ends otherwise than by `close`, nobody is left waiting
+            with self._changed:
+                self._ends = True
+                _end_all(self._waiting, failed("the engine has ended"))
 
     def _next(self) -> list[Row]:
         """The rows of the next batch; none at the end."""
@@ -151,6 +156,6 @@ class Engine:
                 rows[answer.index].end(error)
 
 
-def _end_all(rows: Sequence[Row], error: ApiError) -> None:
+def _end_all(rows: Iterable[Row], error: ApiError) -> None:
     for row in rows:
         row.end(error)

@@ -47,7 +47,7 @@ class ImageUrl(_Strict):
     """Where an image is. `detail` is ignored: the budget says how many tokens an image takes."""
 
     url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: str | None = None
 
 
 class TextPart(_Strict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,7 +68,7 @@ class Row:
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: int = field(default_factory=lambda: random.getrandbits(63))
+    seed: int = 0
     stops: tuple[str, ...] = ()
     streams: bool = False
     since: float = field(default_factory=time.monotonic)

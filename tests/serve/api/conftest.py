@@ -69,7 +69,7 @@ def alone(oracle_dir: Path) -> Inference:
 @pytest.fixture(scope="package")
 def start(oracle_dir: Path) -> Iterator[Start]:
     """Starts a server; its model is its own, all servers of a test run share it one after the other."""
-    inference = Inference.load(oracle_dir / "tiny-llava-v1.5", device="cpu", compression=BUDGET)
+    usual = Inference.load(oracle_dir / "tiny-llava-v1.5", device="cpu", compression=BUDGET)
     running: list[tuple[Running, threading.Thread]] = []
 
     def stop() -> None:
@@ -79,7 +79,9 @@ def start(oracle_dir: Path) -> Iterator[Start]:
             thread.join(PATIENCE)
             assert not thread.is_alive()
 
-    def begin(limits: Limits | None = None, batch_size: int | None = None, **options: Any) -> Running:
+    def begin(
+        limits: Limits | None = None, batch_size: int | None = None, inference: Inference = usual, **options: Any
+    ) -> Running:
         stop()
         inference.feature_cache = FeatureCache(64 * 2**20)
         inference.model.set_compression(BUDGET)
