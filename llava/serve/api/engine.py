@@ -82,6 +82,29 @@ class Engine:
         if self.is_alive:
             self._thread.join(seconds)
 
+    def on_first(self, row: Row) -> None:
+        """A row has its first token."""
+        self._meter.first_token(row)
+
+    def ask(self, rows: Sequence[Row]) -> None:
+        """Asks the model, in the engine's thread; what it says goes to the rows.
+
+        Args:
+            rows: Of one batch.
+        """
+        answers = self.inference.ask(
+            [row.question for row in rows],
+            batch_size=self._fixed_size,
+            options=GenerationOptions(max(row.max_new_tokens for row in rows)),
+            skip_errors=True,
+            allow_cut=False,
+            watch=RowsWatch(self.inference, rows, self.on_first),
+        )
+        for answer in answers:
+            if answer.error is not None:
+                error = failed(answer.error) if answer.error == NOT_FINITE else invalid(answer.error, "messages")
+                rows[answer.index].end(error)
+
     # ----- The thread ----------------------------------------------------------
 
     def _run(self) -> None:
@@ -123,7 +146,7 @@ class Engine:
     def _answer(self, rows: Sequence[Row]) -> None:
         try:
             self._set_budget(rows[0])
-            self._ask(rows)
+            self.ask(rows)
         except ApiError as error:
             _end_all(rows, error)
         except Exception as error:  # of one batch; the next one is another
@@ -140,20 +163,6 @@ class Engine:
             self.inference.stored_images()  # refuses a budget that no store is of
         except ValueError as error:
             raise invalid(str(error), "model", "invalid_budget") from None
-
-    def _ask(self, rows: Sequence[Row]) -> None:
-        answers = self.inference.ask(
-            [row.question for row in rows],
-            batch_size=self._fixed_size,
-            options=GenerationOptions(max(row.max_new_tokens for row in rows)),
-            skip_errors=True,
-            allow_cut=False,
-            watch=RowsWatch(self.inference, rows, self._meter.first_token),
-        )
-        for answer in answers:
-            if answer.error is not None:
-                error = failed(answer.error) if answer.error == NOT_FINITE else invalid(answer.error, "messages")
-                rows[answer.index].end(error)
 
 
 def _end_all(rows: Iterable[Row], error: ApiError) -> None:
