@@ -110,7 +110,9 @@ def make_service(side: Side) -> Service:
         inference.feature_cache = FeatureCache(2**30)
     engine = OneAtATime(inference, metrics, 1) if side.side == WORKER else Engine(inference, metrics, side.batch)
     limits = Limits(waiting=1024, new_tokens=1024, send_seconds=600, body_seconds=600)
-    return Service(engine, ModelNames("m", inference.model.compression), limits, metrics)
+    names = ModelNames("m", inference.model.compression)
+    prepares = side.side != WORKER and not side.store
+    return Service(engine, names, limits, metrics, prepares=prepares)
 
 
 def tell_peaks(device: torch.device) -> None:

@@ -40,6 +40,10 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def holds(self, budget: str, key: str) -> bool:
+        """Whether an image is kept; may be asked by any thread, and counts as no use of it."""
+        return (budget, key) in self._kept
+
     def find(self, budget: str, keys: Iterable[str]) -> dict[str, SeenImage]:
         """Those of some images that are kept.
 

@@ -80,7 +80,7 @@ async def _chat(service: Service, body: ChatRequest, request: Request) -> Respon
     body.check(limits)
     budget = service.names.budget_of(body.model)
     question = make_question(body.messages, limits)
-    question = replace(question, images=await service.read_images(question.images))
+    question = replace(question, images=await service.read_images(question.images, budget))
     answering = Answering(body, question, budget, limits, service.temperature, metrics.finished)
     replies = Replies(body.model, len(question.images))
     service.engine.submit(answering.rows)

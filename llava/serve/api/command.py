@@ -107,6 +107,7 @@ def _service(args: Any, key: str | None) -> Service:
         args.model_base,
         conv_mode=args.conv_mode,
         image_store=args.image_store,
+        image_workers=0,  # a process with threads is not to be forked; each request prepares its own images
         **loading_options(args),
         **compression_option(args),
     )
@@ -124,6 +125,7 @@ def _service(args: Any, key: str | None) -> Service:
         local_only=key is None and args.host in _LOCAL,
         allow_private=args.allow_private_urls,
         temperature=args.temperature,
+        prepares=not args.image_store,
     )
 
 

@@ -29,9 +29,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise OSError(
-            f"cannot listen at port {port} of {host}: {error.strerror or error}; see --host, --port"
-        ) from None
+        reason = str(error.strerror or error).partition(" (")[0]  # behind it Python tells the address again
+        raise OSError(f"cannot listen at port {port} of {host}: {reason}; see --host and --port") from None
 
 
 def make_server(service: Service) -> uvicorn.Server:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llava.images.source import is_url
+from llava.model.configuration import CompressionConfig
 from llava.serve.api.engine import Engine
-from llava.serve.api.images import read_image
+from llava.serve.api.images import make_ready, read_image
 from llava.serve.api.limits import Limits
 from llava.serve.api.metrics import Metrics
 from llava.serve.api.models import ModelNames
@@ -31,6 +32,7 @@ class Service:
         local_only: Whether only this machine's own names are answered to.
         allow_private: Whether images may lie in private networks.
         temperature: Where a request names none.
+        prepares: Whether images are prepared while their request waits; not where a store is likely to have them.
     """
 
     engine: Engine
@@ -41,18 +43,22 @@ class Service:
     local_only: bool = True
     allow_private: bool = False
     temperature: float = 0.0
+    prepares: bool = True
     _fetchers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_FETCHES, "fetch"))
 
-    async def read_images(self, urls: Sequence[Any]) -> tuple[bytes, ...]:
-        """The files of a request's images, all at the same time.
+    async def read_images(self, urls: Sequence[Any], budget: CompressionConfig | None) -> tuple[bytes, ...]:
+        """The files of a request's images, read and prepared all at the same time.
 
         Raises:
             ApiError: One cannot be had.
         """
-        loop, config = asyncio.get_running_loop(), self.engine.inference.model.config
+        loop, inference = asyncio.get_running_loop(), self.engine.inference
 
         def read(place: int, url: str) -> bytes:
-            return read_image(url, place, self.limits, config, allow_private=self.allow_private)
+            content = read_image(url, place, self.limits, inference.model.config, allow_private=self.allow_private)
+            if not self.prepares:
+                return content
+            return make_ready(content, place, inference, budget, beside_others=len(urls) > 1)
 
         return tuple(
             await asyncio.gather(

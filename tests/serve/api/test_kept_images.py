@@ -65,7 +65,7 @@ def test_a_store_is_read_by_the_content_of_what_is_sent(
     words = ["--model-path", model, "--images", str(images), "--output", str(built), "--compression", BUDGET]
     assert store(["build", *words, "--device", "cpu"]) == 0
     inference = Inference.load(model, device="cpu", compression=BUDGET, image_store=built)
-    running = start(inference=inference)
+    running = start(inference=inference, prepares=False)
     said = running.client.chat.completions.create(**asked("What is this?", picture(50)))
     alone.model.set_compression(BUDGET)
     expected = alone.ask_one("What is this?", picture(50), options=GenerationOptions(8)).text
