@@ -97,11 +97,12 @@ class Answering:
 
     def _teller(self, place: int) -> Callable[[Event], None]:
         def tell(event: Event) -> None:
-            if isinstance(event, Finished):
-                self._on_end(self.rows[place], event)
+            row = self.rows[place]
+            if not isinstance(event, Piece) and not row.is_cancelled:
+                self._on_end(row, event if isinstance(event, Finished) else None)
             try:
                 self._loop.call_soon_threadsafe(self._events.put_nowait, (place, event))
             except RuntimeError:  # the loop has ended before the engine
-                self.rows[place].is_cancelled = True
+                row.is_cancelled = True
 
         return tell

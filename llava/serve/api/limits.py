@@ -21,6 +21,7 @@ class Limits:
         new_tokens: Of an answer.
         choices: Answers to one request, `n`.
         stops: Texts at which an answer ends.
+        stop_characters: Of each.
         waiting: Requests beyond those that are being answered; later ones are refused.
         closing_seconds: In which what runs must end when the server is told to.
     """
@@ -36,5 +37,6 @@ class Limits:
     new_tokens: int = 512
     choices: int = 8
     stops: int = 4
+    stop_characters: int = 256
     waiting: int = 128
     closing_seconds: float = 300.0

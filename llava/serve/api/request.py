@@ -139,6 +139,9 @@ class ChatRequest(_Strict):
                     raise invalid(f"{name[:60]!r} of a message is not supported", f"messages.{place}")
         if (self.n or 1) > limits.choices:
             raise invalid(f"n is {self.n}, and this server gives at most {limits.choices} answers", "n")
-        if len(self.stops) > limits.stops or not all(self.stops):
-            raise invalid(f"stop takes at most {limits.stops} texts, none of them empty", "stop")
+        if len(self.stops) > limits.stops or not all(0 < len(stop) <= limits.stop_characters for stop in self.stops):
+            most = limits.stop_characters
+            raise invalid(
+                f"stop takes at most {limits.stops} texts, none of them empty or over {most} characters", "stop"
+            )
         self.new_tokens(limits)

@@ -107,6 +107,15 @@ def test_draws_are_those_of_their_seed_whatever_stands_beside_them(running: Runn
     assert narrow.choices[0].message.content == expected(alone, "Draw.", picture(5)), "the likeliest token alone"
 
 
+def test_several_answers_stream_side_by_side(running: Running) -> None:
+    body = asked("Draw.", picture(6), temperature=1.0, seed=3, n=2)
+    whole = [choice.message.content for choice in running.client.chat.completions.create(**body).choices]
+    said = ["", ""]
+    for chunk in running.client.chat.completions.create(**body, stream=True):
+        said[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert said == whole and whole[0] != whole[1]
+
+
 def test_draws_follow_temperature_and_top_p() -> None:
     """Against the probabilities that transformers' own processors leave."""
     scores = torch.tensor([2.0, 1.0, 0.0, -1.0, -6.0]).log_softmax(dim=0)

@@ -52,6 +52,7 @@ def user(content: Any) -> dict[str, Any]:
         ({"top_p": 0}, "top_p", "greater than 0"),
         ({"stop": [""]}, "stop", "none of them empty"),
         ({"stop": ["a"] * 5}, "stop", "at most 4"),
+        ({"stop": "a" * 257}, "stop", "over 256 characters"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"logprobs": True}, "logprobs", "not supported"),
