@@ -18,6 +18,7 @@ import openai
 import pytest
 
 from llava.inference import GenerationOptions, Inference
+from llava.serve.api import protocol
 from llava.serve.api.limits import Limits
 from tests.serve.api.conftest import BUDGET, PATIENCE, Running, Start, asked, picture, until
 
@@ -185,3 +186,12 @@ def test_sigterm_ends_the_command_once_all_is_answered() -> None:
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")
     start = time.monotonic()
     assert process.wait(PATIENCE) == 0, time.monotonic() - start
+
+
+def test_a_connection_that_says_nothing_is_closed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_HEAD_SECONDS", 0.5)
+    running = start()
+    with sent(running, b"") as silent, sent(running, b"POST /v1/chat/completions HTTP/1.1\r\nHos") as slow:
+        assert silent.recv(100) == b"" and slow.recv(100) == b""
+    said = running.client.chat.completions.create(**asked("Hello.", max_tokens=1))
+    assert said.choices[0].message.content is not None
