@@ -62,13 +62,15 @@ class _Answer:
         if not is_finite:
             row.end(failed(NOT_FINITE))
             return True
-        if not writing.ids:
+        is_first = not writing.ids
+        if is_first:
             self._on_first(row)
         writing.take(token)
         if writing.reason is not None:
             self._finish(writing.reason)
             return True
-        if row.streams and (piece := writing.piece()):
+        piece = writing.piece() if row.streams else ""
+        if piece or (row.streams and is_first):  # a client sees that it has begun, also where its text is not sure yet
             row.tell(Piece(piece))
         return False
 
