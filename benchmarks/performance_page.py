@@ -23,7 +23,7 @@ PICTURE = "assets/cost_against_tokens.svg"
 # In the order of an answer's way; what is not named here follows.
 ORDER = (
     *("vision", "compressor", "cost", "prefill", "generate", "eval_throughput", "memory", "image_preparation"),
-    *("video", "store"),
+    *("video", "store", "serving"),
     *("startup", "loading", "train_throughput", "export_memory"),
 )
 

@@ -27,6 +27,7 @@ run memory memory ${MEMORY:-}
 run image_preparation image_preparation ${IMAGE_PREPARATION:-}
 run video video ${VIDEO:---warmup 0 --repeats 3}
 run store store ${STORE:-}
+run serving serving ${SERVING:---models tiny --clients 8 64 --new-tokens 16 128 --shares 0.1}
 run startup startup ${STARTUP:---repeats 3}
 run loading loading ${LOADING:---gigabytes 0.8}
 run train_throughput train_throughput ${TRAIN_THROUGHPUT:---samples 16 --warmup 0 --repeats 2}

@@ -36,6 +36,7 @@ if piece 4; then
 fi
 if piece 5; then
     run train_throughput train_throughput ${TRAIN_THROUGHPUT:-}
+    run serving serving ${SERVING:---models 1.5-7b --device cuda --clients 1 8 64 --new-tokens 16 --shares 1 0.1}
 fi
 if piece 6; then
     run memory memory ${MEMORY:-}

@@ -77,6 +77,10 @@ SHARED_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "--top-p": {"type": float, "help": "sample from the likeliest tokens that add up to this; default: all"},
     "--num-beams": {"type": int, "default": 1, "help": f"of beam search, {MOST_BEAMS} at most (default 1: none)"},
     "--max-new-tokens": {"type": int, "default": 512, "help": "most tokens of an answer (default 512)"},
+    "--allow-private-urls": {
+        "action": "store_true",
+        "help": "fetch images from private networks and this machine too",
+    },
     "--plugin": {
         "action": "append",
         "default": argparse.SUPPRESS,

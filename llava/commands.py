@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
         Command("ask", "llava.eval.run_llava", "ask one question about one or more images"),
         Command("chat", "llava.serve.cli", "talk about images and videos in the terminal"),
         Command("demo", "llava.serve.demo", "see in the browser which tokens are kept, pick them, compare answers"),
+        Command("serve", "llava.serve.api", "answer OpenAI's chat completions, many clients at a time"),
     ),
     "measure": (
         Command("eval", "llava.eval", "answer and score benchmarks under several budgets"),

@@ -34,6 +34,7 @@ TOY = {
     "loading": ["--gigabytes", "0.1"],
     "memory": ["--model", "1.5-7b", "--device", "cpu"],
     "prefill": ["--size", "toy", "--model", "1.5-7b", "--repeats", "2", "--device", "cpu"],
+    "serving": ["--models", "tiny", "--clients", "2", "--new-tokens", "2", "--shares", "0.1", "--requests", "2"],
     "startup": ["--warmup", "0", "--repeats", "2"],
     "store": ["--images", "50", "--gigabytes", "0.01", "--pictures", "2", "1", "--reads", "5"],
     "train_throughput": ["--size", "toy", "--samples", "2", "--batch", "2", "--repeats", "2", "--device", "cpu"],

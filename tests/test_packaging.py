@@ -20,8 +20,17 @@ TOP_LEVEL = {
     *("CONTRIBUTING.md", "CITATION.cff", "SECURITY.md"),
 }
 # Modules that are of an extra as a whole; what imports them does so inside a function.
-OF_AN_EXTRA = {f"llava.serve.web.{name}": {"gradio", "starlette"} for name in ("page", "handlers", "server")}
-EXTRAS = ("deepspeed", "wandb", "flash_attn", "bitsandbytes", "sklearn", "matplotlib", "gradio", "starlette", "av")
+OF_AN_EXTRA = {
+    **{f"llava.serve.web.{name}": {"gradio", "starlette"} for name in ("page", "handlers", "server")},
+    **{
+        f"llava.serve.api.{name}": {"fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"}
+        for name in ("answering", "app", "metrics", "protocol", "questions", "request", "run", "service")
+    },
+}
+EXTRAS = (
+    *("deepspeed", "wandb", "flash_attn", "bitsandbytes", "sklearn", "matplotlib", "gradio", "starlette", "av"),
+    *("fastapi", "uvicorn", "prometheus_client", "pydantic"),
+)
 
 # Makes packages absent, as they are on a machine that never installed them: they are not found, rather than broken.
 WITHOUT = """

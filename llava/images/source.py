@@ -129,8 +129,12 @@ def image_size(source: ImageSource, config: Any = None) -> tuple[int, int]:
         return decoding.image_size(source, config=config)
 
 
-def fetch_image(source: ImageSource) -> ImageSource:
+def fetch_image(source: ImageSource, *, public_only: bool = False) -> ImageSource:
     """What is at hand of an image before there is a model: a URL is downloaded, and its header is read.
+
+    Args:
+        source: The image.
+        public_only: As of `download`.
 
     Raises:
         UnreadableImageError: It cannot be read; the message names it.
@@ -138,7 +142,7 @@ def fetch_image(source: ImageSource) -> ImageSource:
     if isinstance(source, FrameSource):
         source.check()
         return source
-    source = download(str(source)) if is_url(source) else source
+    source = download(str(source), public_only=public_only) if is_url(source) else source
     image_size(source)
     return source
 

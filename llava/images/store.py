@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,11 @@ class ImageStore:
     downloads: dict[str, bytes] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     feed: ImageFeed = field(init=False)
+
+    def know(self, features: Mapping[str, Any]) -> None:
+        """Takes images that were encoded in an earlier call."""
+        self.features |= features
+        self.sizes |= {key: image.size for key, image in features.items()}
 
     def size(self, key: str, source: ImageSource) -> tuple[int, int]:
         """Size of an image; one at a URL is downloaded for it and kept until it is encoded."""

@@ -97,6 +97,49 @@ def join_pixels(parts: Sequence[Tensor]) -> Tensor | list[Tensor]:
     return torch.cat(list(parts)) if same else [part[0] for part in parts]
 
 
+class ReadyImage(bytes):
+    """An image's file, and what it becomes: where others have prepared it before it is asked for.
+
+    Attributes:
+        name: What messages call it.
+        ready: Without an error.
+    """
+
+    name: str
+    ready: ImagePixels
+
+
+def prepare_image(
+    source: ImageSource, image_processor: Any, config: Any, *, key: str = "", beside_others: bool = False
+) -> ImagePixels:
+    """Decodes, resizes and normalises an image, or frames of a video; the result says why where that fails.
+
+    Args:
+        source: The image.
+        image_processor: The tower's.
+        config: The model's.
+        key: The image's name in its call.
+        beside_others: Whether it stands in one prompt with others.
+    """
+    try:
+        if isinstance(source, FrameSource):
+            frames = source.prepare(image_processor, config)
+            return ImagePixels(key, frames.size, frames.pixels, indices=frames.indices)
+        image = open_image(source, config)
+        check_size(image.size, name_of(source), config=config, processor=image_processor)
+        process = process_beside_others if beside_others else process_images
+        pixels = process([image], image_processor, config)
+    except UnreadableImageError as error:
+        return ImagePixels(key, (0, 0), None, str(error))
+    except ImageTooLargeError as error:
+        return ImagePixels(key, (0, 0), None, f"cannot prepare image {error}")
+    except MemoryError:
+        raise  # the batch was too large
+    except Exception as error:  # one bad image must not end thousands
+        return ImagePixels(key, (0, 0), None, f"cannot prepare image {name_of(source)}: {error!r}")
+    return ImagePixels(key, image.size, pixels)  # type: ignore[arg-type]
+
+
 class ImageFeed:
     """Gives images in about the order in which they were announced. A context manager: leaving it ends the workers.
 
@@ -272,25 +315,13 @@ class _Images(Dataset[ImagePixels]):
         return self.prepare(self.keys[index])
 
     def prepare(self, key: str) -> ImagePixels:
-        """Decodes, resizes and normalises."""
+        """Decodes, resizes and normalises, unless that was done before."""
         source = self.sources[key]
-        try:
-            if isinstance(source, FrameSource):
-                frames = source.prepare(self.image_processor, self.config)
-                return ImagePixels(key, frames.size, frames.pixels, indices=frames.indices)
-            image = open_image(source, self.config)
-            check_size(image.size, name_of(source), config=self.config, processor=self.image_processor)
-            process = process_beside_others if key in self.beside_others else process_images
-            pixels = process([image], self.image_processor, self.config)
-        except UnreadableImageError as error:
-            return ImagePixels(key, (0, 0), None, str(error))
-        except ImageTooLargeError as error:
-            return ImagePixels(key, (0, 0), None, f"cannot prepare image {error}")
-        except MemoryError:
-            raise  # the batch was too large
-        except Exception as error:  # one bad image must not end thousands
-            return ImagePixels(key, (0, 0), None, f"cannot prepare image {name_of(source)}: {error!r}")
-        return ImagePixels(key, image.size, pixels)  # type: ignore[arg-type]
+        if isinstance(source, ReadyImage):
+            return source.ready._replace(key=key)
+        return prepare_image(
+            source, self.image_processor, self.config, key=key, beside_others=key in self.beside_others
+        )
 
 
 def _as_it_is(image: Any) -> Any:

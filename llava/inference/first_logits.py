@@ -60,6 +60,10 @@ class FirstLogits:
         """The verdict on all prompts, which costs a copy from the device; for text that is handed on as it comes."""
         return self._finite is None or bool(self._finite.all())
 
+    def are_finite(self) -> list[bool]:
+        """The verdict on each row of the head's output."""
+        return [] if self._finite is None else self._finite.tolist()  # type: ignore[no-any-return]
+
     def beside(self, ids: Tensor, beams: int = 1) -> Tensor:
         """The ids and the verdict in one tensor, so that one copy from the device fetches both.
 

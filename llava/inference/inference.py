@@ -22,6 +22,7 @@ from llava.images.source import FrameSource, ImageSource, open_image
 from llava.images.store import ImageStore, image_keys
 from llava.images.workers import ImagePixels, number_of_workers
 from llava.inference.batch_size import BatchSize
+from llava.inference.feature_cache import FeatureCache
 from llava.inference.generation import Generator
 from llava.inference.order import Prepared, by_length, same_images_together, with_prefixes
 from llava.inference.prefix import supports_prefixes
@@ -30,6 +31,7 @@ from llava.inference.question import Answer, GenerationOptions, Question, Usage
 from llava.inference.seen_images import SeenImage, features_for, see_images
 from llava.inference.stored_images import FittingStore, StoredImages, StoreLike, opened_stores
 from llava.inference.visuals import are_several, joined_pixels, video_places
+from llava.inference.watch import Watch
 from llava.inference.window import Call, Window, window_size
 from llava.model.builder import load_pretrained_model
 from llava.prompts.around import end_token_ids, without_images
@@ -42,7 +44,10 @@ __all__ = ["Answer", "GenerationOptions", "Inference", "Question", "Usage"]
 
 
 class Inference:
-    """Asks one loaded model. Cheap to make; between calls it holds `usage` of the latest one, and what is compiled."""
+    """Asks one loaded model. Cheap to make; between calls it holds `usage` of the latest one, and what is compiled.
+
+    With a `feature_cache` it also keeps images from call to call; those that are given as bytes.
+    """
 
     def __init__(
         self,
@@ -87,6 +92,7 @@ class Inference:
         self.name = str(getattr(model.config, "name_or_path", "") or type(model).__name__)  # in messages
         self.conv_mode = conv_mode_for(model.config, tokenizer, conv_mode)
         self.usage = Usage()
+        self.feature_cache: FeatureCache | None = None
         self._reuse_prefixes = reuse_prefixes and not exact and supports_prefixes(model)
         self.generator = Generator(model, self.pad_token_id, compile=compile)
         self.image_workers = 0 if exact else number_of_workers(image_workers, model.device)
@@ -146,7 +152,7 @@ class Inference:
         return PromptWriter(self.tokenizer, self.model.config, self.conv_mode)
 
     def prompt(self, question: Question) -> str:
-        """The whole prompt of a single-turn question; see `PromptWriter`."""
+        """The whole prompt of a question; see `PromptWriter`."""
         return self.prompts.prompt(question)
 
     def tokenize(self, prompt: str) -> list[int]:
@@ -162,6 +168,7 @@ class Inference:
         skip_errors: bool = False,
         allow_cut: bool = True,
         on_begin: Callable[[Sequence[int]], None] | None = None,
+        watch: Watch | None = None,
     ) -> Iterator[Answer]:
         """Answers questions, batch after batch, in the order that is cheapest (`Answer.index` tells which is which).
 
@@ -174,6 +181,7 @@ class Inference:
                 logits are not finite, gets an answer with `error` set; by default the error is raised.
             allow_cut: Whether the model may cut a prompt that is too long for it, as LLaVA does; else it is an error.
             on_begin: Called with the questions, by index, that are worked on from now on until the next call.
+            watch: Told of answers while they are made.
 
         Yields:
             One answer a question.
@@ -196,7 +204,9 @@ class Inference:
             config = self.model.config
             uses = Counter(key for index in together for key in image_keys(questions[index].images, config))
             store = ImageStore(uses, config)
-            call = Call(self, store, size, options, skip_errors, allow_cut, on_begin, self.stored_images())
+            if self.feature_cache is not None:
+                store.know(self.feature_cache.find(str(self.model.compression), uses))
+            call = Call(self, store, size, options, skip_errors, allow_cut, on_begin, self.stored_images(), watch)
             waiting = deque((index, questions[index]) for index in together)
             while waiting:
                 yield from Window(call).answers(waiting, width)

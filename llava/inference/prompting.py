@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.conversation import conversation_template
 from llava.inference.question import Question
-from llava.inference.visuals import video_places
+from llava.inference.written import written
 from llava.model.checkpoints.config_of import config_of
 from llava.model.checkpoints.files import CheckpointError, resolve_checkpoint
 from llava.model.vocabulary import check_ids
-from llava.prompts.around import place_images, stop_string
+from llava.prompts.around import stop_string
 from llava.prompts.own_template import conv_mode_for
 from llava.prompts.tokenization import load_tokenizer
 from llava.prompts.tokens import tokenizer_image_token
@@ -60,12 +59,8 @@ class PromptWriter:
         return cls(tokenizer, config, conv_mode_for(config, tokenizer, conv_mode))
 
     def prompt(self, question: Question) -> str:
-        """The whole prompt of a single-turn question, `<image>` in place of each image, several for a video."""
-        conv = conversation_template(self.conv_mode).copy()
-        videos = video_places(question.images, self.config)
-        conv.append_message(conv.roles[0], place_images(question.text, len(question.images), self.config, videos))
-        conv.append_message(conv.roles[1], None)
-        return conv.get_prompt()
+        """The whole prompt of a question; see `written`."""
+        return written(question, self.conv_mode, self.config)
 
     def tokenize(self, prompt: str) -> list[int]:
         """Ids of a whole prompt, -200 for each `<image>`.

@@ -21,10 +21,15 @@ class Question:
             `<image-placeholder>`) for each image.
         images: Paths, URLs, encoded bytes or PIL images, in the order of the placeholders; `llava.video.Video` for a
             video, which the text may place by `<video>`.
+        earlier: Turns before it, each the user's words and the model's answer. Their images come first in `images`, and
+            each is named in its text by `<image>`.
+        system: The system text in place of the template's own; None keeps that.
     """
 
     text: str
     images: tuple[ImageSource, ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
+    system: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses a single image in the place of a tuple: the letters of a path would be taken for images."""

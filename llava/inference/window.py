@@ -27,6 +27,7 @@ from llava.inference.question import Answer, GenerationOptions, Question
 from llava.inference.seen_images import features_for
 from llava.inference.stored_images import StoredImages
 from llava.inference.visuals import are_several, count_visual_tokens
+from llava.inference.watch import BatchRow, Watch
 from llava.prompts.around import check_fits, count_tokens, longest_prompt, without_images
 
 _BATCHES = 16
@@ -52,6 +53,7 @@ class Call:
         allow_cut: Whether a prompt may be cut.
         on_begin: Told which questions are worked on, by index.
         stored: Images that need not be encoded; None without a store.
+        watch: Told of batches, or None.
     """
 
     inference: Any
@@ -62,6 +64,7 @@ class Call:
     allow_cut: bool = True
     on_begin: Callable[[Sequence[int]], None] | None = None
     stored: StoredImages | None = None
+    watch: Watch | None = None
 
     def sizes(self, keys: Sequence[str], images: Sequence[ImageSource]) -> list[tuple[int, int]]:
         """(w, h) of the images of a prompt, its videos left out; raises UnreadableImageError."""
@@ -183,14 +186,12 @@ class Window:
             reasons = [failures[key] for key in item.keys if key in failures]
             if reasons:
                 answers.append(Answer(item.index, "", error=reasons[0]))
-        limit, usage = longest_prompt(inference.model.config), inference.usage
+        usage = inference.usage
         for item, ids in zip(readable, generated, strict=True):
             if ids is None:
                 answers.append(Answer(item.index, "", error=NOT_FINITE))
                 continue
-            prompt, visual = count_tokens(item.input_ids, item.image_tokens, limit)
-            if item.length == prompt:
-                visual = inference.model.get_model().mean_visual_tokens(item.image_tokens)
+            prompt, visual = self._seen_tokens(item)
             usage.questions += 1
             usage.image_uses += len(item.keys)
             usage.visual_tokens += visual
@@ -199,6 +200,12 @@ class Window:
             lost, frames = item.length - prompt, tuple(seen[key] for key in item.keys if seen.get(key))
             answers.append(Answer(item.index, text, tuple(ids), prompt, visual, lost, frames=frames))
         return answers
+
+    def _seen_tokens(self, item: Prepared) -> tuple[int, float]:
+        """How many tokens of a prompt the model sees, and the visual ones among them."""
+        model = self.call.inference.model
+        prompt, visual = count_tokens(item.input_ids, item.image_tokens, longest_prompt(model.config))
+        return prompt, model.get_model().mean_visual_tokens(item.image_tokens) if item.length == prompt else visual
 
     def _encode_missing(self, batch: list[Prepared]) -> dict[str, str]:
         """Fills the store with what the batch needs; returns the images that cannot be read, with the reason."""
@@ -219,7 +226,10 @@ class Window:
             raise UnreadableImageError(next(iter(failures.values())))
         images = [image for image in images if image.pixels is not None]
         if images:
-            store.features |= inference.encode_pixels(images)
+            encoded = inference.encode_pixels(images)
+            store.features |= encoded
+            if inference.feature_cache is not None:
+                inference.feature_cache.add(str(inference.model.compression), encoded)
             inference.usage.encode_seconds += time.perf_counter() - start
             inference.usage.images_encoded += len(images)
             store.feed.look_ahead(len(images))  # beside generation
@@ -243,15 +253,15 @@ class Window:
         limit = longest_prompt(inference.model.config)
         is_cut = limit is not None and any(item.length > limit for item in items)
         with FirstLogits(inference.model) as first:
-            output = inference.generator.generate(
-                prompts,
-                None if is_cut else self.prefixes,
-                **(self.call.options.to_kwargs() | inference.stop_kwargs()),
-            )
+            options = self.call.options.to_kwargs() | inference.stop_kwargs()
+            if self.call.watch is not None:
+                rows = [BatchRow(item.index, *self._seen_tokens(item)) for item in items]
+                options |= self.call.watch.begin(rows, first)
+            output = inference.generator.generate(prompts, None if is_cut else self.prefixes, **options)
         fetched = first.beside(output, self.call.options.num_beams).tolist()
-        rows = [inference.until_end(ids) if is_finite else None for *ids, is_finite in fetched]
+        answers = [inference.until_end(ids) if is_finite else None for *ids, is_finite in fetched]
         inference.usage.generate_seconds += time.perf_counter() - start
-        return rows
+        return answers
 
     def _feed(self) -> ImageFeed:
         """Pixels of the images that the questions need and that are not encoded, in the order of the questions."""

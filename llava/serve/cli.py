@@ -33,7 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
     parser.add_argument("--video-file", nargs="+", default=[], help="videos or folders of frames, behind the images")
     parser.add_argument("--num-frames", type=int, help="frames of a video that the model sees; by default its family's")
-    add_shared(parser, "--compression", "--image-store", "--temperature", "--top-p", "--max-new-tokens")
+    add_shared(parser, "--compression", "--image-store", "--allow-private-urls")
+    add_shared(parser, "--temperature", "--top-p", "--max-new-tokens")
     parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
     return parser
 
@@ -41,15 +42,21 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
-    from llava.images.source import UnreadableImageError, fetch_image
+    from llava.images.source import UnreadableImageError, download, fetch_image, is_url
     from llava.inference import GenerationOptions, Inference
     from llava.serve.chat import Chat, EncodedOnce
     from llava.video import Video
 
     with plain_errors():
         options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
-        files = args.image_file if args.image_store else [fetch_image(source) for source in args.image_file]
-        images = [*files, *(fetch_image(Video(source, args.num_frames)) for source in args.video_file)]
+        public = not args.allow_private_urls
+        images = [
+            source if args.image_store and not is_url(source) else fetch_image(source, public_only=public)
+            for source in args.image_file
+        ]
+        for source in args.video_file:
+            video = download(source, public_only=public) if is_url(source) else source
+            images.append(fetch_image(Video(video, args.num_frames)))
         inference = Inference.load(
             args.model_path,
             args.model_base,

@@ -14,6 +14,9 @@ from llava.inference import GenerationOptions, Inference
 from llava.model.any_budget import bind, read_image, tokens_under
 from llava.serve import cli
 from llava.serve.chat import Chat
+from tests.images.test_download import Server, server
+
+__all__ = ["server"]
 
 SHORT = GenerationOptions(max_new_tokens=8)
 
@@ -234,3 +237,17 @@ def test_another_budget_in_the_middle_is_a_fresh_run_under_it(inference: Inferen
     finally:
         inference.model.set_compression(before)
     assert chat.visual_tokens < tokens and chat.messages[0][0] == "What is this?"
+
+
+def test_cli_fetches_from_public_addresses_unless_told_otherwise(
+    server: Server, oracle_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model-path", str(oracle_dir / "tiny-llava-v1.5"), "--device", "cpu"]
+    for named in (["--image-file", f"{server.url}/a.png"], ["--video-file", f"{server.url}/a.mp4"]):
+        for store in ([], ["--image-store", "nowhere"]):
+            with pytest.raises(SystemExit, match=r"leads to a private address \(--allow-private-urls"):
+                cli.main([*flags, *named, *store])
+    assert not server.requests
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert cli.main([*flags, "--image-file", f"{server.url}/a.png", "--allow-private-urls"]) == 0
+    assert len(server.requests) == 1 and "exit..." in capsys.readouterr().out

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+from llava.serve.asgi import Receive, Scope, Send, again, names_this_machine, read_body
 
 _READ = re.compile(
     r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/(?:assets|static)/[\w./-]+|"
     r"/gradio_api/(?:queue/data|heartbeat/\w+|startup-events|info/?|app_id/?|theme\.css)"
 )
 _WRITTEN = re.compile(r"/gradio_api/(?:queue/join|cancel|reset)/?")
-_LOCAL_HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 _ROOM_BESIDE_PICTURE = 2**18  # bytes of a request: question, settings, picks
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; font-src 'self' data:; style-src 'self' 'unsafe-inline'; "
@@ -61,38 +58,22 @@ class Door:
             await _refuse(send, *refusal)
             return
         if scope["method"] == "POST":
-            body = await _read(receive, self._most)
+            body = await read_body(receive, self._most)
             refusal = (413, "the picture is too large") if body is None else _check_body(body)
             if refusal is not None or body is None:
                 await _refuse(send, *(refusal or (413, "")))
                 return
-            receive = _again(body, receive)
+            receive = again(body, receive)
         await self._app(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Status and reason, or None for a request of the page."""
-        if self._local_only:
-            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
-            if re.sub(r":\d+$", "", host) not in _LOCAL_HOSTS:
-                return 403, "this demo is for this machine only"
+        if self._local_only and not names_this_machine(scope):
+            return 403, "this demo is for this machine only"
         routes = {"GET": _READ, "HEAD": _READ, "POST": _WRITTEN}.get(scope["method"])
         if routes is None or routes.fullmatch(scope["path"]) is None or ".." in scope["path"]:
             return 404, "not found"
         return None
-
-
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """The body of a request; None if it is too long, whatever its header says."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return bytes(body)
-        body += message.get("body", b"")
-        if len(body) > most:
-            return None
-        if not message.get("more_body"):
-            return bytes(body)
 
 
 def _check_body(body: bytes) -> tuple[int, str] | None:
@@ -110,20 +91,6 @@ def _check_body(body: bytes) -> tuple[int, str] | None:
         elif isinstance(value, list):
             waiting += value
     return None
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that has been read once more, then what comes after it."""
-    given = False
-
-    async def receive_again() -> MutableMapping[str, Any]:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_again
 
 
 def _with_headers(send: Send) -> Send:
