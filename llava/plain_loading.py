@@ -140,6 +140,13 @@ def auto_model_of(config: Any) -> Any:
     return AutoModel.from_config(config, trust_remote_code=False)
 
 
+def auto_language_model_of(config: Any) -> Any:
+    """Transformers' language model with a head, without weights, of a config."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
 def reason(error: BaseException) -> str:
     """An error of another library in one line, without its advice to run a checkpoint's code."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -151,6 +158,7 @@ def reason(error: BaseException) -> str:
 
 __all__ = [
     "auto_image_text_model",
+    "auto_language_model_of",
     "auto_model_of",
     "auto_processor",
     "auto_tokenizer",

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from llava.model.processor_files import template_of
+from llava.plain_loading import auto_language_model_of
 
 
 def save_text_model(model: Any, tokenizer: Any, folder: str | Path) -> None:
@@ -31,7 +31,7 @@ def save_text_model(model: Any, tokenizer: Any, folder: str | Path) -> None:
     if getattr(model, "is_quantized", False) or any(value.is_meta for value in state.values()):
         raise ValueError("the language model is quantised or offloaded; load it whole: no --load-4bit, one device")
     with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(model.config.get_text_config())
+        plain = auto_language_model_of(model.config.get_text_config())
     plain.load_state_dict(state, assign=True)
     plain.generation_config = model.generation_config
     plain.save_pretrained(path)
