@@ -108,7 +108,7 @@ def test_parity_from_image_to_answer(index, plain):
     pixels = pixels_of(plain, index)
     assert torch.equal(pixels[0, :, ::8, ::8], recorded(f"aux_pixels_strided_{index}"))
     assert torch.equal(pixels[0, :, 300:348, 300:348], recorded(f"aux_pixels_crop_{index}"))
-    assert torch.equal(inner.seen_tiles(pixels)[0, :, ::3, ::3], recorded(f"pixels_strided_{index}"))
+    same_view(inner.seen_tiles(pixels)[0, :, ::3, ::3], recorded(f"pixels_strided_{index}"))
     with torch.no_grad():
         features = inner.read_features(pixels)
         aux_map = inner.mining.tower(pixels)[0]
@@ -125,13 +125,18 @@ def test_parity_from_image_to_answer(index, plain):
     same_answer(plain, pixels, "", index)
 
 
+def same_view(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    """Torch shrinks a picture to the last bit alike only with as many threads as the recording had."""
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("index", HD)
 def test_parity_of_hd(index, hd):
     """The whole picture's view stands first; the recording has its pixels last, as MGM's code passes them."""
     pixels = pixels_of(hd, index)
     assert torch.equal(pixels[0, :, ::8, ::8], recorded(f"hd_aux_pixels_strided_{index}"))
     seen = hd.model.model.seen_tiles(pixels)[:, :, ::3, ::3]
-    assert torch.equal(torch.cat([seen[1:], seen[:1]]), recorded(f"hd_pixels_strided_{index}"))
+    same_view(torch.cat([seen[1:], seen[:1]]), recorded(f"hd_pixels_strided_{index}"))
     same_answer(hd, pixels, "hd_", index)
 
 
