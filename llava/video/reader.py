@@ -108,7 +108,10 @@ def _from_folder(folder: Path, name: str, frames: int, rule: str, limits: Limits
 
 def _frame_files(folder: Path, name: str) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names, 2 before 10."""
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_TYPES), key=_by_number)
+    try:
+        files = sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_TYPES), key=_by_number)
+    except OSError as error:
+        raise UnreadableVideoError(f"cannot read video {name}: {error.strerror or error}") from error
     if not files:
         raise UnreadableVideoError(
             f"cannot read video {name}: the folder has no frames ({', '.join(sorted(IMAGE_TYPES))})"
