@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.images.download import download, is_url
+from llava.images.download import is_url
 from llava.images.source import FrameSource, PreparedFrames
 from llava.images.tile_pixels import tile_pixels
 from llava.kinds.families import clip_rules
 from llava.video.reader import check_video, read_clip
-from llava.video.source import VideoSource, video_name
+from llava.video.source import VideoSource, fetched, video_name
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ def fetch_video(source: VideoSource, frames: int | None = None, *, public_only: 
         public_only: As of `llava.images.download.download`.
 
     Raises:
-        UnreadableImageError: There is none; the message names it.
+        UnreadableVideoError: There is none; the message names it.
         ValueError: The number of frames is less than 1.
     """
-    video = Video(download(str(source), public_only=public_only) if is_url(source) else source, frames)
+    video = Video(fetched(source, public_only=public_only) if is_url(source) else source, frames)
     video.check()
     return video
 

@@ -191,6 +191,8 @@ def test_what_is_no_video_at_all():
         (np.zeros((1, 0, 4, 3), np.uint8), "its frames are 4x0 pixels"),
         ([], "it has no frames"),
         (["a.png"], "frame 0 is a str"),
+        ("", "cannot read video '': it has no name"),
+        ("https://", "cannot download video 'https://': it names no server"),
         (7, "must be uint8 of shape"),
     ):
         with pytest.raises(UnreadableVideoError, match=message):
@@ -243,6 +245,7 @@ else:
 
 def test_videos_have_names_and_keys():
     video = Video("clip.mp4", 4)
+    assert Video("https://me:secret@site.org/clip.mp4").name == "https://site.org/clip.mp4"
     assert video.name == "clip.mp4" and video.key == Video(Path("clip.mp4"), 4).key != Video("clip.mp4").key
     content = io.BytesIO(b"abc").read()
     assert Video(content).key == Video(bytes(content)).key and "3 bytes" in Video(content).name
