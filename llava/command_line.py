@@ -222,6 +222,12 @@ def add_model_flags(parser: argparse.ArgumentParser, *, required: bool = True) -
     add_shared(parser, "--load-4bit", "--load-8bit", "--clip-text")
 
 
+def add_video_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds what a command that asks about videos takes."""
+    parser.add_argument("--video-file", nargs="+", default=[], help="videos or folders of frames, behind the images")
+    parser.add_argument("--num-frames", type=int, help="frames of a video that the model sees; by default its family's")
+
+
 def loading_options(args: Any) -> dict[str, Any]:
     """The keyword arguments for `load_pretrained_model` that the flags, where given, ask for; not the compression."""
     named = {

@@ -22,7 +22,7 @@ class Command:
 
 COMMANDS: dict[str, tuple[Command, ...]] = {
     "ask a model": (
-        Command("ask", "llava.eval.run_llava", "ask one question about one or more images"),
+        Command("ask", "llava.eval.run_llava", "ask one question about images and videos"),
         Command("chat", "llava.serve.cli", "talk about images and videos in the terminal"),
         Command("demo", "llava.serve.demo", "see in the browser which tokens are kept, pick them, compare answers"),
         Command("serve", "llava.serve.api", "answer OpenAI's chat completions, many clients at a time"),

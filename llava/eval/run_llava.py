@@ -1,4 +1,4 @@
-"""`python -m llava.eval.run_llava`: one question about one or more images. LLaVA's flags, and `--compression`."""
+"""`python -m llava.eval.run_llava`: one question about images and videos. LLaVA's flags, and `--compression`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from llava.command_line import (
     CommandParser,
     add_model_flags,
     add_shared,
+    add_video_flags,
     compression_option,
     loading_options,
     plain_errors,
@@ -31,12 +32,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = CommandParser("llava.eval.run_llava", "Ask a LLaVA one question.")
     add_model_flags(parser)
     add_shared(parser, "--compression", "--temperature", "--top-p", "--num-beams", "--max-new-tokens")
-    parser.add_argument("--image-file", required=True, help="paths or URLs, separated by --sep")
+    parser.add_argument("--image-file", help="paths or URLs, separated by --sep")
+    add_video_flags(parser)
     parser.add_argument(
         "--query",
         type=unicode_text,
         required=True,
-        help="the question; <image-placeholder> marks where an image stands",
+        help="the question; <image-placeholder> marks where an image stands, <video> where a video does",
     )
     parser.add_argument("--sep", default=",", help="separates image files (default ',')")
     return parser
@@ -48,13 +50,13 @@ def eval_model(args: Any) -> str:
     Args:
         args: An object with LLaVA's fields: `model_path`, `image_file` (a string split at `sep`, or a list), `query`,
             and optionally `model_base, conv_mode, sep, temperature, top_p, num_beams, max_new_tokens`; beside them
-            `compression` (None: all tokens; no such field: what the config says), `device`, `dtype`,
-            `attn_implementation`, `load_4bit` and `load_8bit`, and an already loaded `tokenizer`, `model` and
-            `image_processor`.
+            `video_file` (a list) and `num_frames`; `compression` (None: all tokens; no such field: what the config
+            says), `device`, `dtype`, `attn_implementation`, `load_4bit` and `load_8bit`, and an already loaded
+            `tokenizer`, `model` and `image_processor`.
 
     Raises:
-        UnreadableImageError: An image cannot be read.
-        ValueError: The checkpoint or the budget is not what it should be.
+        UnreadableImageError: An image or a video cannot be read.
+        ValueError: There is neither, or the checkpoint or the budget is not what it should be.
     """
     options = _generation_options(args)  # a mistake in them is found before the model is loaded
     inference, images = _read(args)
@@ -84,11 +86,12 @@ def load_images(image_files: Sequence[ImageSource]) -> list[Image]:
 
 
 def _read(args: Any) -> tuple[Inference, list[ImageSource]]:
-    """The images, fetched first since a mistake in them is found soonest, and the model."""
+    """The images and videos, fetched first since a mistake in them is found soonest, and the model."""
     from llava.images.source import UnreadableImageError, fetch_image
     from llava.inference import Inference
+    from llava.video import fetch_video
 
-    files = image_parser(args)
+    files = [] if _given(args, "image_file") is None else image_parser(args)
     images: list[ImageSource] = []
     for number, file in enumerate(files):
         try:
@@ -96,6 +99,10 @@ def _read(args: Any) -> tuple[Inference, list[ImageSource]]:
         except UnreadableImageError as error:
             reason = f"cannot read image {number + 1}" if _may_be_cut_user(files[number:]) else error
             raise UnreadableImageError(f"{reason}{_split_at(args)}") from error
+    for video in _given(args, "video_file", []):
+        images.append(fetch_video(video, _given(args, "num_frames")))
+    if not images:
+        raise ValueError("no image and no video is given; say --image-file or --video-file")
     parts = [_given(args, name) for name in ("tokenizer", "model", "image_processor")]
     conv_mode = _given(args, "conv_mode")
     if all(part is not None for part in parts):

@@ -50,15 +50,21 @@ def shown_url(url: str) -> str:
 
 
 def download(
-    url: str, deadline: float = _DEADLINE_S, *, public_only: bool = False, max_bytes: int | None = None
+    url: str,
+    deadline: float = _DEADLINE_S,
+    *,
+    public_only: bool = False,
+    max_bytes: int | None = None,
+    what: str = "image",
 ) -> Download:
-    """Fetches an image; what comes is not looked into.
+    """Fetches an image, or a video; what comes is not looked into.
 
     Args:
         url: Of http or https. A user and password in it are sent to its own server.
         deadline: Seconds that the whole of it may take, redirects included.
         public_only: Whether a private address is refused also where the URL itself names it.
         max_bytes: The largest body that is read; 64 MiB by default.
+        what: What messages call it.
 
     Raises:
         UnreadableImageError: It cannot be had, not in time, or is too large; or it is, or redirects to, a private
@@ -81,7 +87,7 @@ def download(
             return result
         if guard.is_over:
             reason = f"it is not there after {deadline:g} seconds"
-    raise UnreadableImageError(f"cannot download image {shown_url(url)!r}: {reason}") from None
+    raise UnreadableImageError(f"cannot download {what} {shown_url(url)!r}: {reason}") from None
 
 
 class _RefusedError(Exception):

@@ -12,6 +12,7 @@ from transformers import BatchFeature
 from llava.constants import DEFAULT_VIDEO_TOKEN
 from llava.model.clip_counts import FrameCounts
 from llava.model.processing import CompressedProcessor
+from llava.prompts.images import by_sample
 from llava.video import Video
 
 
@@ -49,14 +50,8 @@ class ClipProcessor(CompressedProcessor):
         """
         if videos is None:
             return super().__call__(images, text, None, audio, **kwargs)
-        texts, given = [text] if isinstance(text, str) else list(text or ()), _listed(videos)
-        counts = self._counts()
-        placed = sum(each.count(self.video_token) for each in texts)
-        if placed != len(given):
-            raise ValueError(
-                f"the texts hold {placed} {self.video_token}, but {len(given)} videos were given; put one "
-                f"{self.video_token} for each video into the text"
-            )
+        texts, counts = [text] if isinstance(text, str) else list(text or ()), self._counts()
+        given = _listed(videos, [each.count(self.video_token) for each in texts], self.video_token)
         config = SimpleNamespace(model_type=self.model_type)
         clips = [video.prepare(self.view_processor(), config).pixels for video in given]
         if len({len(clip) for clip in clips}) > 1:
@@ -83,14 +78,17 @@ class ClipProcessor(CompressedProcessor):
         return first + "".join(self.video_token * next(lengths) + piece for piece in others)
 
 
-def _listed(videos: Any) -> list[Video]:
-    """The videos of all texts in one list."""
-    is_one = isinstance(videos, Video) or not isinstance(videos, list | tuple)
-    found: list[Video] = []
-    for entry in [videos] if is_one else videos:
-        is_nested = isinstance(entry, Sequence) and not isinstance(entry, str | bytes)
-        found += _listed(entry) if is_nested else [entry if isinstance(entry, Video) else Video(entry)]
-    return found
+def _listed(videos: Any, placed: Sequence[int], token: str) -> list[Video]:
+    """The videos of all texts in one list; raises ValueError where texts have places for others."""
+    given = list(videos) if isinstance(videos, list | tuple) else [videos]
+    if any(entry is None or isinstance(entry, list | tuple) for entry in given):
+        given = by_sample(given, placed, token, "videos")
+    elif sum(placed) != len(given):
+        raise ValueError(
+            f"the texts hold {sum(placed)} {token}, but {len(given)} videos were given; put one {token} for each "
+            "video into the text"
+        )
+    return [entry if isinstance(entry, Video) else Video(entry) for entry in given]
 
 
 __all__ = ["ClipProcessor"]

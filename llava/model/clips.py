@@ -95,15 +95,16 @@ def clips_among(images: Any, config: Any) -> dict[int, Tensor]:
     return found
 
 
-def count_placeholders(images: Any, config: Any) -> int:
-    """How many `-200` images and videos take in the ids; arguments as for `clips_among`."""
+def placeholders_of(images: Any, config: Any) -> list[int]:
+    """How many `-200` each image and video takes in the ids; arguments as for `clips_among`."""
     if images is None:
-        return 0
+        return []
     clips = clips_among(images, config)
-    if not clips:
-        return len(images)
-    rules = clip_rules(config)
-    return len(images) - len(clips) + sum(rules.placeholders(len(pixels)) for pixels in clips.values())
+    rules = clip_rules(config) if clips else None
+    return [
+        1 if rules is None or place not in clips else rules.placeholders(len(clips[place]))
+        for place in range(len(images))
+    ]
 
 
 def join_clips(clips: Sequence[Tensor]) -> tuple[Tensor, list[int]]:

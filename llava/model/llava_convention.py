@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.anyres import size_pairs
-from llava.model.clips import count_placeholders, with_modalities
+from llava.model.clips import placeholders_of, with_modalities
 from llava.model.image_encoding import ImageEncoding, Images, ImageSizes
 from llava.model.language_pruning import ImageRows
 from llava.model.language_pruning.refusals import check_generation
@@ -86,9 +86,9 @@ class LlavaMetaForCausalLM(ImageEncoding, LlavaInternals, GrowingVocabulary):
             Embeddings (B, L, D), and the sequence that they are of.
         """
         if image_features is None:
-            count = count_placeholders(images, self.config)
-            used = match_images_to_placeholders(input_ids, attention_mask, count)
-            if used is not None and images is not None and count == len(images):
+            places = placeholders_of(images, self.config)
+            used = match_images_to_placeholders(input_ids, attention_mask, places)
+            if used is not None and images is not None and sum(places) == len(images):
                 images = images[used] if isinstance(images, Tensor) else [images[index] for index in used]
                 image_sizes = None if image_sizes is None else [image_sizes[index] for index in used]
             image_features = (

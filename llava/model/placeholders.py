@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -150,28 +151,42 @@ def _find_placeholders(input_ids: Tensor, attention_mask: Tensor | None, num_ima
     return valid, is_image
 
 
-def match_images_to_placeholders(input_ids: Tensor, attention_mask: Tensor | None, num_images: int) -> list[int] | None:
+def match_images_to_placeholders(
+    input_ids: Tensor, attention_mask: Tensor | None, places: Sequence[int]
+) -> list[int] | None:
     """Which of the given images the placeholders take, in order.
 
     LLaVA's collator gives a text-only sample a dummy image, which no placeholder takes. So as many images as
     placeholders are taken in order, and as many as placeholders plus text-only samples are taken without the dummies.
 
+    Args:
+        input_ids: (B, T).
+        attention_mask: (B, T), or None.
+        places: Placeholders of each image, 1, and of each video.
+
     Returns:
         Indices of the images that are used; None if all are.
 
     Raises:
-        ValueError: The number of images fits neither rule.
+        ValueError: The number of images fits neither rule, or a video's placeholders stand in two samples.
     """
+    num_images = sum(places)
     is_image = input_ids == IMAGE_TOKEN_INDEX
     if attention_mask is not None:
         is_image = is_image & attention_mask.bool()
     per_sample = is_image.sum(dim=1).tolist()
     if num_images == sum(per_sample):
+        if not {0, *accumulate(places)}.issuperset(accumulate(per_sample)):
+            raise ValueError(
+                f"the placeholders of a video stand in two prompts: these hold {per_sample}, and the images and videos "
+                f"take {list(places)}"
+            )
         return None
     if num_images != sum(max(count, 1) for count in per_sample):
+        with_videos = "" if len(places) == num_images else f" (videos counted by their placeholders: {list(places)})"
         raise ValueError(
             f"the prompts hold {sum(per_sample)} image placeholders (per sample: {per_sample}), but {num_images} "
-            "images were given; there must be one <image> in the prompt for each image"
+            f"images were given{with_videos}; there must be one <image> in the prompt for each image"
         )
     used: list[int] = []
     start = 0

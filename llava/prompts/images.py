@@ -37,7 +37,7 @@ def images_of_samples(
     is_list = isinstance(images, list | tuple)
     given = [] if images is None else list(images) if is_list else [images]
     if any(entry is None or isinstance(entry, list | tuple) for entry in given):
-        given = _by_sample(given, placed if texts is not None else None, image_token)
+        given = by_sample(given, placed if texts is not None else None, image_token)
     elif texts is not None and sum(placed) != len(given):
         raise ValueError(
             f"the texts hold {sum(placed)} {image_token} (per text: {placed}), but {len(given)} images were given; "
@@ -56,18 +56,26 @@ def beside_others(per_prompt: Sequence[int] | None, num_images: int) -> list[boo
     return [count > 1 for count in per_prompt or [1] * num_images for _ in range(count)]
 
 
-def _by_sample(given: list[Any], placed: list[int] | None, image_token: str) -> list[Any]:
-    """The images of all texts in one list, each text's own number checked."""
+def by_sample(given: Sequence[Any], placed: Sequence[int] | None, token: str, what: str = "images") -> list[Any]:
+    """The images, or videos, of all texts in one list, each text's own number checked.
+
+    Args:
+        given: A list (or None, or one alone) for each text.
+        placed: How many each text has a place for; None: there are no texts.
+        token: What stands for one in a text.
+        what: What messages call them.
+
+    Raises:
+        ValueError: They differ in number.
+    """
     samples = [[] if entry is None else list(entry) if isinstance(entry, list | tuple) else [entry] for entry in given]
     if placed is not None:
         if len(samples) != len(placed):
-            raise ValueError(f"images has {len(samples)} lists, one for each text, but there are {len(placed)} texts")
+            raise ValueError(f"{what} has {len(samples)} lists, one for each text, but there are {len(placed)} texts")
         for index, (sample, count) in enumerate(zip(samples, placed, strict=True)):
             if len(sample) != count:
-                raise ValueError(
-                    f"text {index} holds {count} {image_token}, but {len(sample)} images were given for it"
-                )
-    return [image for sample in samples for image in sample]
+                raise ValueError(f"text {index} holds {count} {token}, but {len(sample)} {what} were given for it")
+    return [each for sample in samples for each in sample]
 
 
 def _opened(image: Any, config: Any) -> Image.Image:

@@ -14,6 +14,7 @@ from llava.command_line import (
     CommandParser,
     add_model_flags,
     add_shared,
+    add_video_flags,
     compression_option,
     loading_options,
     plain_errors,
@@ -31,8 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = CommandParser("llava.serve.cli", _DESCRIPTION)
     add_model_flags(parser)
     parser.add_argument("--image-file", nargs="+", default=[], help="paths or URLs; none for a chat in text only")
-    parser.add_argument("--video-file", nargs="+", default=[], help="videos or folders of frames, behind the images")
-    parser.add_argument("--num-frames", type=int, help="frames of a video that the model sees; by default its family's")
+    add_video_flags(parser)
     add_shared(parser, "--compression", "--image-store", "--allow-private-urls")
     add_shared(parser, "--temperature", "--top-p", "--max-new-tokens")
     parser.add_argument("--debug", action="store_true", help="print the conversation's ids after each turn")
@@ -42,10 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     args = make_parser().parse_args(arguments)
-    from llava.images.source import UnreadableImageError, download, fetch_image, is_url
+    from llava.images.source import UnreadableImageError, fetch_image, is_url
     from llava.inference import GenerationOptions, Inference
     from llava.serve.chat import Chat, EncodedOnce
-    from llava.video import Video
+    from llava.video import fetch_video
 
     with plain_errors():
         options = GenerationOptions(args.max_new_tokens, args.temperature, args.top_p)
@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             source if args.image_store and not is_url(source) else fetch_image(source, public_only=public)
             for source in args.image_file
         ]
-        for source in args.video_file:
-            video = download(source, public_only=public) if is_url(source) else source
-            images.append(fetch_image(Video(video, args.num_frames)))
+        images += [fetch_video(source, args.num_frames, public_only=public) for source in args.video_file]
         inference = Inference.load(
             args.model_path,
             args.model_base,

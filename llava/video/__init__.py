@@ -5,7 +5,7 @@ from llava.video.limits import DEFAULT_LIMITS, Limits
 from llava.video.reader import check_video, read_clip
 from llava.video.sampling import FRAME_RULES, FrameRule, choose_frames
 from llava.video.source import VideoSource
-from llava.video.video import Video
+from llava.video.video import Video, fetch_video
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -18,5 +18,6 @@ __all__ = [
     "VideoSource",
     "check_video",
     "choose_frames",
+    "fetch_video",
     "read_clip",
 ]

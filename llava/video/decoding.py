@@ -28,7 +28,7 @@ def decode_clip(source: Path | bytes, name: str, frames: int, rule: str, limits:
     One pass suffices where the file says its number of frames rightly; else a first pass counts them.
     """
     with _opened(source, name) as container:
-        announced = int(container.streams.video[0].frames)
+        announced = int(_picture(container).frames)
         wanted = choose_frames(announced, frames, rule) if 1 <= announced <= limits.frames else ()
         count, kept = _pass(container, name, wanted, limits)
     indices = choose_frames(count, frames, rule)
@@ -50,7 +50,7 @@ def _pass(
     container: Any, name: str, wanted: Sequence[int], limits: Limits, *, to_end: bool = True
 ) -> tuple[int, dict[int, np.ndarray]]:
     """Decodes a file; how many frames it has, and those that are wanted as (H, W, 3) by number."""
-    stream = container.streams.video[0]
+    stream = _picture(container)
     stream.thread_type = "AUTO"
     keep, kept, count = set(wanted), {}, 0
     size: tuple[int, int] | None = None
@@ -104,9 +104,10 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Any]:
         raise UnreadableVideoError(f"cannot read video {name}: {error.strerror or error}") from error
     try:
         with stream, av.open(stream, options={"format_whitelist": _FORMATS}) as container:
-            if not container.streams.video:
-                kinds = sorted({each.type for each in container.streams}) or ["nothing"]
-                raise UnreadableVideoError(f"cannot read video {name}: it has no video, only {', '.join(kinds)}")
+            if _picture(container) is None:
+                kinds = ", ".join(sorted({_kind(each) for each in container.streams}))
+                only = f"only {kinds}" if kinds else "and no sound either; is it cut off?"
+                raise UnreadableVideoError(f"cannot read video {name}: it has no video, {only}")
             yield container
     except UnreadableVideoError:
         raise
@@ -115,6 +116,15 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Any]:
         raise UnreadableVideoError(
             f"cannot read video {name}: it cannot be decoded ({reason}); it is damaged, or of another format: {_ADVICE}"
         ) from error
+
+
+def _picture(container: Any) -> Any:
+    """The first video stream of a container; None if it has none, for the cover of a song is no video."""
+    return next((stream for stream in container.streams.video if _kind(stream) == "video"), None)
+
+
+def _kind(stream: Any) -> str:
+    return "a cover" if stream.disposition & stream.disposition.attached_pic else str(stream.type)
 
 
 def _pyav(name: str) -> Any:

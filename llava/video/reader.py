@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.images.decoding import ImageDecodeError, check_size, load_image, to_rgb
-from llava.images.download import download, is_url
+from llava.images.download import is_url
 from llava.images.folders import IMAGE_TYPES
 from llava.plain_files import NotAFileError, check_is_file, expanded
 from llava.video.clip import Clip, UnreadableVideoError
 from llava.video.decoding import check_container, decode_clip
 from llava.video.limits import DEFAULT_LIMITS, Limits
 from llava.video.sampling import choose_frames
-from llava.video.source import VideoSource, video_name
+from llava.video.source import VideoSource, fetched, video_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +40,9 @@ def read_clip(source: VideoSource, frames: int = 8, rule: str = "linspace", limi
     """
     name = video_name(source)
     if is_url(source):
-        source = download(source)
+        source = fetched(source)
     if isinstance(source, str | Path):
-        path = expanded(source)
+        path = _path(source, name)
         if path.is_dir():
             return _from_folder(path, name, frames, rule, limits)
         _check_file(path, name)
@@ -67,7 +67,7 @@ def check_video(source: VideoSource) -> None:
     if is_url(source):
         return
     if isinstance(source, str | Path):
-        path = expanded(source)
+        path = _path(source, name)
         if path.is_dir():
             _frame_files(path, name)
             return
@@ -75,6 +75,13 @@ def check_video(source: VideoSource) -> None:
         source = path
     if isinstance(source, Path | bytes):
         check_container(source, name)
+
+
+def _path(source: str | Path, name: str) -> Path:
+    """Where a video is; an empty name is not the folder that happens to be the current one."""
+    if source == "":
+        raise UnreadableVideoError(f"cannot read video {name}: it has no name")
+    return expanded(source)
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -108,7 +115,10 @@ def _from_folder(folder: Path, name: str, frames: int, rule: str, limits: Limits
 
 def _frame_files(folder: Path, name: str) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names, 2 before 10."""
-    files = sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_TYPES), key=_by_number)
+    try:
+        files = sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_TYPES), key=_by_number)
+    except OSError as error:
+        raise UnreadableVideoError(f"cannot read video {name}: {error.strerror or error}") from error
     if not files:
         raise UnreadableVideoError(
             f"cannot read video {name}: the folder has no frames ({', '.join(sorted(IMAGE_TYPES))})"

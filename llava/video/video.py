@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llava.images.download import is_url
 from llava.images.source import FrameSource, PreparedFrames
 from llava.images.tile_pixels import tile_pixels
 from llava.kinds.families import clip_rules
 from llava.video.reader import check_video, read_clip
-from llava.video.source import VideoSource, video_name
+from llava.video.source import VideoSource, fetched, video_name
 
 
 @dataclass(frozen=True)
@@ -77,4 +78,21 @@ class Video(FrameSource):
         return PreparedFrames(clip.size, pixels, clip.indices)
 
 
-__all__ = ["Video"]
+def fetch_video(source: VideoSource, frames: int | None = None, *, public_only: bool = False) -> Video:
+    """What is at hand of a video before there is a model: a URL is downloaded, and its container is opened.
+
+    Args:
+        source: See `VideoSource`.
+        frames: As of `Video`.
+        public_only: As of `llava.images.download.download`.
+
+    Raises:
+        UnreadableVideoError: There is none; the message names it.
+        ValueError: The number of frames is less than 1.
+    """
+    video = Video(fetched(source, public_only=public_only) if is_url(source) else source, frames)
+    video.check()
+    return video
+
+
+__all__ = ["Video", "fetch_video"]

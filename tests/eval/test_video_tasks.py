@@ -165,6 +165,7 @@ def test_activitynet_as_lmms_eval_asks(tmp_path: Path) -> None:
     write(tmp_path, "activitynet_qa")
     task, samples, _ = load("activitynet_qa_lmms", tmp_path)
     assert samples[0].prompt == "What is a man doing? Answer the question using a single word or phrase."
+    assert task.max_new_tokens == 64  # its activitynetqa_generation.yaml
     assert samples[0].frames == 32 and "Question: what is a man doing\n" in task.grading_prompt(samples[0], "x")
 
 

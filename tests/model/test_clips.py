@@ -277,6 +277,8 @@ def test_what_a_processor_refuses_of_videos(with_processor):
     frames = random_pixels(2, 4, 4, 3).byte().numpy()
     with pytest.raises(ValueError, match="the texts hold 2 <video>, but 1 videos were given"):
         processor(text="<video> <video>", videos=frames)
+    with pytest.raises(ValueError, match=r"text 0 holds 1 <video>, but 2 videos were given for it"):
+        processor(text=["<video>", "<video> <video>"], videos=[[frames, frames], [frames]])
     with pytest.raises(ValueError, match=r"have one number of frames, got \[2, 3\]"):
         processor(text="<video> <video>", videos=[Video(frames, 2), Video(frames, 3)])
     with pytest.raises(UnreadableVideoError, match=r"nowhere\.mp4"):

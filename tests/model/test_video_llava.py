@@ -218,6 +218,9 @@ def test_clips_that_do_not_fit_are_refused(model):
             model.encode_images(given)
     with pytest.raises(ValueError, match="1 image placeholders"):
         model(torch.tensor([[3, -200, 5]]), images=[clip()])
+    shared = torch.tensor([[3, *[-200] * 5], [*[-200] * 3, 5, 6, 7]])
+    with pytest.raises(ValueError, match=r"a video stand in two prompts: these hold \[5, 3\], .* take \[4, 4\]"):
+        model(shared, images=[clip(), clip(1)])
     with pytest.raises(ValueError, match="modalities name 2 images, and 1 are given"):
         model.generate(ids_for(clip()), images=[clip()], modalities=["video", "image"])
     with pytest.raises(ValueError, match="'audio' is neither 'image' nor 'video'"):

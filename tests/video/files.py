@@ -68,3 +68,16 @@ def write_sound(path: Path) -> Path:
     with av.open(str(path), "w") as container:
         write_silence(container)
     return path
+
+
+def write_song(path: Path) -> Path:
+    """Sound with a cover, which containers hold as a video stream of one picture."""
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        write_silence(container)
+        frame = av.VideoFrame.from_ndarray(picture(20), format="rgb24")
+        for packet in [*cover.encode(frame), *cover.encode()]:
+            container.mux(packet)
+    return path

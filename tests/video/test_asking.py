@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from llava.eval import run_llava
 from llava.images.source import UnreadableImageError
 from llava.inference import GenerationOptions, Inference, Question
 from llava.inference.latency import compare_latency
@@ -191,6 +192,19 @@ def test_the_command_line_takes_videos(folder, monkeypatch, capsys, inference):
     asked = f"<image>\n<video>\n{TEXT}"
     answer = inference.ask_one(asked, IMAGE, Video(FOLDER / "clip.mp4"), options=SHORT)
     assert answer.text in said and said.count("ASSISTANT") == 2
+
+
+def test_one_question_in_the_terminal(folder, capsys, inference):
+    clip, flags = str(FOLDER / "clip.mp4"), ("--model-path", str(folder), "--device", "cpu")
+    flags += ("--compression", "visionzip:14+3", "--max-new-tokens", "6", "--temperature", "0", "--query", TEXT)
+    run_llava.main([*flags, "--video-file", clip, "--image-file", str(IMAGE)])
+    answer = inference.ask_one(f"<image>\n<video>\n{TEXT}", IMAGE, Video(clip), options=SHORT)
+    assert capsys.readouterr().out.strip() == answer.text.strip()
+    run_llava.main([*flags, "--video-file", clip])
+    assert capsys.readouterr().out.strip() == inference.ask_one(TEXT, Video(clip), options=SHORT).text.strip()
+    for more, message in (((), "no image and no video is given"), (("--video-file", "nowhere.mp4"), "No such file")):
+        with pytest.raises(SystemExit, match=message):
+            run_llava.main([*flags, *more])
 
 
 @pytest.mark.parametrize(

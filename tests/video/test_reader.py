@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from llava.video import Limits, UnreadableVideoError, Video, choose_frames, read_clip
-from tests.video.files import CODECS, HEIGHT, WIDTH, picture, write_sound, write_video
+from tests.video.files import CODECS, HEIGHT, WIDTH, picture, write_song, write_sound, write_video
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "oracle_models"
 RECORDS = Path(os.environ.get("ORACLE_MODELS") or FIXTURES) / "video-llava"
@@ -143,11 +143,12 @@ def test_arrays_and_pictures(tmp_path):
 
 
 def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
-    good = write_video(folder / "good.mp4").read_bytes()
+    good, longer = (write_video(folder / "good.mp4", count).read_bytes() for count in (10, 24))
     files = {
         "empty": (b"", "cannot be decoded"),
         "text": (b"this is no video\n" * 50, "cannot be decoded"),
         "cut off": (good[: len(good) // 2], "cannot read video"),
+        "cut before its index": (longer[: len(longer) // 2], "it has no video, and no sound either; is it cut off?"),
         "header alone": (good[:64], "cannot be decoded"),
         "playlist": (b"#EXTM3U\n#EXTINF:1,\ngood.mp4\n#EXT-X-ENDLIST\n", "cannot be decoded"),
         "list": (b"ffconcat version 1.0\nfile good.mp4\n", "cannot be decoded"),
@@ -158,6 +159,7 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
         path.write_bytes(content)
         made[name] = path, message
     made["audio only"] = write_sound(folder / "sound.mp4"), "it has no video, only audio"
+    made["a song with a cover"] = write_song(folder / "song.mp4"), "it has no video, only a cover, audio"
     made["missing"] = folder / "nowhere.mp4", "No such file"
     (folder / "frames").mkdir()
     made["an empty folder"] = folder / "frames", "the folder has no frames"
@@ -189,6 +191,8 @@ def test_what_is_no_video_at_all():
         (np.zeros((1, 0, 4, 3), np.uint8), "its frames are 4x0 pixels"),
         ([], "it has no frames"),
         (["a.png"], "frame 0 is a str"),
+        ("", "cannot read video '': it has no name"),
+        ("https://", "cannot download video 'https://': it names no server"),
         (7, "must be uint8 of shape"),
     ):
         with pytest.raises(UnreadableVideoError, match=message):
@@ -241,6 +245,7 @@ else:
 
 def test_videos_have_names_and_keys():
     video = Video("clip.mp4", 4)
+    assert Video("https://me:secret@site.org/clip.mp4").name == "https://site.org/clip.mp4"
     assert video.name == "clip.mp4" and video.key == Video(Path("clip.mp4"), 4).key != Video("clip.mp4").key
     content = io.BytesIO(b"abc").read()
     assert Video(content).key == Video(bytes(content)).key and "3 bytes" in Video(content).name

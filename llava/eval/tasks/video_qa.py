@@ -282,6 +282,7 @@ class ActivityNetQaLmms(ActivityNetQa):
     name = "activitynet_qa_lmms"
     description = "ActivityNet-QA (video), lmms-eval's prompt; a judge's accuracy and score"
     video_frames = 32
+    max_new_tokens = 64
     paper_column = paper_note = ""
 
     def ask(self, question: str) -> str:
