@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from llava.inference import Answer, GenerationOptions, Inference, Question
 from tests.serve.api.conftest import BUDGET, Running, Start, asked, picture, until
+
+BUSY = threading.Event()  # while the first batch is held
 
 
 class Panic(BaseException):
@@ -23,6 +26,9 @@ def running(start: Start, monkeypatch: pytest.MonkeyPatch) -> Running:
     ask: Callable[..., Any] = running.service.engine.inference.ask
 
     def failing(questions: Sequence[Question], **options: Any) -> Any:
+        if questions[0].text == "Say much.":
+            BUSY.set()
+            until(lambda: not BUSY.is_set())
         if any("poison" in question.text for question in questions):
             raise Panic("a library has failed")
         return ask(questions, **options)
@@ -35,9 +41,12 @@ def test_neighbours_of_a_row_that_fails_are_answered(running: Running, alone: In
     alone.model.set_compression(BUDGET)
     words = ["What is it?", "poison", "And where?", "Why?"]
     with ThreadPoolExecutor(5) as clients:
-        first = clients.submit(running.post, asked("Say much.", max_tokens=24))  # the others wait for it together
-        until(lambda: running.count("llava_first_token_seconds_count") == 1)
-        replies = list(clients.map(lambda text: running.post(asked(text, picture())), words))
+        first = clients.submit(running.post, asked("Say much."))
+        until(lambda: BUSY.is_set())
+        others = [clients.submit(running.post, asked(text, picture())) for text in words]
+        until(lambda: running.count("llava_waiting") == len(words))  # so that they are one batch
+        BUSY.clear()
+        replies = [other.result() for other in others]
         assert first.result().status_code == 200
     for text, reply in zip(words, replies, strict=True):
         if text == "poison":
