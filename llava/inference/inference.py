@@ -197,6 +197,8 @@ class Inference:
         """
         options = options or GenerationOptions()
         self.usage = Usage()
+        if self.model.model.reads_questions:
+            self.model.learn_to_read()
         size = BatchSize(self.model, 1 if self.exact else batch_size)
         width = window_size(size.largest)
         order = same_images_together(questions)

@@ -140,6 +140,8 @@ class Window:
         image_tokens = count_visual_tokens(inference.model, question.images, sizes)
         reads = bool(question.images) and inference.model.model.reads_questions
         asked = without_images(question.text, videos=len(sizes) < len(keys)) if reads else ""
+        if reads:
+            inference.model.model.check_question(asked)
         item = Prepared(index, ids, keys, list(question.images), image_tokens, asked)
         if not self.call.allow_cut:
             advice = "ask less, about fewer images, or with a smaller budget"

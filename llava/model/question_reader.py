@@ -25,6 +25,22 @@ class QuestionReader:
         self.tokenizer = tokenizer
         self._embedding = embedding
 
+    def ids(self, question: str, words: Callable[[str], list[str]] | None) -> list[int]:
+        """The ids of a question's words.
+
+        Args:
+            question: One.
+            words: As for `embed`.
+
+        Raises:
+            ValueError: It has no word.
+        """
+        parts = words(question) if words else [question]
+        found = [each for part in parts for each in self.tokenizer(part, add_special_tokens=False).input_ids]
+        if not found:
+            raise ValueError(f"the question {question!r} has no word to choose visual tokens by")
+        return found
+
     def embed(self, questions: Sequence[str], words: Callable[[str], list[str]] | None) -> QuestionEmbeds:
         """The embeddings of the questions' words.
 
@@ -43,10 +59,7 @@ class QuestionReader:
         device = next(embedding.parameters()).device
         rows = []
         for question in questions:
-            parts = words(question) if words else [question]
-            ids = [each for part in parts for each in self.tokenizer(part, add_special_tokens=False).input_ids]
-            if not ids:
-                raise ValueError(f"the question {question!r} has no word to choose visual tokens by")
+            ids = self.ids(question, words)
             rows.append(torch.tensor(ids, device=device))
         lengths = torch.tensor([len(row) for row in rows], device=device)
         padded = pad_sequence(rows, batch_first=True)  # (Q, T)

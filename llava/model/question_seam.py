@@ -71,6 +71,16 @@ class QuestionSeam:
         lacking: set[Need] = {"clip_joint"} if self.clip_text is None else set()
         return set((bound.needs | (bound.compressor.wants - lacking)) & TEXT_NEEDS)
 
+    def check_question(self, question: str) -> None:
+        """Looks whether the compressor in use can choose by a question, before an image is encoded.
+
+        Raises:
+            ValueError: It reads questions, and this one has no word.
+        """
+        bound = self.bound_compressor
+        if bound is not None and self.question_reader is not None and "question_embeds" in self.text_needs(bound):
+            self.question_reader.ids(question, bound.compressor.words)
+
     def with_questions(
         self,
         features: VisionFeatures,

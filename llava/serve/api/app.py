@@ -22,7 +22,9 @@ from llava.serve.api.replies import Replies
 from llava.serve.api.request import ChatRequest
 from llava.serve.api.row import Finished, Piece
 from llava.serve.api.service import Service
+from llava.utils import shown
 
+_LONGEST = 300  # characters of a message that may quote the client
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # a proxy is to hand it on at once
 
 
@@ -157,7 +159,8 @@ def _of_validation(error: RequestValidationError) -> ApiError:
         return invalid(f"the body is no JSON: {worst.get('ctx', {}).get('error', worst['msg'])}")
     if not where:
         return invalid("the body must be a JSON object, sent with Content-Type: application/json")
-    return invalid(f"{'.'.join(where)}: {worst['msg']}", ".".join(where))
+    name = shown(".".join(where))  # a part of it, and of the message, may be the client's own words
+    return invalid(f"{name}: {shown(worst['msg'], _LONGEST)}", name)
 
 
 def _refusal(error: ApiError) -> Response:

@@ -142,7 +142,7 @@ def _limits(args: Any) -> Limits:
 
 def _key(args: Any) -> str | None:
     """The key of the environment; raises where there is none and others could come in."""
-    key = os.environ.get(KEY) or None
+    key = os.environ.get(KEY, "").strip() or None  # a file that it was read from may end with a line's end
     if key is None and args.host not in _LOCAL and not args.without_key:
         raise ValueError(f"--host {args.host} lets others in: set {KEY}, or say --without-key")
     return key

@@ -149,9 +149,12 @@ class Engine:
             self.ask(rows)
         except ApiError as error:
             _end_all(rows, error)
-        except Exception as error:  # of one batch; the next one is another
+        except BaseException as error:  # a panic in Rust is no Exception; the next batch is another
             logger.exception("a batch of %d failed", len(rows))
-            _end_all(rows, failed(f"the model failed: {type(error).__name__}"))
+            again = [row for row in rows if not row.has_begun] if len(rows) > 1 else []
+            _end_all([row for row in rows if row not in again], failed(f"the model failed: {type(error).__name__}"))
+            for row in again:  # one of them may be to blame for all
+                self._answer([row])
         else:
             _end_all([row for row in rows if not row.is_cancelled], failed("the model gave no answer"))
 

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llava.serve.api.errors import ApiError
 
-_HEAD_SECONDS = 30.0  # in which a new connection must have sent the head of a request
+_HEAD_SECONDS = 30.0  # in which a connection must have sent the head of a request, or of a further one
 
 
 class HttpProtocol(H11Protocol):
@@ -21,13 +21,19 @@ class HttpProtocol(H11Protocol):
         super().connection_made(transport)
         self._silence = self.loop.call_later(_HEAD_SECONDS, self._end_silence)
 
+    def on_response_complete(self) -> None:
+        """Called by uvicorn; its own bound to an idle connection ends with the first byte of a further request."""
+        super().on_response_complete()
+        self._silence.cancel()
+        self._silence = self.loop.call_later(_HEAD_SECONDS, self._end_silence)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
         self._silence.cancel()
         super().connection_lost(exc)
 
     def _end_silence(self) -> None:
-        if self.cycle is None:  # no request yet
+        if self.cycle is None or self.cycle.response_complete:  # no request, or none since the last one
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:

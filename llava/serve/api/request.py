@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from llava.inference import GenerationOptions
 from llava.serve.api.errors import invalid
 from llava.serve.api.limits import Limits
 
@@ -37,10 +38,21 @@ _IGNORED = frozenset(
     }
 )
 _IGNORED_IN_MESSAGES = frozenset({"annotations", "name"})
+_MOST_FIELDS = 64
+_FIRST_MISTAKE = Field(fail_fast=True)
 
 
 class _Strict(BaseModel):
+    """Pydantic tells of every mistake, which in a body of a million takes minutes and gigabytes: so only few can be."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and len(value) > _MOST_FIELDS:
+            raise ValueError(f"more than {_MOST_FIELDS} fields")
+        return value
 
 
 class ImageUrl(_Strict):
@@ -73,7 +85,7 @@ class Message(_Strict):
     model_config = ConfigDict(strict=True, extra="allow")
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], _FIRST_MISTAKE] | None = None
 
 
 class StreamOptions(_Strict):
@@ -89,7 +101,7 @@ class ChatRequest(_Strict):
     model_config = ConfigDict(strict=True, extra="allow")
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
@@ -97,7 +109,7 @@ class ChatRequest(_Strict):
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
     n: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
+    stop: str | Annotated[list[str], _FIRST_MISTAKE] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
 
     @property
@@ -144,4 +156,7 @@ class ChatRequest(_Strict):
             raise invalid(
                 f"stop takes at most {limits.stops} texts, none of them empty or over {most} characters", "stop"
             )
-        self.new_tokens(limits)
+        try:
+            GenerationOptions(self.new_tokens(limits), self.temperature or 0.0)
+        except ValueError as error:  # too small to divide by
+            raise invalid(str(error), "temperature") from None

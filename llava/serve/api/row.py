@@ -43,7 +43,7 @@ class Finished:
 Event: TypeAlias = Piece | Finished | ApiError
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """One answer to be made.
 
@@ -58,6 +58,7 @@ class Row:
         stops: Texts at which the answer ends.
         streams: Whether anybody wants pieces.
         since: When it was asked, by `time.monotonic`.
+        has_begun: Whether it has a token; the engine's thread alone sets it.
         is_cancelled: Whether nobody waits any more; set by any thread.
         is_over: Whether its last event was told; the engine's thread alone sets it.
     """
@@ -72,6 +73,7 @@ class Row:
     stops: tuple[str, ...] = ()
     streams: bool = False
     since: float = field(default_factory=time.monotonic)
+    has_begun: bool = False
     is_cancelled: bool = False
     is_over: bool = False
 

@@ -11,6 +11,7 @@ from typing import Any
 from llava.images.source import is_url
 from llava.model.configuration import CompressionConfig
 from llava.serve.api.engine import Engine
+from llava.serve.api.errors import invalid
 from llava.serve.api.images import make_ready, read_image
 from llava.serve.api.limits import Limits
 from llava.serve.api.metrics import Metrics
@@ -53,9 +54,15 @@ class Service:
             ApiError: One cannot be had.
         """
         loop, inference = asyncio.get_running_loop(), self.engine.inference
+        fetched: list[int] = []
 
         def read(place: int, url: str) -> bytes:
             content = read_image(url, place, self.limits, inference.model.config, allow_private=self.allow_private)
+            if is_url(url):  # others are a part of the request's body, which is bounded
+                fetched.append(len(content))
+                if sum(fetched) > self.limits.body_bytes:
+                    most = f"{self.limits.body_bytes >> 20} MB"
+                    raise invalid(f"the images at URLs are larger than {most} together", "messages", "invalid_image")
             if not self.prepares:
                 return content
             return make_ready(content, place, inference, budget, beside_others=len(urls) > 1)

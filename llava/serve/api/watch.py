@@ -64,6 +64,7 @@ class _Answer:
             return True
         is_first = not writing.ids
         if is_first:
+            row.has_begun = True
             self._on_first(row)
         writing.take(token)
         if writing.reason is not None:

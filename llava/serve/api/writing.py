@@ -71,9 +71,10 @@ class Writing:
 
     def text(self) -> str:
         """The whole answer; what `Inference.ask_one` gives, up to a text of `stops`."""
+        if _first(self._own_stops, self._text) is not None:  # where space still stands, for a stop may end with it
+            return self._text[: self._end()].strip()
         whole = self._inference.decode(self._inference.until_end(self.ids))
-        found = [place for stop in self._own_stops if (place := whole.find(stop)) >= 0]
-        return whole[: min(found)].strip() if found else whole
+        return whole[: _first(self._own_stops, whole)].strip()
 
     def rest(self) -> str:
         """What has not been given away of a finished answer."""
@@ -86,8 +87,7 @@ class Writing:
 
     def _end(self) -> int | None:
         """Where the first text stands at which the answer ends."""
-        found = [place for stop in self._stops if (place := self._text.find(stop)) >= 0]
-        return min(found, default=None)
+        return _first(self._stops, self._text)
 
     def _grow(self) -> None:
         """Decodes what a token adds: with a few before it, for the text of a token depends on them."""
@@ -101,3 +101,8 @@ class Writing:
 
     def _decode(self, start: int, end: int) -> str:
         return str(self._inference.tokenizer.decode(self.ids[start:end], skip_special_tokens=True))
+
+
+def _first(stops: Sequence[str], text: str) -> int | None:
+    """Where the first of some stops stands in a text."""
+    return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)

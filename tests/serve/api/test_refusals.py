@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import ValidationError
 
 from llava.serve.api.errors import failed
 from llava.serve.api.limits import Limits
 from llava.serve.api.replies import Replies
+from llava.serve.api.request import ChatRequest
 from llava.serve.api.row import Piece
 from tests.images.test_download import Server, whole
 from tests.serve.api.conftest import PATIENCE, Running, Start, asked, part, picture
@@ -49,6 +51,7 @@ def user(content: Any) -> dict[str, Any]:
         ({"n": 3}, "n", "at most 2 answers"),
         ({"temperature": 3}, "temperature", "less than or equal to 2"),
         ({"temperature": "hot"}, "temperature", "valid number"),
+        ({"temperature": 1e-40}, "temperature", "too small to divide by"),
         ({"top_p": 0}, "top_p", "greater than 0"),
         ({"stop": [""]}, "stop", "none of them empty"),
         ({"stop": ["a"] * 5}, "stop", "at most 4"),
@@ -93,6 +96,27 @@ def test_what_is_wrong_is_said(change: dict[str, Any], param: str, message: str,
         )
         error = told(response, 400)
         assert error["param"] == param and message in error["message"], error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": [user([1] * 100_000)]},
+        {"messages": [1] * 100_000},
+        {"stop": [1] * 100_000},
+        {"messages": [user([part("data:") | {str(number): 1 for number in range(20_000)}])]},
+        {str(number): 1 for number in range(20_000)},
+        {"messages": [user([{"type": "a" * 250_000}])]},
+    ],
+)
+def test_a_body_full_of_mistakes_is_refused_in_few_words(change: dict[str, Any], running: Running) -> None:
+    body = asked("Hello.") | change
+    try:
+        ChatRequest.model_validate(body)
+    except ValidationError as error:
+        assert error.error_count() < 200, "each takes time and memory"
+    response = running.post(body)
+    assert len(told(response, 400)["message"]) < 1000
 
 
 def test_what_says_nothing_is_let_pass(running: Running) -> None:
@@ -164,6 +188,16 @@ def test_images_of_private_networks_are_fetched_where_that_is_allowed(start: Sta
     assert running.post(asked("What is this?", f"{web.url}/r")).status_code == 200
     assert "larger than" in told(running.post(asked("What?", f"{web.url}/large")), 400)["message"]
     assert "answers 404" in told(running.post(asked("What?", f"{web.url}/none")), 400)["message"]
+    web.listening.close()
+
+
+def test_images_at_urls_are_bounded_together(start: Start) -> None:
+    web, images = Server(), [picture(number, (300, 200)) for number in range(2)]
+    web.answers |= {f"/{number}.png": whole(image) for number, image in enumerate(images)}
+    running = start(Limits(body_bytes=sum(map(len, images)) - 1, new_tokens=16), allow_private=True)
+    assert running.post(asked("What?", f"{web.url}/0.png")).status_code == 200
+    error = told(running.post(asked("What?", f"{web.url}/0.png", f"{web.url}/1.png")), 400)
+    assert "at URLs are larger" in error["message"]
     web.listening.close()
 
 

@@ -53,6 +53,18 @@ def test_nothing_behind_a_stop_is_given_away_and_nothing_of_it(seed: int, alone:
     assert writing.reason == "stop" and len(writing.ids) < len(tokens)
 
 
+@pytest.mark.parametrize(
+    ("stop", "before"), [("three\n", "one two"), ("two ", "one"), ("\nfour", "one two three"), (" ", "one")]
+)
+def test_a_stop_that_ends_or_begins_with_space_is_no_part_of_the_answer(
+    stop: str, before: str, alone: Inference
+) -> None:
+    tokens = alone.tokenizer("one two three\nfour five", add_special_tokens=False).input_ids
+    writing = Writing(alone, 100, [stop])
+    assert "".join(said(writing, tokens)) == writing.text() == before
+    assert writing.reason == "stop"
+
+
 def test_what_is_made_again_is_given_once(alone: Inference) -> None:
     tokens = drawn(alone, 1)
     writing = Writing(alone, 100)
