@@ -1,6 +1,7 @@
 """The table of what was measured: accuracy by kind of question, intervals, and leads over a rival.
 
 python -m playground.crowded.table --split test --over visionzip
+python -m playground.crowded.table --split test --recovered "visionzip (tuned)"
 """
 
 from __future__ import annotations
@@ -82,6 +83,41 @@ def lead(one: Measured, other: Measured, pictures: Mapping[str, str]) -> tuple[f
     return difference.difference, difference.low, difference.high
 
 
+def recovered(one: Measured, rival: Measured, everything: Measured, pictures: Mapping[str, str]) -> list[float]:
+    """What share of a rival's loss against all tokens a method does not have, and its 95 % interval over pictures."""
+    import numpy as np
+
+    from llava.results.bootstrap import bootstrap_interval
+
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for key, earned in rival.earned.items():
+        of_picture = sums[pictures[key]]
+        of_picture[0] += one.earned[key] - earned
+        of_picture[1] += everything.earned[key] - earned
+    parts = np.array(list(sums.values()))
+    gained, lost = parts.sum(axis=0)
+    return [gained / lost, *bootstrap_interval(parts, lambda drawn: drawn[:, 0] / drawn[:, 1])]
+
+
+def shares(found: Mapping[str, Measured], questions: Sequence[Mapping[str, Any]], rival: str) -> str:
+    """What each method recovers of what a rival with as many tokens loses, as a table.
+
+    Raises:
+        ValueError: All tokens, or the rival, have not been measured.
+    """
+    pictures = {str(question["question_id"]): str(question["image"]) for question in questions}
+    rivals = [each for each in found.values() if _is_named(each, rival)]
+    if "none" not in found or not rivals:
+        raise ValueError(f"{'none' if rivals else rival}: not among what was measured: {', '.join(sorted(found))}")
+    lines = [f"| method | recovers of what {rival} loses |", "|---|---|"]
+    for each in found.values():
+        for other in rivals:
+            if each is not other and _alike(each, other):
+                share, low, high = recovered(each, other, found["none"], pictures)
+                lines.append(f"| {each.name} | {share:.0%} ({low:.0%} to {high:.0%}) |")
+    return "\n".join(lines)
+
+
 def markdown(found: Mapping[str, Measured], questions: Sequence[Mapping[str, Any]], over: str | None) -> str:
     """The table; most tokens first, then the best.
 
@@ -125,12 +161,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="default: data/WORLD beside this file")
     parser.add_argument("--results", type=Path, help="default: results/WORLD/SPLIT beside this file")
     parser.add_argument("--over", help="what to compare with at as many tokens: visionzip, or coverage:20")
+    parser.add_argument(
+        "--recovered", metavar="RIVAL", help="a second table: which share of its loss others do not have"
+    )
     parser.add_argument("--limit", type=int, help="as it was given to measure.py")
     given = parser.parse_args()
     data = given.data or HERE / "data" / given.world
     questions = json.loads((data / f"eval_{given.split}.json").read_text())[: given.limit]
     folder = given.results or HERE / "results" / given.world / given.split
-    print(markdown(read_results(folder, questions), questions, given.over))
+    found = read_results(folder, questions)
+    print(markdown(found, questions, given.over))
+    if given.recovered:
+        print(f"\n{shares(found, questions, given.recovered)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from playground.crowded import freeze, make_data, measure
 from playground.crowded.ablation import VARIANTS, tuned_name
 from playground.crowded.publish import goals_of, mean_rows
 from playground.crowded.questions import ASKED
-from playground.crowded.table import KINDS, lead, markdown, read_results
+from playground.crowded.table import KINDS, lead, markdown, read_results, recovered, shares
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "playground" / "tiny" / "model"
@@ -179,6 +179,11 @@ def test_the_table_is_what_one_works_out_by_hand(tmp_path: Path) -> None:
     assert [line.split("|")[2].strip() for line in lines[2:]] == ["none", "coverage:20", "random:20", "visionzip:17+3"]
     assert "| 92.9% | 100.0% |" in lines[2] and lines[2].endswith("| 50.0% | - |") and lines[5].endswith("| - |")
     assert lines[3].endswith("+50.0 (+0.0 to +100.0) |") and lines[4].endswith(" +0.0 (-50.0 to +50.0) |")
+    share, low, high = recovered(found["coverage:20"], found["visionzip:17+3"], found["none"], pictures)
+    assert share == pytest.approx(7 / 6) and low <= share <= high
+    assert "| coverage:20 | 117% (" in shares(found, questions, "visionzip")
+    with pytest.raises(ValueError, match=r"^scope: not among what was measured"):
+        shares(found, questions, "scope")
     over_one = markdown(found, questions, "coverage:20").splitlines()
     assert over_one[3].endswith("| - |") and over_one[5].endswith("-50.0 (-100.0 to +0.0) |")
 
