@@ -21,6 +21,7 @@ from llava.plain_files import read_utf8
 
 PROGRAM = "llava"
 _LIST = "--list-methods"
+_MOST_PORT = 65_535
 
 
 def budget_text(text: str) -> str:
@@ -257,6 +258,18 @@ def whole_number(least: int) -> Callable[[str], int]:
 
     whole_number.__name__ = "whole number"  # argparse: invalid whole number value: 'x'
     return whole_number
+
+
+def port(least: int) -> Callable[[str], int]:
+    """A flag's type: a port that can be listened at; `least` is 0 where the system may choose one."""
+
+    def port(text: str) -> int:
+        value = whole_number(least)(text)
+        if value > _MOST_PORT:
+            raise argparse.ArgumentTypeError(f"at most {_MOST_PORT}, got {text}")
+        return value
+
+    return port
 
 
 def names(text: str) -> list[str]:

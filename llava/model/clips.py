@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from llava.kinds.families import clip_rules, find_family
@@ -105,8 +104,3 @@ def placeholders_of(images: Any, config: Any) -> list[int]:
         1 if rules is None or place not in clips else rules.placeholders(len(clips[place]))
         for place in range(len(images))
     ]
-
-
-def join_clips(clips: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-    """The frames of several videos one after the other, (F, 3, H, W), and how many each has."""
-    return torch.cat(list(clips)), [len(pixels) for pixels in clips]

@@ -17,7 +17,7 @@ from llava.inference.first_logits import FirstLogits, NotFiniteError
 from llava.inference.prefix import PromptPrefix, fill_cache, prefix_in, prefix_length, supports_prefixes
 from llava.inference.seen_images import SeenImage
 from llava.inference.visuals import video_places
-from llava.prompts.around import check_fits, check_text, count_tokens, end_token_ids, place_images, stop_string
+from llava.prompts.around import check_fits, check_text, count_tokens, end_token_ids, place_images
 
 # Stands for the model's last answer where only the template's text around it is wanted; in no template.
 _ANSWER_MARK = "\N{SYMBOL FOR UNIT SEPARATOR}"
@@ -143,7 +143,7 @@ class Chat:
             self._cache = None
             raise
         answer = self.inference.decode(new_ids)
-        stop = stop_string(self.inference.conv_mode, self.inference.tokenizer)
+        stop = self.inference.prompts.stop
         self._separator_said = bool(stop) and self.inference.tokenizer.decode(new_ids).rstrip().endswith(stop or "")
         self.answer_spans.append((len(self.token_ids), len(self.token_ids) + len(new_ids)))
         self.token_ids += new_ids
@@ -207,7 +207,7 @@ class Chat:
         conv.append_message(conv.roles[1], None)
         added = conv.get_prompt().split(_ANSWER_MARK)[2]
         if self._separator_said:
-            added = added.removeprefix(stop_string(self.inference.conv_mode, self.inference.tokenizer) or "")
+            added = added.removeprefix(self.inference.prompts.stop or "")
         return list(self.inference.tokenizer(added, add_special_tokens=False).input_ids)
 
     @torch.inference_mode()

@@ -19,6 +19,7 @@ from llava.command_line import (
     compression_option,
     loading_options,
     plain_errors,
+    port,
     whole_number,
 )
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _MOST_EXAMPLES = 8
-_MOST_PORT = 65_535
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--question", default="", metavar="TEXT", help="what the question's box shows at first")
     add_shared(parser, "--temperature", default=0.0, help="0 is greedy (default), so that answers can be compared")
     add_shared(parser, "--max-new-tokens", default=256, help="most tokens of an answer (default 256)")
-    parser.add_argument("--port", type=_port, help="default: the first free one from 7860 on")
+    parser.add_argument("--port", type=port(1), help="default: the first free one from 7860 on")
     parser.add_argument("--max-upload-mb", type=whole_number(1), default=10, help="of a picture (default 10)")
     parser.add_argument("--max-visitors", type=whole_number(1), default=16, help="kept at a time (default 16)")
     parser.add_argument("--share", action="store_true", help="let gradio's servers make it public")
@@ -87,14 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         server.close()
     return 0
-
-
-def _port(text: str) -> int:
-    """A flag's type: a port that can be listened at."""
-    value = whole_number(1)(text)
-    if value > _MOST_PORT:
-        raise argparse.ArgumentTypeError(f"at most {_MOST_PORT}, got {text}")
-    return value
 
 
 def read_examples(folder: Path | None) -> list[tuple[str, Image]]:

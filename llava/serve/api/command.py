@@ -24,6 +24,7 @@ from llava.command_line import (
     compression_option,
     loading_options,
     plain_errors,
+    port,
     whole_number,
 )
 from llava.serve.api.limits import Limits
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 KEY = "LLAVA_API_KEY"
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-_MOST_PORT = 65_535
 _LIMITS = Limits()
 
 
@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_shared(parser, "--compression", "--image-store")
     parser.add_argument("--served-model-name", metavar="NAME", help="what clients call it; default: of --model-path")
     parser.add_argument("--host", default="127.0.0.1", help=f"address to listen at; another needs {KEY}")
-    parser.add_argument("--port", type=_port, default=8000, help="default 8000; 0: a free one")
+    parser.add_argument("--port", type=port(0), default=8000, help="default 8000; 0: a free one")
     parser.add_argument("--without-key", action="store_true", help=f"let anybody in who reaches --host, without {KEY}")
     add_shared(parser, "--allow-private-urls")
     add_shared(parser, "--batch-size", type=whole_number(1), help="answers a batch; default: 8, on a GPU what fits")
@@ -146,14 +146,6 @@ def _key(args: Any) -> str | None:
     if key is None and args.host not in _LOCAL and not args.without_key:
         raise ValueError(f"--host {args.host} lets others in: set {KEY}, or say --without-key")
     return key
-
-
-def _port(text: str) -> int:
-    """A flag's type: a port that can be listened at."""
-    value = whole_number(0)(text)
-    if value > _MOST_PORT:
-        raise argparse.ArgumentTypeError(f"at most {_MOST_PORT}, got {text}")
-    return value
 
 
 if __name__ == "__main__":

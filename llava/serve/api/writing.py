@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llava.prompts.around import end_token_ids, stop_string
+from llava.prompts.around import end_token_ids
 
 if TYPE_CHECKING:
     from llava.inference import Inference
@@ -31,7 +31,7 @@ class Writing:
             max_new_tokens: After which it ends.
             stops: Texts at which it ends; they are no part of it.
         """
-        template = stop_string(inference.conv_mode, inference.tokenizer)
+        template = inference.prompts.stop
         self.ids: list[int] = []
         self.reason: str | None = None
         self._inference = inference
